@@ -1,0 +1,47 @@
+"""jaxmoe: Expert-Sample inference for fine-grained mixture-of-experts models.
+
+model = jaxmoe.load("ckpt")
+out = jaxmoe.sample(model, prompt, key=jax.random.key(0), n=32)
+"""
+
+from jaxmoe import keys
+from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B, ModelConfig
+from jaxmoe.decode.engine import Progress
+from jaxmoe.decode.prefill import prefill
+from jaxmoe.decode.step import decode, fill, generate
+from jaxmoe.decode.tokens import TokenSampler
+from jaxmoe.model import Model, load
+from jaxmoe.router.policies import (
+    AdaptiveHead,
+    ExpertSample,
+    GumbelTopK,
+    Policy,
+    TopK,
+)
+from jaxmoe.sampling import Finished, Samples, forward, place_routes, sample, stream
+
+__all__ = [
+    "QWEN3_235B_A22B",
+    "QWEN3_30B_A3B",
+    "AdaptiveHead",
+    "ExpertSample",
+    "Finished",
+    "GumbelTopK",
+    "Model",
+    "ModelConfig",
+    "Policy",
+    "Progress",
+    "Samples",
+    "TokenSampler",
+    "TopK",
+    "decode",
+    "fill",
+    "forward",
+    "generate",
+    "keys",
+    "load",
+    "place_routes",
+    "prefill",
+    "sample",
+    "stream",
+]

@@ -1,0 +1,133 @@
+"""What was computed for positions already passed.
+
+The *prefix* of a prompt is computed once and read by all its samples; each sample's
+own positions go to its row of the *suffix*. Both are laid out [.., G, C, A] so that
+one head's positions lie together. C is a multiple of `CHUNK`, the step in which
+attention walks it: what is allocated beyond the filled part is neither read nor felt.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmoe.config import ModelConfig
+from jaxmoe.typing import Array
+
+CHUNK = 128
+"""Cached positions that attention reads at a time."""
+
+
+def bucket(length: int, smallest: int = CHUNK) -> int:
+    """The allocated size for `length` positions: doubling from `smallest`."""
+    size = smallest
+    while size < length:
+        size *= 2
+    return size
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PrefixCache:
+    """Prompts in flight: shared by samples, read-only while they decode.
+
+    k, v: one array a layer, [P, G, C, A].
+    length: tokens of each prompt, int32 [P]; 0 in an entry not used.
+    logits: of the token after the prompt, float32 [P, V].
+    routes: experts of the prompt's last token, int16 [P, L, K].
+    """
+
+    k: tuple[Array, ...]
+    v: tuple[Array, ...]
+    length: Array
+    logits: Array
+    routes: Array
+
+    @classmethod
+    def empty(
+        cls, config: ModelConfig, *, prompts: int, size: int, width: int, dtype
+    ) -> "PrefixCache":
+        """Room for `prompts` prompts of up to `size` tokens, K = `width`."""
+        return cls(
+            k=_zeros(config, prompts, size, dtype),
+            v=_zeros(config, prompts, size, dtype),
+            length=jnp.zeros(prompts, jnp.int32),
+            logits=jnp.zeros((prompts, config.vocab_size), jnp.float32),
+            routes=jnp.full((prompts, config.num_layers, width), -1, jnp.int16),
+        )
+
+    def put(self, index: Array, prompt: "PrefixCache") -> "PrefixCache":
+        """`self` with entry `index` replaced by the one prompt of `prompt`.
+
+        Positions past the prompt's own array stay as they were; they lie past its
+        length, so that nothing sees them.
+        """
+        assert prompt.length.shape == (1,)
+
+        def place(whole: Array, part: Array) -> Array:
+            start = (index, *(0 for _ in whole.shape[1:]))
+            return lax.dynamic_update_slice(whole, part.astype(whole.dtype), start)
+
+        return jax.tree.map(place, self, prompt)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SuffixCache:
+    """Each slot's own positions, counted from the end of its prompt.
+
+    k, v: one array a layer, [S, G, C, A].
+    """
+
+    k: tuple[Array, ...]
+    v: tuple[Array, ...]
+
+    @classmethod
+    def empty(
+        cls, config: ModelConfig, *, slots: int, size: int, dtype
+    ) -> "SuffixCache":
+        """Room for `size` positions in each of `slots` slots."""
+        return cls(
+            _zeros(config, slots, size, dtype), _zeros(config, slots, size, dtype)
+        )
+
+    @property
+    def size(self) -> int:
+        """C, the positions allocated for each slot."""
+        return self.k[0].shape[2]
+
+    def grow(self, size: int) -> "SuffixCache":
+        """The same contents with room for `size` positions."""
+        more = ((0, 0), (0, 0), (0, size - self.size), (0, 0))
+        return jax.tree.map(lambda a: jnp.pad(a, more), self)
+
+    def clear(self, slots: Array) -> "SuffixCache":
+        """Zeros in the slots where `slots` [S] is true, lest a NaN be inherited."""
+        rows = jnp.where(slots, jnp.arange(slots.shape[0]), slots.shape[0])
+        return jax.tree.map(lambda a: a.at[rows].set(0, mode="drop"), self)
+
+    def write(self, layer: int, k: Array, v: Array, index: Array) -> "SuffixCache":
+        """`self` with one position a slot: k and v [S, G, A] at `index` [S].
+
+        The caller has checked that `index` fits: past the end nothing is written.
+        """
+        slot = jnp.arange(index.shape[0])
+
+        def put(cache: tuple[Array, ...], new: Array) -> tuple[Array, ...]:
+            one = (
+                cache[layer]
+                .at[slot, :, index]
+                .set(new.astype(cache[layer].dtype), mode="drop")
+            )
+            return (*cache[:layer], one, *cache[layer + 1 :])
+
+        return SuffixCache(put(self.k, k), put(self.v, v))
+
+
+def _zeros(config: ModelConfig, rows: int, size: int, dtype) -> tuple[Array, ...]:
+    assert size % CHUNK == 0, size
+    return tuple(
+        jnp.zeros((rows, m.num_kv_heads, size, m.head_dim), dtype)
+        for m in (layer.mixer for layer in config.layers)
+    )

@@ -1,0 +1,237 @@
+"""What a model is made of: frozen, hashable descriptions, one per layer.
+
+A layer is a *mixer* (how positions exchange information) and a *feed-forward*
+(what each position does alone); each is chosen by its own dataclass, so that
+another family adds a dataclass and leaves the rest alone. `jaxmoe.hf_config`
+reads these from a Hugging Face `config.json`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+RopeKind = Literal["default", "linear", "dynamic", "yarn"]
+
+
+def _check_positive(**values: int):
+    """Raises a ValueError naming each value that is not above 0."""
+    wrong = [f"{name} = {value}" for name, value in values.items() if value < 1]
+    if wrong:
+        raise ValueError(f"expected positive integers, found {', '.join(wrong)}")
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary position embedding (RoFormer, arXiv 2104.09864) and its scalings.
+
+    `kind` selects plain rotation, linear interpolation of positions, dynamic NTK
+    (the base grows once a sequence passes `original_length`), or YaRN
+    (arXiv 2309.00071). `attention_factor` multiplies cosine and sine; it is
+    already resolved (1.0 unless YaRN). Lengths are in tokens.
+    """
+
+    theta: float = 10_000.0
+    kind: RopeKind = "default"
+    factor: float = 1.0
+    original_length: int = 0
+    attention_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+
+    def __post_init__(self):
+        if self.kind not in get_args(RopeKind):
+            raise ValueError(
+                f"rope kind must be one of {', '.join(get_args(RopeKind))}, found "
+                f"{self.kind!r}"
+            )
+        if not self.theta > 1 or not self.factor >= 1:
+            raise ValueError(
+                "rope theta must be above 1 and its factor at least 1, found "
+                f"theta {self.theta} and factor {self.factor}"
+            )
+        if self.kind in ("dynamic", "yarn") and self.original_length < 1:
+            raise ValueError(
+                f"a {self.kind} rope needs original_length, the tokens the model was "
+                f"trained on before scaling; found {self.original_length}"
+            )
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Grouped-query attention with per-head RMS norm of queries and keys.
+
+    `window`, where not None, is the number of last positions (its own included)
+    that a query sees.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope: RopeConfig = RopeConfig()
+    bias: bool = False
+    window: int | None = None
+
+    def __post_init__(self):
+        _check_positive(
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            window=1 if self.window is None else self.window,
+        )
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads must be a multiple of num_kv_heads, found "
+                f"{self.num_heads} and {self.num_kv_heads}; check "
+                "num_attention_heads and num_key_value_heads in config.json"
+            )
+        if self.head_dim % 2:
+            raise ValueError(
+                f"head_dim must be even for rotary embedding, found {self.head_dim}"
+            )
+        if self.rope.kind == "dynamic" and self.head_dim < 4:
+            raise ValueError(
+                f"dynamic rope needs head_dim of 4 or more, found {self.head_dim}"
+            )
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """A gated feed-forward (SwiGLU) of `hidden` units, the same for every token."""
+
+    hidden: int
+
+    def __post_init__(self):
+        _check_positive(hidden=self.hidden)
+
+
+@dataclass(frozen=True)
+class MoEConfig:
+    """A mixture of gated experts behind a softmax router.
+
+    `normalise` divides the chosen experts' probabilities by their sum
+    (`norm_topk_prob`).
+    """
+
+    num_experts: int
+    experts_per_token: int
+    hidden: int
+    normalise: bool
+
+    def __post_init__(self):
+        _check_positive(num_experts=self.num_experts, hidden=self.hidden)
+        if not 1 <= self.experts_per_token <= self.num_experts:
+            raise ValueError(
+                f"experts_per_token must lie in 1..{self.num_experts} "
+                f"(num_experts), found {self.experts_per_token}"
+            )
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """One layer: a mixer, then a feed-forward, each after its own RMS norm."""
+
+    mixer: AttentionConfig
+    feed_forward: DenseConfig | MoEConfig
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Sampling defaults that a checkpoint's `generation_config.json` asks for."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A decoder-only model: embedding, layers, final norm, output head.
+
+    `context_length` is the most positions (prompt and answer together) that the
+    model may be asked for; `stop_ids` end an answer.
+    """
+
+    family: str
+    vocab_size: int
+    d_model: int
+    layers: tuple[LayerConfig, ...]
+    norm_eps: float
+    tie_embeddings: bool
+    context_length: int
+    stop_ids: tuple[int, ...] = ()
+    pad_id: int = 0
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+
+    def __post_init__(self):
+        _check_positive(
+            vocab_size=self.vocab_size,
+            d_model=self.d_model,
+            context_length=self.context_length,
+        )
+        if not self.layers:
+            raise ValueError("a model needs at least one layer, found none")
+        shapes = {(m.num_experts, m.experts_per_token) for m in self._moe_configs()}
+        if len(shapes) > 1:
+            raise ValueError(
+                "every mixture layer must have the same number of experts and of "
+                f"experts per token, found {sorted(shapes)}"
+            )
+
+    def _moe_configs(self) -> list[MoEConfig]:
+        ffs = (layer.feed_forward for layer in self.layers)
+        return [ff for ff in ffs if isinstance(ff, MoEConfig)]
+
+    @property
+    def num_layers(self) -> int:
+        """All layers, dense ones included."""
+        return len(self.layers)
+
+    @property
+    def num_experts(self) -> int:
+        """Experts per mixture layer; 0 in a model with none."""
+        moe = self._moe_configs()
+        return moe[0].num_experts if moe else 0
+
+    @property
+    def experts_per_token(self) -> int:
+        """The model's own k; 0 in a model with no mixture layer."""
+        moe = self._moe_configs()
+        return moe[0].experts_per_token if moe else 0
+
+    @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """Indices of the layers that have experts."""
+        return tuple(
+            i
+            for i, layer in enumerate(self.layers)
+            if isinstance(layer.feed_forward, MoEConfig)
+        )
+
+
+def _qwen3_moe(
+    *, layers: int, d_model: int, heads: int, hidden: int, theta: float = 1e6
+) -> ModelConfig:
+    layer = LayerConfig(
+        AttentionConfig(heads, 4, 128, RopeConfig(theta=theta)),
+        MoEConfig(128, 8, hidden, normalise=True),
+    )
+    return ModelConfig(
+        family="qwen3_moe",
+        vocab_size=151936,
+        d_model=d_model,
+        layers=(layer,) * layers,
+        norm_eps=1e-6,
+        tie_embeddings=False,
+        context_length=40960,
+        stop_ids=(151645, 151643),
+        pad_id=151643,
+        generation=GenerationConfig(temperature=0.6, top_k=20, top_p=0.95),
+    )
+
+
+QWEN3_30B_A3B = _qwen3_moe(layers=48, d_model=2048, heads=32, hidden=768)
+"""Shapes of Qwen/Qwen3-30B-A3B (no weights)."""
+
+QWEN3_235B_A22B = _qwen3_moe(layers=94, d_model=4096, heads=64, hidden=1536)
+"""Shapes of Qwen/Qwen3-235B-A22B (no weights)."""

@@ -1,0 +1,1 @@
+"""From logits to answers: token samplers, prefill, the decode step, the engine."""

@@ -1,0 +1,174 @@
+"""One pass over a prompt."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmoe.cache import PrefixCache
+from jaxmoe.config import ModelConfig
+from jaxmoe.experts import Implementation
+from jaxmoe.keys import position_key, route_key
+from jaxmoe.nn.attend import QKV, attend_causal
+from jaxmoe.nn.decoder import Decoder, bind
+from jaxmoe.nn.moe import Choose, choose_experts
+from jaxmoe.router.policies import Policy
+from jaxmoe.typing import Array, Float, Int, Key, Params
+
+
+class Pass(NamedTuple):
+    """A sequence run through the network.
+
+    hidden: last hidden states [T, D]; routes: int16 [T, L, K]; qkv: one a layer.
+    """
+
+    hidden: Array
+    routes: Array
+    qkv: list[QKV]
+
+
+def prompt_bucket(length: int) -> int:
+    """Padded length of a prompt: powers of two, then multiples of 1024.
+
+    Few shapes to compile, and at most 2x the positions (1.5x past 1024).
+    """
+    size = 16
+    while size < min(length, 1024):
+        size *= 2
+    return size if length <= size else -(-length // 1024) * 1024
+
+
+def run_sequence(
+    decoder: Decoder,
+    tokens: Int[Array, "T"],
+    length: Int[Array, ""],
+    *,
+    policy: Policy,
+    key: Key[Array, ""] | None,
+    noise_from: Array | int = 0,
+    routes: Int[Array, "T L K"] | None = None,
+    implementation: Implementation = "auto",
+) -> Pass:
+    """All positions of one padded sequence at once.
+
+    key: the sample's key k_i, for a noisy policy.
+    noise_from: positions before it are routed by the policy without noise.
+    routes: experts to take instead, where not -1.
+    """
+    config = decoder.config
+    positions = jnp.arange(tokens.shape[0], dtype=jnp.int32)
+    captured: list[QKV] = []
+
+    def attend(layer: int, qkv: QKV) -> Array:
+        captured.append(qkv)
+        return attend_causal(qkv, window=config.layers[layer].mixer.window)
+
+    choose = _chooser(
+        policy, key, positions, length, noise_from, routes, config.num_layers
+    )
+    hidden, taken = decoder.hidden(
+        tokens,
+        positions,
+        jnp.broadcast_to(length, positions.shape),
+        attend=attend,
+        choose=choose,
+        width=policy.width,
+        implementation=implementation,
+    )
+    return Pass(hidden, taken, captured)
+
+
+def _chooser(policy, key, positions, length, noise_from, routes, num_layers) -> Choose:
+    plain = policy.deterministic(num_layers)
+    keys = None
+    if policy.noisy and key is not None:
+        keys = jax.vmap(lambda t: position_key(key, t))(positions)
+
+    def choose(layer: int, ranking: Float[Array, "T E"]) -> Int[Array, "T K"]:
+        forced = None if routes is None else routes[:, layer].astype(jnp.int32)
+        if keys is not None:
+            without = choose_experts(plain.at_layer(layer), ranking, None)
+            early = positions < noise_from
+            replayed = jnp.full_like(without, -1) if forced is None else forced
+            keep = replayed[:, :1] >= 0
+            forced = jnp.where(early[:, None] & ~keep, without, replayed)
+            draw = lambda k: jax.random.gumbel(route_key(k, layer), ranking.shape[1:])  # noqa: E731
+            noise, chosen_by = jax.vmap(draw)(keys), policy
+        else:
+            noise, chosen_by = None, plain
+        return choose_experts(
+            chosen_by.at_layer(layer),
+            ranking,
+            noise,
+            forced=forced,
+            active=positions < length,
+        )
+
+    return choose
+
+
+@partial(jax.jit, static_argnames=("config", "implementation"))
+def prefill(
+    config: ModelConfig,
+    params: Params,
+    tokens: Int[Array, "T"],
+    length: Int[Array, ""],
+    policy: Policy,
+    key: Key[Array, ""] | None = None,
+    *,
+    implementation: Implementation = "auto",
+) -> PrefixCache:
+    """A prompt's cache, and the logits of the token that follows it.
+
+    Args:
+      tokens: the prompt, padded at the end to any length.
+      length: tokens that count.
+      policy: a resolved policy.
+      key: None routes without noise, as all samples can share; a sample's key k_i
+        routes with it (`noisy_prefill`).
+
+    Returns:
+      A cache of one prompt, P = 1, C = T.
+    """
+    decoder = bind(config, params)
+    run = run_sequence(
+        decoder, tokens, length, policy=policy, key=key, implementation=implementation
+    )
+    last = lax.dynamic_slice_in_dim(run.hidden, length - 1, 1)
+    return PrefixCache(
+        k=tuple(qkv.k.swapaxes(0, 1)[None] for qkv in run.qkv),
+        v=tuple(qkv.v.swapaxes(0, 1)[None] for qkv in run.qkv),
+        length=length.astype(jnp.int32)[None],
+        logits=decoder.logits(last),
+        routes=lax.dynamic_slice_in_dim(run.routes, length - 1, 1),
+    )
+
+
+@partial(jax.jit, static_argnames=("config", "implementation"))
+def score(
+    config: ModelConfig,
+    params: Params,
+    tokens: Int[Array, "T"],
+    length: Int[Array, ""],
+    policy: Policy,
+    key: Key[Array, ""] | None = None,
+    noise_from: Int[Array, ""] | int = 0,
+    routes: Int[Array, "T L K"] | None = None,
+    *,
+    implementation: Implementation = "auto",
+) -> tuple[Float[Array, "T V"], Int[Array, "T L K"]]:
+    """Logits and experts at every position; see `run_sequence` for the arguments."""
+    decoder = bind(config, params)
+    run = run_sequence(
+        decoder,
+        tokens,
+        length,
+        policy=policy,
+        key=key,
+        noise_from=noise_from,
+        routes=routes,
+        implementation=implementation,
+    )
+    return decoder.logits(run.hidden), run.routes

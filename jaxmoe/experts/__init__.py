@@ -1,0 +1,65 @@
+"""Applying chosen experts: one call, several implementations.
+
+`apply_experts` computes, for every row n, sum over j of weights[n, j] times expert
+experts[n, j] of x[n], where an expert is down(silu(gate(x)) * up(x)). Rows of all
+samples stand flat beside each other, so that they share one read of an expert, and no
+row is ever dropped, however skewed the routing.
+"""
+
+from typing import Literal
+
+import jax
+
+from jaxmoe.experts.blocks import apply_blocks
+from jaxmoe.experts.ragged import apply_ragged
+from jaxmoe.experts.reference import apply_reference
+from jaxmoe.typing import Array, Float, Int, Num
+
+Implementation = Literal["auto", "reference", "blocks", "ragged"]
+
+_IMPLEMENTATIONS = {
+    "reference": apply_reference,
+    "blocks": apply_blocks,
+    "ragged": apply_ragged,
+}
+
+
+def choose_implementation(platform: str) -> str:
+    """The implementation "auto" means: the block loop on CPU, ragged elsewhere.
+
+    On CPU `lax.ragged_dot` is a masked dense product over all experts.
+    """
+    return "blocks" if platform == "cpu" else "ragged"
+
+
+def apply_experts(
+    x: Float[Array, "N D"],
+    experts: Int[Array, "N K"],
+    weights: Float[Array, "N K"],
+    gate_up: Num[Array, "E 2 F D"],
+    down: Num[Array, "E D F"],
+    *,
+    implementation: Implementation = "auto",
+) -> Float[Array, "N D"]:
+    """Weighted sum of the chosen experts of each row.
+
+    experts: -1 for a place that stays empty (its weight is not looked at).
+    gate_up, down: any float type, or uint16 holding bfloat16 bits.
+    implementation: "auto" looks at the default backend.
+
+    Raises:
+      ValueError: an implementation that does not exist.
+    """
+    name = implementation
+    if name == "auto":
+        name = choose_implementation(jax.default_backend())
+    if name not in _IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be one of auto, {', '.join(_IMPLEMENTATIONS)}; "
+            f"found {implementation!r}"
+        )
+    with jax.named_scope("experts"):
+        return _IMPLEMENTATIONS[name](x, experts, weights, gate_up, down)
+
+
+__all__ = ["Implementation", "apply_experts", "choose_implementation"]

@@ -1,0 +1,62 @@
+"""Cut members that belong to groups into blocks, each block of one group.
+
+Expert dispatch and shared-prefix attention have the same shape: many small members
+(rows, slots), each wanting one of a few large things (an expert, a prompt's cache).
+Sorted by group and cut into blocks of B, each block reads its large thing once.
+
+    groups [2, 0, 2, 2, -1], B = 2  ->  blocks (0: 1 .) (2: 0 2) (2: 3 .)
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmoe.typing import Array, Int
+
+
+class Blocks(NamedTuple):
+    """Where each block starts; only the first `count` blocks exist.
+
+    order: members sorted by group, those of no group last.
+    group: the group of each block.
+    start: index into `order` of each block's first member.
+    stop: index into `order` past the last member of the block's group.
+    count: number of blocks.
+    """
+
+    order: Int[Array, "M"]
+    group: Int[Array, "X"]
+    start: Int[Array, "X"]
+    stop: Int[Array, "X"]
+    count: Int[Array, ""]
+
+
+def max_blocks(members: int, groups: int, size: int) -> int:
+    """The most blocks that `members` in `groups` can need."""
+    return min(members, groups + members // size)
+
+
+def cut_blocks(groups: Int[Array, "M"], num_groups: int, size: int) -> Blocks:
+    """Blocks of at most `size` members with equal group; group -1 is in none."""
+    member_groups = jnp.where(groups < 0, num_groups, groups)
+    order = jnp.argsort(member_groups, stable=True)
+    counts = jnp.zeros(num_groups, jnp.int32).at[member_groups].add(1, mode="drop")
+    ends = jnp.cumsum(counts)
+    blocks_of_group = (counts + size - 1) // size
+    block_ends = jnp.cumsum(blocks_of_group)
+    block = jnp.arange(max_blocks(groups.shape[0], num_groups, size), dtype=jnp.int32)
+    group = jnp.searchsorted(block_ends, block, side="right").astype(jnp.int32)
+    group = jnp.minimum(group, num_groups - 1)
+    within = block - (block_ends - blocks_of_group)[group]
+    start = (ends - counts)[group] + within * size
+    return Blocks(order.astype(jnp.int32), group, start, ends[group], block_ends[-1])
+
+
+def block_members(
+    blocks: Blocks, index: Int[Array, ""], size: int
+) -> tuple[Int[Array, "B"], Array]:
+    """Members of block `index`, and which of the B places are filled."""
+    place = blocks.start[index] + jnp.arange(size, dtype=jnp.int32)
+    filled = place < blocks.stop[index]
+    last = blocks.order.shape[0] - 1
+    return blocks.order[jnp.minimum(place, last)], filled

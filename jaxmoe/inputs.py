@@ -1,0 +1,127 @@
+"""What users pass to `jaxmoe.sample` and `jaxmoe.forward`, checked and made arrays.
+
+Each function raises one TypeError or ValueError that says what was expected, what was
+found and what to do, before any work is done.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmoe.keys import check_key, prompt_key
+from jaxmoe.model import Model
+from jaxmoe.typing import Array
+
+Prompt = str | Sequence[int] | np.ndarray | Array
+
+
+def is_many(prompt: Any) -> bool:
+    """Whether `prompt` is a list of prompts rather than one."""
+    if isinstance(prompt, str) or getattr(prompt, "ndim", None) == 1:
+        return False
+    if not hasattr(prompt, "__len__") or not hasattr(prompt, "__getitem__"):
+        raise TypeError(
+            f"prompt must be text, token ids, or a list of such, found {prompt!r}"
+        )
+    return len(prompt) > 0 and (isinstance(prompt[0], str) or np.ndim(prompt[0]) == 1)
+
+
+def check_prompt(model: Model, prompt: Prompt, max_new_tokens: int) -> np.ndarray:
+    """Checked token ids, int32 [T]."""
+    ids = np.asarray(model.encode(prompt) if isinstance(prompt, str) else prompt)
+    if ids.ndim != 1 or not len(ids):
+        raise ValueError(
+            "a prompt must have at least one token, found "
+            f"{'none' if not ids.size else f'an array of shape {ids.shape}'}; "
+            "add a token or a beginning-of-sequence id"
+        )
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise TypeError(f"token ids must be integers, found {ids.dtype}")
+    vocab, context = model.config.vocab_size, model.config.context_length
+    wrong = ids[(ids < 0) | (ids >= vocab)]
+    if len(wrong):
+        raise ValueError(
+            f"token ids must lie in 0..{vocab - 1}, found {wrong[0]}; was the prompt "
+            "encoded with this model's tokenizer?"
+        )
+    if len(ids) + max_new_tokens > context:
+        asked = f" and {max_new_tokens} new ones" if max_new_tokens else ""
+        raise ValueError(
+            f"the context holds {context} tokens, found a prompt of {len(ids)}{asked}; "
+            "shorten the prompt" + (" or lower max_new_tokens" if asked else "")
+        )
+    return ids.astype(np.int32)
+
+
+def key_data(key: Any, prompts: int, many: bool) -> np.ndarray:
+    """Key data of each prompt, uint32 [P, 2]."""
+    if isinstance(key, list | tuple):
+        if not many or len(key) != prompts:
+            raise ValueError(
+                f"expected one key or a list of {prompts} keys for as many prompts, "
+                f"found {len(key)} keys for "
+                f"{'a list of ' + str(prompts) if many else 'one prompt'}"
+            )
+        for one in key:
+            check_key(one)
+        keys = key
+    else:
+        check_key(key)
+        keys = [prompt_key(key, j) for j in range(prompts)] if many else [key]
+    return np.stack([np.asarray(jax.random.key_data(k)) for k in keys])
+
+
+def sample_indices(n: int, samples: Sequence[int] | None) -> tuple[int, ...]:
+    """The sample indices to draw: 0..n-1, or those asked for."""
+    if samples is None:
+        return tuple(range(check_whole("n", n)))
+    chosen = tuple(int(i) for i in samples)
+    if not chosen or min(chosen) < 0 or len(set(chosen)) != len(chosen):
+        raise ValueError(
+            f"samples must be distinct sample indices >= 0, found {samples!r}"
+        )
+    return chosen
+
+
+def check_whole(name: str, value: Any) -> int:
+    """`value` as an int of at least 1."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, found {value}")
+    return int(value)
+
+
+def check_routes(
+    routes: Any, shape: tuple[int | None, ...], experts: int
+) -> np.ndarray:
+    """Routes checked against a shape (None matches any size) and the experts."""
+    array = np.asarray(routes)
+    fits = array.ndim == len(shape) and all(
+        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+    )
+    if not fits or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"routes must be integers of shape {shape} (None: any), found "
+            f"{array.dtype} of {array.shape}; were they recorded with this policy?"
+        )
+    if array.size and not -1 <= array.min() <= array.max() < experts:
+        raise ValueError(
+            f"routes must name experts 0..{experts - 1} or -1, found "
+            f"{array.min()}..{array.max()}"
+        )
+    return array.astype(np.int16)
+
+
+def stack_routes(given: Any, prompts: int, shape, experts: int) -> np.ndarray:
+    """int16 [P, n, T, L, K], padded with -1 to the longest T."""
+    if len(given) != prompts:
+        raise ValueError(
+            f"routes must hold one array for each of {prompts} prompts, "
+            f"found {len(given)}"
+        )
+    arrays = [check_routes(one, shape, experts) for one in given]
+    longest = max(array.shape[1] for array in arrays)
+    pad = lambda a: ((0, 0), (0, longest - a.shape[1]), (0, 0), (0, 0))  # noqa: E731
+    return np.stack([np.pad(a, pad(a), constant_values=-1) for a in arrays])

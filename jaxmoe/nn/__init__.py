@@ -1,0 +1,1 @@
+"""The network: Flax nnx modules that declare weights, pure functions inside."""

@@ -1,0 +1,154 @@
+"""The decoder: embedding, layers, norm, head; weights declared, never made."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig
+from jaxmoe.experts import Implementation
+from jaxmoe.nn.attend import QKV
+from jaxmoe.nn.attention import Attention
+from jaxmoe.nn.linear import project, weight
+from jaxmoe.nn.mlp import DenseFeedForward
+from jaxmoe.nn.moe import Choose, MoEFeedForward
+from jaxmoe.nn.norm import RMSNorm
+from jaxmoe.typing import Array, Float, Int, Params
+from jaxmoe.widen import is_bits, widen
+
+Attend = Callable[[int, QKV], Float[Array, "N H A"]]
+"""(layer, queries keys and values of N rows) -> attended heads: the cache's part."""
+
+
+class Layer(nnx.Module):
+    """A mixer and a feed-forward, each behind a norm and around a residual."""
+
+    def __init__(self, config: LayerConfig, d_model: int, eps: float, dtype):
+        self.mixer_norm = RMSNorm(d_model, eps, dtype, "embed")
+        self.mixer = Attention(config.mixer, d_model, eps, dtype)
+        self.ff_norm = RMSNorm(d_model, eps, dtype, "embed")
+        if isinstance(config.feed_forward, MoEConfig):
+            self.feed_forward = MoEFeedForward(config.feed_forward, d_model, dtype)
+        else:
+            self.feed_forward = DenseFeedForward(config.feed_forward, d_model, dtype)
+
+
+class Embedding(nnx.Module):
+    """A row a token."""
+
+    def __init__(self, vocab_size: int, d_model: int, dtype):
+        self.weight = weight((vocab_size, d_model), dtype, ("vocab", "embed"))
+
+
+class Decoder(nnx.Module):
+    """All weights of a model; how rows attend and are routed comes with the call."""
+
+    def __init__(self, config: ModelConfig, dtype=jnp.bfloat16):
+        self.config = config
+        d_model, eps = config.d_model, config.norm_eps
+        self.embed = Embedding(config.vocab_size, d_model, dtype)
+        self.layers = nnx.List([Layer(c, d_model, eps, dtype) for c in config.layers])
+        self.final_norm = RMSNorm(d_model, eps, dtype, "embed")
+        if not config.tie_embeddings:
+            self.head = Embedding(config.vocab_size, d_model, dtype)
+
+    def hidden(
+        self,
+        tokens: Int[Array, "N"],
+        positions: Int[Array, "N"],
+        lengths: Int[Array, "N"],
+        *,
+        attend: Attend,
+        choose: Choose,
+        width: int,
+        implementation: Implementation = "auto",
+    ) -> tuple[Float[Array, "N D"], Int[Array, "N L K"]]:
+        """Last hidden state of each row, before the final norm, and its experts.
+
+        lengths: tokens of its sequence that each row's pass has seen.
+        width: K; dense layers hold -1 there.
+        """
+        table = self.embed.weight[...]
+        x = widen(table[tokens], compute_dtype(table))
+        routes = []
+        for index, layer in enumerate(self.layers):
+            with jax.named_scope("attention"):
+                qkv = layer.mixer.project(layer.mixer_norm(x), positions, lengths)
+                x = x + layer.mixer.o(attend(index, qkv))
+            normed = layer.ff_norm(x)
+            if isinstance(layer.feed_forward, MoEFeedForward):
+                out, experts = layer.feed_forward(normed, index, choose, implementation)
+            else:
+                out = layer.feed_forward(normed)
+                experts = jnp.full((x.shape[0], width), -1, jnp.int32)
+            x = x + out
+            routes.append(experts.astype(jnp.int16))
+        return x, jnp.stack(routes, axis=1)
+
+    def logits(self, hidden: Float[Array, "N D"]) -> Float[Array, "N V"]:
+        """float32 logits of the next token."""
+        head = self.embed if self.config.tie_embeddings else self.head
+        normed = self.final_norm(hidden)
+        return project(normed, head.weight[...]).astype(jnp.float32)
+
+
+def compute_dtype(weights: Array):
+    """The type activations have: the weights', or float32 where those are bits."""
+    return jnp.float32 if is_bits(weights) else weights.dtype
+
+
+@lru_cache(maxsize=16)
+def _declared(config: ModelConfig, dtype):
+    """(graphdef, tree structure, names, abstract leaves, axes) of a config."""
+    model = nnx.eval_shape(lambda: Decoder(config, dtype))
+    graphdef, state = nnx.split(model)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(state)
+    names = tuple(_name(path) for path, _ in leaves)
+    axes = {
+        ".".join(str(part) for part in path): param.get_metadata()["axes"]
+        for path, param in nnx.to_flat_state(state)
+    }
+    return graphdef, structure, names, tuple(leaf for _, leaf in leaves), axes
+
+
+def _name(path) -> str:
+    parts = [
+        getattr(p, "key", getattr(p, "idx", getattr(p, "name", None))) for p in path
+    ]
+    return ".".join(str(part) for part in parts if part not in ("value", None))
+
+
+def abstract_params(
+    config: ModelConfig, dtype=jnp.bfloat16
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Name, shape and (uniform) type of every weight; allocates nothing."""
+    _, _, names, leaves, _ = _declared(config, jnp.dtype(dtype))
+    return {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        for name, leaf in zip(names, leaves, strict=True)
+    }
+
+
+def logical_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """Name -> logical axis of each dimension, for every weight."""
+    return dict(_declared(config, jnp.dtype(jnp.bfloat16))[4])
+
+
+def bind(config: ModelConfig, params: Params) -> Decoder:
+    """The decoder of `params`, for use inside a jitted function.
+
+    Raises:
+      ValueError: names in `params` that differ from what the config declares.
+    """
+    graphdef, structure, names, _, _ = _declared(config, jnp.dtype(jnp.bfloat16))
+    if set(names) != set(params):
+        missing = sorted(set(names) - set(params))
+        extra = sorted(set(params) - set(names))
+        raise ValueError(
+            f"params must hold the {len(names)} weights of the config; missing "
+            f"{missing[:5]}, unexpected {extra[:5]}; convert the checkpoint again"
+        )
+    state = jax.tree.unflatten(structure, [params[name] for name in names])
+    return nnx.merge(graphdef, state)

@@ -1,0 +1,63 @@
+"""Weights with named axes, and multiplying by them."""
+
+import math
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from jaxmoe.typing import Array, Float, Num
+from jaxmoe.widen import is_bits, widen
+
+# Bits are widened tile by tile: a tile of this many values (4 bytes each once wide)
+# stays in a core's cache between widening and multiplying.
+_TILE_VALUES = 1 << 18
+
+
+def weight(shape: tuple[int, ...], dtype, axes: tuple[str, ...]) -> nnx.Param:
+    """A weight that names its logical axes; meant for `nnx.eval_shape`, so never made.
+
+    axes: one logical axis a dimension (`jaxmoe.mesh.LOGICAL_AXES`).
+    """
+    assert len(shape) == len(axes), (shape, axes)
+    return nnx.Param(jnp.zeros(shape, dtype), axes=axes)
+
+
+def project(x: Float[Array, "N D"], weight: Num[Array, "..."]) -> Float[Array, "..."]:
+    """x [N, D] times weight [..., D] transposed -> [N, ...], in x's type.
+
+    Sums in float32. A weight held as bits is widened in tiles.
+    """
+    out_shape = weight.shape[:-1]
+    matrix = weight.reshape(-1, weight.shape[-1])
+    if is_bits(matrix) and matrix.size > 2 * _TILE_VALUES:
+        out = _project_tiles(x, matrix)
+    else:
+        out = _dot(x, widen(matrix, x.dtype))
+    return out.astype(x.dtype).reshape(x.shape[0], *out_shape)
+
+
+def _dot(x: Array, matrix: Array) -> Array:
+    return lax.dot_general(
+        x, matrix, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+    )
+
+
+def _project_tiles(x: Array, matrix: Array) -> Array:
+    rows, columns = matrix.shape
+    tile = min(rows, max(1, _TILE_VALUES // columns))
+    tile = math.gcd(tile, rows) if math.gcd(tile, rows) * 4 >= tile else tile
+    whole = rows // tile
+
+    def one(index, out):
+        part = lax.dynamic_slice_in_dim(matrix, index * tile, tile)
+        return lax.dynamic_update_slice_in_dim(
+            out, _dot(x, widen(part, x.dtype)), index * tile, axis=1
+        )
+
+    out = jnp.zeros((x.shape[0], rows), jnp.float32)
+    out = lax.fori_loop(0, whole, one, out)
+    if rows % tile:
+        rest = _dot(x, widen(matrix[whole * tile :], x.dtype))
+        out = lax.dynamic_update_slice_in_dim(out, rest, whole * tile, axis=1)
+    return out

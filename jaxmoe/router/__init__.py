@@ -1,0 +1,1 @@
+"""Routing: a scoring rule, which is the model's, and a policy, which is the user's."""

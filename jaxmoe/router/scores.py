@@ -1,0 +1,38 @@
+"""Scoring rules: how a model turns router logits into a ranking and into weights.
+
+A rule belongs to the model family. It says by what number experts are ranked, and
+what weight each *chosen* expert gets; which experts are chosen is the policy's part.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jaxmoe.typing import Array, Float, Int
+
+
+@dataclass(frozen=True)
+class SoftmaxScores:
+    """Probabilities over all experts, optionally renormalised over the chosen.
+
+    weight_e = p_e, or p_e / sum of p over the chosen set where `normalise`, with
+    p = softmax(logits). Ranks by logit, which orders as p does.
+    """
+
+    normalise: bool
+
+    def ranking(self, logits: Float[Array, "*N E"]) -> Float[Array, "*N E"]:
+        """What experts are ranked by, in log space, float32."""
+        return logits.astype(jnp.float32)
+
+    def weights(
+        self, logits: Float[Array, "*N E"], experts: Int[Array, "*N K"]
+    ) -> Float[Array, "*N K"]:
+        """Weights of the chosen experts, float32; 0 where `experts` is -1."""
+        probabilities = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+        chosen = jnp.take_along_axis(probabilities, jnp.maximum(experts, 0), axis=-1)
+        chosen = jnp.where(experts >= 0, chosen, 0.0)
+        if self.normalise:
+            chosen = chosen / chosen.sum(axis=-1, keepdims=True)
+        return chosen

@@ -1,0 +1,363 @@
+"""`jaxmoe.sample`, `jaxmoe.stream` and `jaxmoe.forward`: what users call."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from jaxmoe.decode.engine import Answer, Progress, Request, default_slots, run
+from jaxmoe.decode.prefill import prompt_bucket, score
+from jaxmoe.decode.tokens import TokenSampler
+from jaxmoe.experts import Implementation
+from jaxmoe.inputs import (
+    Prompt,
+    check_prompt,
+    check_routes,
+    check_whole,
+    is_many,
+    key_data,
+    sample_indices,
+    stack_routes,
+)
+from jaxmoe.keys import check_key
+from jaxmoe.model import Model
+from jaxmoe.router.policies import ExpertSample, Policy, TopK, for_model
+from jaxmoe.text.stop import check_stops, find_stop, stop_length
+from jaxmoe.typing import Array, Float, Key
+
+
+@dataclass(frozen=True)
+class Samples:
+    """n answers to one prompt.
+
+    tokens: int32 [n, T], T the longest answer's length; the pad id past each length.
+    lengths: int32 [n], the stop token included.
+    logprobs: float32 [n, T], of each token under the model's own distribution; 0 past
+      each length.
+    finish: "stop" or "length" for each.
+    routes: int16 [n, T, L, K], the experts of the pass whose logits the token was
+      drawn from, -1 in dense layers and past each length; None where not asked for.
+    texts: the answers' text, the stop left out; None without a tokenizer.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    logprobs: np.ndarray
+    finish: tuple[str, ...]
+    routes: np.ndarray | None = None
+    texts: tuple[str, ...] | None = field(default=None, repr=False)
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """n strings, the stop left out; a ValueError without a tokenizer."""
+        if self.texts is None:
+            raise ValueError(
+                "text needs a tokenizer, and this checkpoint has none; put "
+                "tokenizer.json beside the checkpoint's config.json, or read .tokens"
+            )
+        return self.texts
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One answer of a stream: its prompt's and its own index, then as in `Samples`."""
+
+    prompt: int
+    sample: int
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    finish: str
+    routes: np.ndarray | None
+    text: str | None
+
+
+def sample(
+    model: Model,
+    prompt: Prompt | Sequence[Prompt],
+    *,
+    key: Key[Array, ""] | Sequence[Key[Array, ""]],
+    n: int = 1,
+    policy: Policy | None = None,
+    sampler: TokenSampler | None = None,
+    max_new_tokens: int = 256,
+    stop: str | Sequence[str] = (),
+    return_routes: bool = False,
+    progress: bool | Callable[[Progress], None] = False,
+    **options: Any,
+) -> Samples | list[Samples]:
+    """Draw n answers, each a pure function of (weights, prompt, key, sample index).
+
+    Answer i of a prompt is drawn with `fold_in(key, i)` whatever n is, whatever else
+    is drawn beside it, and in whatever order.
+
+    Args:
+      prompt: text, or token ids (e.g. from `model.chat`); or a list of prompts.
+      key: a typed key, `jax.random.key(0)`. With a list of prompts prompt j uses
+        `fold_in(key, j)`, or give a list with one key a prompt.
+      n: answers to each prompt.
+      policy: how experts are chosen; None for `ExpertSample()`.
+      sampler: how tokens are drawn; None for what the checkpoint's
+        generation_config.json asks for.
+      max_new_tokens: the most tokens of an answer.
+      stop: strings that end an answer, besides the model's own stop tokens.
+      return_routes: also return which experts computed each token.
+      progress: True for a bar, or a function that gets a `Progress` now and then.
+      options: see `stream`.
+
+    Returns:
+      `Samples`, or a list of them for a list of prompts.
+
+    Raises:
+      TypeError, ValueError: input that does not fit, before any work is done.
+    """
+    many = is_many(prompt)
+    report, close = _progress_bar(progress)
+    answers: dict[tuple[int, int], Finished] = {}
+    try:
+        for answer in stream(
+            model,
+            prompt,
+            key=key,
+            n=n,
+            policy=policy,
+            sampler=sampler,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            return_routes=return_routes,
+            progress=report,
+            **options,
+        ):
+            answers[answer.prompt, answer.sample] = answer
+    finally:
+        close()
+    prompts = len(prompt) if many else 1
+    results = [
+        _collect(model, [a for (p, _), a in sorted(answers.items()) if p == j])
+        for j in range(prompts)
+    ]
+    return results if many else results[0]
+
+
+def stream(
+    model: Model,
+    prompt: Prompt | Sequence[Prompt],
+    *,
+    key: Key[Array, ""] | Sequence[Key[Array, ""]],
+    n: int = 1,
+    policy: Policy | None = None,
+    sampler: TokenSampler | None = None,
+    max_new_tokens: int = 256,
+    stop: str | Sequence[str] = (),
+    return_routes: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    samples: Sequence[int] | None = None,
+    stop_ids: Sequence[int] | None = None,
+    noisy_prefill: bool = False,
+    routes: np.ndarray | Sequence[np.ndarray] | None = None,
+    slots: int | None = None,
+    implementation: Implementation = "auto",
+) -> Iterator[Finished]:
+    """As `sample`, but yields each answer as it finishes.
+
+    Args:
+      samples: draw just these sample indices of each prompt, instead of 0..n-1.
+      stop_ids: tokens that end an answer; None for the model's own, () for none.
+      noisy_prefill: route prompt tokens with each sample's own key too. Every sample
+        then computes its own prefix.
+      routes: experts to take instead of choosing, as `Samples.routes` recorded them
+        (one array a prompt); -1 leaves the choice to the policy. Of each answer's
+        first row nothing is used: it belongs to the prompt's pass.
+      slots: samples decoded side by side; None for the smallest power of two that
+        holds them all, at most 64. Equal slots give equal bits.
+      implementation: of the experts (`jaxmoe.experts`).
+    """
+    request = _request(
+        model,
+        prompt,
+        key=key,
+        samples=sample_indices(n, samples),
+        policy=ExpertSample() if policy is None else policy,
+        sampler=sampler or TokenSampler.from_config(model.config.generation),
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        stop_ids=stop_ids,
+        return_routes=return_routes,
+        noisy_prefill=noisy_prefill,
+        routes=routes,
+        implementation=implementation,
+    )
+    total = len(request.prompts) * len(request.samples)
+    slots = check_whole("slots", default_slots(total) if slots is None else slots)
+    answers = run(
+        model.config, model.params, request, slots=slots, on_progress=progress
+    )
+    stops = check_stops(stop)
+    return (_finished(model, answer, request, stops) for answer in answers)
+
+
+def forward(
+    model: Model,
+    prompt: Prompt,
+    *,
+    policy: Policy | None = None,
+    key: Key[Array, ""] | None = None,
+    noise_from: int = 0,
+    routes: np.ndarray | None = None,
+    return_routes: bool = False,
+    implementation: Implementation = "auto",
+) -> Float[Array, "T V"] | tuple[Float[Array, "T V"], np.ndarray]:
+    """float32 logits [T, V] of one pass over a whole sequence.
+
+    Args:
+      policy: None for `TopK()`.
+      key: a sample's key, `jaxmoe.keys.sample_key(key, i)`, where the policy is noisy.
+      noise_from: positions before it are routed without noise, as the tokens of a
+        prompt are when it is sampled from.
+      routes: int [T, L, K], experts to take instead; -1 leaves it to the policy. See
+        `place_routes`.
+      return_routes: also return the experts, int16 [T, L, K].
+    """
+    config = model.config
+    resolved = for_model(TopK() if policy is None else policy, config)
+    ids = check_prompt(model, prompt, 0)
+    if resolved.noisy and key is None:
+        raise ValueError(
+            f"{type(resolved).__name__} draws experts and needs a key; pass "
+            "key=jaxmoe.keys.sample_key(key, i), or policy=TopK()"
+        )
+    if key is not None:
+        check_key(key)
+    size = prompt_bucket(len(ids))
+    tokens = np.zeros(size, np.int32)
+    tokens[: len(ids)] = ids
+    if routes is not None:
+        shape = (len(ids), config.num_layers, resolved.width)
+        recorded = check_routes(routes, shape, config.num_experts)
+        routes = np.full((size, *shape[1:]), -1, np.int16)
+        routes[: len(ids)] = recorded
+    logits, taken = score(
+        config,
+        model.params,
+        tokens,
+        np.int32(len(ids)),
+        resolved,
+        key,
+        np.int32(noise_from),
+        routes,
+        implementation=implementation,
+    )
+    logits = logits[: len(ids)]
+    return (logits, np.asarray(taken)[: len(ids)]) if return_routes else logits
+
+
+def place_routes(prompt_length: int, length: int, routes: np.ndarray) -> np.ndarray:
+    """Routes that `sample` recorded for one answer, placed for `forward`.
+
+    Row j of `Samples.routes` is the pass over position prompt_length + j - 1.
+
+    Args:
+      prompt_length: tokens of the prompt. length: of the answer.
+      routes: int16 [T, L, K] of that answer.
+
+    Returns:
+      int16 [prompt_length + length, L, K] for the sequence of prompt and answer; -1
+      at positions with no record: the prompt's before its last, and the answer's last.
+    """
+    placed = np.full((prompt_length + length, *routes.shape[1:]), -1, np.int16)
+    placed[prompt_length - 1 : prompt_length - 1 + length] = routes[:length]
+    return placed
+
+
+def _request(model: Model, prompt, *, key, policy, sampler, stop, **rest) -> Request:
+    config = model.config
+    most = rest["max_new_tokens"] = check_whole(
+        "max_new_tokens", rest["max_new_tokens"]
+    )
+    many = is_many(prompt)
+    prompts = [check_prompt(model, p, most) for p in (prompt if many else [prompt])]
+    resolved = for_model(policy, config)
+    stops, length_of = check_stops(stop), None
+    if stops:
+        decode = model.require_tokenizer("a stop string").decode
+        length_of = partial(stop_length, decode, stops=stops)
+    if rest["stop_ids"] is None:
+        rest["stop_ids"] = config.stop_ids
+    rest["stop_ids"] = tuple(int(i) for i in rest["stop_ids"])
+    if rest["routes"] is not None:
+        given = rest["routes"] if many else [rest["routes"]]
+        shape = (len(rest["samples"]), None, config.num_layers, resolved.width)
+        rest["routes"] = stack_routes(given, len(prompts), shape, config.num_experts)
+    return Request(
+        prompts=prompts,
+        prompt_keys=key_data(key, len(prompts), many),
+        policy=resolved,
+        sampler=sampler.resolve(config.vocab_size),
+        stop_length=length_of,
+        **rest,
+    )
+
+
+def _finished(
+    model: Model, answer: Answer, request: Request, stops: tuple[str, ...]
+) -> Finished:
+    ids, text = answer.tokens, None
+    if model.tokenizer is not None:
+        ended = answer.finish == "stop" and ids[-1] in request.stop_ids
+        text = model.tokenizer.decode(ids[:-1] if ended else ids)
+        cut = find_stop(text, stops) if stops else None
+        text = text if cut is None else text[:cut]
+    return Finished(
+        answer.prompt,
+        answer.sample,
+        np.array(ids, np.int32),
+        np.array(answer.logprobs, np.float32),
+        answer.finish or "length",
+        np.stack(answer.routes) if request.return_routes else None,
+        text,
+    )
+
+
+def _collect(model: Model, answers: list[Finished]) -> Samples:
+    lengths = np.array([len(a.tokens) for a in answers], np.int32)
+    longest = int(lengths.max())
+
+    def pad(rows: list[np.ndarray], value) -> np.ndarray:
+        whole = np.full((len(rows), longest, *rows[0].shape[1:]), value, rows[0].dtype)
+        for row, into in zip(rows, whole, strict=True):
+            into[: len(row)] = row
+        return whole
+
+    routes = [a.routes for a in answers if a.routes is not None]
+    texts = tuple(a.text for a in answers if a.text is not None)
+    return Samples(
+        tokens=pad([a.tokens for a in answers], model.config.pad_id),
+        lengths=lengths,
+        logprobs=pad([a.logprobs for a in answers], 0),
+        finish=tuple(a.finish for a in answers),
+        routes=pad(routes, -1) if routes else None,
+        texts=texts if model.tokenizer is not None else None,
+    )
+
+
+def _progress_bar(
+    progress: bool | Callable[[Progress], None],
+) -> tuple[Callable[[Progress], None] | None, Callable[[], None]]:
+    """(what to report to, how to end it)."""
+    if callable(progress):
+        return progress, lambda: None
+    if not progress:
+        return None, lambda: None
+    from tqdm import tqdm
+
+    bar = tqdm(unit="answer", dynamic_ncols=True)
+
+    def report(now: Progress) -> None:
+        bar.total = now.total
+        bar.n = now.finished
+        bar.set_postfix_str(
+            f"{now.tokens} tokens, {now.tokens_per_second:.1f} tokens/s"
+        )
+
+    return report, bar.close

@@ -1,0 +1,37 @@
+"""bfloat16 weights as bits, for processors without fast bfloat16 arithmetic.
+
+On CPU, XLA turns a whole bfloat16 stack into float32 before a loop that reads one
+slice of it, and its bfloat16 products are slow. Held as uint16, a slice is widened
+after it is cut, exactly (bfloat16 is the upper half of float32), at half the traffic.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxmoe.typing import Array
+
+
+def is_bits(weight: Array) -> bool:
+    """Whether `weight` holds bfloat16 values as their bits."""
+    return weight.dtype == jnp.uint16
+
+
+def widen(weight: Array, dtype=jnp.float32) -> Array:
+    """`weight` as values of `dtype`; bits become exact float32 first."""
+    if is_bits(weight):
+        bits = weight.astype(jnp.uint32) << 16
+        weight = lax.bitcast_convert_type(bits, jnp.float32)
+    return weight.astype(dtype)
+
+
+def hold_for(platform: str, array: Array) -> Array:
+    """`array` as weights are held on `platform`: on CPU bfloat16 as its bits.
+
+    float16, which CPUs compute as slowly, becomes float32.
+    """
+    if platform != "cpu":
+        return array
+    if array.dtype == jnp.bfloat16:
+        return jnp.asarray(np.asarray(array).view(np.uint16))
+    return array.astype(jnp.float32) if array.dtype == jnp.float16 else array
