@@ -1,0 +1,187 @@
+"""What every test runs under: strict shapes, strict ranks, no key drawn from twice.
+
+`JAXMOE_REQUIRE_PARITY=1` makes a parity test that is skipped, or a run without any,
+a failure; `.ci/run` sets it. The one skip it allows is for missing test data.
+"""
+
+import importlib.util
+import os
+import sys
+import types
+from pathlib import Path
+
+import beartype
+import jax
+import jaxtyping
+import pytest
+from beartype.roar import BeartypeDecorHintPep673Exception
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+PARITY_TESTS = REPOSITORY / "tests" / "parity"
+DATA_MISSING = "test data missing: ../shared/data/"
+REQUIRE_PARITY = os.environ.get("JAXMOE_REQUIRE_PARITY") == "1"
+
+
+def _check(function):
+    """beartype, but for methods that speak of `typing.Self`.
+
+    It knows Self only where it decorates the whole class; the import hook decorates
+    one method at a time.
+    """
+    try:
+        return beartype.beartype(function)
+    except BeartypeDecorHintPep673Exception:
+        return function
+
+
+# Annotations are checked at every call, so the hook has to precede the first import.
+# It wants the checker by a dotted name.
+assert not {"jaxmoe", "convert"} & set(sys.modules), "jaxmoe came before its checks"
+_checks = types.ModuleType("_jaxmoe_checks")
+vars(_checks)["check"] = _check
+sys.modules[_checks.__name__] = _checks
+jaxtyping.install_import_hook(["jaxmoe", "convert"], f"{_checks.__name__}.check")
+
+# Folding is no use of a key: one key may be folded any number of times, also inside
+# vmap and loops (tried with jax 0.10.2). Drawing twice from a key, or indexing an
+# array of keys after a draw from it, raises. So a test that repeats a draw on purpose
+# rebuilds its key, or opens `jax.debug_key_reuse(False)`.
+jax.config.update("jax_debug_key_reuse", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs between runs, next to pytest's own cache.
+
+    Counting compilations still works: jax reports a program read from here as
+    compiled, only sooner.
+    """
+    if config.pluginmanager.hasplugin("cacheprovider"):
+        folder = config.cache.mkdir("jax")  # type: ignore[union-attr]
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+# -- parity ------------------------------------------------------------------------
+
+
+def _missing_parity_packages() -> list[str]:
+    names = ("torch", "transformers")
+    return [name for name in names if importlib.util.find_spec(name) is None]
+
+
+def pytest_report_header() -> str | None:
+    """Say at the top why parity tests are not there."""
+    missing = _missing_parity_packages()
+    if not missing:
+        return None
+    return (
+        f"parity tests left out: no {', '.join(missing)}; "
+        'pip install -e ".[parity]" adds them'
+    )
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out tests/parity where its packages are missing."""
+    if _missing_parity_packages() and PARITY_TESTS in collection_path.parents:
+        return True
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all of tests/parity, before `-m` selects."""
+    for item in items:
+        if PARITY_TESTS in item.path.parents:
+            item.add_marker("parity")
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    return str(getattr(report, "wasxfail", report.longrepr))
+
+
+def _data_is_missing(reason: str) -> bool:
+    name = reason.removeprefix(DATA_MISSING)
+    return name != reason and not (SHARED_DATA / name).exists()
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    reason = _reason(report)
+    if report.skipped and not _data_is_missing(reason):
+        report.outcome = "failed"
+        report.longrepr = f"a parity test was skipped: {reason}"
+        vars(report).pop("wasxfail", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """Turn a skipped parity test into a failed one where parity is required."""
+    report = yield
+    if REQUIRE_PARITY and item.get_closest_marker("parity"):
+        _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    """Do the same for a whole file that skips itself."""
+    report = yield
+    if REQUIRE_PARITY and PARITY_TESTS in collector.path.parents:
+        _refuse_skip(report)
+    return report
+
+
+class _ParityCount:
+    passed = 0
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count the parity tests that passed (in the main process under xdist)."""
+    if report.when == "call" and report.passed and "parity" in report.keywords:
+        _ParityCount.passed += 1
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run that was to prove parity and ran no such test."""
+    is_worker = hasattr(session.config, "workerinput")
+    finished = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    listing = session.config.option.collectonly
+    proving = REQUIRE_PARITY and finished and not (is_worker or listing)
+    if proving and _ParityCount.passed == 0:
+        print("\nJAXMOE_REQUIRE_PARITY=1, but no parity test passed")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# -- fixtures ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """A function from a name to a file or folder of ../shared/data, or a skip."""
+
+    def find(name: str) -> Path:
+        if not (SHARED_DATA / name).exists():
+            pytest.skip(DATA_MISSING + name)
+        return SHARED_DATA / name
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def qwen3_tokenizer_dir(shared_data) -> Path:
+    """The published Qwen3 tokenizer: tokenizer.json and tokenizer_config.json."""
+    return shared_data("qwen3-tokenizer")
+
+
+@pytest.fixture
+def untyped():
+    """Switch annotation checks off, to see the errors that a user sees.
+
+    A wrong type would otherwise stop at beartype with its message (a TypeError too).
+    """
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
