@@ -1,0 +1,84 @@
+"""The Jinja dialect of Hugging Face chat templates. Imported only when one is used.
+
+A template comes with a downloaded model, so it runs in jinja2's sandbox, on plain data,
+with nothing of Python in reach but what is listed here. What transformers offers to
+templates (huggingface.co/docs/transformers, "Writing a chat template") is:
+`raise_exception`, `strftime_now`, `tojson` without HTML escapes, `break` and
+`continue`, and `{% generation %}` blocks, which only mark text.
+"""
+
+import datetime
+import functools
+import json
+from typing import NoReturn
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+TemplateError = jinja2.TemplateError
+
+
+class _Generation(Extension):
+    """`{% generation %}...{% endgeneration %}` renders what it encloses."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.CallBlock:
+        """Wrap the enclosed nodes in a call, so that names set inside stay inside."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        call = self.call_method("_enclosed")
+        return nodes.CallBlock(call, [], [], body, lineno=line)
+
+    def _enclosed(self, caller) -> str:
+        return caller()
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _strftime_now(format: str) -> str:
+    return datetime.datetime.now().strftime(format)
+
+
+def _to_json(
+    value, ensure_ascii=False, indent=None, separators=None, sort_keys=False
+) -> str:
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+@functools.cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols", _Generation],
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+@functools.lru_cache(maxsize=32)
+def compile_template(source: str) -> jinja2.Template:
+    """The compiled template; compiled once for each source text."""
+    return _environment().from_string(source)
+
+
+@functools.lru_cache(maxsize=32)
+def variables_read(source: str) -> frozenset[str]:
+    """Names that the template takes from its caller."""
+    environment = _environment()
+    names = meta.find_undeclared_variables(environment.parse(source))
+    return frozenset(names - set(environment.globals))

@@ -1,0 +1,302 @@
+"""A model's tokenizer: text to token ids and back, and chats to prompts."""
+
+import functools
+import json
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxmoe.text.chat_template import choose_template, read_templates, render_template
+
+if TYPE_CHECKING:
+    import tokenizers
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
+)
+"""Patterns of the files that describe a tokenizer; a model carries those it has."""
+
+SPECIAL_TOKENS = tuple(
+    f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+)
+"""Named special tokens, under the names by which chat templates read them."""
+
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+class Tokenizer:
+    """The `tokenizers` library behind the names that jaxmoe uses.
+
+    Build one with `Tokenizer.load`. Ids are Python ints.
+    """
+
+    def __init__(
+        self,
+        backend: "tokenizers.Tokenizer",
+        *,
+        special_tokens: Mapping[str, str] | None = None,
+        chat_templates: Mapping[str, str] | None = None,
+    ):
+        """Wrap a `tokenizers.Tokenizer`.
+
+        Args:
+          backend: does the work. Truncation and padding are switched off in it.
+          special_tokens: token text by name, such as `eos_token`.
+          chat_templates: Jinja source by name; "default" is the usual one.
+        """
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self.special_tokens = dict(special_tokens or {})
+        self.chat_templates = dict(chat_templates or {})
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Tokenizer | None":
+        """The tokenizer of a model's directory, or None where it has none.
+
+        Reads `tokenizer.json` (None without it), `tokenizer_config.json`,
+        `special_tokens_map.json` and the chat templates.
+
+        Raises:
+          FileNotFoundError: no such directory.
+          ValueError: a file that is damaged, or two files that disagree.
+        """
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise FileNotFoundError(
+                f"expected a directory with tokenizer.json, found none at {directory}"
+            )
+        path = directory / "tokenizer.json"
+        if not path.exists():
+            return None
+        import tokenizers
+
+        config = _read_json(directory / "tokenizer_config.json")
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(
+                f"{path} is no tokenizer that tokenizers {tokenizers.__version__} "
+                f"reads: {error}; copy the file again"
+            ) from error
+        special = _special_tokens(directory, config)
+        _add_tokens(backend, config, special, directory)
+        named = {name: special[name] for name in SPECIAL_TOKENS if name in special}
+        templates = read_templates(directory, config)
+        return cls(backend, special_tokens=named, chat_templates=templates)
+
+    # -- text and ids --------------------------------------------------------------
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`.
+
+        `add_special_tokens` lets the tokenizer put its own around the text, such as a
+        beginning-of-sequence token (Qwen3 has none). Special tokens written out in the
+        text are recognised either way.
+        """
+        if not isinstance(text, str):
+            raise TypeError(
+                f"text must be a string, found {type(text).__name__}; token ids need "
+                "no encoding"
+            )
+        return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """Text of token ids; bytes that are no whole character become U+FFFD.
+
+        An id past the vocabulary has no text: models often have more rows than their
+        tokenizer has tokens.
+        """
+        ids = [operator.index(i) for i in ids]
+        if ids and not 0 <= min(ids) <= max(ids) < 2**32:
+            wrong = next(i for i in ids if not 0 <= i < 2**32)
+            raise ValueError(f"token ids must be 0 or more, found {wrong}")
+        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    # -- chats ---------------------------------------------------------------------
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        enable_thinking: bool | None = None,
+        chat_template: str | None = None,
+        **template_kwargs: Any,
+    ) -> str:
+        """A chat as the text that the model was trained on.
+
+        Args:
+          messages: `{"role": ..., "content": ...}` each, oldest first.
+          tools: JSON schemas of functions that the model may call.
+          add_generation_prompt: end with the opening of the model's answer.
+          enable_thinking: for templates that know it (Qwen3: False closes the
+            reasoning before it begins). None leaves it to the template.
+          chat_template: the name of another template of the model, or its source.
+          **template_kwargs: further variables; the template must read each.
+
+        Raises:
+          TypeError, ValueError: no template, malformed messages, or something given
+            that the template would ignore.
+        """
+        if enable_thinking is not None:
+            template_kwargs["enable_thinking"] = enable_thinking
+        source = choose_template(
+            self.chat_templates, chat_template, tools=tools is not None
+        )
+        return render_template(
+            source,
+            messages,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            options=template_kwargs,
+            special_tokens=self.special_tokens,
+        )
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        enable_thinking: bool | None = None,
+        chat_template: str | None = None,
+        **template_kwargs: Any,
+    ) -> list[int]:
+        """Token ids of a chat: `render_chat`, encoded as it stands."""
+        text = self.render_chat(
+            messages,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=enable_thinking,
+            chat_template=chat_template,
+            **template_kwargs,
+        )
+        return self.encode(text, add_special_tokens=False)
+
+    # -- vocabulary ----------------------------------------------------------------
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, added ones included; the model may have more rows."""
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token given as text, or None."""
+        return self._backend.token_to_id(token)
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id that begins a sequence, or None."""
+        return self._named_id("bos_token")
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id that ends an answer, or None; generation_config.json may name more."""
+        return self._named_id("eos_token")
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id that fills up, or None."""
+        return self._named_id("pad_token")
+
+    @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that `decode` leaves out."""
+        added = self._backend.get_added_tokens_decoder()
+        listed = {id for id, token in added.items() if token.special}
+        named = map(self._named_id, self.special_tokens)
+        return frozenset(listed.union(id for id in named if id is not None))
+
+    def _named_id(self, name: str) -> int | None:
+        token = self.special_tokens.get(name)
+        return None if token is None else self._backend.token_to_id(token)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} without the file."""
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}; copy it again") from error
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path} must hold a JSON object, found {type(value).__name__}; copy it "
+            "again"
+        )
+    return value
+
+
+def _special_tokens(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Token text by name; entries may be strings or objects with `content`.
+
+    `special_tokens_map.json` is older and counts only where `tokenizer_config.json`
+    lists no tokens by id, as in transformers.
+    """
+    entries = dict(config)
+    if "added_tokens_decoder" not in config:
+        entries |= _read_json(directory / "special_tokens_map.json")
+    tokens = {
+        name: _content(entries[name], name, directory)
+        for name in SPECIAL_TOKENS
+        if entries.get(name) is not None
+    }
+    extra = entries.get("extra_special_tokens") or []
+    extra = extra or entries.get("additional_special_tokens") or []
+    pairs = extra.items() if isinstance(extra, Mapping) else enumerate(extra)
+    for name, entry in pairs:
+        tokens[f"extra_special_tokens[{name}]"] = _content(entry, str(name), directory)
+    return tokens
+
+
+def _content(entry: Any, name: str, directory: Path) -> str:
+    content = entry.get("content") if isinstance(entry, Mapping) else entry
+    if not isinstance(content, str):
+        raise ValueError(
+            f"{name} in {directory} must be a string or an object with 'content', "
+            f"found {entry!r}; correct tokenizer_config.json"
+        )
+    return content
+
+
+def _add_tokens(
+    backend: "tokenizers.Tokenizer",
+    config: Mapping[str, Any],
+    special: Mapping[str, str],
+    directory: Path,
+) -> None:
+    """Tokens that the config names and tokenizer.json lacks; special ones are marked.
+
+    Order matters, since the library gives out ids one after the other.
+    """
+    from tokenizers import AddedToken
+
+    listed = config.get("added_tokens_decoder") or {}
+    for id, entry in sorted((int(id), entry) for id, entry in listed.items()):
+        content = _content(entry, f"added_tokens_decoder[{id}]", directory)
+        if backend.token_to_id(content) is None:
+            flags = {k: v for k, v in entry.items() if k in _FLAGS and v is not None}
+            backend.add_tokens([AddedToken(content, **flags)])
+        found = backend.token_to_id(content)
+        if found != id:
+            raise ValueError(
+                f"tokenizer_config.json gives {content!r} the id {id}, tokenizer.json "
+                f"gives {found}, both in {directory}; take both from one release"
+            )
+    added = backend.get_added_tokens_decoder().values()
+    marked = {token.content for token in added if token.special}
+    for content in special.values():
+        if content not in marked:  # else its own flags would be lost
+            token = AddedToken(content, special=True, normalized=False)
+            backend.add_special_tokens([token])

@@ -1,0 +1,152 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from jaxmoe.text import Tokenizer
+
+
+def _edit_config(directory, **changes):
+    path = directory / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(config))
+    return config
+
+
+def test_there_and_back(tokenizer_dir):
+    """Text would not survive its own tokens."""
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    text = " ab ünï 日本 🙂\n"
+    ids = tokenizer.encode(text)
+    assert all(type(id) is int for id in ids)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode("") == []
+    assert tokenizer.decode([]) == ""
+
+
+def test_names_its_special_tokens(tokenizer_dir):
+    """Answers would not end, or the end would be printed."""
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    assert tokenizer.vocab_size == 260
+    assert (tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id) == (257, 259, None)
+    assert tokenizer.special_ids == {257, 258, 259}
+    assert tokenizer.special_tokens == {"eos_token": "<|end|>", "pad_token": "<|pad|>"}
+    ids = tokenizer.encode("a<|end|>")
+    assert ids[-1] == 257
+    assert tokenizer.decode(ids) == "a"
+    assert tokenizer.decode(ids, skip_special_tokens=False) == "a<|end|>"
+
+
+def test_a_directory_without_tokenizer_has_none(tmp_path):
+    """A model of token ids alone could not be loaded."""
+    assert Tokenizer.load(tmp_path) is None
+    with pytest.raises(FileNotFoundError, match="found none at"):
+        Tokenizer.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["", '{"a": ', "[]", '"text"'])
+def test_names_the_damaged_file(tokenizer_dir, name, content):
+    """A cut file would fail with a parser's message, or load as nothing."""
+    (tokenizer_dir / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{name}.*copy (it|the file) again"):
+        Tokenizer.load(tokenizer_dir)
+
+
+def test_truncation_and_padding_of_the_file_are_off(tokenizer_dir):
+    """A prompt would be cut or padded in silence."""
+    from tokenizers import Tokenizer as Backend
+
+    path = tokenizer_dir / "tokenizer.json"
+    backend = Backend.from_file(str(path))
+    backend.enable_truncation(3)
+    backend.enable_padding(length=8)
+    backend.save(str(path))
+    assert len(Tokenizer.load(tokenizer_dir).encode("xxxxxx")) == 6
+    assert len(Tokenizer.load(tokenizer_dir).encode("x")) == 1
+
+
+def test_tokens_of_the_config_are_added(tokenizer_dir):
+    """Tokens that only tokenizer_config.json lists would be split into letters."""
+    listed = {"260": {"content": "<think>", "special": False, "normalized": False}}
+    _edit_config(tokenizer_dir, added_tokens_decoder=listed)
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    assert tokenizer.encode("<think>") == [260]
+    assert tokenizer.decode([260]) == "<think>"
+
+
+def test_files_that_disagree_are_refused(tokenizer_dir):
+    """A tokenizer of another release would give other ids."""
+    listed = {"300": {"content": "<|end|>", "special": True}}
+    _edit_config(tokenizer_dir, added_tokens_decoder=listed)
+    with pytest.raises(ValueError, match="the id 300, tokenizer.json gives 257"):
+        Tokenizer.load(tokenizer_dir)
+
+
+def test_named_tokens_are_special(tokenizer_dir):
+    """A named end token that the vocabulary holds as a word would be printed."""
+    _edit_config(tokenizer_dir, eos_token="ab")
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    assert tokenizer.eos_id == 256
+    assert tokenizer.decode(tokenizer.encode("xab")) == "x"
+
+
+def test_special_tokens_map_counts_without_a_list_of_ids(tokenizer_dir):
+    """Older checkpoints keep their special tokens there."""
+    path = tokenizer_dir / "special_tokens_map.json"
+    path.write_text(json.dumps({"bos_token": {"content": "<|user|>"}}))
+    assert Tokenizer.load(tokenizer_dir).bos_id == 258
+    listed = {"257": {"content": "<|end|>", "special": True}}
+    _edit_config(tokenizer_dir, added_tokens_decoder=listed)
+    assert Tokenizer.load(tokenizer_dir).bos_id is None
+
+
+def test_ids_past_the_vocabulary_have_no_text(tokenizer_dir):
+    """Models have more rows than tokens, and an untrained one draws them."""
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    assert tokenizer.decode([65, 5000, 66]) == tokenizer.decode([65, 66])
+    for wrong in (-1, 2**32):
+        with pytest.raises(ValueError, match=f"found {wrong}"):
+            tokenizer.decode([65, wrong])
+
+
+def test_wrong_types_are_refused(tokenizer_dir, untyped):
+    """Ids given for text, or the reverse, would fail inside the library."""
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    with pytest.raises(TypeError, match="text must be a string, found list"):
+        tokenizer.encode([1, 2])
+    with pytest.raises(TypeError):
+        tokenizer.decode([1.5])
+
+
+def test_special_token_entries_are_checked(tokenizer_dir):
+    """A malformed entry would appear in prompts as Python text."""
+    _edit_config(tokenizer_dir, eos_token=["<|end|>"])
+    with pytest.raises(ValueError, match="eos_token .* must be a string or an object"):
+        Tokenizer.load(tokenizer_dir)
+
+
+def test_published_tokenizer(qwen3_tokenizer_dir):
+    """The released Qwen3 files would not load, or with other ids."""
+    tokenizer = Tokenizer.load(qwen3_tokenizer_dir)
+    assert tokenizer.vocab_size == 151_669
+    assert tokenizer.eos_id == tokenizer.token_to_id("<|im_end|>") == 151_645
+    assert tokenizer.pad_id == 151_643
+    assert tokenizer.bos_id is None
+    assert tokenizer.encode("<think>\n") == [151_667, 198]
+    assert tokenizer.decode([151_667, 151_645]) == "<think>"
+    assert len(tokenizer.special_ids) == 14
+
+
+def test_importing_text_loads_no_library():
+    """`import jaxmoe` would pay for libraries that sampling of ids never uses."""
+    code = (
+        "import sys, jaxmoe.text; "
+        "print({'tokenizers', 'jinja2', 'jax', 'numpy'} & set(sys.modules))"
+    )
+    # jaxmoe itself may import jax; a bare parent package stands in for it.
+    bare = "import sys, types; m = types.ModuleType('jaxmoe'); m.__path__ = ['jaxmoe']"
+    code = f"{bare}; sys.modules['jaxmoe'] = m; {code}"
+    run = [sys.executable, "-c", code]
+    assert subprocess.check_output(run, text=True).strip() == "set()"
