@@ -15,7 +15,7 @@ single choice can be made again from (key, i, t, l) with nothing else known.
 import jax
 import jax.numpy as jnp
 
-from jaxmoe.typing import Array, Float, Int, Key
+from jaxmoe.typing import Array, Float, Integer, Key
 
 TOKEN = 0
 ROUTE = 1
@@ -53,22 +53,22 @@ def check_key(key: object) -> None:
         )
 
 
-def prompt_key(key: Key[Array, ""], prompt: Int[Array, ""] | int) -> Key[Array, ""]:
+def prompt_key(key: Key[Array, ""], prompt: Integer[Array, ""] | int) -> Key[Array, ""]:
     """The key of prompt `prompt` where one key serves a list of prompts."""
     return jax.random.fold_in(key, prompt)
 
 
-def sample_key(key: Key[Array, ""], sample: Int[Array, ""] | int) -> Key[Array, ""]:
+def sample_key(key: Key[Array, ""], sample: Integer[Array, ""] | int) -> Key[Array, ""]:
     """k_i, the key of sample `sample` of a prompt."""
     return jax.random.fold_in(key, sample)
 
 
 def sample_keys(key: Key[Array, ""], n: int) -> Key[Array, "S"]:
     """k_0 .. k_{n-1}; each is what `sample_key` gives, whatever n."""
-    return jax.vmap(lambda i: sample_key(key, i))(jnp.arange(n, dtype=jnp.uint32))
+    return jax.vmap(lambda i: sample_key(key, i))(jnp.arange(n, dtype=jnp.int32))
 
 
-def position_key(key: Key[Array, ""], position: Int[Array, ""] | int):
+def position_key(key: Key[Array, ""], position: Integer[Array, ""] | int):
     """k_it of the token at absolute position `position`, from k_i."""
     return jax.random.fold_in(key, position)
 
@@ -78,7 +78,7 @@ def token_key(key: Key[Array, ""]) -> Key[Array, ""]:
     return jax.random.fold_in(key, TOKEN)
 
 
-def route_key(key: Key[Array, ""], layer: Int[Array, ""] | int) -> Key[Array, ""]:
+def route_key(key: Key[Array, ""], layer: Integer[Array, ""] | int) -> Key[Array, ""]:
     """The key that routes the token in layer `layer`, from k_it."""
     return jax.random.fold_in(jax.random.fold_in(key, ROUTE), layer)
 
@@ -91,6 +91,6 @@ def route_noise(
     Row l is `jax.random.gumbel(route_key(key, l), (E,))`; all rows are drawn in one
     call because deriving them layer by layer costs several times as much per step.
     """
-    layers = jnp.arange(num_layers, dtype=jnp.uint32)
+    layers = jnp.arange(num_layers, dtype=jnp.int32)
     draw = lambda l: jax.random.gumbel(route_key(key, l), (num_experts,))  # noqa: E731
     return jax.vmap(draw)(layers)

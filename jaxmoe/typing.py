@@ -11,7 +11,7 @@ Signatures write shapes with these letters, as in `Float[Array, "N D"]`:
 
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int, Key, Num, Shaped
+from jaxtyping import Bool, Float, Int, Integer, Key, Num, Shaped
 
 Params = dict[str, Array]
 """Dotted parameter name -> array, as `jaxmoe.nn.decoder.abstract_params` lists them.
@@ -24,6 +24,7 @@ __all__ = [
     "Bool",
     "Float",
     "Int",
+    "Integer",
     "Key",
     "Num",
     "Params",

@@ -33,14 +33,15 @@ PROMPT_BLOCK = 8
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Slots:
-    """The samples under way; every array is [S].
+    """The samples under way; every array is [S] but for `key_data`.
 
-    keys: each sample's key k_i. prompt: its entry in the prefix cache.
+    key_data: uint32 [S, 2], the bits of each sample's key k_i, which is folded at
+    every step and never drawn from. prompt: its entry in the prefix cache.
     start: length of its prompt, int32. position: where `token`, its last drawn token,
     stands. left: tokens it may still draw. active: whether it is still drawing.
     """
 
-    keys: Array
+    key_data: Array
     prompt: Array
     start: Array
     position: Array
@@ -48,13 +49,17 @@ class Slots:
     left: Array
     active: Array
 
+    def position_keys(self, position: Array) -> Array:
+        """k_it of each slot's sample at `position` [S]."""
+        return jax.vmap(position_key)(jax.random.wrap_key_data(self.key_data), position)
+
     @classmethod
     def empty(cls, slots: int) -> "Slots":
         """Slots with no sample in them."""
         zeros = jnp.zeros(slots, jnp.int32)
-        keys = jax.random.wrap_key_data(jnp.zeros((slots, 2), jnp.uint32))
+        key_data = jnp.zeros((slots, 2), jnp.uint32)
         inactive = jnp.zeros(slots, bool)
-        return cls(keys, zeros, zeros, zeros, zeros, zeros, inactive)
+        return cls(key_data, zeros, zeros, zeros, zeros, zeros, inactive)
 
 
 class Drawn(NamedTuple):
@@ -92,8 +97,10 @@ def fill(
     first = jax.vmap(position_key)(keys, start)
     tokens = jax.vmap(sampler.draw)(first, logits)
     going = ~is_stop(tokens, stop_ids) & (limit > 1)
-    new = Slots(keys, prompt, start, start, tokens, limit - 1, going)
-    slots = jax.tree.map(lambda a, b: jnp.where(seats, a, b), new, slots)
+    data = jax.random.key_data(keys)
+    new = Slots(data, prompt, start, start, tokens, limit - 1, going)
+    seated = lambda a: seats.reshape(-1, *(1 for _ in a.shape[1:]))  # noqa: E731
+    slots = jax.tree.map(lambda a, b: jnp.where(seated(a), a, b), new, slots)
     logprobs = jax.vmap(log_probability)(logits, tokens)
     drawn = Drawn(
         tokens[:, None],
@@ -238,7 +245,7 @@ def _step_noise(slots: Slots, policy: Policy, config: ModelConfig):
     """Noise of all layers and slots in one call, float32 [S, L, E], or None."""
     if not policy.noisy:
         return None
-    keys = jax.vmap(position_key)(slots.keys, slots.position)
+    keys = slots.position_keys(slots.position)
     draw = partial(
         route_noise, num_layers=config.num_layers, num_experts=config.num_experts
     )
@@ -253,7 +260,7 @@ def _draw(
 ) -> tuple[Slots, Float[Array, "S"]]:
     """Each active slot's next token, and its log-probability."""
     position = jnp.where(slots.active, slots.position + 1, slots.position)
-    keys = jax.vmap(position_key)(slots.keys, position)
+    keys = slots.position_keys(position)
     tokens = jnp.where(slots.active, jax.vmap(sampler.draw)(keys, logits), slots.token)
     left = jnp.where(slots.active, slots.left - 1, slots.left)
     active = slots.active & ~is_stop(tokens, stop_ids) & (left > 0)

@@ -81,7 +81,9 @@ class TokenSampler:
     def draw(self, key: Key[Array, ""], logits: Float[Array, "V"]) -> Int[Array, ""]:
         """One token id, int32; `key` is the position's (`jaxmoe.keys`)."""
         best = jnp.argmax(logits).astype(jnp.int32)
-        greedy = jnp.asarray(self.temperature) == 0
+        # Logits that are NaN or infinite leave nothing to draw from: some id of the
+        # vocabulary must come out all the same.
+        greedy = (jnp.asarray(self.temperature) == 0) | ~jnp.isfinite(logits[best])
         point = jax.random.uniform(token_key(key))
         scaled = (logits - logits[best]) / jnp.where(greedy, 1.0, self.temperature)
         drawn = self._draw_at(point, jnp.exp(scaled))
@@ -104,7 +106,10 @@ class TokenSampler:
     def _filter(self, weights: Float[Array, "Q"]) -> Float[Array, "Q"]:
         """`weights` with the filtered tokens at 0."""
         if self.top_k is not None:
-            enough = jnp.minimum(self.top_k, weights.shape[0]).astype(jnp.float32)
+            everything = weights.shape[0]
+            some = jnp.minimum(jnp.asarray(self.top_k), everything)
+            # A 0 that was traced: `resolve` could not see that the filter is off.
+            enough = jnp.where(some == 0, everything, some).astype(jnp.float32)
             least = _largest_reaching(weights, jnp.ones_like(weights), enough)
             weights = jnp.where(weights >= least, weights, 0.0)
         if self.top_p is not None:
@@ -137,7 +142,8 @@ def _number(name, value, low, high, dtype: Any = np.float32, off=None) -> Any:
     if number.shape or not np.issubdtype(number.dtype, np.number):
         raise ValueError(f"sampler: {name} must be one number, found {value!r}")
     whole = dtype is not np.int32 or number == np.floor(number)
-    if not (np.isfinite(number) and low <= number <= high and whole):
+    limit = np.iinfo(dtype) if dtype is np.int32 else np.finfo(dtype)
+    if not (low <= number <= high and number <= limit.max and whole):
         bounds = f"in {low}..{high}" if np.isfinite(high) else f"finite and >= {low}"
         kind = " and whole" if dtype is np.int32 else ""
         raise ValueError(f"sampler: {name} must be {bounds}{kind}, found {value}")

@@ -38,6 +38,14 @@ def ranks(ranking: Float[Array, "E"]) -> Int[Array, "E"]:
     return (better | equal_before).sum(axis=1, dtype=jnp.int32)
 
 
+def best(scores: Float[Array, "E"], k: int) -> Int[Array, "K"]:
+    """The k largest, of equals the lower index, as `ranks` has them.
+
+    `top_k` alone puts 0.0 before -0.0, and tau * noise at tau = 0 is either.
+    """
+    return lax.top_k(jnp.where(scores == 0, 0.0, scores), k)[1].astype(jnp.int32)
+
+
 def in_rank_order(experts: Int[Array, "K"], rank: Int[Array, "E"]) -> Int[Array, "K"]:
     """`experts` with the best rank first, so that equal sets give equal sums."""
     chosen_rank = rank[experts]
@@ -60,9 +68,11 @@ def draw_tail(
 
     ranking + tau * noise orders as ranking / tau + noise does, and is exact at 0.
     """
-    perturbed = jnp.where(candidate, ranking + tau * noise, -jnp.inf)
-    chosen = lax.top_k(jnp.where(head, jnp.inf, perturbed), k)[1]
-    return in_rank_order(chosen.astype(jnp.int32), rank)
+    # Clipped, so that no tau is large enough to leave the head or enter past r.
+    limits = jnp.finfo(jnp.float32)
+    perturbed = jnp.clip(ranking + tau * noise, limits.min, limits.max)
+    perturbed = jnp.where(candidate, perturbed, -jnp.inf)
+    return in_rank_order(best(jnp.where(head, jnp.inf, perturbed), k), rank)
 
 
 @dataclass(frozen=True)
@@ -146,8 +156,14 @@ class TopK(Policy):
         chosen = _per_layer("k", k if self.k is None else self.k, num_layers, int)
         _check("k", chosen, low=1, high=num_experts)
         concrete = _concrete(chosen)
-        most = k if concrete is None else max(k, int(concrete.max()))
-        return TopK(chosen, places=self.places or most)
+        least = 1 if concrete is None else int(concrete.max())
+        places = max(k, least) if self.places is None else self.places
+        if not least <= places <= num_experts:
+            raise ValueError(
+                f"policy: places must lie in {least}..{num_experts} (the largest k, "
+                f"the model's experts), found {places}"
+            )
+        return TopK(chosen, places=places)
 
     def deterministic(self, num_layers: int) -> "TopK":
         return self
@@ -155,8 +171,8 @@ class TopK(Policy):
     def choose(
         self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
     ) -> Int[Array, "K"]:
-        best = lax.top_k(ranking, self.width)[1].astype(jnp.int32)
-        return jnp.where(jnp.arange(self.width) < _set(self.k), best, -1)
+        chosen = best(ranking, self.width)
+        return jnp.where(jnp.arange(self.width) < _set(self.k), chosen, -1)
 
 
 @_pytree("k")
@@ -324,12 +340,12 @@ def _resolved(k: int | None) -> int:
 
 def _width(asked: int | None, k: int, num_experts: int) -> int:
     width = k if asked is None else asked
-    if not 1 <= width <= num_experts:
+    if width != int(width) or not 1 <= width <= num_experts:
         raise ValueError(
-            f"policy: k must lie in 1..{num_experts} (the model's experts), "
-            f"found {width}"
+            f"policy: k must be a whole number in 1..{num_experts} (the model's "
+            f"experts), found {width}"
         )
-    return width
+    return int(width)
 
 
 def _concrete(values: ArrayLike) -> np.ndarray | None:
@@ -345,7 +361,7 @@ def _per_layer(
     concrete = _concrete(values)
     if concrete is None:
         return jnp.broadcast_to(jnp.asarray(values).astype(dtype), (num_layers,))
-    if not np.issubdtype(concrete.dtype, np.number):
+    if not np.issubdtype(concrete.dtype, np.number) or np.iscomplexobj(concrete):
         raise TypeError(f"policy: {name} must be a number, found {values!r}")
     if kind is int and (concrete != np.floor(concrete)).any():
         raise ValueError(f"policy: {name} must be whole numbers, found {concrete}")
@@ -354,8 +370,13 @@ def _per_layer(
             f"policy: {name} must be one number or one per layer "
             f"([{num_layers}], dense layers counted), found shape {concrete.shape}"
         )
+    # Out of the type's range: to infinity or to its ends, where `_check` finds them.
+    info = np.iinfo(dtype) if kind is int else None
+    limited = concrete if info is None else np.clip(concrete, info.min, info.max)
+    with np.errstate(over="ignore"):
+        typed = limited.astype(dtype)
     # NumPy, so that looking at a policy never starts a computation on the device.
-    return np.broadcast_to(concrete.astype(dtype), (num_layers,)).copy()
+    return np.broadcast_to(typed, (num_layers,)).copy()
 
 
 def _check(name: str, values: ArrayLike, *, low: float, high: float = np.inf) -> None:

@@ -30,9 +30,12 @@ class SoftmaxScores:
         self, logits: Float[Array, "*N E"], experts: Int[Array, "*N K"]
     ) -> Float[Array, "*N K"]:
         """Weights of the chosen experts, float32; 0 where `experts` is -1."""
-        probabilities = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
-        chosen = jnp.take_along_axis(probabilities, jnp.maximum(experts, 0), axis=-1)
-        chosen = jnp.where(experts >= 0, chosen, 0.0)
+        # Over the chosen alone p / sum of p is their softmax, which neither underflows
+        # where all of them are unlikely nor divides by 0 where there are none.
+        logits = logits.astype(jnp.float32)
+        taken = jnp.maximum(experts, 0)
         if self.normalise:
-            chosen = chosen / chosen.sum(axis=-1, keepdims=True)
-        return chosen
+            chosen = jnp.take_along_axis(logits, taken, axis=-1)
+            return jax.nn.softmax(chosen, axis=-1, where=experts >= 0)
+        chosen = jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), taken, axis=-1)
+        return jnp.where(experts >= 0, chosen, 0.0)

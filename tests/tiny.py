@@ -1,0 +1,80 @@
+"""Small random models, large enough to have everything in them."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxmoe
+from jaxmoe.config import (
+    AttentionConfig,
+    DenseConfig,
+    LayerConfig,
+    ModelConfig,
+    MoEConfig,
+    RopeConfig,
+)
+from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.widen import hold_for
+
+EXPERTS, CHOSEN, VOCAB, STOP = 16, 4, 97, 7
+
+
+def tiny_config(
+    *, window: int | None = None, rope: RopeConfig | None = None, **changes
+) -> ModelConfig:
+    """Two mixture layers around a dense one; some attributes changed."""
+    mixer = AttentionConfig(4, 2, 16, rope or RopeConfig(), window=window)
+    moe = LayerConfig(mixer, MoEConfig(EXPERTS, CHOSEN, 24, normalise=True))
+    dense = LayerConfig(mixer, DenseConfig(40))
+    config = ModelConfig(
+        family="qwen3_moe",
+        vocab_size=VOCAB,
+        d_model=32,
+        layers=(moe, dense, moe),
+        norm_eps=1e-6,
+        tie_embeddings=False,
+        context_length=4096,
+        stop_ids=(STOP,),
+    )
+    return replace(config, **changes)
+
+
+def tiny_params(config: ModelConfig, seed: int = 0) -> dict[str, jax.Array]:
+    """float32 weights that make sharp routers and varied tokens."""
+    random = np.random.default_rng(seed)
+    params = {}
+    for name, leaf in abstract_params(config).items():
+        values = 0.2 * random.normal(size=leaf.shape)
+        if name.endswith("scale"):
+            values = 1 + values
+        if name.startswith("head"):
+            values *= 4
+        params[name] = jnp.asarray(values, jnp.float32)
+    return params
+
+
+def tiny_model(seed: int = 0, **changes) -> jaxmoe.Model:
+    """A model without a tokenizer."""
+    config = tiny_config(**changes)
+    return jaxmoe.Model(config, tiny_params(config, seed))
+
+
+def as_bits(model: jaxmoe.Model) -> tuple[jaxmoe.Model, jaxmoe.Model]:
+    """`model` rounded to bfloat16: held as bits, and held as float32."""
+    rounded = {k: v.astype(jnp.bfloat16) for k, v in model.params.items()}
+    bits = {k: hold_for("cpu", v) for k, v in rounded.items()}
+    wide = {k: v.astype(jnp.float32) for k, v in rounded.items()}
+    return replace(model, params=bits), replace(model, params=wide)
+
+
+def answers(samples: jaxmoe.Samples) -> list[list[int]]:
+    """The tokens of each answer, padding left out."""
+    pairs = zip(samples.tokens, samples.lengths, strict=True)
+    return [row[:length].tolist() for row, length in pairs]
+
+
+def prompt_of(length: int, seed: int = 0) -> np.ndarray:
+    """A random prompt that holds no stop token."""
+    return np.random.default_rng(seed).integers(STOP + 1, VOCAB, length)
