@@ -104,8 +104,16 @@ class SuffixCache:
 
     def clear(self, slots: Array) -> "SuffixCache":
         """Zeros in the slots where `slots` [S] is true, lest a NaN be inherited."""
-        rows = jnp.where(slots, jnp.arange(slots.shape[0]), slots.shape[0])
-        return jax.tree.map(lambda a: a.at[rows].set(0, mode="drop"), self)
+        rows = jnp.argsort(~slots, stable=True)  # those to clear come first
+
+        def clear_one(index: Array, cache: "SuffixCache") -> "SuffixCache":
+            def zero(array: Array) -> Array:
+                empty = jnp.zeros((1, *array.shape[1:]), array.dtype)
+                return lax.dynamic_update_slice_in_dim(array, empty, rows[index], 0)
+
+            return jax.tree.map(zero, cache)
+
+        return lax.fori_loop(0, slots.sum(), clear_one, self)
 
     def write(self, layer: int, k: Array, v: Array, index: Array) -> "SuffixCache":
         """`self` with one position a slot: k and v [S, G, A] at `index` [S].

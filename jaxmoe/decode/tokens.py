@@ -142,7 +142,7 @@ def _number(name, value, low, high, dtype: Any = np.float32, off=None) -> Any:
     if number.shape or not np.issubdtype(number.dtype, np.number):
         raise ValueError(f"sampler: {name} must be one number, found {value!r}")
     whole = dtype is not np.int32 or number == np.floor(number)
-    limit = np.iinfo(dtype) if dtype is np.int32 else np.finfo(dtype)
+    limit = np.iinfo(np.int32) if dtype is np.int32 else np.finfo(np.float32)
     if not (low <= number <= high and number <= limit.max and whole):
         bounds = f"in {low}..{high}" if np.isfinite(high) else f"finite and >= {low}"
         kind = " and whole" if dtype is np.int32 else ""

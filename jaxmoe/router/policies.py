@@ -23,6 +23,8 @@ from jax.core import Tracer
 from jaxmoe.config import ModelConfig
 from jaxmoe.typing import Array, ArrayLike, Float, Int, Key
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def ranks(ranking: Float[Array, "E"]) -> Int[Array, "E"]:
     """Rank of each expert, 0 the best; of equals the lower index ranks first.
@@ -39,10 +41,7 @@ def ranks(ranking: Float[Array, "E"]) -> Int[Array, "E"]:
 
 
 def best(scores: Float[Array, "E"], k: int) -> Int[Array, "K"]:
-    """The k largest, of equals the lower index, as `ranks` has them.
-
-    `top_k` alone puts 0.0 before -0.0, and tau * noise at tau = 0 is either.
-    """
+    """The k largest as `ranks` has them: to `top_k`, 0.0 and -0.0 are no equals."""
     return lax.top_k(jnp.where(scores == 0, 0.0, scores), k)[1].astype(jnp.int32)
 
 
@@ -68,11 +67,10 @@ def draw_tail(
 
     ranking + tau * noise orders as ranking / tau + noise does, and is exact at 0.
     """
-    # Clipped, so that no tau is large enough to leave the head or enter past r.
-    limits = jnp.finfo(jnp.float32)
-    perturbed = jnp.clip(ranking + tau * noise, limits.min, limits.max)
-    perturbed = jnp.where(candidate, perturbed, -jnp.inf)
-    return in_rank_order(best(jnp.where(head, jnp.inf, perturbed), k), rank)
+    # Finite, so that no tau is large enough to pass the head or fall behind r.
+    perturbed = jnp.clip(ranking + tau * noise, -_LARGEST, _LARGEST)
+    scores = jnp.where(head, jnp.inf, jnp.where(candidate, perturbed, -jnp.inf))
+    return in_rank_order(best(scores, k), rank)
 
 
 @dataclass(frozen=True)
@@ -155,14 +153,11 @@ class TopK(Policy):
     def resolve(self, *, k: int, num_experts: int, num_layers: int) -> "TopK":
         chosen = _per_layer("k", k if self.k is None else self.k, num_layers, int)
         _check("k", chosen, low=1, high=num_experts)
-        concrete = _concrete(chosen)
-        least = 1 if concrete is None else int(concrete.max())
+        least = 1 if (values := _concrete(chosen)) is None else int(values.max())
         places = max(k, least) if self.places is None else self.places
         if not least <= places <= num_experts:
-            raise ValueError(
-                f"policy: places must lie in {least}..{num_experts} (the largest k, "
-                f"the model's experts), found {places}"
-            )
+            bounds = f"{least}..{num_experts} (the largest k, the model's experts)"
+            raise ValueError(f"policy: places must lie in {bounds}, found {places}")
         return TopK(chosen, places=places)
 
     def deterministic(self, num_layers: int) -> "TopK":
@@ -341,10 +336,8 @@ def _resolved(k: int | None) -> int:
 def _width(asked: int | None, k: int, num_experts: int) -> int:
     width = k if asked is None else asked
     if width != int(width) or not 1 <= width <= num_experts:
-        raise ValueError(
-            f"policy: k must be a whole number in 1..{num_experts} (the model's "
-            f"experts), found {width}"
-        )
+        bounds = f"a whole number in 1..{num_experts} (the model's experts)"
+        raise ValueError(f"policy: k must be {bounds}, found {width}")
     return int(width)
 
 
@@ -370,13 +363,10 @@ def _per_layer(
             f"policy: {name} must be one number or one per layer "
             f"([{num_layers}], dense layers counted), found shape {concrete.shape}"
         )
-    # Out of the type's range: to infinity or to its ends, where `_check` finds them.
-    info = np.iinfo(dtype) if kind is int else None
-    limited = concrete if info is None else np.clip(concrete, info.min, info.max)
+    # Clipped lest the cast wrap around; NumPy lest a look start work on the device.
+    typed = np.clip(concrete, -1, 2**31 - 1) if kind is int else concrete
     with np.errstate(over="ignore"):
-        typed = limited.astype(dtype)
-    # NumPy, so that looking at a policy never starts a computation on the device.
-    return np.broadcast_to(typed, (num_layers,)).copy()
+        return np.broadcast_to(typed.astype(dtype), (num_layers,)).copy()
 
 
 def _check(name: str, values: ArrayLike, *, low: float, high: float = np.inf) -> None:
@@ -387,9 +377,8 @@ def _check(name: str, values: ArrayLike, *, low: float, high: float = np.inf) ->
     if wrong.any():
         layer = int(np.argmax(wrong))
         bounds = f"{low}..{high}" if np.isfinite(high) else f"finite and >= {low}"
-        raise ValueError(
-            f"policy: {name} must be {bounds}, found {concrete[layer]} in layer {layer}"
-        )
+        found = f"{concrete[layer]} in layer {layer}"
+        raise ValueError(f"policy: {name} must be {bounds}, found {found}")
 
 
 def for_model(policy: Policy, config: ModelConfig) -> Policy:

@@ -1,0 +1,91 @@
+"""Calls that differ only in values reuse the compiled program."""
+
+import contextlib
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmoe
+from jaxmoe import AdaptiveHead, ExpertSample, GumbelTopK, TokenSampler, TopK
+from tests.tiny import prompt_of, tiny_model
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@contextlib.contextmanager
+def counted_compilations():
+    """Counts compilations, those read from a persistent cache included."""
+    count: list[str] = []
+
+    def hear(event: str, seconds: float, **_):
+        if event == COMPILED:
+            count.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    try:
+        yield count
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def draw(model, seed=0, length=20, n=8, **options):
+    options = {"sampler": TokenSampler(0.8, top_k=20, top_p=0.9), **options}
+    return jaxmoe.sample(
+        model,
+        prompt_of(length, seed),
+        key=jax.random.key(seed),
+        n=n,
+        slots=8,
+        **{"max_new_tokens": 40, **options},
+    )
+
+
+def test_the_counter_counts():
+    """The other tests of this file could not fail."""
+    with counted_compilations() as count:
+        jax.jit(lambda x: x * 3 + 1)(np.arange(5)).block_until_ready()
+    assert count
+
+
+def test_a_second_call_compiles_nothing(model):
+    """Another key, temperature, prompt, n or max_new_tokens would compile anew."""
+    draw(model)
+    with counted_compilations() as count:
+        draw(model, seed=1)
+        draw(model, sampler=TokenSampler(1.3, top_k=15, top_p=0.5))
+        draw(model, sampler=TokenSampler(0, top_k=15, top_p=0.5))
+        draw(model, length=31)
+        draw(model, n=3)
+        draw(model, n=20)
+        draw(model, max_new_tokens=70)
+    assert not count
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        [
+            ExpertSample(),
+            ExpertSample(k_keep=1, r=9, tau=0.3),
+            ExpertSample(tau=np.float32(2)),
+            ExpertSample(k_keep=np.array([1, 2, 3]), tau=np.array([0.1, 0.2, 0.3])),
+        ],
+        [TopK(), TopK(1), TopK(np.array([4, 2, 3]))],
+        [GumbelTopK(), GumbelTopK(0.2)],
+        [AdaptiveHead(), AdaptiveHead(0.9, r=8, tau=0.1)],
+    ],
+    ids=["expert-sample", "top-k", "gumbel", "adaptive"],
+)
+def test_a_sweep_over_a_policys_values_compiles_once(model, policies):
+    """Each point of a sweep would compile the decode step again."""
+    draw(model, policy=policies[0])
+    with counted_compilations() as count:
+        for policy in policies[1:]:
+            draw(model, policy=policy)
+    assert not count
