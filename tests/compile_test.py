@@ -31,10 +31,12 @@ def counted_compilations():
 
 @pytest.fixture(scope="module")
 def model():
+    """One model, so that its programs are compiled once."""
     return tiny_model()
 
 
 def draw(model, seed=0, length=20, n=8, **options):
+    """Answers with everything but the options fixed."""
     options = {"sampler": TokenSampler(0.8, top_k=20, top_p=0.9), **options}
     return jaxmoe.sample(
         model,

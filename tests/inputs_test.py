@@ -15,10 +15,12 @@ pytestmark = pytest.mark.usefixtures("untyped")
 
 @pytest.fixture(scope="module")
 def model():
+    """A model with a short context and no tokenizer."""
     return tiny_model(context_length=64)
 
 
 def draw(model, prompt=(8, 9, 10), **options):
+    """Two answers to a prompt that is fine."""
     return jaxmoe.sample(model, prompt, **{"key": KEY, "n": 2, **options})
 
 

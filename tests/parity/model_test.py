@@ -53,10 +53,14 @@ def equal_experts(state):
 
 
 def sharp_router(state):
-    """Routers so sure that most probabilities underflow."""
+    """Routers sure of themselves.
+
+    Not surer: logits 20 times as large make float32 itself too coarse, transformers'
+    own logits are then 1.4e-4 off from those it computes in float64.
+    """
     for name, tensor in state.items():
         if name.endswith("mlp.gate.weight"):
-            tensor *= 20
+            tensor *= 5
 
 
 def flat_router(state):
