@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxmoe.keys import check_key, prompt_key
 from jaxmoe.model import Model
+from jaxmoe.text.stop import check_stops
 from jaxmoe.typing import Array
 
 Prompt = str | Sequence[int] | np.ndarray | Array
@@ -71,6 +72,21 @@ def key_data(key: Any, prompts: int, many: bool) -> np.ndarray:
         check_key(key)
         keys = [prompt_key(key, j) for j in range(prompts)] if many else [key]
     return np.stack([np.asarray(jax.random.key_data(k)) for k in keys])
+
+
+def split_stops(
+    model: Model, stop: str | Sequence[str]
+) -> tuple[tuple[str, ...], list[int]]:
+    """Stop strings to look for in text, and ids of those that are special tokens.
+
+    A special token such as `<|im_end|>` never shows in text: it stops as its id.
+    """
+    stops = check_stops(stop)
+    tokenizer = model.tokenizer
+    ids = {s: None if tokenizer is None else tokenizer.token_to_id(s) for s in stops}
+    special = tokenizer.special_ids if tokenizer is not None else frozenset()
+    as_text = tuple(s for s in stops if ids[s] not in special)
+    return as_text, [i for i in ids.values() if i is not None and i in special]
 
 
 def sample_indices(n: int, samples: Sequence[int] | None) -> tuple[int, ...]:

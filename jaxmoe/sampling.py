@@ -19,12 +19,13 @@ from jaxmoe.inputs import (
     is_many,
     key_data,
     sample_indices,
+    split_stops,
     stack_routes,
 )
 from jaxmoe.keys import check_key
 from jaxmoe.model import Model
 from jaxmoe.router.policies import ExpertSample, Policy, TopK, for_model
-from jaxmoe.text.stop import check_stops, find_stop, stop_length
+from jaxmoe.text.stop import find_stop, stop_length
 from jaxmoe.typing import Array, Float, Key
 
 
@@ -193,7 +194,7 @@ def stream(
     answers = run(
         model.config, model.params, request, slots=slots, on_progress=progress
     )
-    stops = check_stops(stop)
+    stops, _ = split_stops(model, stop)
     return (_finished(model, answer, request, stops) for answer in answers)
 
 
@@ -278,13 +279,13 @@ def _request(model: Model, prompt, *, key, policy, sampler, stop, **rest) -> Req
     many = is_many(prompt)
     prompts = [check_prompt(model, p, most) for p in (prompt if many else [prompt])]
     resolved = for_model(policy, config)
-    stops, length_of = check_stops(stop), None
+    stops, special = split_stops(model, stop)
+    length_of = None
     if stops:
         decode = model.require_tokenizer("a stop string").decode
         length_of = partial(stop_length, decode, stops=stops)
-    if rest["stop_ids"] is None:
-        rest["stop_ids"] = config.stop_ids
-    rest["stop_ids"] = tuple(int(i) for i in rest["stop_ids"])
+    own = config.stop_ids if rest["stop_ids"] is None else rest["stop_ids"]
+    rest["stop_ids"] = tuple(dict.fromkeys([int(i) for i in own] + special))
     if rest["routes"] is not None:
         given = rest["routes"] if many else [rest["routes"]]
         shape = (len(rest["samples"]), None, config.num_layers, resolved.width)

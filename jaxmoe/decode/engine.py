@@ -7,6 +7,7 @@ and when it was seated do not enter its numbers: those hang on its key alone.
 
 import math
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -144,6 +145,7 @@ class _Engine:
         self.seats: list[Answer | None] = [None] * seats
         self.waiting = request.waiting()
         self.drawn_tokens = 0
+        self.warned = False
         self.plain = request.policy.deterministic(config.num_layers)
         entries = _prefix_entries(request, seats)
         self.entries: list[tuple[int, int] | None] = [None] * entries
@@ -287,6 +289,7 @@ class _Engine:
         if not self.request.return_routes:
             drawn = drawn._replace(routes=None)
         tokens, logprobs, routes, count = jax.device_get(drawn)
+        self._warn_of_nan(logprobs, count)
         finished, stopped = [], np.zeros(len(self.seats), bool)
         for seat, answer in enumerate(self.seats):
             if answer is None or not count[seat]:
@@ -304,6 +307,17 @@ class _Engine:
             active = self.slots.active & jnp.asarray(~stopped)
             self.slots = replace(self.slots, active=active)
         return finished
+
+    def _warn_of_nan(self, logprobs: np.ndarray, count: np.ndarray) -> None:
+        drawn = np.arange(logprobs.shape[1])[None] < count[:, None]
+        if not self.warned and np.isnan(logprobs[drawn]).any():
+            self.warned = True
+            warnings.warn(
+                "the model computed NaN; the answers concerned have NaN "
+                "log-probabilities and mean nothing; look for NaN among its weights",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _finish(self, answer: Answer) -> bool:
         """Set `finish` if the answer has ended, and cut it where a stop string did."""

@@ -1,0 +1,20 @@
+"""The error of a conversion that cannot be done."""
+
+SHOWN = 60
+
+
+class ConversionError(ValueError):
+    """Says what was expected, what was found, what to do; `failures` lists them all."""
+
+    def __init__(self, message: str, failures: tuple[str, ...] = ()):
+        """Takes the message and, where it abridges a list, the whole list."""
+        super().__init__(message)
+        self.failures = failures or (message,)
+
+    @classmethod
+    def listing(cls, title: str, failures: list[str]) -> "ConversionError":
+        """One error for many failures; the message shows the first `SHOWN`."""
+        lines = failures[:SHOWN]
+        if more := len(failures) - len(lines):
+            lines.append(f"... and {more} more")
+        return cls("\n  ".join([f"{title}:", *lines]), tuple(failures))

@@ -1,0 +1,376 @@
+"""Hugging Face checkpoints on disk: safetensors files and the index over them.
+
+A safetensors file is 8 bytes (little-endian length n), n bytes of JSON (tensor name
+-> dtype, shape, [begin, end) counted from the end of the JSON), then the tensors,
+without gaps. https://huggingface.co/docs/safetensors. Everything a file states is
+checked against its size before any tensor is read. Pickles are never opened.
+"""
+
+import json
+import math
+import os
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from convert.errors import ConversionError
+
+DTYPES: dict[str, np.dtype] = {
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "BOOL": np.dtype("?"),
+    **{f"I{8 * n}": np.dtype(f"<i{n}") for n in (1, 2, 4, 8)},
+    **{f"U{8 * n}": np.dtype(f"<u{n}") for n in (1, 2, 4, 8)},
+}
+"""safetensors' names of types."""
+
+TAGS = {dtype.name: tag for tag, dtype in DTYPES.items()}
+"""NumPy's name of a type -> safetensors'."""
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_HEADER = 100_000_000
+DOWNLOAD = "download the file again"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in a file; `offset` is counted in bytes from the start of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class Header:
+    """The description of one safetensors file; `text` is its JSON as it stands."""
+
+    file: str
+    text: str
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole file in bytes."""
+        start = 8 + len(self.text.encode())
+        return start + sum(tensor.nbytes for tensor in self.tensors)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checked directory of safetensors; `index` is the index's text, if any."""
+
+    directory: Path
+    headers: tuple[Header, ...]
+    index: str | None = None
+    tensors: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self):
+        found = {t.name: t for header in self.headers for t in header.tensors}
+        object.__setattr__(self, "tensors", found)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+# -- one file ------------------------------------------------------------------
+
+
+def read_header(path: Path, file: str) -> Header:
+    """Reads and checks the header of the safetensors file at `path`.
+
+    Raises:
+      ValueError: what is wrong with the file, first found first.
+    """
+    size = path.stat().st_size
+    if size < 8:
+        raise ValueError(
+            f"{path}: expected a safetensors file, found {size} bytes; {DOWNLOAD}"
+        )
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        if length > min(size - 8, MAX_HEADER):
+            raise ValueError(
+                f"{path}: the header should take {length} bytes, the file has "
+                f"{size - 8} after the length (and {MAX_HEADER} are allowed); the "
+                f"file is truncated or no safetensors file; {DOWNLOAD}"
+            )
+        raw = stream.read(length)
+    try:
+        text = raw.decode("utf-8")
+        header = parse_header(text, file, size=size)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: the header is no text: {error}; {DOWNLOAD}"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {DOWNLOAD}") from None
+    return header
+
+
+def parse_header(text: str, file: str, size: int | None = None) -> Header:
+    """The tensors a header describes; with `size`, checked against the file's bytes."""
+    start = 8 + len(text.encode())
+    try:
+        entries = json.loads(text, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("the header is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the header is no JSON ({error})") from None
+    if not isinstance(entries, dict):
+        raise ValueError("the header is no JSON object")
+    entries.pop("__metadata__", None)
+    tensors = [_entry(name, value, file, start) for name, value in entries.items()]
+    end = start
+    for tensor in sorted(tensors, key=lambda t: (t.offset, t.nbytes)):
+        if tensor.offset != end:
+            what = "overlaps the one before it" if tensor.offset < end else "has a gap"
+            raise ValueError(
+                f"{tensor.name} starts at byte {tensor.offset}, expected {end}: it "
+                f"{what}" + (" before it" if tensor.offset > end else "")
+            )
+        end += tensor.nbytes
+    if size is not None and end != size:
+        state = "truncated" if size < end else "longer than its header says"
+        raise ValueError(f"expected {end} bytes, found {size}: the file is {state}")
+    return Header(file, text, tuple(tensors))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = [name for name, count in counts.items() if count > 1]
+        raise ValueError(f"the header names twice: {', '.join(twice)}")
+    return found
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _entry(name: str, value: Any, file: str, start: int) -> Tensor:
+    begin = end = 0
+    try:
+        dtype, shape, (begin, end) = (
+            value[k] for k in ("dtype", "shape", "data_offsets")
+        )
+        good = _count(begin) and _count(end) and all(_count(n) for n in shape)
+    except (KeyError, TypeError, ValueError):
+        good = False
+    if not good or not isinstance(dtype, str) or not isinstance(shape, list):
+        raise ValueError(
+            f"{name}: expected dtype, shape and data_offsets, found {str(value)[:120]}"
+        )
+    if dtype not in DTYPES:
+        raise ValueError(f"{name}: dtype {dtype} is none of {', '.join(DTYPES)}")
+    tensor = Tensor(name, dtype, tuple(shape), file, start + begin)
+    if end - begin != tensor.nbytes:
+        raise ValueError(
+            f"{name}: {dtype} of shape {shape} takes {tensor.nbytes} bytes, "
+            f"data_offsets [{begin}, {end}] hold {end - begin}"
+        )
+    return tensor
+
+
+def make_header(
+    file: str, tensors: list[tuple[str, str, tuple[int, ...]]], metadata: dict[str, str]
+) -> Header:
+    """The header of a new file with tensors (name, dtype, shape), in this order."""
+    entries: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    offset = 0
+    for name, dtype, shape in tensors:
+        end = offset + math.prod(shape) * DTYPES[dtype].itemsize
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False)
+    # Tensors start at a multiple of 8, so that they can be mapped.
+    text += " " * (-len(text.encode()) % 8)
+    return parse_header(text, file)
+
+
+def header_metadata(header: Header) -> dict[str, str]:
+    """The free-form strings a file carries, {"format": "pt"} as a rule."""
+    return json.loads(header.text).get("__metadata__") or {}
+
+
+# -- a directory ---------------------------------------------------------------
+
+
+def open_source(directory: Path) -> Source:
+    """Finds and checks the safetensors files of a Hugging Face checkpoint.
+
+    Raises:
+      ConversionError: everything wrong with the files and the index, in one message.
+    """
+    single, index = directory / SINGLE, directory / INDEX
+    if single.exists() and index.exists():
+        raise ConversionError(
+            f"{directory} holds both {SINGLE} and {INDEX}; remove the stale one"
+        )
+    if index.exists():
+        return _open_sharded(directory, index)
+    if not single.exists():
+        raise ConversionError(_nothing(directory))
+    headers, errors = _open_files(directory, [SINGLE])
+    if errors:
+        raise ConversionError.listing(f"{directory} cannot be read", errors)
+    return Source(directory, tuple(headers))
+
+
+def _nothing(directory: Path) -> str:
+    names = sorted(path.name for path in directory.iterdir())
+    pickles = [n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+    loose = [n for n in names if n.endswith(".safetensors")]
+    expected = f"expected {SINGLE}, or shards with {INDEX}, in {directory}"
+    if loose:
+        return f"{expected}, found {', '.join(loose)}; download {INDEX} too"
+    if pickles:
+        return (
+            f"{expected}, found only {', '.join(pickles[:3])}. Such files are pickles: "
+            "loading one executes code of whoever wrote it. Use the model's "
+            "safetensors, or save it again with transformers' save_pretrained"
+        )
+    return f"{expected}, found none; point at the directory of a checkpoint"
+
+
+def _open_sharded(directory: Path, index: Path) -> Source:
+    try:
+        text = index.read_text(encoding="utf-8")
+        listed = json.loads(text)["weight_map"]
+        if not listed or not all(isinstance(f, str) for f in listed.values()):
+            raise ValueError("weight_map must map tensor names to file names")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConversionError(
+            f"{index}: expected an object with weight_map, found {error!r}; {DOWNLOAD}"
+        ) from None
+    headers, errors = _open_files(directory, sorted(set(listed.values())))
+    homes: dict[str, list[str]] = {}
+    for header in headers:
+        for tensor in header.tensors:
+            homes.setdefault(tensor.name, []).append(tensor.file)
+    readable = {header.file for header in headers}
+    for name, files in homes.items():
+        if len(files) > 1:
+            errors.append(f"{name} is in {' and in '.join(files)}; expected in one")
+        elif name not in listed:
+            errors.append(f"{name} is in {files[0]}, but not in {INDEX}")
+        elif listed[name] != files[0] and listed[name] in readable:
+            errors.append(f"{name} is in {files[0]}, {INDEX} says {listed[name]}")
+    for name, file in listed.items():
+        if name not in homes and file in readable:
+            errors.append(f"{name} is in no file; {INDEX} says {file}")
+    if errors:
+        errors.append(f"{DOWNLOAD}, or save the model again")
+        raise ConversionError.listing(f"{directory} is inconsistent", errors)
+    return Source(directory, tuple(headers), text)
+
+
+def _open_files(directory: Path, files: list[str]) -> tuple[list[Header], list[str]]:
+    headers, errors = [], []
+    for file in files:
+        try:
+            headers.append(read_header(_inside(directory, file), file))
+        except (ValueError, OSError) as error:
+            errors.append(str(error))
+    return headers, errors
+
+
+def _inside(directory: Path, file: str) -> Path:
+    """The path of `file`, which may not lead out of `directory`.
+
+    The hub's cache is the one exception: it links snapshots/<revision>/<file> to
+    blobs/<hash> of the same repository.
+    """
+    path = directory / file
+    root = directory.resolve()
+    roots = [root]
+    if root.parent.name == "snapshots":
+        roots.append(root.parent.parent / "blobs")
+    pure = PurePosixPath(file)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in file or "\0" in file:
+        raise ValueError(
+            f"{file!r}: expected a file inside {directory}; the index leads out of it, "
+            "which no honest checkpoint does"
+        )
+    target = path.resolve()
+    if not any(target.is_relative_to(r) for r in roots):
+        raise ValueError(
+            f"{path}: a link to {target}, outside the checkpoint; put the file itself "
+            "there, or convert the directory that holds it"
+        )
+    if not path.is_file():
+        raise ValueError(f"{path}: expected this shard, found none; {DOWNLOAD}")
+    return path
+
+
+class Files:
+    """Files opened once and read or written at offsets, from several threads."""
+
+    def __init__(self, directory: Path, names: list[str], flags: int = os.O_RDONLY):
+        """Opens `names` in `directory` with the flags of `os.open`."""
+        self._directory = directory
+        self._fds: dict[str, int] = {}
+        try:
+            for name in names:
+                self._fds[name] = os.open(directory / name, flags, 0o644)
+        except OSError:
+            self.close()
+            raise
+
+    def read(self, file: str, offset: int, out: np.ndarray):
+        """Fills the bytes `out` from `offset` of `file`."""
+        view = memoryview(out)
+        while view:
+            count = os.preadv(self._fds[file], [view], offset)
+            if not count:
+                raise OSError(f"{self._directory / file} shrank while it was read")
+            view, offset = view[count:], offset + count
+
+    def write(self, file: str, offset: int, data: np.ndarray | bytes):
+        """Writes the bytes `data` at `offset` of `file`."""
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(self._fds[file], view, offset)
+            view, offset = view[count:], offset + count
+
+    def sync(self):
+        """Forces everything written to the disk."""
+        for fd in self._fds.values():
+            os.fsync(fd)
+
+    def forget(self):
+        """Asks the system to drop cached pages: the next read is of the disk."""
+        for fd in self._fds.values():
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def close(self):
+        """Closes the files."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def __enter__(self) -> "Files":
+        return self
+
+    def __exit__(self, *_):
+        self.close()

@@ -1,0 +1,295 @@
+"""Tables that say which Hugging Face tensor is which part of which parameter.
+
+A parameter's bytes are those of its tensors, one after the other: a tensor is a whole
+parameter, or the part at some indices of its leading axes, with neighbouring axes
+merged. So a tensor is one run of bytes of a parameter, conversion is copying, and the
+way back is exact. A family whose tensors have another layout declares its parameters
+in that layout and leaves the rest to its module.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from convert.errors import ConversionError
+from convert.hf import DTYPES, Tensor
+
+FLOATS = ("BF16", "F16", "F32")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Tensors named `tensor` are `param[place]`.
+
+    `tensor` and `param` are names in which `{i}` stands for a number. In `place` a
+    string is such a number: with place ("e", 0), tensor experts.{e}.gate_proj is
+    param[e, 0]. `merge` counts, for each axis of the tensor, the axes of the parameter
+    that it runs over (one each where empty): q [H*A, D] into [H, A, D] is (2, 1).
+    """
+
+    tensor: str
+    param: str
+    place: tuple[str | int, ...] = ()
+    merge: tuple[int, ...] = ()
+    dtypes: tuple[str, ...] = FLOATS
+
+    def shape(self, param: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The shape of the tensor; None where a parameter of this shape has none."""
+        rest = param[len(self.place) :]
+        merge = self.merge or (1,) * len(rest)
+        if sum(merge) != len(rest):
+            return None
+        ends = list(itertools.accumulate(merge, initial=0))
+        return tuple(math.prod(rest[a:b]) for a, b in itertools.pairwise(ends))
+
+    def start(self, param: tuple[int, ...], numbers: Mapping[str, int]) -> int | None:
+        """The first element of the part; None where the indices are out of range."""
+        place = [numbers[p] if isinstance(p, str) else p for p in self.place]
+        start, stride = 0, math.prod(param)
+        for index, size in zip(place, param, strict=False):
+            if index >= size:
+                return None
+            stride //= size
+            start += index * stride
+        return start
+
+
+@dataclass(frozen=True)
+class Family:
+    """The tables of one architecture.
+
+    `ignored` are patterns of tensors that are derived and left out. `tied` maps a
+    parameter that a tied model does not have to the one that stands in for it: a file
+    may hold it nevertheless, if it is equal.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    ignored: tuple[str, ...] = ()
+    tied: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """`tensor` is the run of elements of the parameter that begins at `start`."""
+
+    tensor: Tensor
+    start: int
+
+    @property
+    def stop(self) -> int:
+        """The end of the run."""
+        return self.start + math.prod(self.tensor.shape)
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A parameter and the pieces that make it up, in order; `dtype` is theirs."""
+
+    param: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    pieces: tuple[Piece, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How tensors become parameters; `copies` must equal the parameter they name."""
+
+    fills: dict[str, Fill]
+    copies: tuple[Fill, ...]
+    ignored: tuple[str, ...]
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    groups = [
+        f"(?P<{part}>0|[1-9][0-9]{{0,5}})" if at % 2 else re.escape(part)
+        for at, part in enumerate(parts)
+    ]
+    return re.compile("".join(groups))
+
+
+def make_plan(
+    family: Family, tensors: Mapping[str, Tensor], params: Mapping[str, Any]
+) -> Plan:
+    """Matches each tensor with one rule, and fills each parameter once.
+
+    Args:
+      family: the tables.
+      tensors: name -> tensor, of a whole checkpoint.
+      params: name -> anything with the `shape` that the config asks for.
+
+    Raises:
+      ConversionError: everything that does not fit, in one message.
+    """
+    matcher = _Matcher(family, {name: p.shape for name, p in params.items()})
+    for tensor in tensors.values():
+        matcher.place(tensor)
+    return matcher.finish()
+
+
+class _Matcher:
+    def __init__(self, family: Family, shapes: dict[str, tuple[int, ...]]):
+        self.family = family
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        self.rules = [(rule, _pattern(rule.tensor)) for rule in family.rules]
+        self.pieces: dict[str, list[Piece]] = {name: [] for name in shapes}
+        self.copies: list[tuple[str, str, Tensor]] = []
+        self.ignored: list[str] = []
+        self.errors: list[str] = []
+
+    def place(self, tensor: Tensor):
+        matches = [
+            (rule, {k: int(v) for k, v in found.groupdict().items()})
+            for rule, pattern in self.rules
+            if (found := pattern.fullmatch(tensor.name))
+        ]
+        skips = [p for p in self.family.ignored if fnmatchcase(tensor.name, p)]
+        if len(matches) + len(skips) != 1:
+            count = len(matches) + len(skips) or "no"
+            self.errors.append(
+                f"{tensor.name}: expected one rule of {self.family.name} to match, "
+                f"found {count}; it belongs to another architecture, or to none"
+            )
+        elif skips:
+            self.ignored.append(tensor.name)
+        else:
+            self._apply(*matches[0], tensor)
+
+    def _apply(self, rule: Rule, numbers: dict[str, int], tensor: Tensor):
+        param = target = rule.param.format(**numbers)
+        if param not in self.shapes:
+            target = dict(self.family.tied).get(param, param)
+        shape = self.shapes.get(target)
+        start = None if shape is None else rule.start(shape, numbers)
+        wanted = None if shape is None else rule.shape(shape)
+        if shape is None or start is None or wanted is None:
+            self.errors.append(
+                f"{tensor.name}: the config has no place for it ({param}"
+                + (f" has shape {shape})" if shape else " does not exist)")
+                + "; config.json and weights are of different models"
+            )
+            return
+        # A tensor of the wrong shape or type still takes its place, so that it is
+        # not reported as missing too.
+        if wanted != tensor.shape:
+            self.errors.append(
+                f"{tensor.name}: expected shape {wanted}, found {tensor.shape}; "
+                "config.json and weights are of different models"
+            )
+            tensor = Tensor(tensor.name, tensor.dtype, wanted, "", 0)
+        if tensor.dtype not in rule.dtypes:
+            self.errors.append(
+                f"{tensor.name}: expected {' or '.join(rule.dtypes)}, found "
+                f"{tensor.dtype}; quantised or damaged weights are not read"
+            )
+        if target == param:
+            self.pieces[param].append(Piece(tensor, start))
+        else:
+            self.copies.append((param, target, tensor))
+
+    def finish(self) -> Plan:
+        fills = {name: self._fill(name) for name in self.shapes}
+        copies = []
+        for param, target, tensor in self.copies:
+            fill = fills[target]
+            copy = Fill(target, fill.shape, DTYPES[tensor.dtype], (Piece(tensor, 0),))
+            copies.append(copy)
+            if fill.dtype != copy.dtype:
+                self.errors.append(
+                    f"{tensor.name}: the config ties {param} to {target}, expected "
+                    f"{fill.dtype}, found {copy.dtype}"
+                )
+        if self.errors:
+            title = "the tensors do not make up the model that config.json describes"
+            raise ConversionError.listing(title, self.errors)
+        return Plan(fills, tuple(copies), tuple(self.ignored))
+
+    def _fill(self, param: str) -> Fill:
+        shape, pieces = self.shapes[param], self.pieces[param]
+        pieces.sort(key=lambda piece: piece.start)
+        at, missing = 0, False
+        for piece in pieces:
+            if piece.start < at:
+                self.errors.append(
+                    f"{piece.tensor.name}: {param} already has this part from another "
+                    "tensor; keep one of the two"
+                )
+            missing |= piece.start > at
+            at = max(at, piece.stop)
+        if missing or at < math.prod(shape):
+            self._missing(param)
+        kinds = sorted({piece.tensor.dtype for piece in pieces})
+        if len(kinds) > 1:
+            self.errors.append(
+                f"{param}: expected tensors of one type, found {', '.join(kinds)}; "
+                "save the model in one type"
+            )
+        dtype = DTYPES[kinds[0]] if kinds else np.dtype("float32")
+        return Fill(param, shape, dtype, tuple(pieces))
+
+    def _missing(self, param: str):
+        held = {piece.tensor.name for piece in self.pieces[param]}
+        ways = []
+        for rule in self.family.rules:
+            names = [n for n, _, _ in expand(rule, param, self.shapes[param])]
+            absent = [name for name in names if name not in held]
+            if names:
+                ways.append((len(absent) == len(names), absent))
+        # Where some tensors of a layout are there, the others of it are missing.
+        begun = [a for untouched, a in ways if not untouched and a]
+        absent = list(itertools.chain(*(begun or [a for _, a in ways])))
+        some = ", ".join(absent[:3]) + (f", {len(absent)} in all" * (len(absent) > 3))
+        self.errors.append(f"{param}: tensors are missing: {some or 'no rule for it'}")
+
+
+def expand(
+    rule: Rule, param: str, shape: tuple[int, ...]
+) -> Iterator[tuple[str, tuple[int, ...], int]]:
+    """Name, shape and start of each tensor that `rule` takes for a parameter."""
+    found = _pattern(rule.param).fullmatch(param)
+    wanted = rule.shape(shape)
+    if not found or wanted is None:
+        return
+    bound = {k: int(v) for k, v in found.groupdict().items()}
+    free = [(p, shape[a]) for a, p in enumerate(rule.place) if isinstance(p, str)]
+    for values in itertools.product(*(range(size) for _, size in free)):
+        numbers = bound | dict(zip((p for p, _ in free), values, strict=True))
+        start = rule.start(shape, numbers)
+        assert start is not None
+        yield rule.tensor.format(**numbers), wanted, start
+
+
+def default_tensors(
+    family: Family, params: Mapping[str, Any]
+) -> list[tuple[str, np.dtype, tuple[int, ...]]]:
+    """Name, type, shape of the tensors of a model that came from no files.
+
+    Of the layouts a parameter can have, the first in the table is taken: the rules up
+    to the first that would write a part again.
+    """
+    tensors = []
+    for param, spec in params.items():
+        shape = tuple(spec.shape)
+        taken: set[int] = set()
+        size = 0
+        for rule in family.rules:
+            found = list(expand(rule, param, shape))
+            if size == math.prod(shape) or taken & {start for _, _, start in found}:
+                continue
+            taken |= {start for _, _, start in found}
+            size += sum(math.prod(s) for _, s, _ in found)
+            tensors += [(name, np.dtype(spec.dtype), s) for name, s, _ in found]
+    return tensors

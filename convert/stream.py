@@ -1,0 +1,129 @@
+"""Parameters as streams of chunks: read in blocks, joined, scanned, cast."""
+
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from convert import hf
+from convert.rules import Fill, Piece
+from jaxmoe.checkpoint import Chunk, ParamSpec
+
+BLOCK = 256 << 10
+"""Bytes read and scanned at a time: small enough to be scanned while in cache."""
+
+
+@dataclass
+class Scan:
+    """What was seen of a parameter: its CRC-32, and non-finite values by tensor."""
+
+    crc: int = 0
+    bad: dict[str, Counter] = field(default_factory=dict)
+
+
+def in_parallel(
+    work: Callable[[Fill, threading.Event], None], items: Iterable[Fill], jobs: int
+):
+    """Runs `work(item, stop)` in `jobs` threads; the first failure sets `stop`."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(work, item, stop) for item in items]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()
+            for future in futures:
+                future.cancel()
+    failed = [f.exception() for f in futures if not f.cancelled() and f.exception()]
+    failed.sort(key=lambda error: isinstance(error, InterruptedError))
+    if failed and (error := failed[0]) is not None:
+        raise error
+
+
+class Reader:
+    """Reads a parameter, as it is to be stored, out of the files of its tensors.
+
+    Block by block, so that the bytes are still in the processor's cache when they are
+    scanned and written. `scan` is complete once every chunk was read, in order.
+    """
+
+    def __init__(
+        self,
+        files: hf.Files,
+        fill: Fill,
+        spec: ParamSpec,
+        stop: threading.Event | None = None,
+        count: Callable[[int], object] = lambda _: None,
+    ):
+        """Gives up when `stop` is set; tells `count` the bytes read of each block."""
+        self.scan = Scan()
+        self._files, self._fill, self._dtype = files, fill, np.dtype(spec.dtype)
+        self._stop, self._count = stop or threading.Event(), count
+        self._buffer, self._scratch = np.empty(BLOCK, np.uint8), np.empty(BLOCK, "u1")
+
+    def blocks(self, chunk: Chunk) -> Iterator[np.ndarray]:
+        """The chunk's bytes, block by block; each overwrites the one before."""
+        fill, scan = self._fill, self.scan
+        for piece, start, stop in overlaps(fill, chunk):
+            tensor, size = piece.tensor, fill.dtype.itemsize
+            for at in range(start * size, stop * size, BLOCK):
+                if self._stop.is_set():
+                    raise InterruptedError("stopped")
+                block = self._buffer[: min(BLOCK, stop * size - at)]
+                offset = tensor.offset + at - piece.start * size
+                self._files.read(tensor.file, offset, block)
+                values = block.view(fill.dtype)
+                if has_nonfinite(values, self._scratch):
+                    _note(scan, tensor.name, values)
+                if fill.dtype != self._dtype:
+                    block = values.astype(self._dtype).view(np.uint8)
+                scan.crc = zlib.crc32(block, scan.crc)
+                self._count(values.nbytes)
+                yield block
+
+    def read(self, chunk: Chunk) -> bytes:
+        """The chunk's bytes."""
+        return b"".join(block.tobytes() for block in self.blocks(chunk))
+
+
+def overlaps(fill: Fill, chunk: Chunk) -> Iterator[tuple[Piece, int, int]]:
+    """Each piece in a chunk, with the elements start to stop that they share."""
+    for piece in fill.pieces:
+        start, stop = max(piece.start, chunk.start), min(piece.stop, chunk.stop)
+        if start < stop:
+            yield piece, start, stop
+
+
+# -- values --------------------------------------------------------------------
+
+_INFINITY = {
+    "bfloat16": (np.uint16, 0x7FFF, 0x7F80),
+    "float16": (np.uint16, 0x7FFF, 0x7C00),
+    "float32": (np.uint32, 0x7FFFFFFF, 0x7F800000),
+}
+"""Type -> its bits as integers, the mask that drops the sign, the bits of infinity."""
+
+
+def has_nonfinite(values: np.ndarray, scratch: np.ndarray | None = None) -> bool:
+    """Whether any is NaN or infinite: without its sign, such a float is >= infinity.
+
+    On the bits it runs at memory speed, which NumPy's `isfinite` of bfloat16 does not.
+    `scratch` are bytes to overwrite, as many as in `values`.
+    """
+    if values.dtype.name not in _INFINITY or not values.size:
+        return False
+    kind, mask, infinity = _INFINITY[values.dtype.name]
+    out = None if scratch is None else scratch[: values.nbytes].view(kind)
+    bits = np.bitwise_and(values.view(kind), kind(mask), out=out)
+    return bool(bits.max() >= infinity)
+
+
+def _note(scan: Scan, name: str, values: np.ndarray):
+    found = scan.bad.setdefault(name, Counter())
+    wide = values.astype(np.float32)
+    found["NaN"] += int(np.isnan(wide).sum())
+    found["infinite"] += int(np.isinf(wide).sum())

@@ -1,0 +1,225 @@
+"""From a checkpoint back to Hugging Face safetensors."""
+
+import json
+import math
+import os
+import threading
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert import destination, hf
+from convert.errors import ConversionError
+from convert.families import FAMILIES
+from convert.progress import Progress, Totals
+from convert.rules import Family, Fill, Plan, default_tensors, make_plan
+from convert.stream import in_parallel, overlaps
+from convert.to_jaxmoe import CARRIED
+from jaxmoe import checkpoint
+from jaxmoe.checkpoint import Manifest
+from jaxmoe.hf_config import load_hf_config
+from jaxmoe.nn.decoder import abstract_params
+
+SHARD_BYTES = 4 << 30
+METADATA = {"format": "pt"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files to write; `index` is the text of the index, None for a single file."""
+
+    headers: tuple[hf.Header, ...]
+    index: str | None
+
+
+def export(
+    path: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    jobs: int = 8,
+    force: bool = False,
+    show: bool = False,
+) -> Totals:
+    """Writes the checkpoint `path` as Hugging Face safetensors to the directory `out`.
+
+    Converted from safetensors and not cast, the files come out byte for byte: same
+    names, same layout of the experts, same split. Otherwise one 2-D tensor per expert,
+    in shards of about `SHARD_BYTES`.
+
+    Raises:
+      FileNotFoundError, ValueError: no or a damaged checkpoint; see `read_manifest`.
+      ConversionError: what was expected, what was found, what to do.
+    """
+    path, out = Path(path), Path(out)
+    manifest = checkpoint.read_manifest(path)
+    destination.check(path, out, force=force, marker="*.safetensors")
+    config = load_hf_config(path)
+    params = abstract_params(config)
+    layout = _layout(path, manifest)
+    tensors = {t.name: t for header in layout.headers for t in header.tensors}
+    plan = make_plan(FAMILIES[config.family], tensors, params)
+    _check_types(manifest, plan)
+    # Written in one go: what an earlier, killed run left is begun anew.
+    with destination.staged(out, {"export": manifest.digest}, force=True) as partial:
+        destination.check_space(partial, sum(h.nbytes for h in layout.headers))
+        with Progress(manifest.nbytes, "export", show=show) as progress:
+            _write_all(path, manifest, layout, plan, partial, progress, jobs)
+            if layout.index is not None:
+                (partial / hf.INDEX).write_text(layout.index, encoding="utf-8")
+            destination.carry(path, partial, CARRIED)
+            if cast := manifest.source.get("cast"):
+                _restate_type(partial / "config.json", cast)
+            return progress.close()
+
+
+def _layout(path: Path, manifest: Manifest) -> Layout:
+    source = manifest.source
+    if not source:
+        return default_layout(FAMILIES[manifest.family], manifest.params)
+    headers = [_saved_header(path, file) for file in source["files"]]
+    index = path / "source" / hf.INDEX
+    text = index.read_text(encoding="utf-8") if index.exists() else None
+    if source["cast"] or source["ignored"]:
+        headers = [
+            _rewrite(header, source["cast"], source["ignored"]) for header in headers
+        ]
+        headers = [header for header in headers if header.tensors]
+        text = None if text is None else _index(headers, json.loads(text))
+    return Layout(tuple(headers), text)
+
+
+def _saved_header(path: Path, file: str) -> hf.Header:
+    saved = path / "source" / f"{file}.header"
+    try:
+        return hf.parse_header(saved.read_bytes().decode("utf-8"), file)
+    except (OSError, ValueError) as error:
+        raise ConversionError(
+            f"{saved} should describe the source's {file}, but: {error}; convert the "
+            "source again"
+        ) from None
+
+
+def _rewrite(header: hf.Header, cast: str | None, ignored: list[str]) -> hf.Header:
+    """The header without ignored tensors, floats in the type they were cast to."""
+    tensors = []
+    for tensor in sorted(header.tensors, key=lambda t: t.offset):
+        if tensor.name not in ignored:
+            floating = tensor.dtype in ("BF16", "F16", "F32")
+            dtype = hf.TAGS[cast] if cast and floating else tensor.dtype
+            tensors.append((tensor.name, dtype, tensor.shape))
+    return hf.make_header(header.file, tensors, hf.header_metadata(header))
+
+
+def _index(headers: list[hf.Header], before: dict[str, Any] | None = None) -> str:
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    metadata = dict((before or {}).get("metadata") or {})
+    metadata["total_size"] = sum(tensor.nbytes for tensor in tensors)
+    weight_map = {t.name: t.file for t in sorted(tensors, key=lambda t: t.name)}
+    index = {"metadata": metadata, "weight_map": weight_map}
+    return json.dumps(index, indent=2) + "\n"
+
+
+def default_layout(
+    family: Family, params: Mapping[str, Any], shard_bytes: int = SHARD_BYTES
+) -> Layout:
+    """The files of a model that came from none; `params` have shape and dtype."""
+    shards: list[list[tuple[str, str, tuple[int, ...]]]] = [[]]
+    size = 0
+    for name, dtype, shape in default_tensors(family, params):
+        nbytes = math.prod(shape) * dtype.itemsize
+        if shards[-1] and size + nbytes > shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append((name, hf.TAGS[dtype.name], shape))
+        size += nbytes
+    if len(shards) == 1:
+        return Layout((hf.make_header(hf.SINGLE, shards[0], METADATA),), None)
+    headers = [
+        hf.make_header(f"model-{i:05}-of-{len(shards):05}.safetensors", s, METADATA)
+        for i, s in enumerate(shards, 1)
+    ]
+    return Layout(tuple(headers), _index(headers))
+
+
+def _check_types(manifest: Manifest, plan: Plan):
+    wrong = []
+    for name, fill in plan.fills.items():
+        have = manifest.params.get(name)
+        found = None if have is None else (have.shape, have.dtype)
+        if found != (fill.shape, fill.dtype.name):
+            wrong.append(f"{name}: expected {fill.shape} {fill.dtype}, found {found}")
+    wrong += [f"{n}: unexpected" for n in manifest.params.keys() - plan.fills]
+    if wrong:
+        wrong.append("convert the source again")
+        raise ConversionError.listing("the checkpoint contradicts itself", wrong)
+
+
+def _write_all(
+    path: Path,
+    manifest: Manifest,
+    layout: Layout,
+    plan: Plan,
+    partial: Path,
+    progress: Progress,
+    jobs: int,
+):
+    copies = {copy.param: copy for copy in plan.copies}
+    names = [header.file for header in layout.headers]
+    with hf.Files(partial, names, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as files:
+        for header in layout.headers:
+            raw = header.text.encode()
+            files.write(header.file, 0, len(raw).to_bytes(8, "little") + raw)
+
+        def write(fill: Fill, stop: threading.Event):
+            targets = [fill]
+            if fill.param in copies:
+                targets.append(copies[fill.param])
+            crc = _write_param(path, targets, files, progress, stop)
+            if crc != manifest.params[fill.param].crc32:
+                raise ConversionError(
+                    f"{fill.param} in {path}/params is damaged: expected CRC-32 "
+                    f"{manifest.params[fill.param].crc32}, found {crc}; convert the "
+                    "source again"
+                )
+
+        in_parallel(write, plan.fills.values(), jobs)
+        files.sync()
+
+
+def _write_param(
+    path: Path,
+    targets: list[Fill],
+    files: hf.Files,
+    progress: Progress,
+    stop: threading.Event,
+) -> str:
+    """Writes one parameter to its places in `files`; the CRC-32 of what was read."""
+    fill, crc = targets[0], 0
+    array = checkpoint.open_array(path, fill.param)
+    for chunk in checkpoint.chunks(fill.shape, fill.dtype.itemsize):
+        if stop.is_set():
+            raise InterruptedError("stopped")
+        values = checkpoint.read_values(array[chunk.index], fill.param)
+        raw = values.view(np.uint8).reshape(-1)
+        crc = zlib.crc32(raw, crc)
+        size = fill.dtype.itemsize
+        for target in targets:
+            for piece, start, end in overlaps(target, chunk):
+                offset = piece.tensor.offset + (start - piece.start) * size
+                part = raw[(start - chunk.start) * size : (end - chunk.start) * size]
+                files.write(piece.tensor.file, offset, part)
+        progress.add(raw.size)
+    return f"{crc:08x}"
+
+
+def _restate_type(path: Path, cast: str):
+    """Makes config.json state the type that the weights now have."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("dtype", "torch_dtype"):
+        if key in config:
+            config[key] = cast
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,301 @@
+"""From Hugging Face safetensors to a checkpoint."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from convert import destination, hf
+from convert.errors import ConversionError
+from convert.families import FAMILIES
+from convert.progress import Progress, Totals
+from convert.rules import Fill, Plan, make_plan
+from convert.stream import Reader, in_parallel
+from jaxmoe import checkpoint
+from jaxmoe.checkpoint import Manifest, ParamSpec
+from jaxmoe.config import ModelConfig
+from jaxmoe.hf_config import load_hf_config
+from jaxmoe.nn.decoder import abstract_params
+
+CARRIED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""Files beside the weights that are carried along unchanged, where they exist."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked conversion: everything that can be known to fail has been looked at."""
+
+    source: hf.Source
+    config: ModelConfig
+    plan: Plan
+    cast: np.dtype | None
+
+    def spec(self, fill: Fill) -> ParamSpec:
+        """How a parameter will be stored."""
+        floating = fill.dtype.name in ("bfloat16", "float16", "float32")
+        dtype = self.cast if self.cast is not None and floating else fill.dtype
+        return ParamSpec(fill.shape, dtype.name)
+
+
+def find_source(source: str) -> Path:
+    """The directory `source`, or the hub's model of that name, downloaded.
+
+    Raises:
+      ConversionError: neither; or a name of the hub without huggingface-hub.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
+        raise ConversionError(
+            f"{source}: expected a directory with config.json and safetensors, or a "
+            "hub name like Qwen/Qwen3-30B-A3B, found neither"
+        )
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise ConversionError(
+            f"{source} is no directory here; to download the hub's model of that name: "
+            "pip install huggingface-hub"
+        ) from None
+    patterns = ["*.safetensors", hf.INDEX, *CARRIED]
+    try:
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    except Exception as error:
+        raise ConversionError(
+            f"{source} is no directory here, and the hub does not give it: {error}"
+        ) from error
+
+
+def check(directory: Path, dtype: str | None = None) -> Job:
+    """Reads config and headers, and plans the conversion; writes nothing.
+
+    Raises:
+      ConversionError: files, index or tensors that do not fit.
+      ValueError, FileNotFoundError: config.json, as `load_hf_config`.
+    """
+    source = hf.open_source(directory)
+    config = load_hf_config(directory)
+    params = abstract_params(config)
+    plan = make_plan(FAMILIES[config.family], source.tensors, params)
+    cast = None
+    if dtype is not None:
+        if dtype not in ("bfloat16", "float32"):
+            raise ConversionError(f"--dtype is bfloat16 or float32, found {dtype}")
+        cast = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    return Job(source, config, plan, cast)
+
+
+def convert(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    dtype: str | None = None,
+    jobs: int = 8,
+    force: bool = False,
+    verify: bool = False,
+    show: bool = False,
+) -> Totals:
+    """Converts the Hugging Face checkpoint in `source` to the new directory `out`.
+
+    Memory in use does not grow with the model: a block of each job, the headers, and
+    with `verify` a few times `jaxmoe.checkpoint.CHUNK_BYTES` for each job. After a
+    kill, the same call goes on with the parameters that are not finished.
+
+    Args:
+      source: a directory with config.json and safetensors.
+      out: the checkpoint to make.
+      dtype: "bfloat16" or "float32", or None to keep each tensor's own.
+      jobs: parameters in flight.
+      force: replace `out`, and begin anew where an unfinished output differs.
+      verify: read everything again and compare.
+      show: show a progress bar.
+
+    Returns:
+      Bytes read, seconds and peak memory, of this call.
+
+    Raises:
+      ConversionError: what was expected, what was found, what to do.
+
+    Warns:
+      UserWarning: NaN or infinite weights, by tensor.
+    """
+    directory, out = Path(source), Path(out)
+    destination.check(directory, out, force=force, marker=checkpoint.MANIFEST)
+    job = check(directory, dtype)
+    total = sum(fill.nbytes for fill in job.plan.fills.values())
+    names = [header.file for header in job.source.headers]
+    with hf.Files(directory, names) as files:
+        for copy in job.plan.copies:
+            _check_copy(files, copy, job.plan.fills[copy.param])
+        with destination.staged(out, _identity(job, dtype), force=force) as partial:
+            checkpoint.recover(partial)
+            with Progress(total, "convert", show=show) as progress:
+                receipts = _write_all(job, files, partial, progress, jobs)
+                _finish(job, partial, receipts)
+                totals = progress.close()
+            if verify:
+                _verify_all(job, files, partial, jobs, show)
+    _warn_bad(receipts)
+    return totals
+
+
+def _identity(job: Job, dtype: str | None) -> dict[str, Any]:
+    """What the output depends on; equal for the same files, not touched since."""
+    directory = job.source.directory
+    stats = {h.file: (directory / h.file).stat() for h in job.source.headers}
+    headers = {h.file: hashlib.sha256(h.text.encode()) for h in job.source.headers}
+    config = (directory / "config.json").read_bytes()
+    return {
+        "format": checkpoint.FORMAT,
+        "family": job.config.family,
+        "dtype": dtype,
+        "config": hashlib.sha256(config).hexdigest(),
+        "files": {
+            name: [stat.st_size, stat.st_mtime_ns, headers[name].hexdigest()]
+            for name, stat in stats.items()
+        },
+    }
+
+
+def _in_file_order(plan: Plan) -> list[Fill]:
+    first = {n: f.pieces[0].tensor for n, f in plan.fills.items()}
+    order = sorted(first, key=lambda n: (first[n].file, first[n].offset))
+    return [plan.fills[name] for name in order]
+
+
+def _write_all(
+    job: Job, files: hf.Files, partial: Path, progress: Progress, jobs: int
+) -> dict[str, dict]:
+    arrays = partial / "arrays"
+    kept = partial / destination.RECEIPTS
+    kept.mkdir(exist_ok=True)
+    receipts: dict[str, dict] = {}
+    left: list[Fill] = []
+    for fill in _in_file_order(job.plan):
+        receipt = kept / f"{fill.param}.json"
+        if receipt.exists() and (arrays / fill.param).is_dir():
+            receipts[fill.param] = json.loads(receipt.read_text(encoding="utf-8"))
+            progress.skip(fill.nbytes)
+        else:
+            left.append(fill)
+    destination.check_space(partial, sum(job.spec(fill).nbytes for fill in left))
+
+    def write(fill: Fill, stop: threading.Event):
+        spec = job.spec(fill)
+        reader = Reader(files, fill, spec, stop, progress.add)
+        checkpoint.write_array(arrays / fill.param, spec, reader.blocks)
+        receipt = {"crc32": f"{reader.scan.crc:08x}", "bad": reader.scan.bad}
+        # Only now, with the array on the disk, may it count as finished.
+        path = kept / f"{fill.param}.json"
+        with path.with_suffix(".new").open("w", encoding="utf-8") as file:
+            json.dump(receipt, file)
+            file.flush()
+            os.fsync(file.fileno())
+        path.with_suffix(".new").rename(path)
+        receipts[fill.param] = receipt
+
+    in_parallel(write, left, jobs)
+    return receipts
+
+
+def _warn_bad(receipts: dict[str, dict]):
+    for receipt in receipts.values():
+        for name, found in receipt["bad"].items():
+            values = " and ".join(f"{n} {what}" for what, n in found.items() if n)
+            warnings.warn(
+                f"{name} holds {values} values, expected finite weights; they were "
+                "converted as they are, but the model may answer nonsense",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _check_copy(files: hf.Files, copy: Fill, fill: Fill):
+    """Raises unless a tied copy has the bytes of what it is tied to."""
+    (held,) = copy.pieces
+    spec = ParamSpec(fill.shape, fill.dtype.name)
+    readers = [Reader(files, f, spec) for f in (copy, fill)]
+    for chunk in checkpoint.chunks(fill.shape, fill.dtype.itemsize):
+        a, b = (reader.read(chunk) for reader in readers)
+        if a != b:
+            raise ConversionError(
+                f"{held.tensor.name}: the config ties it to "
+                f"{fill.pieces[0].tensor.name}, expected equal tensors, found "
+                "different ones; set tie_word_embeddings to false in config.json if "
+                "the model has a head of its own"
+            )
+
+
+# -- the end -------------------------------------------------------------------
+
+
+def _finish(job: Job, partial: Path, receipts: dict[str, dict]):
+    source = job.source
+    kept = partial / "source"
+    kept.mkdir(exist_ok=True)
+    for header in source.headers:
+        (kept / f"{header.file}.header").write_text(header.text, encoding="utf-8")
+    if source.index is not None:
+        (kept / hf.INDEX).write_text(source.index, encoding="utf-8")
+    checkpoint.sync(kept)
+    destination.carry(source.directory, partial, CARRIED)
+    params = {}
+    for name, fill in job.plan.fills.items():
+        spec = job.spec(fill)
+        params[name] = ParamSpec(spec.shape, spec.dtype, receipts[name]["crc32"])
+    described = {
+        "files": [header.file for header in source.headers],
+        "ignored": list(job.plan.ignored),
+        "cast": None if job.cast is None else job.cast.name,
+    }
+    checkpoint.finish(partial, Manifest(job.config.family, params, described))
+
+
+def _verify_all(job: Job, files: hf.Files, partial: Path, jobs: int, show: bool):
+    """Reads source and output from the disk again and compares every byte."""
+    files.forget()
+    total = sum(fill.nbytes for fill in job.plan.fills.values())
+    progress = Progress(total, "verify", show=show)
+
+    def compare(fill: Fill, stop: threading.Event):
+        spec = job.spec(fill)
+        array = checkpoint.open_array(partial, fill.param)
+        reader = Reader(files, fill, spec, stop, progress.add)
+        for chunk in checkpoint.chunks(fill.shape, np.dtype(spec.dtype).itemsize):
+            stored = checkpoint.read_values(array[chunk.index], fill.param)
+            if stored.tobytes() != reader.read(chunk):
+                raise ConversionError(
+                    f"{fill.param}: read back other bytes than were written; the disk "
+                    "or the memory of this machine is at fault"
+                )
+
+    try:
+        in_parallel(compare, job.plan.fills.values(), jobs)
+    except ConversionError:
+        # What is wrong on the disk must not be taken for finished by the next run.
+        shutil.rmtree(partial / destination.RECEIPTS)
+        raise
+    finally:
+        progress.close()

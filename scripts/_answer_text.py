@@ -1,0 +1,54 @@
+"""One answer, or the totals, as text for people or as a line of JSON."""
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jaxmoe
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_TOTALS = (
+    "{answers} answers ({distinct} distinct), {tokens} tokens in {seconds:.1f} s, "
+    "{tokens_per_second:.1f} tokens/s"
+)
+
+
+def for_terminal(text: str) -> str:
+    """`text` without what a terminal would obey: controls but for tab and newline."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def bare(answer: "jaxmoe.Finished") -> str:
+    """The answer's text; its token ids where there is no tokenizer."""
+    return " ".join(map(str, answer.tokens)) if answer.text is None else answer.text
+
+
+def headed(answer: "jaxmoe.Finished") -> str:
+    """The answer's text under a line that says which it is and how it ended."""
+    length = len(answer.tokens)
+    tokens = f"{length} token{'' if length == 1 else 's'}"
+    return f"[answer {answer.sample}] ({answer.finish}, {tokens})\n{bare(answer)}\n"
+
+
+def as_json(answer: "jaxmoe.Finished", seed: int) -> str:
+    """The answer as one line; numbers that are not finite become null."""
+    total = float(answer.logprobs.sum())
+    fields: dict[str, Any] = {
+        "sample": answer.sample,
+        "seed": seed,
+        "tokens": answer.tokens.tolist(),
+        "text": answer.text,
+        "finish": answer.finish,
+        "logprob_sum": total if math.isfinite(total) else None,
+        "logprob_mean": total / len(answer.tokens) if math.isfinite(total) else None,
+    }
+    return json.dumps(fields)
+
+
+def totals_text(totals: dict[str, Any], as_json: bool) -> str:
+    """The last line."""
+    if as_json:
+        return json.dumps({"totals": totals})
+    return ("interrupted: " if totals["interrupted"] else "") + _TOTALS.format(**totals)

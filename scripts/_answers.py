@@ -1,0 +1,74 @@
+"""Prints answers as they finish, below a progress bar."""
+
+import io
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from _answer_text import as_json, bare, for_terminal, headed, totals_text
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    import jaxmoe
+
+BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} answers [{elapsed}{postfix}]"
+
+
+class Answers:
+    """Where a script's answers go; leaving the context prints the totals.
+
+    interrupted: whether Ctrl-C ended the context.
+    """
+
+    def __init__(self, n: int, *, seed: int, as_json: bool, quiet: bool):
+        """n: answers to come. quiet: text only, without bar, headers and totals."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # few encodings hold everything
+        self.interrupted = False
+        self._seed, self._json, self._quiet = seed, as_json, quiet
+        self._began, self._tokens, self._count = time.perf_counter(), 0, 0
+        self._distinct: set[tuple[int, ...]] = set()
+        # disable=None: shown on a terminal only.
+        disable = True if quiet else None
+        self._bar = tqdm(total=n, disable=disable, leave=False, bar_format=BAR)
+
+    def progress(self, now: "jaxmoe.Progress") -> None:
+        """Moves the bar."""
+        self._bar.n = now.finished
+        self._bar.set_postfix_str(f"{now.tokens_per_second:.1f} tokens/s")
+
+    def add(self, answer: "jaxmoe.Finished") -> None:
+        """Prints one answer."""
+        self._count += 1
+        self._tokens += len(answer.tokens)
+        self._distinct.add(tuple(answer.tokens.tolist()))
+        if self._json:
+            self._write(as_json(answer, self._seed))
+        else:
+            self._write(bare(answer) if self._quiet else headed(answer))
+
+    def __enter__(self) -> "Answers":
+        return self
+
+    def __exit__(self, kind, *_) -> bool:
+        """Removes the bar and prints the totals; takes a KeyboardInterrupt."""
+        self._bar.close()
+        self.interrupted = kind is KeyboardInterrupt
+        if (kind is None or self.interrupted) and (self._json or not self._quiet):
+            self._write(totals_text(self._totals(), self._json))
+        return self.interrupted
+
+    def _totals(self) -> dict[str, int | float | bool]:
+        seconds = time.perf_counter() - self._began
+        return {
+            "answers": self._count,
+            "distinct": len(self._distinct),
+            "tokens": self._tokens,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(self._tokens / seconds, 1),
+            "interrupted": self.interrupted,
+        }
+
+    def _write(self, text: str) -> None:
+        tqdm.write(for_terminal(text) if sys.stdout.isatty() else text)
+        sys.stdout.flush()

@@ -1,0 +1,67 @@
+"""Options that scripts share: what the model is asked."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jaxmoe
+
+
+def _token_ids(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the four forms of a prompt, one of which must be given."""
+    group = parser.add_argument_group("prompt", "Give one of the first four.")
+    either = group.add_mutually_exclusive_group(required=True)
+    plain = "text to go on with, taken as it is even where there is a chat template"
+    chat = "a question, put into the checkpoint's chat template"
+    messages = 'a whole chat: a JSON list of {"role": ..., "content": ...}'
+    ids = "token ids parted by commas; needs no tokenizer"
+    either.add_argument("--prompt", metavar="TEXT", help=plain)
+    either.add_argument("--chat", metavar="TEXT", help=chat)
+    either.add_argument("--messages", metavar="FILE", type=Path, help=messages)
+    either.add_argument("--token-ids", metavar="IDS", type=_token_ids, help=ids)
+    system = "what stands before the question of --chat"
+    thinking = "whether a chat's answer may begin with reasoning, where the template "
+    group.add_argument("--system", metavar="TEXT", help=system)
+    group.add_argument(
+        "--thinking",
+        action=argparse.BooleanOptionalAction,
+        help=thinking + "can tell (default: as the template has it)",
+    )
+
+
+def prompt_of(args: argparse.Namespace, model: "jaxmoe.Model") -> str | list[int]:
+    """Text or token ids; ValueError for options that contradict one another."""
+    is_chat = args.chat is not None or args.messages is not None
+    if args.system is not None and args.chat is None:
+        raise ValueError("--system goes with --chat only; put it into the prompt")
+    if args.thinking is not None and not is_chat:
+        raise ValueError("--thinking and --no-thinking go with --chat or --messages")
+    if args.prompt is not None:
+        return args.prompt
+    if not is_chat:
+        return args.token_ids
+    messages: Any = [{"role": "user", "content": args.chat}]
+    if args.system is not None:
+        messages.insert(0, {"role": "system", "content": args.system})
+    if args.messages is not None:
+        messages = _read_messages(args.messages)
+    return model.chat(messages, enable_thinking=args.thinking)
+
+
+def _read_messages(path: Path) -> list[dict[str, Any]]:
+    try:
+        messages = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON, but: {error}") from None
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise ValueError(
+            f'{path} must hold a list of {{"role": ..., "content": ...}}, found '
+            f"{json.dumps(messages)[:80]}"
+        )
+    return messages

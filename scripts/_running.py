@@ -1,0 +1,51 @@
+"""How the scripts run: errors in one line, compiled programs kept."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """Ends the script with `error: ...` and code 2 on input that does not fit.
+
+    Warnings are printed as briefly.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            yield
+        except (OSError, TypeError, ValueError) as error:
+            print(f"error: {_one_line(error)}", file=sys.stderr)
+            raise SystemExit(2) from error
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _show_warning(message, *_):
+    print(f"warning: {_one_line(message)}", file=sys.stderr)
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs in the user's cache directory, for the next start.
+
+    JAX_COMPILATION_CACHE_DIR names another directory; empty, it switches this off.
+    """
+    import jax
+
+    name = "jax_compilation_cache_dir"
+    if getattr(jax.config, name) is not None:
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    directory = cache / "jaxmoe" / "jax"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # a home that cannot be written: compile every time
+    jax.config.update(name, str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

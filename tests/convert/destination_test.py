@@ -1,0 +1,263 @@
+"""Where the output goes: nothing is lost, mixed, or left half done."""
+
+import errno
+import fcntl
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from convert import ConversionError, convert, destination, export
+from jaxmoe import checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(before: str, *args) -> dict:
+    """How to run the command in a process of its own, after the code `before`."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    code = f"import sys\nfrom convert.__main__ import main\n{before}\n"
+    code += "sys.exit(main(sys.argv[1:]))"
+    return {"args": [sys.executable, "-c", code, *map(str, args)], "env": env}
+
+
+def run(before: str, *args) -> subprocess.CompletedProcess:
+    """Runs it to its end."""
+    options = {"capture_output": True, "text": True, "check": False}
+    return subprocess.run(**command(before, *args), **options)
+
+
+def names(path: Path) -> list[str]:
+    """What is in a directory."""
+    return sorted(p.name for p in path.iterdir())
+
+
+def test_exists(make, tmp_path, trees):
+    """An earlier conversion would be overwritten."""
+    source = make()
+    convert(source, tmp_path / "ckpt")
+    before = trees(tmp_path / "ckpt")
+    with pytest.raises(ConversionError, match="exists; .* --force"):
+        convert(source, tmp_path / "ckpt", dtype="float32")
+    assert trees(tmp_path / "ckpt") == before
+
+
+def test_force_replaces_when_complete(make, tmp_path, monkeypatch, trees):
+    """--force would remove the old one before there is a new one."""
+    source = make()
+    convert(source, tmp_path / "ckpt")
+    before = trees(tmp_path / "ckpt")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "finish", _fail(RuntimeError("power cut")))
+        with pytest.raises(RuntimeError, match="power cut"):
+            convert(source, tmp_path / "ckpt", dtype="float32", force=True)
+    assert trees(tmp_path / "ckpt") == before
+    convert(source, tmp_path / "ckpt", dtype="float32", force=True)
+    params = checkpoint.read_manifest(tmp_path / "ckpt").params
+    assert {spec.dtype for spec in params.values()} == {"float32"}
+    assert names(tmp_path) == ["ckpt", "source"]
+    export(tmp_path / "ckpt", tmp_path / "again")
+    export(tmp_path / "ckpt", tmp_path / "again", force=True)
+    assert names(tmp_path) == ["again", "ckpt", "source"]
+
+
+def _fail(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_force_spares_other_directories(make, tmp_path):
+    """--force with a slip of the finger would remove a home directory."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.txt").write_text("years")
+    with pytest.raises(ConversionError, match="replaces only what this command wrote"):
+        convert(make(), home, force=True)
+    assert names(home) == ["thesis.txt"]
+
+
+def test_empty_directory(make, tmp_path):
+    """An empty directory made beforehand would be refused."""
+    (tmp_path / "ckpt").mkdir()
+    convert(make(), tmp_path / "ckpt")
+    assert (tmp_path / "ckpt" / checkpoint.MANIFEST).exists()
+    assert names(tmp_path) == ["ckpt", "source"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_is_a_file(make, tmp_path, force):
+    """A file would be replaced by a directory."""
+    (tmp_path / "ckpt").write_text("a")
+    with pytest.raises(ConversionError, match="found a file"):
+        convert(make(), tmp_path / "ckpt", force=force)
+    assert (tmp_path / "ckpt").read_text() == "a"
+
+
+@pytest.mark.parametrize("out", ["source", "source/ckpt", "."])
+def test_overlaps_the_source(make, tmp_path, out):
+    """--force would remove the source."""
+    source = make()
+    with pytest.raises(ConversionError, match="lie in one another"):
+        convert(source, tmp_path / out, force=True)
+    assert names(tmp_path) == ["source"]
+
+
+def test_no_parent(make, tmp_path):
+    """A misspelt path would be made."""
+    with pytest.raises(ConversionError, match="create it first"):
+        convert(make(), tmp_path / "no" / "ckpt")
+
+
+# -- a full disk -------------------------------------------------------------------
+
+
+def test_too_little_space(make, tmp_path, monkeypatch):
+    """The disk would be filled before anyone is told."""
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1000))
+    with pytest.raises(ConversionError, match="needs 0.00 GB, 0.00 GB are free"):
+        convert(make(), tmp_path / "ckpt")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk(make, tmp_path, monkeypatch, code):
+    """A full disk would stay full of what is of no use."""
+    error = OSError(code, os.strerror(code))
+    monkeypatch.setattr(checkpoint, "sync", _fail(error))
+    with pytest.raises(ConversionError, match="no room left"):
+        convert(make(), tmp_path / "ckpt")
+    assert names(tmp_path) == ["source"]
+
+
+def test_full_disk_during_export(make, tmp_path, monkeypatch):
+    """A full disk would stay full of what is of no use."""
+    convert(make(), tmp_path / "ckpt")
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(destination, "carry", _fail(error))
+    monkeypatch.setattr("convert.to_hf.destination.carry", _fail(error))
+    with pytest.raises(ConversionError, match="no room left"):
+        export(tmp_path / "ckpt", tmp_path / "again")
+    assert names(tmp_path) == ["ckpt", "source"]
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no such limit here")
+def test_write_fails_in_the_system(make, tmp_path):
+    """The system's own error would surface as a traceback."""
+
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (1000, 1000))"
+    done = run(limit, make(), tmp_path / "ckpt")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: no room left while writing"), done.stderr
+    assert "Traceback" not in done.stderr
+    assert names(tmp_path) == ["source"]
+
+
+# -- interrupted -------------------------------------------------------------------
+
+SLOW_WRITE = """
+import time
+from jaxmoe import checkpoint
+write = checkpoint.write_array
+def slow(path, spec, read):
+    write(path, spec, read)
+    time.sleep(0.05)
+checkpoint.write_array = slow
+"""
+SLOW_END = """
+import time
+from jaxmoe import checkpoint
+manifest = checkpoint.write_manifest
+checkpoint.write_manifest = lambda *args: time.sleep(60)
+"""
+
+
+def kill_when(ready, slow: str, *args) -> None:
+    """Runs the command slowed down, and kills it (SIGKILL) when `ready`."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(**command(slow, *args), **quiet) as process:
+        end = time.monotonic() + 60
+        while not ready():
+            assert process.poll() is None, "ended before it could be killed"
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+
+def kill_half_way(tmp_path, *args) -> list[Path]:
+    """Kills a conversion when some parameters are finished; their receipts."""
+    receipts = tmp_path / "ckpt.partial" / "receipts"
+    kill_when(lambda: len(list(receipts.glob("*.json"))) > 3, SLOW_WRITE, *args)
+    assert not (tmp_path / "ckpt").exists()
+    return list(receipts.glob("*.json"))
+
+
+def test_goes_on_after_a_kill(make, tmp_path, trees, monkeypatch):
+    """A killed conversion would begin anew, or its half-written parts would stay."""
+    source = make(shards=2)
+    finished = kill_half_way(tmp_path, source, tmp_path / "ckpt")
+    assert 3 < len(finished) < 25
+    written, write = [], checkpoint.write_array
+
+    def note(path, spec, read):
+        written.append(path.name)
+        write(path, spec, read)
+
+    monkeypatch.setattr(checkpoint, "write_array", note)
+    convert(source, tmp_path / "ckpt", verify=True)
+    assert not {path.stem for path in finished} & set(written)
+    assert names(tmp_path) == ["ckpt", "source"]
+    convert(source, tmp_path / "fresh")
+    resumed, fresh = trees(tmp_path / "ckpt"), trees(tmp_path / "fresh")
+    assert resumed.keys() == fresh.keys()
+    stamped = {"params/_CHECKPOINT_METADATA", "params/commit_success.txt"}
+    for name in fresh.keys() - stamped:
+        assert resumed[name] == fresh[name], name
+
+
+def test_goes_on_after_a_kill_at_the_end(make, tmp_path, load, monkeypatch):
+    """Arrays that Orbax had committed would be written again, or lost."""
+    source, done = make(), tmp_path / "ckpt.partial/params/_METADATA"
+    kill_when(done.exists, SLOW_END, source, tmp_path / "ckpt")
+    write = _fail(AssertionError("written again"))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_array", write)
+        convert(source, tmp_path / "ckpt", verify=True)
+    assert len(load(tmp_path / "ckpt")) > 20
+
+
+def test_leftover_of_another_source(make, tmp_path, load):
+    """Parameters of two models would be mixed."""
+    source = make()
+    kill_half_way(tmp_path, source, tmp_path / "ckpt")
+
+    def change(tensors):
+        tensors["model.norm.weight"][:] = 3
+
+    other = make(change, name="other")
+    for options in ({"dtype": "float32"}, {}):
+        with pytest.raises(ConversionError, match="unfinished output of another"):
+            convert(other, tmp_path / "ckpt", **options)
+    convert(other, tmp_path / "ckpt", force=True, verify=True)
+    assert (load(tmp_path / "ckpt")["final_norm.scale"] == 3).all()
+
+
+def test_two_at_once(make, tmp_path):
+    """Two processes would write the same files."""
+    source = make()
+    (tmp_path / "ckpt.partial").mkdir()
+    with (tmp_path / "ckpt.partial" / destination.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConversionError, match="another process"):
+            convert(source, tmp_path / "ckpt")
+    convert(source, tmp_path / "ckpt")
