@@ -8,7 +8,7 @@ from jaxmoe import keys
 from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B, ModelConfig
 from jaxmoe.decode.engine import Progress
 from jaxmoe.decode.prefill import prefill
-from jaxmoe.decode.step import decode, fill, generate
+from jaxmoe.decode.step import decode_segment, fill_slots, generate
 from jaxmoe.decode.tokens import TokenSampler
 from jaxmoe.model import Model, load
 from jaxmoe.router.policies import (
@@ -34,8 +34,8 @@ __all__ = [
     "Samples",
     "TokenSampler",
     "TopK",
-    "decode",
-    "fill",
+    "decode_segment",
+    "fill_slots",
     "forward",
     "generate",
     "keys",

@@ -60,10 +60,11 @@ class PrefixCache:
     def put(self, index: Array, prompt: "PrefixCache") -> "PrefixCache":
         """`self` with entry `index` replaced by the one prompt of `prompt`.
 
-        Positions past the prompt's own array stay as they were; they lie past its
-        length, so that nothing sees them.
+        `prompt` comes in whole chunks, zero past its length: chunks beyond them stay
+        as they were, and are never read.
         """
         assert prompt.length.shape == (1,)
+        assert prompt.k[0].shape[2] % CHUNK == 0
 
         def place(whole: Array, part: Array) -> Array:
             start = (index, *(0 for _ in whole.shape[1:]))

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.checkpoint_orbax import commit, recover
+from jaxmoe.checkpoint_partial import RECORD, begin_save
 
 FORMAT = 1
 MANIFEST = "jaxmoe.json"
@@ -186,8 +187,7 @@ def create_array(path: Path, spec: ParamSpec):
     }
     kvstore = {"driver": "file", "path": f"{path}/"}
     request = {"driver": "zarr", "kvstore": kvstore, "dtype": spec.dtype}
-    request["metadata"] = metadata
-    ts.open(request, create=True).result()
+    ts.open(request | {"metadata": metadata}, create=True).result()
 
 
 def open_array(path: str | os.PathLike, name: str) -> Any:
@@ -257,14 +257,12 @@ def save(
     `path` appears only when complete.
 
     Raises:
-      FileExistsError: `path` exists.
+      FileExistsError: `path` exists, or a `.partial` that no killed `save` left.
     """
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists; remove it or save elsewhere")
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "arrays").mkdir(parents=True)
+    partial = begin_save(path)
     specs = {}
     for name, param in params.items():
         crc = [0]
@@ -282,6 +280,7 @@ def save(
         raw = content.encode() if isinstance(content, str) else content
         (partial / name).write_bytes(raw)
     partial.rename(path)
+    (path / RECORD).unlink()
 
 
 def finish(path: Path, manifest: Manifest):
@@ -302,6 +301,9 @@ def restore(
     jobs: int = 4,
 ) -> dict[str, jax.Array]:
     """Loads the parameters that `abstract` names.
+
+    The stored CRC-32 are not compared: `python -m convert --export` does that, and
+    `python -m convert --verify` compares a new checkpoint with its source.
 
     Args:
       path: the checkpoint directory.
@@ -354,9 +356,7 @@ def _restore_one(path: Path, name: str, want: jax.ShapeDtypeStruct) -> jax.Array
             f"{name} in {path}/params has shape {tuple(array.shape)}, the manifest "
             f"says {tuple(want.shape)}; convert the source again"
         )
-    sharding = want.sharding
-    if sharding is None:
-        sharding = jnp.zeros(()).sharding  # the default device
+    sharding = want.sharding or jnp.zeros(()).sharding  # the default device
     held: dict[str, np.ndarray] = {}
 
     def read(index: tuple[slice, ...] | None) -> np.ndarray:

@@ -4,7 +4,7 @@ Each function raises one TypeError or ValueError that says what was expected, wh
 found and what to do, before any work is done.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,8 @@ def is_many(prompt: Any) -> bool:
     """Whether `prompt` is a list of prompts rather than one."""
     if isinstance(prompt, str) or getattr(prompt, "ndim", None) == 1:
         return False
-    if not hasattr(prompt, "__len__") or not hasattr(prompt, "__getitem__"):
+    indexed = hasattr(prompt, "__len__") and hasattr(prompt, "__getitem__")
+    if not indexed or isinstance(prompt, Mapping | bytes):
         raise TypeError(
             f"prompt must be text, token ids, or a list of such, found {prompt!r}"
         )
@@ -68,10 +69,24 @@ def key_data(key: Any, prompts: int, many: bool) -> np.ndarray:
         for one in key:
             check_key(one)
         keys = key
+    elif many and getattr(key, "shape", None) == (prompts,):
+        check_key(key[0])
+        return np.asarray(jax.random.key_data(key))
     else:
         check_key(key)
         keys = [prompt_key(key, j) for j in range(prompts)] if many else [key]
     return np.stack([np.asarray(jax.random.key_data(k)) for k in keys])
+
+
+def check_stop_ids(stop_ids: Sequence[int], vocab: int) -> list[int]:
+    """Stop ids, each a token of the vocabulary."""
+    ids = np.asarray(stop_ids)
+    if ids.size and (ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer)):
+        raise TypeError(f"stop_ids must be token ids, found {stop_ids!r}")
+    wrong = ids[(ids < 0) | (ids >= vocab)]
+    if len(wrong):
+        raise ValueError(f"stop_ids must lie in 0..{vocab - 1}, found {wrong[0]}")
+    return ids.tolist()
 
 
 def split_stops(

@@ -15,6 +15,7 @@ from jaxmoe.inputs import (
     Prompt,
     check_prompt,
     check_routes,
+    check_stop_ids,
     check_whole,
     is_many,
     key_data,
@@ -78,7 +79,7 @@ def sample(
     model: Model,
     prompt: Prompt | Sequence[Prompt],
     *,
-    key: Key[Array, ""] | Sequence[Key[Array, ""]],
+    key: Key[Array, ""] | Key[Array, "P"] | Sequence[Key[Array, ""]],
     n: int = 1,
     policy: Policy | None = None,
     sampler: TokenSampler | None = None,
@@ -96,7 +97,7 @@ def sample(
     Args:
       prompt: text, or token ids (e.g. from `model.chat`); or a list of prompts.
       key: a typed key, `jax.random.key(0)`. With a list of prompts prompt j uses
-        `fold_in(key, j)`, or give a list with one key a prompt.
+        `fold_in(key, j)`, or give one key a prompt, as a list or an array.
       n: answers to each prompt.
       policy: how experts are chosen; None for `ExpertSample()`.
       sampler: how tokens are drawn; None for what the checkpoint's
@@ -133,11 +134,9 @@ def sample(
             answers[answer.prompt, answer.sample] = answer
     finally:
         close()
+    order = sample_indices(n, options.get("samples"))
     prompts = len(prompt) if many else 1
-    results = [
-        _collect(model, [a for (p, _), a in sorted(answers.items()) if p == j])
-        for j in range(prompts)
-    ]
+    results = [_collect(model, [answers[j, i] for i in order]) for j in range(prompts)]
     return results if many else results[0]
 
 
@@ -145,7 +144,7 @@ def stream(
     model: Model,
     prompt: Prompt | Sequence[Prompt],
     *,
-    key: Key[Array, ""] | Sequence[Key[Array, ""]],
+    key: Key[Array, ""] | Key[Array, "P"] | Sequence[Key[Array, ""]],
     n: int = 1,
     policy: Policy | None = None,
     sampler: TokenSampler | None = None,
@@ -163,7 +162,8 @@ def stream(
     """As `sample`, but yields each answer as it finishes.
 
     Args:
-      samples: draw just these sample indices of each prompt, instead of 0..n-1.
+      samples: draw just these sample indices of each prompt, instead of 0..n-1;
+        results and `routes` hold them in this order.
       stop_ids: tokens that end an answer; None for the model's own, () for none.
       noisy_prefill: route prompt tokens with each sample's own key too. Every sample
         then computes its own prefix.
@@ -180,7 +180,9 @@ def stream(
         key=key,
         samples=sample_indices(n, samples),
         policy=ExpertSample() if policy is None else policy,
-        sampler=sampler or TokenSampler.from_config(model.config.generation),
+        sampler=TokenSampler.from_config(model.config.generation)
+        if sampler is None
+        else sampler,
         max_new_tokens=max_new_tokens,
         stop=stop,
         stop_ids=stop_ids,
@@ -285,7 +287,13 @@ def _request(model: Model, prompt, *, key, policy, sampler, stop, **rest) -> Req
         decode = model.require_tokenizer("a stop string").decode
         length_of = partial(stop_length, decode, stops=stops)
     own = config.stop_ids if rest["stop_ids"] is None else rest["stop_ids"]
-    rest["stop_ids"] = tuple(dict.fromkeys([int(i) for i in own] + special))
+    own = check_stop_ids(own, config.vocab_size)
+    rest["stop_ids"] = tuple(dict.fromkeys([*own, *special]))
+    if not isinstance(sampler, TokenSampler):
+        raise TypeError(
+            "sampler must be a TokenSampler such as TokenSampler(0.7), found "
+            f"{sampler!r}"
+        )
     if rest["routes"] is not None:
         given = rest["routes"] if many else [rest["routes"]]
         shape = (len(rest["samples"]), None, config.num_layers, resolved.width)
@@ -305,10 +313,12 @@ def _finished(
 ) -> Finished:
     ids, text = answer.tokens, None
     if model.tokenizer is not None:
-        ended = answer.finish == "stop" and ids[-1] in request.stop_ids
-        text = model.tokenizer.decode(ids[:-1] if ended else ids)
+        text = model.tokenizer.decode(ids)
         cut = find_stop(text, stops) if stops else None
-        text = text if cut is None else text[:cut]
+        if cut is not None:
+            text = text[:cut]
+        elif ids[-1] in request.stop_ids:
+            text = model.tokenizer.decode(ids[:-1])
     return Finished(
         answer.prompt,
         answer.sample,

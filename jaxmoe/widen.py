@@ -5,6 +5,7 @@ slice of it, and its bfloat16 products are slow. Held as uint16, a slice is wide
 after it is cut, exactly (bfloat16 is the upper half of float32), at half the traffic.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -33,5 +34,5 @@ def hold_for(platform: str, array: Array) -> Array:
     if platform != "cpu":
         return array
     if array.dtype == jnp.bfloat16:
-        return jnp.asarray(np.asarray(array).view(np.uint16))
+        return jax.device_put(np.asarray(array).view(np.uint16), array.sharding)
     return array.astype(jnp.float32) if array.dtype == jnp.float16 else array

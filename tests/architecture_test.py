@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "jaxmoe/typing.py": 0,
     "jaxmoe/keys.py": 0.5,
+    "jaxmoe/products.py": 0.5,
     "jaxmoe/widen.py": 0.5,  # arithmetic that every floor above may use
     "jaxmoe/grouping.py": 0.5,
     "jaxmoe/config.py": 1,
@@ -42,7 +43,7 @@ LIBRARIES_ONLY_IN = {
     "torch": (),
     "transformers": (),
     "matplotlib": ("jaxmoe/analysis/",),
-    "tokenizers": ("jaxmoe/text/",),
+    "tokenizers": ("jaxmoe/text/", "scripts/"),
     "jinja2": ("jaxmoe/text/",),
 }
 TOP_LEVEL = {

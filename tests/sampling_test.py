@@ -50,17 +50,17 @@ def equal_bits(a: jaxmoe.Samples, b: jaxmoe.Samples) -> bool:
 # -- a sample is a pure function of its own key ---------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 2, 20])
+@pytest.mark.parametrize("n", [1, 4, 20])
 def test_sample_does_not_depend_on_n(model, n):
     """Answer i would change with how many answers are drawn beside it."""
     prompt = prompt_of(20)
-    some, all_ = draw(model, prompt, n=n), draw(model, prompt, n=20)
+    some, all_ = draw(model, prompt, n=n), draw(model, prompt, n=64)
     assert answers(some) == answers(all_)[:n]
     for i, length in enumerate(some.lengths):  # equal slots: equal bits
         assert np.array_equal(some.logprobs[i, :length], all_.logprobs[i, :length])
 
 
-@pytest.mark.parametrize("slots", [1, 3, 64])
+@pytest.mark.parametrize("slots", [3, 64])
 def test_sample_does_not_depend_on_slots(model, slots):
     """Answers would change with the number of slots they are decoded in."""
     prompt = prompt_of(20)
@@ -71,14 +71,14 @@ def test_sample_does_not_depend_on_slots(model, slots):
 
 def test_sample_does_not_depend_on_other_prompts_or_their_order(model):
     """An answer would change with the prompts in flight, their order or its slot."""
-    prompts = [prompt_of(10), prompt_of(200, 1), prompt_of(3, 2), prompt_of(130, 3)]
+    prompts = [prompt_of(10), prompt_of(200, 1), prompt_of(3, 2), prompt_of(90, 3)]
     keys = [prompt_key(key(), j) for j in range(4)]
     together = draw(model, prompts, n=5)
     turned = draw(model, prompts[::-1], n=5, key=keys[::-1])[::-1]
     for j, (one, other) in enumerate(zip(together, turned, strict=True)):
-        alone = draw(model, prompts[j], n=5, key=keys[j])
         assert equal_bits(one, other)
-        assert equal_bits(one, alone)
+        if j < 2:  # a prompt of one chunk of the cache, and one of two
+            assert equal_bits(one, draw(model, prompts[j], n=5, key=keys[j]))
 
 
 def test_any_sample_can_be_drawn_alone(model):
@@ -131,6 +131,28 @@ def test_routes_alone_make_answers_differ(model):
     prompt = prompt_of(20)
     drawn = draw(model, prompt, n=8, sampler=GREEDY)
     assert len({tuple(a) for a in answers(drawn)}) > 1
+
+
+def test_nan_in_one_prompt_stays_there(model):
+    """What a broken prompt left in the cache would spoil the one that follows."""
+    params = dict(model.params)
+    params["embed.weight"] = params["embed.weight"].at[96].set(np.nan)
+    broken = jaxmoe.Model(model.config, params)
+    bad, good = np.full(100, 96), prompt_of(20) % 90
+    with pytest.warns(RuntimeWarning, match="computed NaN"):
+        _, second = draw(broken, [bad, good], slots=1, n=1, max_new_tokens=8)
+    alone = draw(model, good, key=prompt_key(key(), 1), slots=1, n=1, max_new_tokens=8)
+    assert answers(second) == answers(alone)
+
+
+def test_an_array_of_keys_is_one_key_a_prompt(model):
+    """Keys made by `jax.random.split` would be refused, or dealt out wrongly."""
+    keys = jax.random.split(key(), 2)
+    by_array = draw(model, [prompt_of(5), prompt_of(6)], n=1, key=keys)
+    by_list = draw(
+        model, [prompt_of(5), prompt_of(6)], n=1, key=list(jax.random.split(key(), 2))
+    )
+    assert [answers(a) for a in by_array] == [answers(b) for b in by_list]
 
 
 # -- degenerate cases are exact -------------------------------------------------------
@@ -188,14 +210,21 @@ def test_decoding_equals_one_forward_pass(model, length):
         )
         logprobs = jax.nn.log_softmax(logits[length - 1 : -1])
         taken = np.asarray(logprobs)[np.arange(len(answer)), answer]
-        np.testing.assert_allclose(drawn.logprobs[i], taken, atol=2e-4)
+        bound = 1e-4 * np.abs(logits).max()
+        np.testing.assert_allclose(drawn.logprobs[i], taken, atol=bound)
         assert np.array_equal(drawn.routes[i], routes[length - 1 : -1])
 
 
-def test_long_answers_cross_chunks_and_allocations(model):
-    """An answer longer than a chunk of the cache would see the wrong positions."""
+def test_long_answers_cross_chunks_and_allocations(model, monkeypatch):
+    """An answer longer than a chunk of the cache would see the wrong positions.
+
+    Or one that outgrew its allocation: bits would change where the cache grew.
+    """
     prompt = prompt_of(120)
+    at_once = draw(model, prompt, n=1, max_new_tokens=300, stop_ids=())
+    monkeypatch.setattr("jaxmoe.decode.engine.FIRST_SUFFIX", 128)
     drawn = draw(model, prompt, n=1, max_new_tokens=300, stop_ids=())
+    assert equal_bits(drawn, at_once)
     sequence = np.concatenate([prompt, answers(drawn)[0]])
     logits = jaxmoe.forward(
         model,
@@ -206,16 +235,15 @@ def test_long_answers_cross_chunks_and_allocations(model):
     )
     logprobs = np.asarray(jax.nn.log_softmax(logits[len(prompt) - 1 : -1]))
     taken = logprobs[np.arange(300), answers(drawn)[0]]
-    np.testing.assert_allclose(drawn.logprobs[0], taken, atol=5e-4)
+    bound = 1e-4 * np.abs(logits).max()
+    np.testing.assert_allclose(drawn.logprobs[0], taken, atol=bound)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"window": 24},
-        {"rope": RopeConfig(kind="linear", factor=4.0)},
         {"rope": RopeConfig(kind="yarn", factor=4.0, original_length=64)},
-        {"tie_embeddings": True},
     ],
     ids=str,
 )
@@ -240,12 +268,11 @@ def test_bits_compute_what_their_values_do(model):
     np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
 
 
-@pytest.mark.parametrize("implementation", ["reference", "ragged"])
-def test_expert_implementations_draw_the_same_tokens(model, implementation):
-    """An implementation of the experts would choose or weigh otherwise."""
+def test_ragged_experts_draw_the_same_tokens(model):
+    """The implementation for accelerators would choose or weigh otherwise."""
     prompt = prompt_of(20)
-    other = draw(model, prompt, implementation=implementation, slots=4)
-    assert answers(other) == answers(draw(model, prompt, slots=4))
+    other = draw(model, prompt, implementation="ragged")
+    assert answers(other) == answers(draw(model, prompt))
 
 
 # -- routes ---------------------------------------------------------------------------
@@ -256,12 +283,12 @@ def test_routes_are_those_of_the_pass_behind_each_token(model):
     prompt = prompt_of(20)
     drawn = draw(model, prompt, n=3)
     assert drawn.routes is not None
-    assert drawn.routes.shape == (*drawn.tokens.shape, 3, CHOSEN)
+    assert drawn.routes.shape == (*drawn.tokens.shape, 2, CHOSEN)
     assert drawn.routes.dtype == np.int16
-    assert (drawn.routes[:, :, 1] == -1).all(), "the dense layer has no experts"
+    assert (drawn.routes[:, :, 0] == -1).all(), "the dense layer has no experts"
     assert (drawn.routes[:, 0] == drawn.routes[0, 0]).all(), "one prefill for all"
     for routes, length in zip(drawn.routes, drawn.lengths, strict=True):
-        assert (routes[:length, [0, 2]] >= 0).all()
+        assert (routes[:length, 1] >= 0).all()
         assert (routes[length:] == -1).all()
         assert routes.max() < EXPERTS
 
@@ -273,6 +300,16 @@ def test_replayed_routes_give_the_same_answers(model):
     replayed = draw(model, prompt, policy=TopK(), routes=drawn.routes)
     assert equal_bits(drawn, replayed)
     assert np.array_equal(drawn.routes, replayed.routes)
+
+
+def test_chosen_samples_come_in_the_order_asked_for(model):
+    """Recorded routes fed back would reach another sample than they came from."""
+    prompt = prompt_of(20)
+    some = draw(model, prompt, samples=[3, 1])
+    all_ = draw(model, prompt)
+    assert answers(some) == [answers(all_)[3], answers(all_)[1]]
+    again = draw(model, prompt, samples=[3, 1], policy=TopK(), routes=some.routes)
+    assert equal_bits(some, again)
 
 
 def test_replayed_routes_give_the_same_logits(model):
@@ -313,9 +350,10 @@ def test_noisy_prefill_routes_the_prompt_with_each_samples_key(model):
 # -- the device function --------------------------------------------------------------
 
 
-def test_generate_is_sample_inside_a_users_jit(model):
+@pytest.mark.parametrize("length", [16, 130])
+def test_generate_is_sample_inside_a_users_jit(model, length):
     """The public device function would draw other answers than `sample`."""
-    prompt = prompt_of(16)
+    prompt = prompt_of(length)
 
     @jax.jit
     def mine(params, tokens, keys):

@@ -24,7 +24,7 @@ EXPERTS, CHOSEN, VOCAB, STOP = 16, 4, 97, 7
 def tiny_config(
     *, window: int | None = None, rope: RopeConfig | None = None, **changes
 ) -> ModelConfig:
-    """Two mixture layers around a dense one; some attributes changed."""
+    """A dense layer, then a mixture; some attributes changed."""
     mixer = AttentionConfig(4, 2, 16, rope or RopeConfig(), window=window)
     moe = LayerConfig(mixer, MoEConfig(EXPERTS, CHOSEN, 24, normalise=True))
     dense = LayerConfig(mixer, DenseConfig(40))
@@ -32,7 +32,7 @@ def tiny_config(
         family="qwen3_moe",
         vocab_size=VOCAB,
         d_model=32,
-        layers=(moe, dense, moe),
+        layers=(dense, moe),
         norm_eps=1e-6,
         tie_embeddings=False,
         context_length=4096,

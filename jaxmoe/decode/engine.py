@@ -5,7 +5,6 @@ takes out what was drawn, and repeats. Which slot a sample sits in, who sits bes
 and when it was seated do not enter its numbers: those hang on its key alone.
 """
 
-import math
 import time
 import warnings
 from collections import deque
@@ -19,7 +18,7 @@ import numpy as np
 from jaxmoe.cache import CHUNK, PrefixCache, SuffixCache, bucket
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.prefill import prefill, prompt_bucket
-from jaxmoe.decode.step import Drawn, Slots, decode, fill
+from jaxmoe.decode.step import Drawn, Slots, decode_segment, fill_slots
 from jaxmoe.decode.tokens import TokenSampler
 from jaxmoe.experts import Implementation
 from jaxmoe.keys import sample_key
@@ -132,7 +131,7 @@ def _seat_keys(prompt_keys, samples):
 
 
 _put = jax.jit(PrefixCache.put, donate_argnums=0)
-_grow = jax.jit(SuffixCache.grow, static_argnums=1, donate_argnums=0)
+_grow = jax.jit(SuffixCache.grow, static_argnums=1)
 
 
 class _Engine:
@@ -195,7 +194,7 @@ class _Engine:
         answers = [a or Answer(0, 0, 0) for a in self.seats]
         prompt_keys = self.request.prompt_keys[[a.prompt for a in answers]]
         samples = np.array([a.sample for a in answers], np.uint32)
-        self.slots, self.suffix, drawn = fill(
+        self.slots, self.suffix, drawn = fill_slots(
             self.prefix,
             self.slots,
             self.suffix,
@@ -253,7 +252,7 @@ class _Engine:
         # With samples waiting, come back once an eighth of the slots is free.
         spare = max(1, len(self.seats) // 8)
         enough = len(live) - spare + 1 if self.waiting else 1
-        self.slots, self.suffix, drawn = decode(
+        self.slots, self.suffix, drawn = decode_segment(
             self.config,
             self.params,
             self.prefix,
@@ -337,9 +336,7 @@ class _Engine:
 
 
 def _prefix_entries(request: Request, seats: int) -> int:
-    """Prompts held at once: enough for stragglers of twice the prompts in flight."""
+    """Prompts held at once; not a matter of n, so that n changes no shape."""
     if request.noisy_prefill:
         return seats
-    in_flight = 2 * math.ceil(seats / len(request.samples)) + 2
-    most = min(len(request.prompts), in_flight, seats)
-    return 1 << (most - 1).bit_length()
+    return min(1 << (len(request.prompts) - 1).bit_length(), seats)

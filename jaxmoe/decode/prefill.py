@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmoe.cache import PrefixCache
+from jaxmoe.cache import CHUNK, PrefixCache
 from jaxmoe.config import ModelConfig
 from jaxmoe.experts import Implementation
 from jaxmoe.keys import position_key, route_key
@@ -40,6 +40,12 @@ def prompt_bucket(length: int) -> int:
     return size if length <= size else -(-length // 1024) * 1024
 
 
+def _pad(tokens: Int[Array, "T"]) -> Int[Array, "T2"]:
+    """`tokens` as long as attention walks: at most one chunk, or whole ones."""
+    more = -tokens.shape[0] % CHUNK if tokens.shape[0] > CHUNK else 0
+    return jnp.pad(tokens, (0, more))
+
+
 def run_sequence(
     decoder: Decoder,
     tokens: Int[Array, "T"],
@@ -62,6 +68,9 @@ def run_sequence(
     captured: list[QKV] = []
 
     def attend(layer: int, qkv: QKV) -> Array:
+        # Padding may compute NaN, and 0 * NaN would reach the tokens that count.
+        count = (positions < length)[:, None, None]
+        qkv = QKV(qkv.q, *(jnp.where(count, a, 0) for a in (qkv.k, qkv.v)))
         captured.append(qkv)
         return attend_causal(qkv, window=config.layers[layer].mixer.window)
 
@@ -130,16 +139,20 @@ def prefill(
         routes with it (`noisy_prefill`).
 
     Returns:
-      A cache of one prompt, P = 1, C = T.
+      A cache of one prompt, P = 1, C = T rounded up to whole chunks, 0 past the end.
     """
     decoder = bind(config, params)
+    tokens = _pad(tokens)
     run = run_sequence(
         decoder, tokens, length, policy=policy, key=key, implementation=implementation
     )
+    # Whole chunks, so that nothing of an entry's last prompt stays in sight.
+    room = ((0, 0), (0, 0), (0, -tokens.shape[0] % CHUNK), (0, 0))
+    cached = lambda a: jnp.pad(a.swapaxes(0, 1)[None], room)  # noqa: E731
     last = lax.dynamic_slice_in_dim(run.hidden, length - 1, 1)
     return PrefixCache(
-        k=tuple(qkv.k.swapaxes(0, 1)[None] for qkv in run.qkv),
-        v=tuple(qkv.v.swapaxes(0, 1)[None] for qkv in run.qkv),
+        k=tuple(cached(qkv.k) for qkv in run.qkv),
+        v=tuple(cached(qkv.v) for qkv in run.qkv),
         length=length.astype(jnp.int32)[None],
         logits=decoder.logits(last),
         routes=lax.dynamic_slice_in_dim(run.routes, length - 1, 1),
@@ -161,6 +174,11 @@ def score(
 ) -> tuple[Float[Array, "T V"], Int[Array, "T L K"]]:
     """Logits and experts at every position; see `run_sequence` for the arguments."""
     decoder = bind(config, params)
+    size = tokens.shape[0]
+    tokens = _pad(tokens)
+    if routes is not None:
+        more = ((0, tokens.shape[0] - size), (0, 0), (0, 0))
+        routes = jnp.pad(routes, more, constant_values=-1)
     run = run_sequence(
         decoder,
         tokens,
@@ -171,4 +189,4 @@ def score(
         routes=routes,
         implementation=implementation,
     )
-    return decoder.logits(run.hidden), run.routes
+    return decoder.logits(run.hidden[:size]), run.routes[:size]

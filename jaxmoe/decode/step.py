@@ -1,7 +1,7 @@
 """The jit boundary: slots that decode side by side, one token a step each.
 
-A slot holds one sample. `fill` seats samples in slots and draws each one's first
-token from its prompt's logits; `decode` runs a segment of steps; `generate` is both
+A slot holds one sample. `fill_slots` seats samples and draws each one's first token
+from its prompt's logits; `decode_segment` runs a number of steps; `generate` is both
 for one prompt, as a single function to call inside a user's own `jit`.
 """
 
@@ -76,7 +76,7 @@ class Drawn(NamedTuple):
 
 
 @partial(jax.jit, donate_argnames=("suffix",))
-def fill(
+def fill_slots(
     prefix: PrefixCache,
     slots: Slots,
     suffix: SuffixCache,
@@ -116,7 +116,7 @@ def fill(
     static_argnames=("config", "segment", "return_routes", "implementation"),
     donate_argnames=("suffix",),
 )
-def decode(
+def decode_segment(
     config: ModelConfig,
     params: Params,
     prefix: PrefixCache,
@@ -294,7 +294,7 @@ def generate(
     return_routes: bool = False,
     implementation: Implementation = "auto",
 ) -> Drawn:
-    """Answers of one prompt, one a key: prefill, fill and decode as one pure function.
+    """Answers of one prompt, one a key: prefill and decode as one pure function.
 
     Everything but `config` and the keyword arguments that set shapes may be traced.
 
@@ -333,10 +333,10 @@ def generate(
     everyone = jnp.ones(count, bool)
     limit = jnp.full(count, max_new_tokens, jnp.int32)
     none = jnp.zeros(count, jnp.int32)
-    slots, suffix, first = fill(
+    slots, suffix, first = fill_slots(
         prefix, Slots.empty(count), suffix, everyone, keys, none, limit, sampler, stops
     )
-    _, _, rest = decode(
+    _, _, rest = decode_segment(
         config,
         params,
         prefix,

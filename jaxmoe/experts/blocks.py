@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.grouping import block_members, cut_blocks
+from jaxmoe.products import multiply
 from jaxmoe.typing import Array, Float, Int, Num
 from jaxmoe.widen import widen
 
@@ -21,13 +22,6 @@ def block_size(rows: int) -> int:
     if rows <= 16:
         return 4
     return 8 if rows <= 64 else 16 if rows <= 512 else 64
-
-
-def _multiply(x: Array, weight: Array) -> Array:
-    """x [B, D] times weight [O, D] transposed, accumulated in float32."""
-    return lax.dot_general(
-        x, weight, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-    )
 
 
 def apply_blocks(
@@ -49,10 +43,10 @@ def apply_blocks(
         row = pair // width
         expert = blocks.group[index]
         both = widen(lax.dynamic_index_in_dim(gate_up, expert, 0, False), x.dtype)
-        gated = _multiply(x[row], both.reshape(2 * hidden, -1))
+        gated = multiply(x[row], both.reshape(2 * hidden, -1))
         act = (jax.nn.silu(gated[:, :hidden]) * gated[:, hidden:]).astype(x.dtype)
         last = widen(lax.dynamic_index_in_dim(down, expert, 0, False), x.dtype)
-        result = _multiply(act, last) * pair_weights[pair][:, None]
+        result = multiply(act, last) * pair_weights[pair][:, None]
         # A place that is not filled points past the last row and is dropped.
         return out.at[jnp.where(filled, row, num_rows)].add(result, mode="drop")
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmoe.products import precision_for
 from jaxmoe.typing import Array, Float, Int, Num
 from jaxmoe.widen import widen
 
@@ -43,5 +44,10 @@ def apply_ragged(
 
 def _grouped(rows: Array, weights: Array, sizes: Array) -> Array:
     return lax.ragged_dot_general(
-        rows, weights, sizes, _DIMENSIONS, preferred_element_type=jnp.float32
+        rows,
+        weights,
+        sizes,
+        _DIMENSIONS,
+        precision=precision_for(rows.dtype),
+        preferred_element_type=jnp.float32,
     )

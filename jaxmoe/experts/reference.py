@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxmoe.products import precision_for
 from jaxmoe.typing import Array, Float, Int, Num
 from jaxmoe.widen import widen
 
@@ -20,6 +21,7 @@ def apply_reference(
         "nd,nkgfd->nkgf",
         x,
         widen(gate_up[chosen], x.dtype),
+        precision=precision_for(x.dtype),
         preferred_element_type=jnp.float32,
     )
     hidden = (jax.nn.silu(hidden[:, :, 0]) * hidden[:, :, 1]).astype(x.dtype)
@@ -27,6 +29,7 @@ def apply_reference(
         "nkf,nkdf->nkd",
         hidden,
         widen(down[chosen], x.dtype),
+        precision=precision_for(x.dtype),
         preferred_element_type=jnp.float32,
     )
     # An empty place must not let a NaN of expert 0 through: 0 * NaN is NaN.

@@ -14,6 +14,7 @@ from jax import lax
 
 from jaxmoe.cache import CHUNK
 from jaxmoe.grouping import Blocks, block_members
+from jaxmoe.products import precision_for
 from jaxmoe.typing import Array, Bool, Float, Int
 
 _LOWEST = -1e30
@@ -54,6 +55,7 @@ class Running(NamedTuple):
             q,
             k,
             (((last,), (last,)), (batch, batch)),
+            precision=precision_for(q.dtype),
             preferred_element_type=jnp.float32,
         )
         scores = jnp.where(seen, scores * q.shape[-1] ** -0.5, _LOWEST)
@@ -64,6 +66,7 @@ class Running(NamedTuple):
             weights.astype(v.dtype),
             v,
             (((last,), (last - 1,)), (batch, batch)),
+            precision=precision_for(v.dtype),
             preferred_element_type=jnp.float32,
         )
         return Running(

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from jaxmoe.products import multiply
 from jaxmoe.typing import Array, Float, Num
 from jaxmoe.widen import is_bits, widen
 
@@ -33,14 +34,8 @@ def project(x: Float[Array, "N D"], weight: Num[Array, "..."]) -> Float[Array, "
     if is_bits(matrix) and matrix.size > 2 * _TILE_VALUES:
         out = _project_tiles(x, matrix)
     else:
-        out = _dot(x, widen(matrix, x.dtype))
+        out = multiply(x, widen(matrix, x.dtype))
     return out.astype(x.dtype).reshape(x.shape[0], *out_shape)
-
-
-def _dot(x: Array, matrix: Array) -> Array:
-    return lax.dot_general(
-        x, matrix, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-    )
 
 
 def _project_tiles(x: Array, matrix: Array) -> Array:
@@ -52,12 +47,12 @@ def _project_tiles(x: Array, matrix: Array) -> Array:
     def one(index, out):
         part = lax.dynamic_slice_in_dim(matrix, index * tile, tile)
         return lax.dynamic_update_slice_in_dim(
-            out, _dot(x, widen(part, x.dtype)), index * tile, axis=1
+            out, multiply(x, widen(part, x.dtype)), index * tile, axis=1
         )
 
     out = jnp.zeros((x.shape[0], rows), jnp.float32)
     out = lax.fori_loop(0, whole, one, out)
     if rows % tile:
-        rest = _dot(x, widen(matrix[whole * tile :], x.dtype))
+        rest = multiply(x, widen(matrix[whole * tile :], x.dtype))
         out = lax.dynamic_update_slice_in_dim(out, rest, whole * tile, axis=1)
     return out

@@ -10,6 +10,7 @@ from jax import lax
 from jaxmoe.config import MoEConfig
 from jaxmoe.experts import Implementation, apply_experts
 from jaxmoe.nn.linear import weight
+from jaxmoe.products import multiply
 from jaxmoe.router.policies import Policy
 from jaxmoe.router.scores import SoftmaxScores
 from jaxmoe.typing import Array, Bool, Float, Int
@@ -93,9 +94,4 @@ class Router(nnx.Module):
     def __call__(self, x: Float[Array, "N D"]) -> Float[Array, "N E"]:
         """Router logits of each row."""
         matrix = widen(self.weight[...], jnp.float32)
-        return lax.dot_general(
-            x.astype(jnp.float32),
-            matrix,
-            (((1,), (1,)), ((), ())),
-            precision=lax.Precision.HIGHEST,
-        )
+        return multiply(x.astype(jnp.float32), matrix)

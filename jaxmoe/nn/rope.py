@@ -9,9 +9,9 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from jaxmoe.config import RopeConfig
+from jaxmoe.typing import Array, Float, Int
 
 
 def inverse_frequencies(

@@ -12,9 +12,11 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from convert import ConversionError, convert, destination, export
+from convert.__main__ import main
 from jaxmoe import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +96,87 @@ def test_empty_directory(make, tmp_path):
 
 
 @pytest.mark.parametrize("force", [False, True])
+def test_spares_what_is_named_old(make, tmp_path, trees, force):
+    """A user's own `ckpt.old` would be removed, or stop the command at its end."""
+    source = make()
+    convert(source, tmp_path / "ckpt.old")
+    before = trees(tmp_path / "ckpt.old")
+    if force:
+        convert(source, tmp_path / "ckpt")
+    convert(source, tmp_path / "ckpt", force=force)
+    (tmp_path / "again.old").mkdir()
+    (tmp_path / "again.old" / "thesis.txt").write_text("years")
+    export(tmp_path / "ckpt", tmp_path / "again")
+    export(tmp_path / "ckpt", tmp_path / "again", force=True)
+    assert trees(tmp_path / "ckpt.old") == before
+    assert names(tmp_path / "again.old") == ["thesis.txt"]
+    assert names(tmp_path) == ["again", "again.old", "ckpt", "ckpt.old", "source"]
+
+
+def test_filled_in_the_meantime(make, tmp_path, monkeypatch):
+    """Files put into the empty destination while it is written would be removed."""
+    source, out, finish = make(), tmp_path / "ckpt", checkpoint.finish
+
+    def fill(*args):
+        out.mkdir()
+        (out / "thesis.txt").write_text("years")
+        finish(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "finish", fill)
+        with pytest.raises(ConversionError, match="filled by something else"):
+            convert(source, out)
+    out = out.rename(tmp_path / "moved")
+    assert names(out) == ["thesis.txt"]
+    monkeypatch.setattr(checkpoint, "write_array", _fail(AssertionError("again")))
+    convert(source, tmp_path / "ckpt")
+
+
+def test_the_old_one_comes_back(make, tmp_path, monkeypatch, trees):
+    """A rename that fails would leave nothing under the destination's name."""
+    source, out, rename = make(), tmp_path / "ckpt", Path.rename
+    convert(source, out)
+    before = trees(out)
+
+    def refuse(path, target):
+        if path.name == "ckpt.partial":
+            raise PermissionError("no")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError):
+        convert(source, out, force=True)
+    assert trees(out) == before
+    assert names(tmp_path) == ["ckpt", "ckpt.partial", "source"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("kind", ["directory", "file", "link", "other record"])
+def test_spares_what_is_named_partial(make, tmp_path, force, kind):
+    """A user's own `ckpt.partial` would be removed, or written into."""
+    convert(make(), tmp_path / "ckpt")
+    home = tmp_path / ("home" if kind == "link" else "new.partial")
+    if kind == "file":
+        home.write_text("years")
+    else:
+        home.mkdir()
+        (home / "thesis.txt").write_text("years")
+    if kind == "link":
+        (tmp_path / "new.partial").symlink_to(home)
+    if kind == "other record":
+        (home / destination.RECORD).write_text("[]")
+    before = names(tmp_path), home.is_dir() and names(home)
+    match = r"new.partial: expected none, .* found something else; move it away"
+    with pytest.raises(ConversionError, match=match):
+        convert(tmp_path / "source", tmp_path / "new", force=force)
+    with pytest.raises(ConversionError, match=match):
+        export(tmp_path / "ckpt", tmp_path / "new", force=force)
+    with pytest.raises(FileExistsError, match=match):
+        checkpoint.save(tmp_path / "new", {}, family="f", files={})
+    assert (names(tmp_path), home.is_dir() and names(home)) == before
+
+
+@pytest.mark.parametrize("force", [False, True])
 def test_is_a_file(make, tmp_path, force):
     """A file would be replaced by a directory."""
     (tmp_path / "ckpt").write_text("a")
@@ -126,6 +209,9 @@ def test_too_little_space(make, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1000))
     with pytest.raises(ConversionError, match="needs 0.00 GB, 0.00 GB are free"):
         convert(make(), tmp_path / "ckpt")
+    assert names(tmp_path) == ["source"]
+    monkeypatch.undo()
+    convert(tmp_path / "source", tmp_path / "ckpt", dtype="float32")
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -236,6 +322,56 @@ def test_goes_on_after_a_kill_at_the_end(make, tmp_path, load, monkeypatch):
     assert len(load(tmp_path / "ckpt")) > 20
 
 
+def test_export_begins_anew(make, tmp_path, trees):
+    """What a killed export left would stop the next one, or stay in its output."""
+    source = make()
+    convert(source, tmp_path / "ckpt")
+    slow = "import time\nfrom convert import destination\n"
+    slow += "destination.carry = lambda *args: time.sleep(60)"
+    written = tmp_path / "again.partial" / "model.safetensors"
+    args = ("--export", tmp_path / "ckpt", tmp_path / "again")
+    kill_when(written.exists, slow, *args)
+    (written.parent / "model-00007.safetensors").write_text("of another layout")
+    with pytest.raises(FileExistsError, match="unfinished output of 'export'"):
+        checkpoint.save(tmp_path / "again", {}, family="f", files={})
+    with pytest.raises(ConversionError, match="unfinished output of another"):
+        convert(source, tmp_path / "again")
+    export(tmp_path / "ckpt", tmp_path / "again")
+    assert trees(tmp_path / "again") == trees(source)
+
+
+def test_export_spares_an_unfinished_conversion(make, tmp_path):
+    """Hours of conversion would be removed by an export to the same name."""
+    convert(make(), tmp_path / "other")
+    finished = kill_half_way(tmp_path, tmp_path / "source", tmp_path / "ckpt")
+    with pytest.raises(ConversionError, match="unfinished output of another"):
+        export(tmp_path / "other", tmp_path / "ckpt")
+    assert all(path.exists() for path in finished)
+
+
+@pytest.mark.parametrize("way", ["convert", "export"])
+def test_says_what_an_interrupt_leaves(make, tmp_path, monkeypatch, capsys, way):
+    """One would wait for an export to go on where it stopped."""
+    monkeypatch.setattr(f"convert.__main__.{way}", _fail(KeyboardInterrupt()))
+    options = ["--export"] if way == "export" else []
+    assert main([*options, str(make()), str(tmp_path / "out")]) == 130
+    said = {"convert": "goes on from here", "export": "begins anew"}[way]
+    assert capsys.readouterr().err == f"interrupted; the same command {said}\n"
+
+
+def test_save_begins_anew(make, tmp_path, monkeypatch):
+    """What a killed `save` left would stop the next one."""
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "finish", _fail(RuntimeError("power cut")))
+        with pytest.raises(RuntimeError, match="power cut"):
+            checkpoint.save(tmp_path / "ckpt", {}, family="f", files={})
+    assert names(tmp_path) == ["ckpt.partial"]
+    params = {"w": np.ones(3, np.float32)}
+    checkpoint.save(tmp_path / "ckpt", params, family="f", files={"config.json": "{}"})
+    assert names(tmp_path) == ["ckpt"]
+    assert names(tmp_path / "ckpt") == ["config.json", "jaxmoe.json", "params"]
+
+
 def test_leftover_of_another_source(make, tmp_path, load):
     """Parameters of two models would be mixed."""
     source = make()
@@ -256,7 +392,7 @@ def test_two_at_once(make, tmp_path):
     """Two processes would write the same files."""
     source = make()
     (tmp_path / "ckpt.partial").mkdir()
-    with (tmp_path / "ckpt.partial" / destination.LOCK).open("w") as lock:
+    with (tmp_path / "ckpt.partial" / destination.RECORD).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ConversionError, match="another process"):
             convert(source, tmp_path / "ckpt")

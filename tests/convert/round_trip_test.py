@@ -1,17 +1,25 @@
 """Conversion and export: every byte arrives, and comes back."""
 
 import json
+import os
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert import ConversionError, convert, export
+from convert import ConversionError, convert, export, hf
 from convert.__main__ import main
-from convert.to_jaxmoe import find_source
+from convert.families import FAMILIES
+from convert.rules import default_tensors
+from convert.to_jaxmoe import CARRIED, find_source
 from jaxmoe import checkpoint
+from jaxmoe.hf_config import from_hf
+from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.text.tokenizer import TOKENIZER_FILES
 
 
 def fuse_last(make):
@@ -176,6 +184,48 @@ def test_files_are_carried(make, tmp_path):
         assert (tmp_path / "ckpt" / name).read_bytes() == content
 
 
+def test_named_chat_templates_are_carried(make, trees, tmp_path):
+    """A tokenizer would lose a chat template that lies in a folder."""
+    source = make()
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "tool use.jinja").write_text("{{ 1 }}")
+    (source / "additional_chat_templates" / "notes.txt").write_text("no template")
+    convert(source, tmp_path / "ckpt")
+    export(tmp_path / "ckpt", tmp_path / "again")
+    (source / "additional_chat_templates" / "notes.txt").unlink()
+    assert trees(tmp_path / "again") == trees(source)
+
+
+def test_all_files_of_a_tokenizer_are_carried():
+    """A file that the tokenizer reads would be left behind."""
+    assert set(TOKENIZER_FILES) < set(CARRIED)
+    assert len(CARRIED) == len(set(CARRIED))
+
+
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_shards_in_folders(make, trees, load, tmp_path, dtype):
+    """An index with folders would be accepted, and fail when all is written."""
+    source = make(shards=3)
+    index = json.loads((source / hf.INDEX).read_text())
+    for i, file in enumerate(sorted(set(index["weight_map"].values()))):
+        folder = source / ("a", "a/b", ".")[i]
+        folder.mkdir(exist_ok=True)
+        (source / file).rename(folder / file)
+        for name, home in index["weight_map"].items():
+            if home == file:
+                new = str((folder / file).relative_to(source))
+                index["weight_map"][name] = new
+    (source / hf.INDEX).write_text(json.dumps(index))
+    convert(source, tmp_path / "ckpt", dtype=dtype, verify=True)
+    export(tmp_path / "ckpt", tmp_path / "again")
+    export(tmp_path / "ckpt", tmp_path / "again", force=True)
+    if dtype is None:
+        assert trees(tmp_path / "again") == trees(source)
+    convert(tmp_path / "again", tmp_path / "ckpt2")
+    first, second = load(tmp_path / "ckpt"), load(tmp_path / "ckpt2")
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
 def test_orbax_reads_it(make, wanted, tmp_path):
     """The parameters would not be an ordinary Orbax checkpoint."""
     import orbax.checkpoint as ocp
@@ -203,6 +253,66 @@ def test_verify_finds_what_the_disk_changed(make, tmp_path, monkeypatch):
     assert not (tmp_path / "ckpt").exists()
     monkeypatch.undo()
     convert(tmp_path / "source", tmp_path / "ckpt", verify=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no such call here")
+def test_verify_reads_the_disk(make, tmp_path, monkeypatch):
+    """--verify would compare with what memory holds of the output."""
+    forgotten = set()
+    read = checkpoint.read_values
+
+    def forget(fd, offset, length, advice):
+        assert (offset, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)
+        forgotten.add(os.fstat(fd).st_ino)
+
+    def check(array, name):
+        files = (tmp_path / "ckpt.partial" / "params" / name).iterdir()
+        assert {file.stat().st_ino for file in files} <= forgotten
+        return read(array, name)
+
+    monkeypatch.setattr(os, "posix_fadvise", forget)
+    monkeypatch.setattr(checkpoint, "read_values", check)
+    source = make()
+    convert(source, tmp_path / "ckpt", verify=True)
+    assert (source / hf.SINGLE).stat().st_ino in forgotten
+
+
+MEMORY = """
+import re, sys
+from pathlib import Path
+from convert import convert, export
+def peak():
+    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+root = Path(sys.argv[1])
+convert(root / "small", root / "small-ckpt", jobs=2, verify=True)
+before = peak()
+convert(root / "source", root / "ckpt", jobs=2)
+print((peak() - before) / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_memory_does_not_grow_with_the_model(make, tmp_path):
+    """A parameter, or the model, would have to fit in memory."""
+    make(name="small")
+    config = make.config | {"vocab_size": 50_000, "hidden_size": 1024}
+    params = abstract_params(from_hf(config), jnp.bfloat16)
+    tensors = default_tensors(FAMILIES["qwen3_moe"], params)
+    rows = [(name, hf.TAGS[kind.name], shape) for name, kind, shape in tensors]
+    header = hf.make_header(hf.SINGLE, rows, {})
+    assert header.nbytes > 200e6
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "config.json").write_text(json.dumps(config))
+    with (tmp_path / "source" / hf.SINGLE).open("wb") as file:
+        text = header.text.encode()
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(header.nbytes)
+    root = Path(__file__).resolve().parents[2]
+    env = os.environ | {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 50, "MiB more than for a small model"
 
 
 def test_export_finds_damage(make, tmp_path):
