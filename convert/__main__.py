@@ -12,7 +12,8 @@ from convert.to_jaxmoe import convert, find_source
 EPILOG = """\
 SRC is a directory with config.json and safetensors (one file, or shards and their
 index), or the name of a model on the Hugging Face hub. The output appears when it is
-complete; killed before, the same command goes on where it stopped."""
+complete; killed before, the same command goes on where it stopped, but for an
+export, which begins anew."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,7 +85,8 @@ def _run(args: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        how = "begins anew" if args.export else "goes on from here"
+        print(f"interrupted; the same command {how}", file=sys.stderr)
         return 130
     print(f"{args.out}: {totals}")
     return 0

@@ -5,14 +5,23 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from convert.errors import ConversionError
 from jaxmoe.checkpoint import MANIFEST, sync
+from jaxmoe.checkpoint_partial import (
+    KIND,
+    RECORD,
+    foreign_message,
+    partial_of,
+    read_record,
+)
 
-LOCK = "in-progress.json"
+EXPORTED = "model.safetensors*"
+"""A pattern of files one of which is in every export: the weights or their index."""
 RECEIPTS = "receipts"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -68,33 +77,43 @@ def check_space(out: Path, nbytes: int):
 
 
 @contextmanager
-def staged(out: Path, identity: dict, *, force: bool) -> Iterator[Path]:
-    """The directory to write, kept for resuming unless the disk was full.
+def staged(
+    out: Path, identity: dict, *, force: bool, resume: bool = True
+) -> Iterator[Path]:
+    """The directory to write; after a failure it is kept if parameters are finished.
 
     Args:
       out: the destination; it is made, or replaced, when the block ends well.
-      identity: what is being written. An unfinished directory is continued if it was
-        begun with the same, else refused, or with `force` begun anew.
-      force: see `identity`.
+      identity: what is being written, `KIND` among it. An unfinished directory is
+        continued if it was begun with the same, else refused.
+      force: begin an unfinished output of something else anew.
+      resume: False begins each unfinished output of the same kind anew.
 
     Raises:
-      ConversionError: as above; another process is at it; the disk is full.
+      ConversionError: as above; what is in the way was not begun here; another
+        process is at it; the disk is full.
     """
-    partial = out.with_name(out.name + ".partial")
+    partial = partial_of(out)
+    if read_record(partial) is None:
+        raise ConversionError(foreign_message(partial))
     partial.mkdir(exist_ok=True)
-    with (partial / LOCK).open("a+", encoding="utf-8") as lock:
+    with (partial / RECORD).open("a+", encoding="utf-8") as lock:
         _lock(lock, partial)
-        _begin(lock, partial, identity, force)
+        _begin(lock, partial, identity, force, resume)
         try:
             yield partial
-            _replace(partial, out)
-            # Last: a kill before the rename must leave what resuming needs.
+            old = _replace(partial, out)
+            # After the rename: a kill before must leave what resuming needs.
             shutil.rmtree(out / RECEIPTS, ignore_errors=True)
-            (out / LOCK).unlink()
-        except Exception as error:
-            if not _is_full(error):
+            (out / RECORD).unlink()
+            if old is not None:
+                shutil.rmtree(old)
+        except BaseException as error:
+            full = _is_full(error)
+            if full or not any((partial / RECEIPTS).glob("*.json")):
+                shutil.rmtree(partial, ignore_errors=True)
+            if not full:
                 raise
-            shutil.rmtree(partial, ignore_errors=True)
             raise ConversionError(
                 f"no room left while writing {partial} ({error}); it was removed; "
                 "make room or choose another destination"
@@ -104,48 +123,60 @@ def staged(out: Path, identity: dict, *, force: bool) -> Iterator[Path]:
 def _lock(lock, partial: Path):
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever held it may have finished, and taken the file along.
+        mine = os.path.samestat(os.fstat(lock.fileno()), (partial / RECORD).stat())
     except OSError:
+        mine = False
+    if not mine:
         raise ConversionError(
             f"another process is writing {partial}; wait for it, or stop it"
-        ) from None
+        )
 
 
-def _begin(lock, partial: Path, identity: dict, force: bool):
-    text = json.dumps(identity, sort_keys=True)
-    lock.seek(0)
-    before = lock.read()
-    others = [path for path in partial.iterdir() if path.name != LOCK]
-    if before != text and others:
-        if not force:
+def _begin(lock, partial: Path, identity: dict, force: bool, resume: bool):
+    before = read_record(partial)
+    if before is None:
+        raise ConversionError(foreign_message(partial))
+    if before and not (resume and before == identity):
+        if not force and (resume or before[KIND] != identity[KIND]):
             raise ConversionError(
                 f"{partial} is the unfinished output of another source or of other "
                 "options, expected none or one of this source; remove it, or pass "
                 "--force to begin anew"
             )
-        for path in others:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in partial.iterdir():
+            if path.name != RECORD:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     lock.seek(0)
     lock.truncate()
-    lock.write(text)
+    lock.write(json.dumps(identity, sort_keys=True))
     lock.flush()
     os.fsync(lock.fileno())
 
 
-def _replace(partial: Path, out: Path):
-    old = out.with_name(out.name + ".old")
+def _replace(partial: Path, out: Path) -> Path | None:
+    """Renames `partial` to `out`; what was there gets a new name, which is returned."""
+    old = None
     if out.exists():
-        if old.exists():
-            shutil.rmtree(old)
+        if any(out.iterdir()) and not any([*out.glob(MANIFEST), *out.glob(EXPORTED)]):
+            raise ConversionError(
+                f"{out} was filled by something else in the meantime; move that away "
+                "and run the same command again"
+            )
+        # Made here, so that it is nobody else's; renaming replaces an empty directory.
+        old = Path(tempfile.mkdtemp(prefix=f"{out.name}.old-", dir=out.parent))
         out.rename(old)
-    partial.rename(out)
-    if old.exists() and (any(old.glob(MANIFEST)) or any(old.glob("*.safetensors"))):
-        shutil.rmtree(old)
-    elif old.exists():
-        old.rmdir()
+    try:
+        partial.rename(out)
+    except OSError:
+        if old is not None:
+            old.rename(out)
+        raise
     # The rename itself has to reach the disk.
     fd = os.open(out.resolve().parent, os.O_RDONLY)
     os.fsync(fd)
     os.close(fd)
+    return old
 
 
 def _is_full(error: BaseException) -> bool:
@@ -155,9 +186,23 @@ def _is_full(error: BaseException) -> bool:
     return any(os.strerror(code) in str(error) for code in _FULL)
 
 
-def carry(source: Path, out: Path, names: tuple[str, ...]):
-    """Copies the files of `names` that exist, byte for byte."""
+def make_folders(out: Path, names: Iterable[str]):
+    """Makes the folders in `out` that the files `names` lie in."""
     for name in names:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
-    sync(out)
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+
+
+def sync_folders(out: Path, names: Iterable[str]):
+    """Forces `out` and the folders in it with the files `names` to the disk."""
+    for folder in {PurePath(), *(p for name in names for p in PurePath(name).parents)}:
+        sync(out / folder)
+
+
+def carry(source: Path, out: Path, patterns: tuple[str, ...]):
+    """Copies the files that match one of `patterns`, byte for byte."""
+    found = (path for pattern in patterns for path in source.glob(pattern))
+    names = [str(path.relative_to(source)) for path in found if path.is_file()]
+    make_folders(out, names)
+    for name in names:
+        shutil.copyfile(source / name, out / name)
+    sync_folders(out, names)

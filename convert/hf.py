@@ -323,6 +323,12 @@ def _inside(directory: Path, file: str) -> Path:
     return path
 
 
+def forget(fd: int):
+    """Asks the system to drop a file's cached pages: the next read is of the disk."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 class Files:
     """Files opened once and read or written at offsets, from several threads."""
 
@@ -359,10 +365,9 @@ class Files:
             os.fsync(fd)
 
     def forget(self):
-        """Asks the system to drop cached pages: the next read is of the disk."""
+        """Drops all files from the cache; see `forget`."""
         for fd in self._fds.values():
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            forget(fd)
 
     def close(self):
         """Closes the files."""

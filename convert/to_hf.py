@@ -21,6 +21,7 @@ from convert.stream import in_parallel, overlaps
 from convert.to_jaxmoe import CARRIED
 from jaxmoe import checkpoint
 from jaxmoe.checkpoint import Manifest
+from jaxmoe.checkpoint_partial import KIND
 from jaxmoe.hf_config import load_hf_config
 from jaxmoe.nn.decoder import abstract_params
 
@@ -48,7 +49,8 @@ def export(
 
     Converted from safetensors and not cast, the files come out byte for byte: same
     names, same layout of the experts, same split. Otherwise one 2-D tensor per expert,
-    in shards of about `SHARD_BYTES`.
+    in shards of about `SHARD_BYTES`. After a kill, the same call begins anew; `force`
+    replaces `out`, and an unfinished conversion to it.
 
     Raises:
       FileNotFoundError, ValueError: no or a damaged checkpoint; see `read_manifest`.
@@ -56,15 +58,17 @@ def export(
     """
     path, out = Path(path), Path(out)
     manifest = checkpoint.read_manifest(path)
-    destination.check(path, out, force=force, marker="*.safetensors")
+    destination.check(path, out, force=force, marker=destination.EXPORTED)
     config = load_hf_config(path)
     params = abstract_params(config)
     layout = _layout(path, manifest)
     tensors = {t.name: t for header in layout.headers for t in header.tensors}
     plan = make_plan(FAMILIES[config.family], tensors, params)
     _check_types(manifest, plan)
+    identity = {KIND: "export", "digest": manifest.digest}
     # Written in one go: what an earlier, killed run left is begun anew.
-    with destination.staged(out, {"export": manifest.digest}, force=True) as partial:
+    staged = destination.staged(out, identity, force=force, resume=False)
+    with staged as partial:
         destination.check_space(partial, sum(h.nbytes for h in layout.headers))
         with Progress(manifest.nbytes, "export", show=show) as progress:
             _write_all(path, manifest, layout, plan, partial, progress, jobs)
@@ -169,6 +173,7 @@ def _write_all(
 ):
     copies = {copy.param: copy for copy in plan.copies}
     names = [header.file for header in layout.headers]
+    destination.make_folders(partial, names)
     with hf.Files(partial, names, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as files:
         for header in layout.headers:
             raw = header.text.encode()
@@ -188,6 +193,7 @@ def _write_all(
 
         in_parallel(write, plan.fills.values(), jobs)
         files.sync()
+    destination.sync_folders(partial, names)
 
 
 def _write_param(

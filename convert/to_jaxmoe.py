@@ -22,24 +22,20 @@ from convert.rules import Fill, Plan, make_plan
 from convert.stream import Reader, in_parallel
 from jaxmoe import checkpoint
 from jaxmoe.checkpoint import Manifest, ParamSpec
+from jaxmoe.checkpoint_partial import KIND
 from jaxmoe.config import ModelConfig
 from jaxmoe.hf_config import load_hf_config
 from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.text.tokenizer import TOKENIZER_FILES
 
 CARRIED = (
     "config.json",
     "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
     "tokenizer.model",
-    "chat_template.jinja",
     "chat_template.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
+    *TOKENIZER_FILES,
 )
-"""Files beside the weights that are carried along unchanged, where they exist."""
+"""Patterns of the files beside the weights that are carried along unchanged."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +164,7 @@ def _identity(job: Job, dtype: str | None) -> dict[str, Any]:
     headers = {h.file: hashlib.sha256(h.text.encode()) for h in job.source.headers}
     config = (directory / "config.json").read_bytes()
     return {
+        KIND: "convert",
         "format": checkpoint.FORMAT,
         "family": job.config.family,
         "dtype": dtype,
@@ -255,18 +252,20 @@ def _finish(job: Job, partial: Path, receipts: dict[str, dict]):
     source = job.source
     kept = partial / "source"
     kept.mkdir(exist_ok=True)
+    names = [header.file for header in source.headers]
+    destination.make_folders(kept, names)
     for header in source.headers:
         (kept / f"{header.file}.header").write_text(header.text, encoding="utf-8")
     if source.index is not None:
         (kept / hf.INDEX).write_text(source.index, encoding="utf-8")
-    checkpoint.sync(kept)
+    destination.sync_folders(kept, names)
     destination.carry(source.directory, partial, CARRIED)
     params = {}
     for name, fill in job.plan.fills.items():
         spec = job.spec(fill)
         params[name] = ParamSpec(spec.shape, spec.dtype, receipts[name]["crc32"])
     described = {
-        "files": [header.file for header in source.headers],
+        "files": names,
         "ignored": list(job.plan.ignored),
         "cast": None if job.cast is None else job.cast.name,
     }
@@ -281,6 +280,9 @@ def _verify_all(job: Job, files: hf.Files, partial: Path, jobs: int, show: bool)
 
     def compare(fill: Fill, stop: threading.Event):
         spec = job.spec(fill)
+        for path in (partial / "params" / fill.param).iterdir():
+            with path.open("rb") as file:
+                hf.forget(file.fileno())
         array = checkpoint.open_array(partial, fill.param)
         reader = Reader(files, fill, spec, stop, progress.add)
         for chunk in checkpoint.chunks(fill.shape, np.dtype(spec.dtype).itemsize):
