@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def commands(text: str) -> list[str]:
     """Lines that run Python or pip, paths and spacing made alike."""
-    text = re.sub(r"\\\n\s*", " ", text)
+    text = re.sub(r"\s*\\\n\s*", " ", text)
     for name in ("hf-again", "ckpt", "hf"):
         text = re.sub(rf'"\$work/{name}"|"\${name}"', name, text)
     lines = (line.strip().removesuffix("&&").strip() for line in text.splitlines())
