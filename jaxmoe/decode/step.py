@@ -21,7 +21,7 @@ from jaxmoe.experts import Implementation
 from jaxmoe.grouping import cut_blocks
 from jaxmoe.keys import position_key, route_noise
 from jaxmoe.nn.attend import QKV, attend_prefix, attend_suffix
-from jaxmoe.nn.decoder import Decoder, bind, compute_dtype
+from jaxmoe.nn.decoder import Attend, Decoder, bind, compute_dtype
 from jaxmoe.nn.moe import choose_experts
 from jaxmoe.router.policies import Policy, for_model
 from jaxmoe.typing import Array, Bool, Float, Int, Key, Params
@@ -184,11 +184,42 @@ def next_logits(
 ) -> tuple[Float[Array, "S V"], Int[Array, "S L K"], SuffixCache]:
     """One pass over the last token of each slot: logits, experts, longer caches."""
     config = decoder.config
+    caches = [suffix]
+    attend = _attend_with(config, prefix, slots, caches)
+    noise = _step_noise(slots, policy, config)
+
+    def choose(layer: int, ranking: Float[Array, "S E"]) -> Int[Array, "S K"]:
+        return choose_experts(
+            policy.at_layer(layer),
+            ranking,
+            None if noise is None else noise[:, layer],
+            forced=None if routes is None else routes[:, layer].astype(jnp.int32),
+            active=slots.active,
+        )
+
+    hidden, taken = decoder.hidden(
+        slots.token,
+        slots.position,
+        slots.position + 1,
+        attend=attend,
+        choose=choose,
+        width=policy.width,
+        implementation=implementation,
+    )
+    return decoder.logits(hidden), taken, caches[0]
+
+
+def _attend_with(
+    config: ModelConfig, prefix: PrefixCache, slots: Slots, caches: list[SuffixCache]
+) -> Attend:
+    """Attention of each slot to its prompt and its own positions.
+
+    caches: holds the suffix cache, replaced as each layer writes to it.
+    """
     own = slots.position - slots.start
     longest = jnp.where(slots.active, own + 1, 0).max()
-    caches = [suffix]
     # In a slot at rest the write goes past the end, and is dropped.
-    place = jnp.where(slots.active, own, suffix.size)
+    place = jnp.where(slots.active, own, caches[0].size)
     groups = jnp.where(slots.active, slots.prompt, -1)
     prompts = prefix.length.shape[0]
     size = min(PROMPT_BLOCK, slots.active.shape[0])
@@ -218,27 +249,7 @@ def next_logits(
             window=window,
         )
 
-    noise = _step_noise(slots, policy, config)
-
-    def choose(layer: int, ranking: Float[Array, "S E"]) -> Int[Array, "S K"]:
-        return choose_experts(
-            policy.at_layer(layer),
-            ranking,
-            None if noise is None else noise[:, layer],
-            forced=None if routes is None else routes[:, layer].astype(jnp.int32),
-            active=slots.active,
-        )
-
-    hidden, taken = decoder.hidden(
-        slots.token,
-        slots.position,
-        slots.position + 1,
-        attend=attend,
-        choose=choose,
-        width=policy.width,
-        implementation=implementation,
-    )
-    return decoder.logits(hidden), taken, caches[0]
+    return attend
 
 
 def _step_noise(slots: Slots, policy: Policy, config: ModelConfig):
