@@ -167,8 +167,8 @@ def test_top_level_holds_only_what_it_should():
     assert not extra, f"not for the top level: {sorted(extra)}"
 
 
-def test_tests_mirror_the_code():
-    """A test would be looked for in vain."""
+def test_test_files_are_named_as_pytest_looks_for_them():
+    """A test under another name would never be run."""
     wrong = []
     for path in sorted((ROOT / "tests").rglob("*.py")):
         name = path.relative_to(ROOT / "tests").as_posix()
