@@ -10,15 +10,17 @@ from typing import Literal
 
 import jax
 
+from jaxmoe.experts.batched import apply_batched
 from jaxmoe.experts.blocks import apply_blocks
 from jaxmoe.experts.ragged import apply_ragged
 from jaxmoe.experts.reference import apply_reference
 from jaxmoe.typing import Array, Float, Int, Num
 
-Implementation = Literal["auto", "reference", "blocks", "ragged"]
+Implementation = Literal["auto", "reference", "batched", "blocks", "ragged"]
 
 _IMPLEMENTATIONS = {
     "reference": apply_reference,
+    "batched": apply_batched,
     "blocks": apply_blocks,
     "ragged": apply_ragged,
 }
@@ -45,7 +47,8 @@ def apply_experts(
 
     experts: -1 for a place that stays empty (its weight is not looked at).
     gate_up, down: any float type, or uint16 holding bfloat16 bits.
-    implementation: "auto" looks at the default backend.
+    implementation: "auto" looks at the default backend; "batched" and "ragged" have
+      gradients.
 
     Raises:
       ValueError: an implementation that does not exist.

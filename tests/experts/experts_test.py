@@ -12,7 +12,7 @@ from jaxmoe.experts import apply_experts, choose_implementation
 from jaxmoe.experts.blocks import block_size
 
 E, D, F = 8, 24, 16
-ALL = ["reference", "blocks", "ragged"]
+ALL = ["reference", "batched", "blocks", "ragged"]
 implementations = pytest.mark.parametrize("implementation", ALL)
 others = pytest.mark.parametrize("implementation", ALL[1:])
 
@@ -188,7 +188,7 @@ def test_a_row_does_not_feel_its_place(implementation, rows):
     np.testing.assert_array_equal(moved, straight[order])
 
 
-@pytest.mark.parametrize("implementation", ["reference", "blocks"])
+@pytest.mark.parametrize("implementation", ["reference", "batched", "blocks"])
 def test_broken_weights_stay_with_their_expert(implementation):
     """NaN of an expert nobody chose, or of the one -1 is read as, must not leak."""
     gate_up, down = _weights()
@@ -199,6 +199,49 @@ def test_broken_weights_stay_with_their_expert(implementation):
     expected = run(x, experts, weights, gate_up, down)
     found = run(x, experts, weights, *broken)
     np.testing.assert_array_equal(found, expected)
+
+
+# -- gradients -----------------------------------------------------------------------
+
+ROUTINGS = {
+    "even": lambda rows: np.arange(2 * rows).reshape(rows, 2) % E,
+    "random, some places empty": lambda rows: np.random.default_rng(3).choice(
+        [-1, 0, 2, 5], (rows, 2)
+    ),
+    "no place filled": lambda rows: np.full((rows, 2), -1),
+    **SKEWS,
+}
+
+
+@partial(jax.jit, static_argnames="implementation")
+def _gradients(x, experts, weights, gate_up, down, implementation):
+    """Of a sum of the outputs in which each counts differently."""
+
+    def total(x, weights, gate_up, down):
+        out = apply_experts(
+            x, experts, weights, gate_up, down, implementation=implementation
+        )
+        return (out * jnp.cos(jnp.arange(out.size)).reshape(out.shape)).sum()
+
+    return jax.grad(total, argnums=(0, 1, 2, 3))(x, weights, gate_up, down)
+
+
+@pytest.mark.parametrize("implementation", ["batched", "ragged"])
+@pytest.mark.parametrize("rows", [3, 70])
+@pytest.mark.parametrize("routing", ROUTINGS.values(), ids=ROUTINGS)
+def test_gradients_equal_those_of_the_reference(implementation, rows, routing):
+    """Training would follow another loss than the one that it reports."""
+    experts = jnp.asarray(routing(rows), jnp.int32)
+    x, _, weights = _routing(rows, experts.shape[1])
+    args = (x, experts, weights, *_weights())
+    found = _gradients(*args, implementation=implementation)
+    expected = _gradients(*args, implementation="reference")
+    names = ("x", "weights", "gate_up", "down")
+    for name, one, other in zip(names, found, expected, strict=True):
+        largest = float(jnp.abs(other).max())
+        np.testing.assert_allclose(
+            one, other, rtol=1e-4, atol=1e-6 * largest, err_msg=name
+        )
 
 
 # -- the call ------------------------------------------------------------------------
@@ -239,5 +282,7 @@ def test_auto_picks_by_platform():
 def test_unknown_implementation_is_refused(untyped):
     """A misspelt name must not quietly become the slow reference."""
     wrong: Any = "block"
-    with pytest.raises(ValueError, match="auto, reference, blocks, ragged.*'block'"):
+    with pytest.raises(
+        ValueError, match="auto, reference, batched, blocks, ragged.*'block'"
+    ):
         apply_experts(*_routing(1, 1), *_weights(), implementation=wrong)
