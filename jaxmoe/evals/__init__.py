@@ -1,0 +1,1 @@
+"""Measuring how good answers are. NumPy only."""

@@ -1,0 +1,233 @@
+"""Pass@k by enumeration, and bootstrap intervals against exact distributions."""
+
+import itertools
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from jaxmoe.evals import metrics
+from jaxmoe.evals.metrics import (
+    Interval,
+    bootstrap,
+    paired_difference,
+    pass_at,
+    verdict,
+)
+
+
+def _binomial(n: int, p: float) -> np.ndarray:
+    """Probability of 0..n successes."""
+    return np.array([math.comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)])
+
+
+# -- pass@k ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_pass_at_is_the_share_of_subsets_with_a_right_answer(n):
+    """The formula would count other than all sets of k out of n answers."""
+    for k in range(1, n + 1):
+        subsets = list(itertools.combinations(range(n), k))
+        # Answers 0..c-1 are right, so a set passes if its first answer is.
+        expected = [
+            sum(subset[0] < c for subset in subsets) / len(subsets)
+            for c in range(n + 1)
+        ]
+        found = pass_at(np.arange(n + 1), n, k)
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_pass_at_is_unbiased(k):
+    """Its mean over all that could be sampled must be 1 - (1 - p)^k for any p."""
+    for p in (0.02, 0.3, 0.9):
+        mean = _binomial(20, p) @ pass_at(np.arange(21), 20, k)
+        assert mean == pytest.approx(1 - (1 - p) ** k, abs=1e-12)
+
+
+def test_pass_at_holds_for_many_answers():
+    """Binomial coefficients of this size overflow a float: C(4000, 2000) > 1e1200."""
+    found = pass_at(np.array([0, 1, 2, 2000, 2001, 4000]), 4000, 2000)
+    half_twice = 0.5 * 1999 / 3999
+    np.testing.assert_allclose(found, [0, 0.5, 1 - half_twice, 1, 1, 1], rtol=1e-12)
+    assert found[0] == 0
+    assert (found[-2:] == 1).all()
+
+
+@pytest.mark.parametrize("n, k", [(4, 0), (4, 5), (0, 0), (4, -1)])
+def test_pass_at_refuses_more_tries_than_answers(n, k):
+    """Pass@8 of four answers would be shown as if it had been measured."""
+    with pytest.raises(ValueError, match=rf"1\.\.n with n = {n}, found {k}"):
+        pass_at(np.array([0]), n, k)
+
+
+@pytest.mark.parametrize("wrong", [-1, 5])
+def test_pass_at_refuses_impossible_counts(wrong):
+    """An index past the table, or a negative one, would read another problem's row."""
+    with pytest.raises(ValueError, match=f"found {wrong} for problem 2"):
+        pass_at(np.array([0, 4, wrong]), 4, 2)
+
+
+# -- intervals ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "interval, text",
+    [
+        (Interval(0.412, 0.389, 0.436), "41.2 % [38.9, 43.6]"),
+        (Interval(-0.0001, -0.02, 0.0199), "0.0 % [-2.0, 2.0]"),
+        (Interval(1.0, 1.0, 1.0), "100.0 % [100.0, 100.0]"),
+    ],
+)
+def test_interval_as_text(interval, text):
+    """A report would show fractions, or a zero with a sign."""
+    assert str(interval) == text
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+def test_bootstrap_of_zeros_and_ones_is_binomial(level):
+    """Means of resampled 30 ones and 70 zeros follow Binomial(100, 0.3) / 100."""
+    below = np.cumsum(_binomial(100, 0.3))
+    low, high = (np.searchsorted(below, (1 + side * level) / 2) for side in (-1, 1))
+    found = bootstrap(np.arange(100) < 30, level=level, resamples=40_000)
+    assert found.mean == pytest.approx(0.3)
+    assert found.low == pytest.approx(low / 100)
+    assert found.high == pytest.approx(high / 100)
+
+
+def test_bootstrap_covers_the_true_mean_as_often_as_it_says():
+    """Intervals would be too narrow or too wide: 90 % of them should hold the mean."""
+    generator = np.random.default_rng(0)
+    tables = generator.exponential(size=(400, 100))
+    intervals = [bootstrap(row, level=0.9, resamples=400) for row in tables]
+    covered = np.mean([found.low <= 1 <= found.high for found in intervals])
+    # Three standard errors, and 2 % that a percentile bootstrap of 100 skewed values
+    # is known to lack.
+    error = 3 * math.sqrt(0.9 * 0.1 / len(tables))
+    assert 0.9 - 0.02 - error < covered < 0.9 + error
+
+
+def test_bootstrap_follows_its_seed():
+    """A table could not be made again, or more seeds would be no check of it."""
+    values = np.random.default_rng(1).random(50)
+    assert bootstrap(values) == bootstrap(values, seed=0)
+    assert bootstrap(values) != bootstrap(values, seed=1)
+
+
+def test_bootstrap_draws_as_many_means_as_asked():
+    """Of one mean all quantiles are the same, of two they are not."""
+    values = np.random.default_rng(1).random(50)
+    one, two = bootstrap(values, resamples=1), bootstrap(values, resamples=2)
+    assert one.low == one.high
+    assert two.low < two.high
+
+
+def test_bootstrap_fills_every_chunk(monkeypatch):
+    """A chunk left out would leave means that nobody drew."""
+    monkeypatch.setattr(metrics, "_CHUNK", 30)
+    for resamples in (1, 2, 3, 4, 10):
+        found = bootstrap(np.full(10, 0.25), resamples=resamples)
+        assert found == Interval(0.25, 0.25, 0.25)
+
+
+def test_bootstrap_is_bounded_in_memory():
+    """All resamples at once would be 320 MB here, and far more in earnest."""
+    values = np.random.default_rng(0).random(10_000)
+    tracemalloc.start()
+    try:
+        bootstrap(values, resamples=2000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40e6
+
+
+@pytest.mark.parametrize(
+    "values, found",
+    [([], "found none"), ([0.5, np.nan], "not finite"), ([np.inf], "not finite")],
+)
+def test_bootstrap_refuses_what_has_no_mean(values, found):
+    """One problem that failed would turn a whole table into nan."""
+    with pytest.raises(ValueError, match=found):
+        bootstrap(np.array(values))
+
+
+@pytest.mark.parametrize("option", [{"level": 1.0}, {"level": 95}, {"resamples": 0}])
+def test_bootstrap_refuses_options_without_meaning(option):
+    """level=95 would be the quantile of something that does not exist."""
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+        bootstrap(np.array([0.0, 1.0]), **option)
+
+
+# -- differences -------------------------------------------------------------------
+
+
+@pytest.fixture
+def correlated():
+    """Two runs over problems of very different difficulty; the first 2 % better."""
+    generator = np.random.default_rng(2)
+    hard = generator.random(300)
+    noise = generator.normal(scale=0.05, size=(2, 300))
+    return hard + 0.02 + noise[0], hard + noise[1]
+
+
+def test_paired_difference_is_narrower_than_unpaired(correlated):
+    """Problems would be drawn apart for a and b, and real differences would drown."""
+    a, b = correlated
+    found = paired_difference(a, b)
+    paired = found.high - found.low
+    apart = math.hypot(*(np.subtract(i.high, i.low) for i in map(bootstrap, (a, b))))
+    assert found.mean == pytest.approx(np.mean(a - b))
+    # The noise alone is left: 2 * 1.96 standard errors of a difference of two.
+    assert paired == pytest.approx(2 * 1.96 * 0.05 * math.sqrt(2 / 300), rel=0.15)
+    assert paired < apart / 3
+    assert verdict(found) == "higher"
+
+
+def test_paired_difference_has_a_sign(correlated):
+    """The better run would be called the worse."""
+    a, b = correlated
+    forth, back = paired_difference(a, b), paired_difference(b, a)
+    assert back.mean == pytest.approx(-forth.mean)
+    assert back.low == pytest.approx(-forth.high)
+    assert verdict(back) == "lower"
+
+
+def test_paired_difference_of_right_and_wrong():
+    """Booleans have no minus, and unsigned integers a wrong one."""
+    a, b = np.array([True, False, False]), np.array([True, True, False])
+    assert paired_difference(a, b).mean == pytest.approx(-1 / 3)
+    unsigned = paired_difference(a.astype(np.uint8), b.astype(np.uint8))
+    assert unsigned == paired_difference(a, b)
+
+
+def test_paired_difference_passes_its_options_on(correlated):
+    """A table at 99 % would hold intervals at 95 %."""
+    a, b = correlated
+    options = {"level": 0.99, "resamples": 500, "seed": 3}
+    assert paired_difference(a, b, **options) == bootstrap(a - b, **options)
+
+
+def test_paired_difference_refuses_other_problems(untyped):
+    """NumPy would stretch one value over all problems, or fail without a reason."""
+    with pytest.raises(ValueError, match="same problems, found 3 and 1"):
+        paired_difference(np.zeros(3), np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "low, high, said",
+    [
+        (0.01, 0.03, "higher"),
+        (-0.03, -0.01, "lower"),
+        (-0.01, 0.03, "cannot tell"),
+        (0.0, 0.03, "cannot tell"),
+        (-0.03, 0.0, "cannot tell"),
+        (0.0, 0.0, "cannot tell"),
+    ],
+)
+def test_verdict(low, high, said):
+    """A difference that may be 0 would be claimed."""
+    assert verdict(Interval((low + high) / 2, low, high)) == said
