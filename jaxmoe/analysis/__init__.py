@@ -1,0 +1,1 @@
+"""What routers do: statistics of their scores and loads, and plots."""
