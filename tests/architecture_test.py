@@ -18,6 +18,7 @@ FLOORS = {
     "jaxmoe/grouping.py": 0.5,
     "jaxmoe/config.py": 1,
     "jaxmoe/mesh.py": 1,
+    "jaxmoe/bundled.py": 1,
     "jaxmoe/hf_attributes.py": 1.2,  # the config.json reader, on config.py
     "jaxmoe/hf_rope.py": 1.3,
     "jaxmoe/hf_config.py": 1.5,
@@ -36,7 +37,7 @@ FLOORS = {
     "jaxmoe/__init__.py": 4.9,  # the public names
     "jaxmoe/evals/": 5,
     "jaxmoe/analysis/": 5,
-    "jaxmoe/demo/": 5,
+    "jaxmoe/demo/": 5.5,  # measured with evals and analysis
     "convert/": 6,
     "scripts/": 6.5,
 }

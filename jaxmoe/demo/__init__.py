@@ -1,0 +1,38 @@
+"""A small trained model that comes with the package, and the game it plays.
+
+model = jaxmoe.load("demo")
+problem = jaxmoe.demo.problems("test")[0]
+out = jaxmoe.sample(model, problem.prompt, key=jax.random.key(0), n=32)
+[jaxmoe.demo.is_right(problem, text) for text in out.text]
+"""
+
+import functools
+import json
+from pathlib import Path
+
+from jaxmoe.demo.numbers_game import Problem, error_in, expression, is_right
+
+PROBLEMS = Path(__file__).resolve().parent / "problems.json"
+
+
+@functools.lru_cache
+def bands(split: str = "test", path: Path = PROBLEMS) -> dict[Problem, str]:
+    """The problems of "test" or "validation", each "easy" or "hard".
+
+    512 each, in an order of no meaning, whose sets of numbers the model has not been
+    trained on. Half of them are easy, with 8 answers or more, half hard, with 3 to 7.
+
+    path: another file of problems.
+    """
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if split not in stored:
+        raise ValueError(f"expected a split of {', '.join(stored)}, found {split!r}")
+    return {Problem.parse(prompt): band for prompt, band in stored[split]}
+
+
+def problems(split: str = "test") -> list[Problem]:
+    """The problems of `bands`."""
+    return list(bands(split))
+
+
+__all__ = ["Problem", "bands", "error_in", "expression", "is_right", "problems"]

@@ -1,0 +1,159 @@
+"""All problems of the numbers game with all their answers, and who may see which.
+
+There are 1820 sets of four numbers. A set belongs to training, validation or test with
+every one of its targets, so a test problem is not a training problem with another
+target, let alone the same one.
+"""
+
+import hashlib
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from jaxmoe.demo.numbers_game import (
+    COUNT,
+    LARGEST,
+    MAX_RESULT,
+    MAX_TARGET,
+    SMALLEST,
+    Problem,
+)
+
+Split = Literal["train", "validation", "test"]
+Band = Literal["easy", "hard"]
+
+OPERATIONS = "+-*/"
+FEWEST_ANSWERS = 3
+"""Problems with fewer answers are trained on, but not drawn for tests."""
+EASY_ANSWERS = 8
+"""A problem with at least so many answers is easy, one with fewer is hard."""
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Answers, sorted by problem.
+
+    numbers: uint8 [M, 4], the four numbers in ascending order. target: uint8 [M].
+    steps: uint8 [M, 3, 4], each step's a, index into `OPERATIONS`, b and result.
+    """
+
+    numbers: np.ndarray
+    target: np.ndarray
+    steps: np.ndarray
+
+    def texts(self) -> list[str]:
+        """The answers as they are written."""
+        return [
+            ",".join(f"{a}{OPERATIONS[o]}{b}={r}" for a, o, b, r in chain)
+            for chain in self.steps.tolist()
+        ]
+
+
+def number_sets() -> list[tuple[int, ...]]:
+    """All sets of numbers, each in ascending order."""
+    numbers = range(SMALLEST, LARGEST + 1)
+    return list(itertools.combinations_with_replacement(numbers, COUNT))
+
+
+def split_of(numbers: Sequence[int]) -> Split:
+    """Who may see the problems of four numbers: a tenth each validation and test."""
+    text = ",".join(map(str, sorted(numbers)))
+    draw = hashlib.sha256(text.encode()).digest()[0] % 10
+    return "test" if draw == 0 else "validation" if draw == 1 else "train"
+
+
+def band_of(answers: int) -> Band:
+    """Whether a problem with so many answers is easy or hard."""
+    return "easy" if answers >= EASY_ANSWERS else "hard"
+
+
+def all_chains(sets: Sequence[Sequence[int]]) -> Chains:
+    """Every answer to every problem of some sets of numbers, each in ascending order.
+
+    Each is written one way: the larger number first, and of two first steps that do not
+    build on each other the one with the smallest number first. (Where the smallest
+    number is there twice and the two steps take one each, both orders stand.)
+    """
+    start = np.array(sets, np.int32)
+    state = [(start, np.arange(len(sets)), np.zeros((len(sets), 0, 4), np.int32), None)]
+    for _ in range(COUNT - 1):
+        state = [after for before in state for after in _moves(*before)]
+    last = np.concatenate([numbers[:, 0] for numbers, _, _, _ in state])
+    owner = np.concatenate([owner for _, owner, _, _ in state])
+    steps = np.concatenate([steps for _, _, steps, _ in state])
+    fits = last <= MAX_TARGET
+    owner, last, steps = owner[fits], last[fits], steps[fits]
+    rows = np.concatenate([owner[:, None], last[:, None], steps.reshape(-1, 12)], 1)
+    rows = _distinct(rows)
+    numbers = start[rows[:, 0]].astype(np.uint8)
+    steps = rows[:, 2:].reshape(-1, COUNT - 1, 4).astype(np.uint8)
+    return Chains(numbers, rows[:, 1].astype(np.uint8), steps)
+
+
+def _distinct(rows: np.ndarray) -> np.ndarray:
+    """The rows sorted, each once."""
+    rows = rows[np.lexsort(rows.T[::-1])]
+    first = np.ones(len(rows), bool)
+    first[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    return rows[first]
+
+
+def _moves(numbers, owner, steps, before):
+    """The states one step on; `before` says which places the step before took."""
+    count = numbers.shape[1]
+    for i, j in itertools.combinations(range(count), 2):
+        # The result stands last. A second step that leaves the first one's result
+        # alone could have come first: only one order is kept.
+        independent = before is not None and j < count - 1
+        if independent and 0 not in before:
+            continue
+        low = np.minimum(numbers[:, i], numbers[:, j])
+        high = np.maximum(numbers[:, i], numbers[:, j])
+        rest = np.delete(numbers, (i, j), axis=1)
+        quotient = np.where(high % low == 0, high // low, 0)
+        results = (high + low, high - low, high * low, quotient)
+        for operation, result in enumerate(results):
+            fits = (result >= 1) & (result <= MAX_RESULT)
+            step = np.stack([high, np.full_like(high, operation), low, result], 1)
+            yield (
+                np.concatenate([rest, result[:, None]], 1)[fits],
+                owner[fits],
+                np.concatenate([steps, step[:, None]], 1)[fits],
+                (i, j) if before is None else None,
+            )
+
+
+def count_answers(chains: Chains) -> dict[Problem, int]:
+    """Answers to each problem that has any."""
+    rows = np.concatenate([chains.numbers, chains.target[:, None]], 1)
+    problems, counts = np.unique(rows, axis=0, return_counts=True)
+    return {
+        Problem(tuple(numbers), target): count
+        for (*numbers, target), count in zip(
+            problems.tolist(), counts.tolist(), strict=True
+        )
+    }
+
+
+def draw_problems(split: Split, count: int, seed: int) -> list[tuple[Problem, Band]]:
+    """`count` problems of a split, half of them easy, in an order of no meaning.
+
+    All have at least `FEWEST_ANSWERS` answers.
+    """
+    sets = [numbers for numbers in number_sets() if split_of(numbers) == split]
+    answers = count_answers(all_chains(sets))
+    rng = random.Random(seed)
+    drawn = []
+    for band, share in (("easy", count - count // 2), ("hard", count // 2)):
+        of_band = [
+            problem
+            for problem, count in sorted(answers.items())
+            if count >= FEWEST_ANSWERS and band_of(count) == band
+        ]
+        drawn += [(problem, band) for problem in rng.sample(of_band, share)]
+    rng.shuffle(drawn)
+    return drawn

@@ -1,0 +1,195 @@
+"""All problems with all their answers against a plain recursion, and who sees which."""
+
+import itertools
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import jaxmoe.demo
+from jaxmoe.demo.chains import (
+    EASY_ANSWERS,
+    FEWEST_ANSWERS,
+    all_chains,
+    count_answers,
+    draw_problems,
+    number_sets,
+    split_of,
+)
+from jaxmoe.demo.numbers_game import (
+    MAX_RESULT,
+    MAX_TARGET,
+    Problem,
+    is_right,
+)
+
+SPLITS = ["train", "validation", "test"]
+splits = pytest.mark.parametrize("split", SPLITS)
+EDGES = [(1, 1, 1, 1), (13, 13, 13, 13), (1, 1, 2, 2), (4, 4, 5, 8), (1, 4, 9, 9)]
+SAMPLE = EDGES + random.Random(0).sample(number_sets(), 20)
+
+Step = tuple[int, str, int, int]
+
+
+def _recursion(at_hand: list[int], before: tuple[Step, ...] = ()):
+    """(target, steps) of every way to use up the numbers, in every order."""
+    if len(at_hand) == 1:
+        if at_hand[0] <= MAX_TARGET:
+            yield at_hand[0], before
+        return
+    for i, j in itertools.combinations(range(len(at_hand)), 2):
+        rest = [number for place, number in enumerate(at_hand) if place not in (i, j)]
+        b, a = sorted((at_hand[i], at_hand[j]))
+        results = {"+": a + b, "-": a - b, "*": a * b}
+        if a % b == 0:
+            results["/"] = a // b
+        for operation, result in results.items():
+            if 1 <= result <= MAX_RESULT:
+                step = (a, operation, b, result)
+                yield from _recursion([*rest, result], (*before, step))
+
+
+def _text(steps: tuple[Step, ...]) -> str:
+    return ",".join(f"{a}{operation}{b}={result}" for a, operation, b, result in steps)
+
+
+@pytest.fixture(scope="module")
+def chains():
+    """All answers of the sampled sets."""
+    return all_chains(SAMPLE)
+
+
+@pytest.fixture(scope="module")
+def answers(chains):
+    """The (problem, answer) of each of these."""
+    numbers, targets = chains.numbers.tolist(), chains.target.tolist()
+    problems = [Problem(tuple(n), t) for n, t in zip(numbers, targets, strict=True)]
+    return list(zip(problems, chains.texts(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def of_split():
+    """All answers of each split."""
+    sets = {split: [] for split in SPLITS}
+    for numbers in number_sets():
+        sets[split_of(numbers)].append(numbers)
+    return {split: all_chains(sets[split]) for split in SPLITS}
+
+
+# -- all answers ---------------------------------------------------------------------
+
+
+def _in_any_order(answer: str) -> tuple[str, ...]:
+    return tuple(sorted(answer.split(",")))
+
+
+def test_chains_equal_the_recursion(answers):
+    """An answer left out could not be learnt, and its problem would seem harder.
+
+    The same steps in another order are the same answer here.
+    """
+    found = {numbers: set() for numbers in SAMPLE}
+    for problem, answer in answers:
+        found[problem.numbers].add((problem.target, answer))
+    for numbers in SAMPLE:
+        wanted = {(t, _text(steps)) for t, steps in _recursion(list(numbers))}
+        assert found[numbers] <= wanted, numbers
+        sums = {(t, _in_any_order(answer)) for t, answer in wanted}
+        assert {(t, _in_any_order(a)) for t, a in found[numbers]} == sums, numbers
+
+
+def test_every_chain_is_right(answers):
+    """The model would be taught answers that are then called wrong."""
+    for problem, answer in answers:
+        assert is_right(problem, answer), (problem, answer)
+
+
+def test_no_chain_is_there_twice(answers):
+    """An answer would be taught more often than others."""
+    assert len(set(answers)) == len(answers)
+
+
+def test_chains_are_sorted_by_problem(chains):
+    """Who draws a problem by where its answers start would get parts of two."""
+    rows = np.concatenate([chains.numbers, chains.target[:, None]], axis=1)
+    changes = 1 + (rows[1:] != rows[:-1]).any(axis=1).sum()
+    assert changes == len(np.unique(rows, axis=0))
+
+
+def test_answers_are_counted(chains, answers):
+    """Bands and the least number of answers stand on these counts."""
+    counted = Counter(problem for problem, _ in answers)
+    assert count_answers(chains) == counted
+
+
+# -- splits --------------------------------------------------------------------------
+
+
+def test_there_are_1820_sets():
+    """A problem of the game would be in no split."""
+    sets = number_sets()
+    assert len(sets) == len(set(sets)) == 1820
+    assert all(numbers == tuple(sorted(numbers)) for numbers in sets)
+
+
+def test_splits_part_all_sets(of_split):
+    """A test problem would have been trained on, or be in no split at all."""
+    sets = {split: set(map(tuple, c.numbers.tolist())) for split, c in of_split.items()}
+    for one, other in itertools.combinations(SPLITS, 2):
+        assert not sets[one] & sets[other], f"{one} and {other} share sets"
+    assert set().union(*sets.values()) == set(number_sets())
+    assert all(0.07 < len(sets[split]) / 1820 < 0.13 for split in SPLITS[1:])
+
+
+def test_the_order_of_numbers_is_no_way_into_another_split():
+    """A test problem written in another order would be one to train on."""
+    for numbers in SAMPLE:
+        orders = itertools.permutations(numbers)
+        assert {split_of(order) for order in orders} == {split_of(numbers)}
+
+
+# -- problems to try -----------------------------------------------------------------
+
+
+@splits
+def test_drawn_problems_are_of_their_split(of_split, split):
+    """A test would ask what was trained on."""
+    trained_on = set(map(tuple, of_split["train"].numbers.tolist()))
+    drawn = [problem for problem, _ in draw_problems(split, 60, 0)]
+    assert {split_of(problem.numbers) for problem in drawn} == {split}
+    assert all((p.numbers in trained_on) == (split == "train") for p in drawn)
+
+
+@pytest.mark.parametrize("count", [0, 1, 60, 61, 500])
+def test_half_of_the_drawn_problems_are_easy(of_split, count):
+    """A change in the share of easy problems would look like a better model."""
+    answers = count_answers(of_split["test"])
+    drawn = draw_problems("test", count, 0)
+    assert len(drawn) == len({problem for problem, _ in drawn}) == count
+    bands = Counter(band for _, band in drawn)
+    assert (bands["easy"], bands["hard"]) == (count - count // 2, count // 2)
+    for problem, band in drawn:
+        least, most = {
+            "easy": (EASY_ANSWERS, np.inf),
+            "hard": (FEWEST_ANSWERS, EASY_ANSWERS - 1),
+        }[band]
+        assert least <= answers[problem] <= most, (problem, band)
+
+
+def test_the_same_seed_draws_the_same_problems():
+    """Two evaluations could not be compared."""
+    drawn = draw_problems("test", 60, 3)
+    assert draw_problems("test", 60, 3) == drawn
+    assert draw_problems("test", 60, 4) != drawn
+
+
+def test_bands_are_mixed():
+    """The first problems of a list would all be easy, and a short run flatter."""
+    bands = [band for _, band in draw_problems("test", 60, 0)]
+    assert 0 < Counter(bands[:30])["easy"] < 30
+
+
+def test_the_package_gives_problems_whatever_was_imported():
+    """`jaxmoe.demo.chains("test")` would be a call of this test's module."""
+    assert callable(jaxmoe.demo.chains)

@@ -1,0 +1,64 @@
+"""Tokens made in bulk against tokens of text."""
+
+import random
+
+import numpy as np
+import pytest
+
+from jaxmoe.demo.chains import all_chains, number_sets
+from jaxmoe.demo.encoding import (
+    ANSWER_LENGTH,
+    END,
+    ID,
+    PROMPT_LENGTH,
+    VOCAB,
+    encode,
+    encode_chains,
+)
+from jaxmoe.demo.numbers_game import MAX_RESULT, Problem
+
+
+@pytest.fixture(scope="module")
+def chains():
+    """All answers of some sets of numbers."""
+    return all_chains(random.Random(0).sample(number_sets(), 25))
+
+
+def test_bulk_tokens_are_those_of_the_text(chains):
+    """The model would be trained on other tokens than it is asked with."""
+    rows = np.random.default_rng(0).integers(len(chains.target), size=1000)
+    tokens = encode_chains(chains, rows)
+    assert tokens.dtype == np.int32
+    assert tokens.shape == (1000, PROMPT_LENGTH + ANSWER_LENGTH)
+    texts = chains.texts()
+    for row, found in zip(rows, tokens.tolist(), strict=True):
+        numbers, target = chains.numbers[row].tolist(), int(chains.target[row])
+        problem = Problem(tuple(numbers), target)
+        prompt, answer = encode(problem.prompt), encode(texts[row])
+        assert found == [*prompt, *answer, ID[END]], (problem, texts[row])
+        assert (len(prompt), len(answer) + 1) == (PROMPT_LENGTH, ANSWER_LENGTH)
+
+
+def test_largest_numbers_have_tokens():
+    """A sum near the limit would wrap around in 8 bits, or have no token."""
+    chains = all_chains([(13, 13, 13, 13), (1, 10, 10, 13)])
+    tokens = encode_chains(chains, np.arange(len(chains.target)))
+    texts = [VOCAB[token] for token in np.unique(tokens)]
+    largest = max(int(text) for text in texts if text.isdecimal())
+    assert largest == chains.steps[:, :, 3].max() > 160
+    assert encode(f"{MAX_RESULT}") == [len(VOCAB) - 1]
+
+
+def test_ids_are_distinct():
+    """Two symbols would look the same to the model."""
+    assert len(set(VOCAB)) == len(VOCAB)
+    assert [ID[text] for text in VOCAB] == list(range(len(VOCAB)))
+    assert all(ID[str(x)] == ID["0"] + x for x in range(MAX_RESULT + 1))
+
+
+def test_the_tokens_of_a_problem():
+    """The example of the numbers game, written out."""
+    assert [VOCAB[token] for token in encode("2,5,8,12=27:")] == [
+        "2", ",", "5", ",", "8", ",", "12", "=", "27", ":",
+    ]  # fmt: skip
+    assert [VOCAB[token] for token in encode("12-8=4")] == ["12", "-", "8", "=", "4"]
