@@ -1,17 +1,13 @@
-"""Random weights as Hugging Face safetensors."""
+"""Random weights for a model."""
 
 import math
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+from _weight_files import write_weights
 
-from convert import hf
-from convert.families import FAMILIES
-from convert.to_hf import default_layout
-from jaxmoe.hf_config import from_hf
-from jaxmoe.nn.decoder import abstract_params
+from convert.hf import Tensor
 
 GAINS = {"mlp.gate.weight": 2.5, "lm_head.weight": 3.0}
 """Over 1 / sqrt(fan-in): routers that are sharp, next tokens neither sure nor noise."""
@@ -27,27 +23,18 @@ def _values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.n
     return values * np.float32(gain / math.sqrt(shape[-1]))
 
 
-def write_weights(
+def write_random(
     directory: Path, config: dict[str, Any], seed: int, head_scale: np.ndarray
 ) -> int:
-    """Writes bfloat16 safetensors, one 2-D tensor per expert and matrix; their bytes.
+    """Writes random safetensors; their bytes.
 
     head_scale: float32 [V], multiplies the rows of the output head: 0 keeps a token
       from being likely, more than 1 lets it be likely now and then.
     """
-    parsed = from_hf(config)
-    params = abstract_params(parsed, ml_dtypes.bfloat16)
-    layout = default_layout(FAMILIES[parsed.family], params)
     rng = np.random.default_rng(seed)
-    for header in layout.headers:
-        raw = header.text.encode()
-        with (directory / header.file).open("wb") as file:
-            file.write(len(raw).to_bytes(8, "little") + raw)
-            for tensor in sorted(header.tensors, key=lambda t: t.offset):
-                values = _values(tensor.name, tensor.shape, rng)
-                if tensor.name == "lm_head.weight":
-                    values *= head_scale[:, None]
-                file.write(values.astype(ml_dtypes.bfloat16).tobytes())
-    if layout.index is not None:
-        (directory / hf.INDEX).write_text(layout.index, encoding="utf-8")
-    return sum(header.nbytes for header in layout.headers)
+
+    def values(tensor: Tensor) -> np.ndarray:
+        drawn = _values(tensor.name, tensor.shape, rng)
+        return drawn * head_scale[:, None] if tensor.name == "lm_head.weight" else drawn
+
+    return write_weights(directory, config, values)

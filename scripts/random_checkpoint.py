@@ -11,7 +11,7 @@ import numpy as np
 from _babble import BYTES, write_tokenizer
 from _interrupt import ends_quietly
 from _random_config import PRESETS, copy_tokenizer, preset, write_configs
-from _random_weights import write_weights
+from _random_weights import write_random
 from _running import input_errors
 
 from jaxmoe.text.tokenizer import Tokenizer
@@ -55,7 +55,7 @@ def _write(directory: Path, args: argparse.Namespace) -> int:
         head_scale[:BYTES] = 0  # few single bytes are text
     if tokenizer.eos_id is not None:
         head_scale[tokenizer.eos_id] = 2  # answers of tens of tokens, not thousands
-    return write_weights(directory, config, args.seed, head_scale)
+    return write_random(directory, config, args.seed, head_scale)
 
 
 def main(argv: list[str] | None = None) -> int:

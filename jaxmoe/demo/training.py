@@ -1,0 +1,157 @@
+"""Training the demo model: the loss, the optimiser, one step.
+
+The loss is the cross entropy of the answer's tokens plus the balancing loss of Switch
+Transformers (arXiv 2101.03961, equation 4, averaged over layers).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxmoe.config import ModelConfig
+from jaxmoe.demo.chains import Chains
+from jaxmoe.demo.encoding import PROMPT_LENGTH, encode_chains
+from jaxmoe.demo.network import first_params, logits_of
+from jaxmoe.experts import Implementation
+from jaxmoe.typing import Array, Float, Int, Params
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the model is trained.
+
+    steps: updates. batch: answers in each. warm_up: updates until the learning rate is
+    reached, from which it falls linearly to 0. balance: weight of the balancing loss,
+    which is 1 where all experts are chosen equally often.
+    """
+
+    steps: int = 4_000
+    batch: int = 128
+    learning_rate: float = 3e-3
+    warm_up: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    balance: float = 0.01
+    seed: int = 0
+
+    def optimiser(self) -> optax.GradientTransformation:
+        """AdamW behind a clip of the gradient's norm."""
+        rate = optax.schedules.join_schedules(
+            [
+                optax.linear_schedule(0.0, self.learning_rate, self.warm_up),
+                optax.linear_schedule(
+                    self.learning_rate, 0.0, self.steps - self.warm_up
+                ),
+            ],
+            [self.warm_up],
+        )
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip),
+            optax.adamw(rate, b1=0.9, b2=0.98, weight_decay=self.weight_decay),
+        )
+
+
+class State(NamedTuple):
+    """What training carries from step to step."""
+
+    params: Params
+    moments: Any
+
+
+class Losses(NamedTuple):
+    """Means over a batch: cross entropy (nats a token), balance, accuracy of tokens."""
+
+    entropy: Array
+    balance: Array
+    accuracy: Array
+
+
+def first_state(config: ModelConfig, recipe: Recipe) -> State:
+    """Where training begins."""
+    params = first_params(config, recipe.seed)
+    return State(params, recipe.optimiser().init(params))
+
+
+class Batches:
+    """The batches of a run; batch number t is a function of the seed and t alone.
+
+    A problem is drawn first, then one of its answers, so that problems with many
+    answers are not seen more often.
+    """
+
+    def __init__(self, chains: Chains, recipe: Recipe):
+        self._chains, self._recipe = chains, recipe
+        problems = np.concatenate([chains.numbers, chains.target[:, None]], 1)
+        new = np.ones(len(problems), bool)
+        new[1:] = (problems[1:] != problems[:-1]).any(axis=1)
+        self._starts = np.flatnonzero(new)
+        self._counts = np.diff(np.append(self._starts, len(problems)))
+
+    def batch(self, step: int) -> Int[np.ndarray, "B T"]:
+        """Problems, answers and ends as tokens, int32."""
+        random = np.random.default_rng((self._recipe.seed, step))
+        problem = random.integers(len(self._starts), size=self._recipe.batch)
+        place = (random.random(problem.size) * self._counts[problem]).astype(int)
+        return encode_chains(self._chains, self._starts[problem] + place)
+
+
+def balance_loss(
+    logits: Float[Array, "L N E"], experts: Int[Array, "L N K"]
+) -> Float[Array, ""]:
+    """E * sum over e of (share of choices) * (mean probability), mean over layers."""
+    num_experts = logits.shape[-1]
+    probability = jax.nn.softmax(logits, axis=-1).mean(axis=1)
+    chosen = jax.nn.one_hot(experts, num_experts, dtype=jnp.float32)
+    share = chosen.mean(axis=(1, 2))
+    return num_experts * (share * probability).sum(axis=-1).mean()
+
+
+def loss_of(
+    config: ModelConfig,
+    params: Params,
+    tokens: Int[Array, "B T"],
+    balance: float,
+    implementation: Implementation,
+) -> tuple[Array, Losses]:
+    """The loss of a batch, and its parts."""
+    logits, ranking, experts = logits_of(config, params, tokens[:, :-1], implementation)
+    logits, wanted = logits[:, PROMPT_LENGTH - 1 :], tokens[:, PROMPT_LENGTH:]
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, wanted).mean()
+    right = (logits.argmax(axis=-1) == wanted).mean()
+    even = balance_loss(ranking, experts)
+    return entropy + balance * even, Losses(entropy, even, right)
+
+
+def make_step(config: ModelConfig, recipe: Recipe, devices: list[jax.Device]):
+    """The jitted (state, tokens) -> (state, losses), over all `devices`.
+
+    Each device takes its part of the batch, and balances its part.
+    """
+    mesh = Mesh(np.array(devices), ("batch",))
+    implementation = "batched" if devices[0].platform == "cpu" else "ragged"
+    optimiser = recipe.optimiser()
+    shared, parted = PartitionSpec(), PartitionSpec("batch")
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=(shared, parted), out_specs=shared)
+    def gradients(params, tokens):
+        def mean_loss(params):
+            loss, parts = loss_of(
+                config, params, tokens, recipe.balance, implementation
+            )
+            return jax.lax.pmean(loss, "batch"), jax.lax.pmean(parts, "batch")
+
+        return jax.grad(mean_loss, has_aux=True)(params)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: State, tokens: Array) -> tuple[State, Losses]:
+        grads, losses = gradients(state.params, tokens)
+        updates, moments = optimiser.update(grads, state.moments, state.params)
+        return State(optax.apply_updates(state.params, updates), moments), losses
+
+    return step

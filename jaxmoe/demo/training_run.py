@@ -1,0 +1,131 @@
+"""A whole training run: batches, steps, measurements, and states on disk."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxmoe.config import ModelConfig
+from jaxmoe.decode.tokens import TokenSampler
+from jaxmoe.demo.chains import all_chains, number_sets, split_of
+from jaxmoe.demo.encoding import ANSWER_LENGTH, decode, encode
+from jaxmoe.demo.numbers_game import Problem, is_right
+from jaxmoe.demo.training import Batches, Losses, Recipe, first_state, make_step
+from jaxmoe.demo.training_state import load_state, save_state
+from jaxmoe.model import Model
+from jaxmoe.router.policies import TopK
+from jaxmoe.sampling import sample
+from jaxmoe.typing import Params
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known after `step` updates.
+
+    entropy (nats a token), balance, accuracy (of tokens): means over the updates since
+    the last record. seconds: since the run began or went on. pass_rate: the share of
+    validation problems that the model solves greedily; None where not measured.
+    """
+
+    step: int
+    entropy: float
+    balance: float
+    accuracy: float
+    seconds: float
+    pass_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """After how many updates a run reports, measures its pass rate, and is saved."""
+
+    report: int = 50
+    measure: int = 1000
+    save: int = 100
+
+
+def train(
+    config: ModelConfig,
+    recipe: Recipe,
+    directory: Path,
+    validation: Sequence[Problem],
+    *,
+    rhythm: Rhythm = Rhythm(),  # noqa: B008  frozen
+    about: dict[str, Any] | None = None,
+) -> Iterator[Record | Params]:
+    """Trains, or goes on with, the run in `directory`; yields records.
+
+    The last thing yielded are the finished weights, float32 on the host.
+
+    Args:
+      about: of the model, what a saved state must agree with besides the recipe.
+
+    Raises:
+      ValueError: the directory holds a run with another recipe or model.
+    """
+    about = asdict(recipe) | {"config": repr(config)} | (about or {})
+    state = first_state(config, recipe)
+    state, done = load_state(directory, state, about) or (state, 0)
+    devices = _devices_for(recipe.batch)
+    everywhere = NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec())
+    state = jax.device_put(state, everywhere)
+    step = make_step(config, recipe, devices)
+    sets = [numbers for numbers in number_sets() if split_of(numbers) == "train"]
+    batches = Batches(all_chains(sets), recipe)
+    began, losses = time.perf_counter(), []
+    for index in range(done, recipe.steps):
+        state, parts = step(state, batches.batch(index))
+        losses.append(parts)
+        now = index + 1
+        last = now == recipe.steps
+        if now % rhythm.save == 0 or last:
+            save_state(directory, state, now, about)
+        if now % rhythm.report == 0 or last:
+            rate = None
+            if now % rhythm.measure == 0 or last:
+                rate = pass_rate(config, state.params, validation)
+            yield _record(now, losses, time.perf_counter() - began, rate)
+            losses = []
+    yield {name: np.asarray(value) for name, value in state.params.items()}
+
+
+def _devices_for(batch: int) -> list[jax.Device]:
+    """As many of the devices as share a batch evenly."""
+    devices = jax.devices()
+    return devices[: max(n for n in range(1, len(devices) + 1) if batch % n == 0)]
+
+
+def _record(
+    step: int, losses: list[Losses], seconds: float, rate: float | None
+) -> Record:
+    means = [float(np.mean([np.asarray(v) for v in part])) for part in zip(*losses)]  # noqa: B905
+    if not np.isfinite(means).all():
+        raise FloatingPointError(
+            f"the loss is {means[0]} after {step} updates, expected a number; lower "
+            "the learning rate"
+        )
+    return Record(step, *means, seconds, rate)
+
+
+def pass_rate(config: ModelConfig, params: Params, problems: Sequence[Problem]):
+    """The share of problems whose greedy answer is right, with top-k routing."""
+    device = jax.devices()[0]
+    here = {name: jax.device_put(value, device) for name, value in params.items()}
+    outs = sample(
+        Model(config, here),
+        [encode(problem.prompt) for problem in problems],
+        key=jax.random.key(0),
+        policy=TopK(),
+        sampler=TokenSampler(0.0),
+        max_new_tokens=ANSWER_LENGTH + 2,
+    )
+    right = [
+        is_right(problem, decode(out.tokens[0, : out.lengths[0]]))
+        for problem, out in zip(problems, outs, strict=True)
+    ]
+    return float(np.mean(right))

@@ -1,0 +1,66 @@
+"""A training run of the demo model: what is printed, logged and made."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from _demo_files import ATTRIBUTES, write_model, write_problems
+
+from jaxmoe import demo
+from jaxmoe.demo.network import demo_config
+from jaxmoe.demo.training import Recipe
+from jaxmoe.demo.training_run import Record, Rhythm, train
+from jaxmoe.typing import Params
+
+VALIDATION = 128
+"""Problems behind the pass rate in the log."""
+
+
+def run(out: Path, recipe: Recipe) -> list[Record]:
+    """Trains in `out`, or goes on there, and writes the model's files at the end."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "problems.json").exists():
+        write_problems(out / ".problems.partial")
+        (out / ".problems.partial").replace(out / "problems.json")
+    validation = list(demo.bands("validation", out / "problems.json"))[:VALIDATION]
+    rhythm = Rhythm(report=min(50, max(1, recipe.steps // 6)))
+    records: list[Record] = []
+    for item in train(demo_config(ATTRIBUTES), recipe, out, validation, rhythm=rhythm):
+        if isinstance(item, Record):
+            records.append(item)
+            _note(item, out / "log.jsonl")
+        else:
+            _write_hf(out, item, recipe)
+    return records
+
+
+def _write_hf(out: Path, params: Params, recipe: Recipe) -> None:
+    attributes = ATTRIBUTES | {"router_aux_loss_coef": recipe.balance}
+    partial, final = out / ".hf.partial", out / "hf"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    write_model(partial, params, attributes)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+
+
+def _note(record: Record, log: Path) -> None:
+    rate = record.pass_rate
+    print(
+        f"{record.step:6} updates  {record.seconds:6.0f} s  loss {record.entropy:.4f}  "
+        f"balance {record.balance:.3f}  tokens right {record.accuracy:.1%}"
+        + ("" if rate is None else f"  greedy answers right {rate:.1%}"),
+        flush=True,
+    )
+    rounded = {
+        name: round(value, 5) if isinstance(value, float) else value
+        for name, value in asdict(record).items()
+    }
+    # A run that goes on from a saved state may have reported further than that.
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    lines = [line for line in lines if json.loads(line)["step"] < record.step]
+    partial = log.with_name(f".{log.name}.partial")
+    text = "".join(f"{line}\n" for line in [*lines, json.dumps(rounded)])
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(log)
