@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmoe.bundled import BUNDLED, converted
 from jaxmoe.config import ModelConfig
 from jaxmoe.hf_config import load_hf_config
 from jaxmoe.nn.decoder import abstract_params
@@ -61,12 +62,14 @@ def load(
     mesh: jax.sharding.Mesh | None = None,
     dtype: Any | None = None,
 ) -> Model:
-    """The model of a directory written by `python -m convert`.
+    """The model of a directory written by `python -m convert`, or "demo".
 
     Weights are read straight onto the device; none is initialised first.
 
     Args:
-      path: the checkpoint directory.
+      path: the checkpoint directory. "demo" is the small trained model that comes with
+        the package (`jaxmoe.demo`), converted on first use into the user's cache
+        directory; a directory of that name is "./demo".
       mesh: devices to spread over; one device is all that is supported as yet.
       dtype: type of the weights on the device; None for each one's own.
 
@@ -80,7 +83,7 @@ def load(
             f"mesh must have one device, found {mesh.size}; "
             "several devices are not supported yet"
         )
-    directory = Path(path)
+    directory = converted(path) if path in BUNDLED else Path(path)
     manifest = checkpoint.read_manifest(directory)
     config = load_hf_config(directory)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]

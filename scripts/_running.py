@@ -1,11 +1,9 @@
 """How the scripts run: errors in one line, compiled programs kept."""
 
-import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 
 @contextmanager
@@ -38,11 +36,12 @@ def keep_compiled() -> None:
     """
     import jax
 
+    from jaxmoe.bundled import cache_directory
+
     name = "jax_compilation_cache_dir"
     if getattr(jax.config, name) is not None:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = cache / "jaxmoe" / "jax"
+    directory = cache_directory() / "jax"
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError:
