@@ -107,7 +107,14 @@ class Tokenizer:
                 f"text must be a string, found {type(text).__name__}; token ids need "
                 "no encoding"
             )
-        return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        try:
+            encoded = self._backend.encode(text, add_special_tokens=add_special_tokens)
+        except Exception as error:  # the library raises no narrower kind
+            raise ValueError(
+                f"this model's tokenizer has no tokens for {text[:80]!r} ({error}); "
+                "write it in the words of its vocabulary"
+            ) from None
+        return encoded.ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of token ids; bytes that are no whole character become U+FFFD.
