@@ -13,6 +13,7 @@ _TOTALS = (
     "{answers} answers ({distinct} distinct), {tokens} tokens in {seconds:.1f} s, "
     "{tokens_per_second:.1f} tokens/s"
 )
+_RIGHT = "\n{right} right, {distinct_right} distinct right answers"
 
 
 def for_terminal(text: str) -> str:
@@ -25,15 +26,22 @@ def bare(answer: "jaxmoe.Finished") -> str:
     return " ".join(map(str, answer.tokens)) if answer.text is None else answer.text
 
 
-def headed(answer: "jaxmoe.Finished") -> str:
-    """The answer's text under a line that says which it is and how it ended."""
+def headed(
+    answer: "jaxmoe.Finished", right: bool | None = None, error: str | None = None
+) -> str:
+    """The answer's text under a line that says which it is and how it ended.
+
+    right, error: what a judge says of it, where there is one.
+    """
+    verdict = "" if right is None else "right" if right else f"wrong: {error}"
     length = len(answer.tokens)
     tokens = f"{length} token{'' if length == 1 else 's'}"
-    return f"[answer {answer.sample}] ({answer.finish}, {tokens})\n{bare(answer)}\n"
+    head = f"[answer {answer.sample}] ({answer.finish}, {tokens}) {verdict}".rstrip()
+    return f"{head}\n{bare(answer)}\n"
 
 
-def as_json(answer: "jaxmoe.Finished", seed: int) -> str:
-    """The answer as one line; numbers that are not finite become null."""
+def as_json(answer: "jaxmoe.Finished", seed: int, **more: Any) -> str:
+    """The answer as one line, with `more`; numbers that are not finite become null."""
     total = float(answer.logprobs.sum())
     fields: dict[str, Any] = {
         "sample": answer.sample,
@@ -44,11 +52,12 @@ def as_json(answer: "jaxmoe.Finished", seed: int) -> str:
         "logprob_sum": total if math.isfinite(total) else None,
         "logprob_mean": total / len(answer.tokens) if math.isfinite(total) else None,
     }
-    return json.dumps(fields)
+    return json.dumps(fields | more)
 
 
 def totals_text(totals: dict[str, Any], as_json: bool) -> str:
     """The last line."""
     if as_json:
         return json.dumps({"totals": totals})
-    return ("interrupted: " if totals["interrupted"] else "") + _TOTALS.format(**totals)
+    text = ("interrupted: " if totals["interrupted"] else "") + _TOTALS.format(**totals)
+    return text + (_RIGHT.format(**totals) if "right" in totals else "")

@@ -1,11 +1,13 @@
 """Prints answers as they finish, below a progress bar."""
 
+import argparse
 import io
 import sys
 import time
 from typing import TYPE_CHECKING
 
 from _answer_text import as_json, bare, for_terminal, headed, totals_text
+from _judge import Judge
 from tqdm import tqdm
 
 if TYPE_CHECKING:
@@ -20,17 +22,18 @@ class Answers:
     interrupted: whether Ctrl-C ended the context.
     """
 
-    def __init__(self, n: int, *, seed: int, as_json: bool, quiet: bool):
-        """n: answers to come. quiet: text only, without bar, headers and totals."""
+    def __init__(self, args: argparse.Namespace, judge: Judge | None = None):
+        """args: n answers to come; json or quiet (without bar, headers and totals)."""
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # few encodings hold everything
         self.interrupted = False
-        self._seed, self._json, self._quiet = seed, as_json, quiet
+        self._seed, self._json, self._quiet = args.seed, args.json, args.quiet
+        self._judge = judge
         self._began, self._tokens, self._count = time.perf_counter(), 0, 0
         self._distinct: set[tuple[int, ...]] = set()
         # disable=None: shown on a terminal only.
-        disable = True if quiet else None
-        self._bar = tqdm(total=n, disable=disable, leave=False, bar_format=BAR)
+        disable = True if args.quiet else None
+        self._bar = tqdm(total=args.n, disable=disable, leave=False, bar_format=BAR)
 
     def progress(self, now: "jaxmoe.Progress") -> None:
         """Moves the bar."""
@@ -42,12 +45,15 @@ class Answers:
         self._count += 1
         self._tokens += len(answer.tokens)
         self._distinct.add(tuple(answer.tokens.tolist()))
+        marks = {} if self._judge is None else self._judge.marks(answer.text or "")
         if self._json:
-            self._write(as_json(answer, self._seed))
+            self._write(as_json(answer, self._seed, **marks))
         else:
-            self._write(bare(answer) if self._quiet else headed(answer))
+            self._write(bare(answer) if self._quiet else headed(answer, **marks))
 
     def __enter__(self) -> "Answers":
+        if self._judge is not None and not (self._json or self._quiet):
+            self._write(self._judge.heading())
         return self
 
     def __exit__(self, kind, *_) -> bool:
@@ -67,7 +73,7 @@ class Answers:
             "seconds": round(seconds, 3),
             "tokens_per_second": round(self._tokens / seconds, 1),
             "interrupted": self.interrupted,
-        }
+        } | ({} if self._judge is None else self._judge.totals())
 
     def _write(self, text: str) -> None:
         tqdm.write(for_terminal(text) if sys.stdout.isatty() else text)

@@ -14,9 +14,9 @@ def _token_ids(text: str) -> list[int]:
 
 
 def add_prompt_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the four forms of a prompt, one of which must be given."""
+    """Adds the four forms of a prompt."""
     group = parser.add_argument_group("prompt", "Give one of the first four.")
-    either = group.add_mutually_exclusive_group(required=True)
+    either = group.add_mutually_exclusive_group()
     plain = "text to go on with, taken as it is even where there is a chat template"
     chat = "a question, put into the checkpoint's chat template"
     messages = 'a whole chat: a JSON list of {"role": ..., "content": ...}'
@@ -44,6 +44,10 @@ def prompt_of(args: argparse.Namespace, model: "jaxmoe.Model") -> str | list[int
         raise ValueError("--thinking and --no-thinking go with --chat or --messages")
     if args.prompt is not None:
         return args.prompt
+    if not is_chat and args.token_ids is None:
+        raise ValueError(
+            "a prompt is needed; give one of --prompt, --chat, --messages, --token-ids"
+        )
     if not is_chat:
         return args.token_ids
     messages: Any = [{"role": "user", "content": args.chat}]

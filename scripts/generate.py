@@ -1,26 +1,35 @@
-"""Draws n answers to one prompt; each prints as soon as it is finished."""
+"""Draws n answers to one prompt; each prints as soon as it is finished.
+
+Without arguments: the demo model and a demo problem, each answer marked right or wrong.
+"""
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from _answers import Answers
 from _interrupt import Interrupt, ends_quietly
+from _judge import DEMO, Judge, add_problem_option, problem_of
 from _policy_options import add_policy_options, policy_of
 from _prompt_options import add_prompt_options, prompt_of
 from _running import input_errors, keep_compiled
 from _sampler_options import add_sampler_options, sampler_of
 from _sampling_options import add_sampling_options, sampling_of
 
+if TYPE_CHECKING:
+    from jaxmoe import demo
+
 EPILOG = """\
-Answer i is a pure function of checkpoint, prompt, options, seed and i: it is the same
-whatever --n and --slots are. Ctrl-C prints what has finished; a second one ends at
-once."""
+Answer i is a pure function of checkpoint, prompt, options, seed and i, whatever --n and
+--slots are. Ctrl-C prints what has finished; a second one ends at once."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
     add = parser.add_argument
-    add("checkpoint", metavar="CKPT", help="written by `python -m convert`")
+    checkpoint = "written by `python -m convert` (default: demo, the bundled model)"
+    add("checkpoint", metavar="CKPT", nargs="?", default=DEMO, help=checkpoint)
+    add_problem_option(parser)
     add_prompt_options(parser)
     add_policy_options(parser)
     add_sampler_options(parser)
@@ -43,8 +52,9 @@ def main(argv: list[str] | None = None) -> int:
 
     with ends_quietly():
         with input_errors():
-            stream = _start(args, progress)
-        answers = Answers(args.n, seed=args.seed, as_json=args.json, quiet=args.quiet)
+            problem = problem_of(args)
+            stream = _start(args, problem, progress)
+        answers = Answers(args, None if problem is None else Judge(problem))
         with interrupt, answers:
             for answer in stream:
                 interrupt.patient = True
@@ -52,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     return 130 if answers.interrupted else 0
 
 
-def _start(args: argparse.Namespace, progress):
+def _start(args: argparse.Namespace, problem: "demo.Problem | None", progress):
     """The stream of answers; all input has been checked, nothing is computed."""
     import jaxmoe
 
@@ -61,7 +71,7 @@ def _start(args: argparse.Namespace, progress):
     model = jaxmoe.load(args.checkpoint, dtype=args.dtype)
     return jaxmoe.stream(
         model,
-        prompt_of(args, model),
+        prompt_of(args, model) if problem is None else problem.prompt,
         policy=policy,
         sampler=sampler_of(args, model),
         progress=progress,
