@@ -1,0 +1,60 @@
+"""Measures the method on the demo model; a killed run goes on where it was.
+
+Draws the answers of every configuration of jaxmoe/demo/study.py, and writes
+results.json, table.md and three figures into OUT.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from _interrupt import ends_quietly
+from _running import input_errors, keep_compiled
+from _scoreboard import Scoreboard
+from _study_output import write_study
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("out", metavar="OUT", type=Path, nargs="?", default=Path("demo-study"))
+    add("--problems", type=int, metavar="P", help="only the first P of the 512")
+    slots = "answers computed side by side (default: 256)"
+    add("--slots", type=int, metavar="S", default=256, help=slots)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command: 0 if done, 2 on input that does not fit."""
+    args = _parser().parse_args(argv)
+    with ends_quietly(), input_errors():
+        import jaxmoe
+        from jaxmoe import demo
+        from jaxmoe.bundled import converted
+        from jaxmoe.demo.game_runs import play
+        from jaxmoe.demo.study import configurations
+
+        keep_compiled()
+        # Its name holds the digest of the weights.
+        about = {"checkpoint": converted("demo").name}
+        model = jaxmoe.load("demo")
+        problems = demo.problems()[: args.problems]
+        outcomes = {}
+        for name, row in configurations().items():
+            began = time.perf_counter()
+            path = args.out / "answers" / f"{name.replace(', ', '-')}.jsonl"
+            draw = row.draw(args.slots)
+            with Scoreboard(len(problems), quiet=False) as board:
+                outcomes[name] = play(
+                    model, problems, draw, path, about=about, progress=board.show
+                )
+            accuracy = outcomes[name].accuracy().mean()
+            seconds = time.perf_counter() - began
+            print(f"{name:24} accuracy {accuracy:.1%}  {seconds:.0f} s", flush=True)
+        write_study(args.out, model, outcomes)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
