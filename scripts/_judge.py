@@ -18,8 +18,8 @@ def add_problem_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--problem", type=int, metavar="N", help=text)
 
 
-def problem_of(args: argparse.Namespace) -> "Problem | None":
-    """The problem that the demo model is asked; None for another model or prompt."""
+def judge_of(args: argparse.Namespace) -> "Judge | None":
+    """Who judges answers of the demo model; None for another model or prompt."""
     if args.checkpoint != DEMO:
         if args.problem is not None:
             raise ValueError("--problem goes with the demo model; leave out CKPT")
@@ -34,10 +34,10 @@ def problem_of(args: argparse.Namespace) -> "Problem | None":
             raise ValueError(
                 f"--problem must be from 0 to {len(problems) - 1}, found {number}"
             )
-        return problems[number]
+        return Judge(problems[number])
     if args.problem is not None:
         raise ValueError("--problem stands for a prompt; leave out the other one")
-    return None if args.prompt is None else demo.Problem.parse(args.prompt)
+    return None if args.prompt is None else Judge(demo.Problem.parse(args.prompt))
 
 
 class Judge:

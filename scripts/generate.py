@@ -5,19 +5,15 @@ Without arguments: the demo model and a demo problem, each answer marked right o
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from _answers import Answers
 from _interrupt import Interrupt, ends_quietly
-from _judge import DEMO, Judge, add_problem_option, problem_of
+from _judge import DEMO, Judge, add_problem_option, judge_of
 from _policy_options import add_policy_options, policy_of
 from _prompt_options import add_prompt_options, prompt_of
 from _running import input_errors, keep_compiled
 from _sampler_options import add_sampler_options, sampler_of
 from _sampling_options import add_sampling_options, sampling_of
-
-if TYPE_CHECKING:
-    from jaxmoe import demo
 
 EPILOG = """\
 Answer i is a pure function of checkpoint, prompt, options, seed and i, whatever --n and
@@ -52,9 +48,9 @@ def main(argv: list[str] | None = None) -> int:
 
     with ends_quietly():
         with input_errors():
-            problem = problem_of(args)
-            stream = _start(args, problem, progress)
-        answers = Answers(args, None if problem is None else Judge(problem))
+            judge = judge_of(args)
+            stream = _start(args, judge, progress)
+        answers = Answers(args, judge)
         with interrupt, answers:
             for answer in stream:
                 interrupt.patient = True
@@ -62,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     return 130 if answers.interrupted else 0
 
 
-def _start(args: argparse.Namespace, problem: "demo.Problem | None", progress):
+def _start(args: argparse.Namespace, judge: Judge | None, progress):
     """The stream of answers; all input has been checked, nothing is computed."""
     import jaxmoe
 
@@ -71,7 +67,7 @@ def _start(args: argparse.Namespace, problem: "demo.Problem | None", progress):
     model = jaxmoe.load(args.checkpoint, dtype=args.dtype)
     return jaxmoe.stream(
         model,
-        prompt_of(args, model) if problem is None else problem.prompt,
+        prompt_of(args, model) if judge is None else judge.problem.prompt,
         policy=policy,
         sampler=sampler_of(args, model),
         progress=progress,
