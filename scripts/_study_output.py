@@ -6,17 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from _study_figures import plot_outcomes
 from _study_table import tables
 
 if TYPE_CHECKING:
     import jaxmoe
     from jaxmoe.demo.game_runs import Outcome
-
-CURVES = (
-    *("top-k, 0.7", "top-k, 1.3", "expert-sample, greedy", "expert-sample, 0.7"),
-    *("expert-sample, 1.3", "gumbel-topk, 0.7"),
-)
-"""Configurations of the pass@n figure."""
 
 
 def write_study(
@@ -29,7 +24,7 @@ def write_study(
     _write(out / "results.json", _compact(results))
     text = tables(results)
     _write(out / "table.md", text)
-    _plot(out, outcomes)
+    plot_outcomes(out, outcomes)
     print(text)
 
 
@@ -60,25 +55,6 @@ def _router(out: Path, model: "jaxmoe.Model") -> dict:
         "trained": router_study.describe(*found),
         "untrained": router_study.describe(*untrained),
     }
-
-
-def _plot(out: Path, outcomes: "Mapping[str, Outcome]") -> None:
-    from jaxmoe.analysis.plots import plot_bars, plot_pass_at
-    from jaxmoe.demo.study import BASE, compare, measures
-
-    lines = {}
-    for name in CURVES:
-        outcome, found = outcomes[name], measures(outcomes[name])
-        budgets = outcome.budgets()
-        lines[name] = (budgets, [found[f"pass@{k}"] for k in budgets])
-    plot_pass_at(lines, out / "pass_at.png", title="Problems solved within n answers")
-    rows = [
-        (name, compare(outcome, outcomes[BASE])["pass@32"])
-        for name, outcome in outcomes.items()
-        if outcome.n >= 32 and name != BASE
-    ]
-    title = f"pass@32 minus that of {BASE}"
-    plot_bars(rows, out / "differences.png", title=title)
 
 
 def _compact(results: dict) -> str:

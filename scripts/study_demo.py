@@ -21,7 +21,11 @@ def _parser() -> argparse.ArgumentParser:
     add("out", metavar="OUT", type=Path, nargs="?", default=Path("demo-study"))
     add("--problems", type=int, metavar="P", help="only the first P of the 512")
     slots = "answers computed side by side (default: 256)"
+    only = (
+        "draw just these configurations, and write no results (two runs can share OUT)"
+    )
     add("--slots", type=int, metavar="S", default=256, help=slots)
+    add("--only", metavar="NAME", nargs="+", default=[], help=only)
     return parser
 
 
@@ -35,13 +39,18 @@ def main(argv: list[str] | None = None) -> int:
         from jaxmoe.demo.game_runs import play
         from jaxmoe.demo.study import configurations
 
+        rows = configurations()
+        if unknown := [name for name in args.only if name not in rows]:
+            raise ValueError(f"expected names of {list(rows)}, found {unknown}")
         keep_compiled()
         # Its name holds the digest of the weights.
         about = {"checkpoint": converted("demo").name}
         model = jaxmoe.load("demo")
         problems = demo.problems()[: args.problems]
         outcomes = {}
-        for name, row in configurations().items():
+        for name, row in rows.items():
+            if args.only and name not in args.only:
+                continue
             began = time.perf_counter()
             path = args.out / "answers" / f"{name.replace(', ', '-')}.jsonl"
             draw = row.draw(args.slots)
@@ -52,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
             accuracy = outcomes[name].accuracy().mean()
             seconds = time.perf_counter() - began
             print(f"{name:24} accuracy {accuracy:.1%}  {seconds:.0f} s", flush=True)
-        write_study(args.out, model, outcomes)
+        if not args.only:
+            write_study(args.out, model, outcomes)
     return 0
 
 

@@ -27,6 +27,6 @@ def test_ci_runs_what_the_readme_says():
         for part in line.split("&&")
         if part.strip().startswith("python ") and "-m venv" not in part
     ]
-    assert len(said) == 5
+    assert len(said) == 7
     for command in said:
         assert command in ci, command
