@@ -40,8 +40,10 @@ def converted(name: str) -> Path:
 
 
 def _converted_in(cache: Path, name: str, source: Path) -> Path:
-    target = cache / f"{name}-{_digest(source)}"
-    if target.is_dir():
+    from jaxmoe.checkpoint import FORMAT  # imports orbax, which takes long
+
+    target = cache / f"{name}-{FORMAT}-{_digest(source)}"
+    if _is_whole(target):
         return target
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as scratch:
@@ -50,9 +52,22 @@ def _converted_in(cache: Path, name: str, source: Path) -> Path:
         try:
             made.rename(target)
         except OSError:
-            if not target.is_dir():  # another process was faster: its work is equal
-                raise
+            if _is_whole(target):  # another process was faster: its work is equal
+                return target
+            target.rename(Path(scratch) / "damaged")
+            made.rename(target)
     return target
+
+
+def _is_whole(target: Path) -> bool:
+    """Whether a converted checkpoint has all that its manifest lists."""
+    from jaxmoe.checkpoint import read_manifest
+
+    try:
+        manifest = read_manifest(target)
+    except (OSError, ValueError):
+        return False
+    return all((target / "params" / name).exists() for name in manifest.params)
 
 
 def _digest(source: Path) -> str:
@@ -74,7 +89,8 @@ def _convert(source: Path, out: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(
-            f"converting the bundled {source} failed: {done.stderr.strip()[-500:]}"
+            f"converting the bundled {source} failed ({done.stderr.strip()[-500:]}); "
+            f"try `python -m convert {source} ckpt` and load ckpt"
         )
 
 

@@ -83,7 +83,7 @@ def load(
             f"mesh must have one device, found {mesh.size}; "
             "several devices are not supported yet"
         )
-    directory = converted(path) if path in BUNDLED else Path(path)
+    directory = directory_of(path)
     manifest = checkpoint.read_manifest(directory)
     config = load_hf_config(directory)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
@@ -102,3 +102,8 @@ def load(
     for name in params:  # one at a time: a weight and its copy never both for long
         params[name] = hold_for(device.platform, params[name])
     return Model(config, params, Tokenizer.load(directory))
+
+
+def directory_of(path: str | Path) -> Path:
+    """The directory that `load` reads; a bundled model is converted if need be."""
+    return converted(path) if path in BUNDLED else Path(path)

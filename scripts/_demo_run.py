@@ -8,7 +8,7 @@ from pathlib import Path
 from _demo_files import ATTRIBUTES, write_model, write_problems
 
 from jaxmoe import demo
-from jaxmoe.demo.network import demo_config
+from jaxmoe.demo.network import HF_CONFIG, demo_config
 from jaxmoe.demo.training import Recipe
 from jaxmoe.demo.training_run import Record, Rhythm, train
 from jaxmoe.typing import Params
@@ -18,25 +18,30 @@ VALIDATION = 128
 
 
 def run(out: Path, recipe: Recipe) -> list[Record]:
-    """Trains in `out`, or goes on there, and writes the model's files at the end."""
+    """Trains in `out`, or goes on there, and writes the model's files at the end.
+
+    Returns the records of the whole run, those of earlier goes too.
+    """
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "problems.json").exists():
         write_problems(out / ".problems.partial")
         (out / ".problems.partial").replace(out / "problems.json")
     validation = list(demo.bands("validation", out / "problems.json"))[:VALIDATION]
     rhythm = Rhythm(report=min(50, max(1, recipe.steps // 6)))
-    records: list[Record] = []
+    log = out / "log.jsonl"
     for item in train(demo_config(ATTRIBUTES), recipe, out, validation, rhythm=rhythm):
         if isinstance(item, Record):
-            records.append(item)
-            _note(item, out / "log.jsonl")
+            _note(item, log)
         else:
             _write_hf(out, item, recipe)
-    return records
+    lines = log.read_text(encoding="utf-8").splitlines()
+    return [Record(**json.loads(line)) for line in lines]
 
 
 def _write_hf(out: Path, params: Params, recipe: Recipe) -> None:
-    attributes = ATTRIBUTES | {"router_aux_loss_coef": recipe.balance}
+    # transformers sums over the k places, where our loss takes the mean.
+    coefficient = recipe.balance / HF_CONFIG["num_experts_per_tok"]
+    attributes = ATTRIBUTES | {"router_aux_loss_coef": coefficient}
     partial, final = out / ".hf.partial", out / "hf"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

@@ -16,7 +16,7 @@ def input_errors() -> Iterator[None]:
         warnings.showwarning = _show_warning
         try:
             yield
-        except (OSError, TypeError, ValueError) as error:
+        except (ImportError, OSError, TypeError, ValueError) as error:
             print(f"error: {_one_line(error)}", file=sys.stderr)
             raise SystemExit(2) from error
 
@@ -48,3 +48,11 @@ def keep_compiled() -> None:
         return  # a home that cannot be written: compile every time
     jax.config.update(name, str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def digest_of(checkpoint: str) -> str:
+    """What tells the weights of a checkpoint from all others."""
+    from jaxmoe.checkpoint import read_manifest
+    from jaxmoe.model import directory_of
+
+    return read_manifest(directory_of(checkpoint)).digest

@@ -4,11 +4,12 @@ import argparse
 from typing import Any
 
 
-def _seed(text: str) -> int:
-    seed = int(text)
-    if not 0 <= seed < 2**32:
+def seed(text: str) -> int:
+    """A seed that gives a key of its own."""
+    value = int(text)
+    if not 0 <= value < 2**32:
         raise ValueError
-    return seed
+    return value
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     noisy = "draw the experts of the prompt's tokens too, anew for each answer; slower"
     add = parser.add_argument
     add("--n", type=int, default=8, help="answers (default: 8)")
-    add("--seed", type=_seed, default=0, help="0..2**32 - 1 (default: 0)")
+    add("--seed", type=seed, default=0, help="0..2**32 - 1 (default: 0)")
     add("--max-new-tokens", type=int, metavar="N", default=256, help=most)
     add("--stop", metavar="TEXT", action="append", default=[], help=stop)
     add("--slots", type=int, metavar="S", help=slots)

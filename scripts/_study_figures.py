@@ -1,34 +1,58 @@
-"""The figures of a study's answers."""
+"""The figures of a study."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    import jaxmoe
+    from jaxmoe.demo import Problem
     from jaxmoe.demo.game_runs import Outcome
 
-CURVES = (
-    *("top-k, 0.7", "top-k, 1.3", "expert-sample, greedy", "expert-sample, 0.7"),
-    *("expert-sample, 1.3", "gumbel-topk, 0.7"),
-)
-"""Configurations of the pass@n figure."""
 
-
-def plot_outcomes(out: Path, outcomes: "Mapping[str, Outcome]") -> None:
-    """Writes pass_at.png and differences.png."""
+def plot_outcomes(
+    out: Path, outcomes: "Mapping[str, Outcome]", bands: "Mapping[Problem, str]"
+) -> None:
+    """Writes pass_at.png, of hard problems, and differences.png, of all."""
     from jaxmoe.analysis.plots import plot_bars, plot_pass_at
-    from jaxmoe.demo.study import BASE, compare, measures
+    from jaxmoe.demo import names
+    from jaxmoe.demo.game_runs import of_band
+    from jaxmoe.demo.study import compare
 
     lines = {}
-    for name in CURVES:
-        outcome, found = outcomes[name], measures(outcomes[name])
+    for name in (
+        *(names.BASE, names.HOT, names.ES_GREEDY, names.ES, names.ES_HOT),
+        names.GUMBEL,
+    ):
+        outcome = of_band(outcomes[name], bands, "hard") or outcomes[name]
         budgets = outcome.budgets()
-        lines[name] = (budgets, [found[f"pass@{k}"] for k in budgets])
-    plot_pass_at(lines, out / "pass_at.png", title="Problems solved within n answers")
+        intervals = [outcome.interval(f"pass@{k}") for k in budgets]
+        lines[name] = (budgets, intervals)
+    title = "Hard problems solved within n answers (95 % intervals)"
+    plot_pass_at(lines, out / "pass_at.png", title=title)
     rows = [
-        (name, compare(outcome, outcomes[BASE])["pass@32"])
+        (name, compare(outcome, outcomes[names.BASE], "pass@8"))
         for name, outcome in outcomes.items()
-        if outcome.n >= 32 and name != BASE
+        if outcome.n >= 8 and name != names.BASE and "greedy" not in name
     ]
-    title = f"pass@32 minus that of {BASE}"
+    title = f"pass@8 minus that of {names.BASE} (95 % intervals)"
     plot_bars(rows, out / "differences.png", title=title)
+
+
+def plot_router(out: Path, model: "jaxmoe.Model", logits: "np.ndarray") -> None:
+    """Writes router.png."""
+    from jaxmoe.analysis.plots import plot_rank_curves
+    from jaxmoe.demo.router_study import curves
+    from jaxmoe.router.policies import ExpertSample, for_model
+
+    policy = for_model(ExpertSample(), model.config)
+    plot_rank_curves(
+        curves(logits),
+        out / "router.png",
+        k_keep=int(policy.k_keep[0]),  # type: ignore[index]
+        k=model.config.experts_per_token,
+        r=int(policy.r[0]),  # type: ignore[index]
+        title="Router probability by rank (median, 10 to 90 %)",
+    )

@@ -4,9 +4,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from _study_figures import plot_outcomes
+from _study_figures import plot_outcomes, plot_router
 from _study_table import tables
 
 if TYPE_CHECKING:
@@ -14,47 +14,53 @@ if TYPE_CHECKING:
     from jaxmoe.demo.game_runs import Outcome
 
 
+def answers_file(out: Path, name: str) -> Path:
+    """Where the answers of a configuration are kept."""
+    return out / "answers" / f"{re.sub('[ ,]+', '-', name)}.jsonl"
+
+
+def check_plots() -> None:
+    """Raises an ImportError with the remedy where figures cannot be drawn."""
+    from jaxmoe.analysis.plots import require_matplotlib
+
+    require_matplotlib()
+
+
 def write_study(
-    out: Path, model: "jaxmoe.Model", outcomes: "Mapping[str, Outcome]"
+    out: Path,
+    model: "jaxmoe.Model",
+    outcomes: "Mapping[str, Outcome]",
+    about: dict[str, Any],
 ) -> None:
     """Writes results.json, table.md, pass_at.png, router.png and differences.png."""
-    from jaxmoe.demo.study import report
+    from jaxmoe import demo
+    from jaxmoe.demo import router_study
+    from jaxmoe.demo.network import first_params
+    from jaxmoe.demo.study import BASE, report
+    from jaxmoe.demo.training import Recipe
 
-    results = report(outcomes) | {"router": _router(out, model)}
+    texts = _texts(answers_file(out, BASE))
+    trained = router_study.router_logits(model.config, model.params, texts)
+    params = first_params(model.config, Recipe().seed)
+    untrained = router_study.router_logits(model.config, params, texts)
+    router = {
+        "trained": router_study.describe(*trained),
+        "untrained": router_study.describe(*untrained),
+    }
+    bands = demo.bands("test")
+    results = about | report(outcomes, bands) | {"router": router}
     _write(out / "results.json", _compact(results))
     text = tables(results)
     _write(out / "table.md", text)
-    plot_outcomes(out, outcomes)
     print(text)
+    plot_outcomes(out, outcomes, bands)
+    plot_router(out, model, trained[0])
 
 
-def _router(out: Path, model: "jaxmoe.Model") -> dict:
-    """Score curves of the model, and of the weights that training began from."""
-    from jaxmoe.analysis.plots import plot_rank_curves
-    from jaxmoe.demo import router_study
-    from jaxmoe.demo.network import first_params
-    from jaxmoe.router.policies import ExpertSample, for_model
-
-    config = model.config
-    lines = (out / "answers" / "top-k-0.7.jsonl").read_text("utf-8").splitlines()
-    prompts = json.loads(lines[0])["prompts"]
-    rows = [json.loads(line) for line in lines[1:]]
-    texts = [prompts[row["prompt"]] + row["answers"][0] for row in rows]
-    found = router_study.router_logits(config, model.params, texts)
-    untrained = router_study.router_logits(config, first_params(config, 0), texts)
-    policy = for_model(ExpertSample(), config)
-    plot_rank_curves(
-        router_study.curves(found[0]),
-        out / "router.png",
-        k_keep=int(policy.k_keep[0]),
-        k=config.experts_per_token,
-        r=int(policy.r[0]),
-        title="Router probability by rank (median, 10 to 90 %)",
-    )
-    return {
-        "trained": router_study.describe(*found),
-        "untrained": router_study.describe(*untrained),
-    }
+def _texts(path: Path) -> list[str]:
+    """Each problem with its first answer."""
+    header, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [header["prompts"][row["prompt"]] + row["answers"][0] for row in rows]
 
 
 def _compact(results: dict) -> str:

@@ -10,16 +10,17 @@ import time
 from pathlib import Path
 
 from _interrupt import ends_quietly
-from _running import input_errors, keep_compiled
-from _scoreboard import Scoreboard
-from _study_output import write_study
+from _problem_options import add_problems_option, first_problems
+from _progress_bar import ProgressBar
+from _running import digest_of, input_errors, keep_compiled
+from _study_output import answers_file, check_plots, write_study
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("out", metavar="OUT", type=Path, nargs="?", default=Path("demo-study"))
-    add("--problems", type=int, metavar="P", help="only the first P of the 512")
+    add_problems_option(parser)
     slots = "answers computed side by side (default: 256)"
     only = (
         "draw just these configurations, and write no results (two runs can share OUT)"
@@ -34,8 +35,6 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     with ends_quietly(), input_errors():
         import jaxmoe
-        from jaxmoe import demo
-        from jaxmoe.bundled import converted
         from jaxmoe.demo.game_runs import play
         from jaxmoe.demo.study import configurations
 
@@ -43,26 +42,27 @@ def main(argv: list[str] | None = None) -> int:
         if unknown := [name for name in args.only if name not in rows]:
             raise ValueError(f"expected names of {list(rows)}, found {unknown}")
         keep_compiled()
-        # Its name holds the digest of the weights.
-        about = {"checkpoint": converted("demo").name}
+        if not args.only:
+            check_plots()  # now rather than after hours
+        about = {"checkpoint": digest_of("demo")}
         model = jaxmoe.load("demo")
-        problems = demo.problems()[: args.problems]
+        problems = first_problems("test", args.problems)
         outcomes = {}
         for name, row in rows.items():
             if args.only and name not in args.only:
                 continue
             began = time.perf_counter()
-            path = args.out / "answers" / f"{name.replace(', ', '-')}.jsonl"
+            path = answers_file(args.out, name)
             draw = row.draw(args.slots)
-            with Scoreboard(len(problems), quiet=False) as board:
+            with ProgressBar(len(problems), quiet=False) as board:
                 outcomes[name] = play(
                     model, problems, draw, path, about=about, progress=board.show
                 )
-            accuracy = outcomes[name].accuracy().mean()
+            accuracy = outcomes[name].values("accuracy").mean()
             seconds = time.perf_counter() - began
             print(f"{name:24} accuracy {accuracy:.1%}  {seconds:.0f} s", flush=True)
         if not args.only:
-            write_study(args.out, model, outcomes)
+            write_study(args.out, model, outcomes, about)
     return 0
 
 

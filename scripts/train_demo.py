@@ -19,7 +19,8 @@ SMOKE = {"steps": 60, "batch": 32, "warm_up": 10}
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
     add = parser.add_argument
-    add("out", metavar="OUT", type=Path, nargs="?", default=Path("demo-training"))
+    out = "the directory to train in (default: demo-training, or demo-smoke)"
+    add("out", metavar="OUT", type=Path, nargs="?", help=out)
     add("--steps", type=int, help="updates (default: the recipe's 4000)")
     add("--batch", type=int, help="answers in an update (default: 128)")
     add("--learning-rate", type=float, help="default: 3e-3")
@@ -36,7 +37,8 @@ def _use_cores() -> None:
 
     flag = "--xla_cpu_multi_thread_eigen=false"
     os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}"
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    jax.config.update("jax_num_cpu_devices", cores)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         names = ("steps", "batch", "learning_rate", "balance", "seed")
         given = {n: v for n in names if (v := getattr(args, n)) is not None}
         recipe = dataclasses.replace(Recipe(), **(SMOKE if args.smoke else {}) | given)
-        records = run(args.out, recipe)
+        default = Path("demo-smoke" if args.smoke else "demo-training")
+        records = run(args.out or default, recipe)
     if args.smoke and not records[-1].entropy < records[0].entropy / 2:
         print("the loss should have halved")
         return 1

@@ -255,18 +255,25 @@ def _require_rows(given: Mapping[str, Any] | Sequence[Any], name: str) -> None:
 # -- files -------------------------------------------------------------------------
 
 
+def require_matplotlib() -> None:
+    """Raises an ImportError that says what to install, where there is none."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f'plots need matplotlib, found none ({error}); pip install "jaxmoe[plots]"'
+        ) from error
+
+
 @contextmanager
 def _figure(
     path: Path, width: float, height: float
 ) -> Iterator["matplotlib.figure.Figure"]:
     """A figure in the house style; saved to `path` when the block ends well."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            f'plots need matplotlib, found none ({error}); pip install "jaxmoe[plots]"'
-        ) from error
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user's own style is
         matplotlib.rcParams.update(_STYLE)

@@ -1,5 +1,7 @@
 """A small trained model that comes with the package, and the game it plays.
 
+import jax, jaxmoe, jaxmoe.demo
+
 model = jaxmoe.load("demo")
 problem = jaxmoe.demo.problems("test")[0]
 out = jaxmoe.sample(model, problem.prompt, key=jax.random.key(0), n=32)
@@ -8,7 +10,9 @@ out = jaxmoe.sample(model, problem.prompt, key=jax.random.key(0), n=32)
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from jaxmoe.demo.numbers_game import Problem, error_in, expression, is_right
 
@@ -16,7 +20,7 @@ PROBLEMS = Path(__file__).resolve().parent / "problems.json"
 
 
 @functools.lru_cache
-def bands(split: str = "test", path: Path = PROBLEMS) -> dict[Problem, str]:
+def bands(split: str = "test", path: Path = PROBLEMS) -> Mapping[Problem, str]:
     """The problems of "test" or "validation", each "easy" or "hard".
 
     512 each, in an order of no meaning, whose sets of numbers the model has not been
@@ -26,8 +30,12 @@ def bands(split: str = "test", path: Path = PROBLEMS) -> dict[Problem, str]:
     """
     stored = json.loads(path.read_text(encoding="utf-8"))
     if split not in stored:
-        raise ValueError(f"expected a split of {', '.join(stored)}, found {split!r}")
-    return {Problem.parse(prompt): band for prompt, band in stored[split]}
+        raise ValueError(
+            f"split must be one of {', '.join(stored)}, found {split!r}; training "
+            "problems are in jaxmoe.demo.chains"
+        )
+    found = {Problem.parse(prompt): band for prompt, band in stored[split]}
+    return MappingProxyType(found)
 
 
 def problems(split: str = "test") -> list[Problem]:

@@ -47,7 +47,7 @@ HF_CONFIG: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
     "rope_scaling": None,
     "rope_theta": 10000.0,
-    "router_aux_loss_coef": 0.01,
+    "router_aux_loss_coef": 0.00125,
     "sliding_window": None,
     "tie_word_embeddings": False,
     "use_cache": True,

@@ -31,6 +31,11 @@ def router_logits(
     """
     encoded = (_encoded(text) for text in texts)
     rows = [ids for ids in encoded if len(ids) == LENGTH - 1]
+    if not rows:
+        raise ValueError(
+            f"expected problems with answers of {ANSWER_LENGTH - 1} tokens, found "
+            "none; a model that writes no such answers cannot be compared"
+        )
     tokens = np.array(rows, np.int32)
     run = jax.jit(lambda params, tokens: logits_of(config, params, tokens, "auto")[1:])
     logits, experts = run(params, tokens)

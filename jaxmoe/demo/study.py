@@ -1,34 +1,28 @@
-"""The method measured on the demo model: what is drawn, and what it says.
+"""The method measured on the demo model: what is drawn, and what is made of it.
 
-Every configuration draws n answers to the same problems with the same keys, so that
-differences are paired: answer i to problem j of two configurations that route alike is
-drawn with the same random numbers.
+Every configuration answers the same problems with the same keys. Differences are
+paired by problem, and intervals resample whole sets of numbers, whose problems are
+alike (`jaxmoe.demo.chains`). Tokens are drawn with a temperature alone, without top-p
+and top-k.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from jaxmoe.decode.tokens import TokenSampler
-from jaxmoe.demo.game_runs import Outcome
-from jaxmoe.evals.metrics import Interval, bootstrap, paired_difference, verdict
+from jaxmoe.demo.claims import CLAIMS, SOLVED
+from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, of_band
+from jaxmoe.demo.names import BASE, ES, ES_GREEDY, ES_HOT, GREEDY, GUMBEL, HOT, NOISY
+from jaxmoe.demo.numbers_game import Problem
+from jaxmoe.evals.metrics import Interval, bootstrap, paired_difference
 from jaxmoe.evals.runs import Draw
-from jaxmoe.router.policies import (
-    AdaptiveHead,
-    ExpertSample,
-    GumbelTopK,
-    Policy,
-    TopK,
-)
+from jaxmoe.router.policies import AdaptiveHead, ExpertSample, GumbelTopK, Policy, TopK
 
 UNIFORM = 1e6
 """A tau so large that noise alone chooses among the tail."""
-
-ES_GREEDY, ES, ES_HOT = (f"expert-sample, {t}" for t in ("greedy", "0.7", "1.3"))
-GREEDY, BASE, HOT = (f"top-k, {t}" for t in ("greedy", "0.7", "1.3"))
-GUMBEL = "gumbel-topk, 0.7"
 
 
 @dataclass(frozen=True)
@@ -38,10 +32,18 @@ class Configuration:
     policy: Policy
     temperature: float
     n: int
+    noisy_prefill: bool = False
 
     def draw(self, slots: int | None = None) -> Draw:
-        """As `jaxmoe.demo.game_runs.play` wants it; a greedy answer comes once."""
-        return Draw(self.policy, TokenSampler(self.temperature), self.n, 1, 0, slots)
+        """As `jaxmoe.demo.game_runs.play` wants it."""
+        return Draw(
+            self.policy,
+            TokenSampler(self.temperature),
+            self.n,
+            MAX_NEW_TOKENS,
+            slots=slots,
+            noisy_prefill=self.noisy_prefill,
+        )
 
 
 def configurations() -> dict[str, Configuration]:
@@ -56,6 +58,8 @@ def configurations() -> dict[str, Configuration]:
         GUMBEL: Configuration(GumbelTopK(), 0.7, 64),
         "uniform tail, 0.7": Configuration(ExpertSample(tau=UNIFORM), 0.7, 64),
         "adaptive-head, 0.7": Configuration(AdaptiveHead(), 0.7, 64),
+        f"{ES_GREEDY}, {NOISY}": Configuration(ExpertSample(), 0.0, 32, True),
+        f"{ES}, {NOISY}": Configuration(ExpertSample(), 0.7, 32, True),
     }
     for k_keep in (2, 3, 4, 6, 7):
         rows[f"k_keep {k_keep}"] = Configuration(ExpertSample(k_keep=k_keep), 0.7, 32)
@@ -69,133 +73,79 @@ def configurations() -> dict[str, Configuration]:
     return rows
 
 
-def measures(outcome: Outcome) -> dict[str, Interval]:
-    """Accuracy and pass@n with intervals."""
-    names = ["accuracy", *(f"pass@{k}" for k in outcome.budgets())]
-    return {name: bootstrap(values(outcome, name)) for name in names}
-
-
-def values(outcome: Outcome, measure: str) -> np.ndarray:
-    """ "accuracy" or "pass@n" of each problem, float64 [P]."""
-    if measure == "accuracy":
-        return outcome.accuracy()
-    return outcome.pass_at(int(measure.removeprefix("pass@")))
-
-
-def compare(a: Outcome, b: Outcome) -> dict[str, Interval]:
-    """Paired differences a - b of accuracy and of pass@n where both have n answers."""
-    names = ["accuracy", *(f"pass@{k}" for k in a.budgets() if k <= b.n)]
-    return {name: paired_difference(values(a, name), values(b, name)) for name in names}
+def compare(a: Outcome, b: Outcome, measure: str) -> Interval:
+    """The paired difference a - b of a measure over the same problems."""
+    return paired_difference(a.values(measure), b.values(measure), groups=a.groups)
 
 
 def stability(outcomes: Mapping[str, Outcome]) -> dict[str, Interval]:
-    """Accuracy on the problems that top-k solves greedily, by configuration."""
+    """Accuracy on the problems that top-k solves greedily, by configuration.
+
+    Chosen because greedy answers are right, these can only lose by it.
+    """
     solved = outcomes[GREEDY].right > 0
+    if not solved.any():
+        return {}
+    names = (BASE, HOT, ES_GREEDY, ES, ES_HOT, GUMBEL)
+    return {name: outcomes[name].of(solved).interval("accuracy") for name in names}
+
+
+def report(
+    outcomes: Mapping[str, Outcome], bands: Mapping[Problem, str]
+) -> dict[str, Any]:
+    """All that the study says of its answers, as JSON."""
+    rows = configurations()
     return {
-        name: bootstrap(outcomes[name].of(solved).accuracy())
-        for name in (BASE, HOT, ES_GREEDY, ES, ES_HOT, GUMBEL)
+        "problems": len(outcomes[BASE].problems),
+        "number_sets": len(set(outcomes[BASE].groups)),
+        "greedy_solves": int((outcomes[GREEDY].right > 0).sum()),
+        "configurations": {
+            name: {
+                **rows[name].draw().describe(),
+                **_measured(outcome, bands),
+                "pass@32 minus base": None
+                if outcome.n < 32
+                else as_json(compare(outcome, outcomes[BASE], "pass@32")),
+                "accuracy minus base": as_json(
+                    compare(outcome, outcomes[BASE], "accuracy")
+                ),
+                "right": outcome.right.tolist(),
+            }
+            for name, outcome in outcomes.items()
+        },
+        "stability": {n: as_json(i) for n, i in stability(outcomes).items()},
+        "claims": [_claimed(claim, outcomes) for claim in CLAIMS],
     }
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper, and the paired difference that decides it here.
-
-    a, b: configurations; the difference is a's `measure` minus b's, or minus b's
-    `measure_b`. expects: what the paper says of it: "higher", "lower", or "same" (at
-    most `margin` either way).
-    """
-
-    text: str
-    a: str
-    b: str
-    measure: str
-    expects: Literal["higher", "lower", "same"]
-    measure_b: str | None = None
-    margin: float = 0.02
-
-    def __str__(self):
-        b = f"{self.b}, {self.measure_b}" if self.measure_b else self.b
-        return f"{self.measure}: {self.a} minus {b}"
-
-    def judge(self, outcomes: Mapping[str, Outcome]) -> tuple[Interval, str]:
-        """The difference, and "holds", "does not hold" or "cannot tell"."""
-        difference = paired_difference(
-            values(outcomes[self.a], self.measure),
-            values(outcomes[self.b], self.measure_b or self.measure),
-        )
-        low, high = difference.low, difference.high
-        if self.expects == "same":
-            holds = -self.margin <= low and high <= self.margin
-            refuted = low > self.margin or high < -self.margin
-        else:
-            found = verdict(difference)
-            holds = found == self.expects
-            refuted = not holds and found != "cannot tell"
-        judged = "holds" if holds else "does not hold" if refuted else "cannot tell"
-        return difference, judged
+def _measured(outcome: Outcome, bands: Mapping[Problem, str]) -> dict[str, Any]:
+    found = {name: as_json(i) for name, i in outcome.measures().items()}
+    for band in ("easy", "hard"):
+        if some := of_band(outcome, bands, band):
+            found |= {f"{n}, {band}": as_json(i) for n, i in some.measures().items()}
+    distinct = bootstrap(outcome.distinct, groups=outcome.groups)
+    return found | {"distinct_right": as_json(distinct)}
 
 
-CLAIMS = (
-    Claim("more problems are solved within 32 answers", ES, BASE, "pass@32", "higher"),
-    Claim("more problems are solved within 64 answers", ES, BASE, "pass@64", "higher"),
-    Claim("also at temperature 1.3", ES_HOT, HOT, "pass@32", "higher"),
-    Claim("a single answer stays as good", ES, BASE, "accuracy", "same"),
-    Claim("so it does with greedy tokens", ES_GREEDY, GREEDY, "accuracy", "same"),
-    Claim(
-        "routes alone, with greedy tokens, solve more problems",
-        ES_GREEDY,
-        GREEDY,
-        "pass@32",
-        "higher",
-        measure_b="pass@1",
-    ),
-    Claim(
-        "sampled experts cost less than temperature 1.3", ES, HOT, "accuracy", "higher"
-    ),
-    Claim("noise on the head too costs accuracy", ES, GUMBEL, "accuracy", "higher"),
-    Claim("a head below k / 2 costs accuracy", ES, "k_keep 2", "accuracy", "higher"),
-    Claim("a range below 2 k solves fewer", ES, "r 10", "pass@32", "higher"),
-    Claim("a range beyond 4 k adds nothing", "r 64", ES, "pass@32", "same"),
-    Claim("a tau below 0.7 solves fewer", ES, "tau 0.3", "pass@32", "higher"),
-    Claim("half the experts answer as well", "k 4, greedy", GREEDY, "accuracy", "same"),
-    Claim("half the experts solve fewer", "k 4, 0.7", BASE, "pass@32", "lower"),
-)
-
-
-def report(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """All that the study says of its answers, as JSON."""
-    base = outcomes[BASE]
-    rows = {}
-    for name, outcome in outcomes.items():
-        rows[name] = {
-            "n": outcome.n,
-            **{m: as_json(i) for m, i in measures(outcome).items()},
-            "distinct_right": as_json(bootstrap(outcome.distinct)),
-            f"minus {BASE}": {m: as_json(i) for m, i in compare(outcome, base).items()},
-            "right": outcome.right.tolist(),
-        }
-    claims = []
-    for claim in CLAIMS:
-        difference, judged = claim.judge(outcomes)
-        claims.append(
-            {
-                "claim": claim.text,
-                "difference": str(claim),
-                "value": as_json(difference),
-                "expected": claim.expects,
-                "verdict": judged,
-            }
-        )
+def _claimed(claim, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    a, b = outcomes[claim.a], outcomes[claim.b]
+    if claim.only == SOLVED:
+        solved = outcomes[GREEDY].right > 0
+        a, b = a.of(solved), b.of(solved)
+    values = a.values(claim.measure), b.values(claim.measure_b or claim.measure)
+    known = len(values[0]) > 0
+    difference = paired_difference(*values, groups=a.groups) if known else None
     return {
-        "problems": len(base.problems),
-        "greedy_solves": int((outcomes[GREEDY].right > 0).sum()),
-        "configurations": rows,
-        "stability": {n: as_json(i) for n, i in stability(outcomes).items()},
-        "claims": claims,
+        "claim": claim.text,
+        "by": claim.by,
+        "difference": str(claim),
+        "expected": f"{claim.expects}, margin {claim.margin:g}",
+        "value": as_json(difference) if difference else None,
+        "verdict": claim.judge(difference) if difference else "cannot tell",
     }
 
 
 def as_json(interval: Interval) -> list[float]:
-    """[mean, low, high] with five decimals."""
-    return [round(float(v), 5) for v in (interval.mean, interval.low, interval.high)]
+    """[mean, low, high] with five decimals; no negative zero."""
+    values = (interval.mean, interval.low, interval.high)
+    return [round(float(value), 5) + 0.0 for value in np.array(values)]

@@ -4,16 +4,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.tokens import TokenSampler
 from jaxmoe.demo.chains import all_chains, number_sets, split_of
-from jaxmoe.demo.encoding import ANSWER_LENGTH, decode, encode
+from jaxmoe.demo.encoding import decode, encode
+from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
 from jaxmoe.demo.numbers_game import Problem, is_right
 from jaxmoe.demo.training import Batches, Losses, Recipe, first_state, make_step
 from jaxmoe.demo.training_state import load_state, save_state
@@ -56,22 +57,20 @@ def train(
     validation: Sequence[Problem],
     *,
     rhythm: Rhythm = Rhythm(),  # noqa: B008  frozen
-    about: dict[str, Any] | None = None,
 ) -> Iterator[Record | Params]:
     """Trains, or goes on with, the run in `directory`; yields records.
 
     The last thing yielded are the finished weights, float32 on the host.
 
-    Args:
-      about: of the model, what a saved state must agree with besides the recipe.
-
     Raises:
-      ValueError: the directory holds a run with another recipe or model.
+      ValueError: the directory holds a run with another recipe, model or number of
+        devices, or the loss is no number any more.
     """
-    about = asdict(recipe) | {"config": repr(config)} | (about or {})
+    devices = _devices_for(recipe.batch)
+    # Each device balances its own part of a batch, so that their number counts.
+    about = asdict(recipe) | {"config": repr(config), "devices": len(devices)}
     state = first_state(config, recipe)
     state, done = load_state(directory, state, about) or (state, 0)
-    devices = _devices_for(recipe.batch)
     everywhere = NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec())
     state = jax.device_put(state, everywhere)
     step = make_step(config, recipe, devices)
@@ -83,14 +82,15 @@ def train(
         losses.append(parts)
         now = index + 1
         last = now == recipe.steps
-        if now % rhythm.save == 0 or last:
-            save_state(directory, state, now, about)
         if now % rhythm.report == 0 or last:
             rate = None
             if now % rhythm.measure == 0 or last:
                 rate = pass_rate(config, state.params, validation)
             yield _record(now, losses, time.perf_counter() - began, rate)
             losses = []
+        # After the report: a kill between the two repeats a report and loses none.
+        if now % rhythm.save == 0 or last:
+            save_state(directory, state, now, about)
     yield {name: np.asarray(value) for name, value in state.params.items()}
 
 
@@ -105,24 +105,30 @@ def _record(
 ) -> Record:
     means = [float(np.mean([np.asarray(v) for v in part])) for part in zip(*losses)]  # noqa: B905
     if not np.isfinite(means).all():
-        raise FloatingPointError(
-            f"the loss is {means[0]} after {step} updates, expected a number; lower "
-            "the learning rate"
+        raise ValueError(
+            f"the loss is {means[0]} after {step} updates, expected a number; begin "
+            "anew in another directory with a lower learning rate"
         )
     return Record(step, *means, seconds, rate)
 
 
-def pass_rate(config: ModelConfig, params: Params, problems: Sequence[Problem]):
-    """The share of problems whose greedy answer is right, with top-k routing."""
+def pass_rate(
+    config: ModelConfig, params: Params, problems: Sequence[Problem]
+) -> float:
+    """The share of problems whose greedy answer is right, with top-k routing.
+
+    Weights are rounded to bfloat16, as they will be written.
+    """
     device = jax.devices()[0]
-    here = {name: jax.device_put(value, device) for name, value in params.items()}
+    rounded = {n: v.astype(jnp.bfloat16).astype(v.dtype) for n, v in params.items()}
+    here = {name: jax.device_put(value, device) for name, value in rounded.items()}
     outs = sample(
         Model(config, here),
         [encode(problem.prompt) for problem in problems],
-        key=jax.random.key(0),
+        key=jax.random.key(0, impl="threefry2x32"),
         policy=TopK(),
         sampler=TokenSampler(0.0),
-        max_new_tokens=ANSWER_LENGTH + 2,
+        max_new_tokens=MAX_NEW_TOKENS,
     )
     right = [
         is_right(problem, decode(out.tokens[0, : out.lengths[0]]))

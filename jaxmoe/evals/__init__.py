@@ -1,1 +1,1 @@
-"""Measuring how good answers are. NumPy only."""
+"""Measuring how good answers are: runs that can be resumed, and metrics."""

@@ -4,6 +4,7 @@ A problem is the unit throughout: samples of one problem are alike, so resamplin
 as if they were independent would make every interval too narrow.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,6 +78,7 @@ def pass_at(right: Integer[np.ndarray, "P"], n: int, k: int) -> Float[np.ndarray
 def bootstrap(
     values: Shaped[np.ndarray, "P"],
     *,
+    groups: Sequence[Hashable] | None = None,
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
@@ -84,10 +86,13 @@ def bootstrap(
     """The mean over problems with its percentile bootstrap interval.
 
     Draws P problems with replacement, `resamples` times; the bounds are the quantiles
-    (1 - level) / 2 and (1 + level) / 2 of the means.
+    (1 - level) / 2 and (1 + level) / 2 of the means. Where all values are equal the
+    interval has no width, which does not say that the next problem's is the same.
 
     Args:
       values: one finite number, or True and False, for each problem.
+      groups: what group each problem belongs to, where problems of one group are
+        alike; whole groups are then drawn. None: every problem for itself.
       level: share of intervals that hold the true mean, where P is large.
       resamples: means drawn.
       seed: of NumPy's generator; equal seeds give equal intervals.
@@ -110,7 +115,9 @@ def bootstrap(
             "level must be between 0 and 1 and resamples at least 1, found "
             f"{level} and {resamples}; pass for example level=0.95, resamples=10_000"
         )
-    means = _resampled_means(values, resamples, np.random.default_rng(seed))
+    means = _resampled_means(
+        *_totals(values, groups), resamples, np.random.default_rng(seed)
+    )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values.mean()), float(low), float(high))
 
@@ -119,6 +126,7 @@ def paired_difference(
     a: Shaped[np.ndarray, "P"],
     b: Shaped[np.ndarray, "P"],
     *,
+    groups: Sequence[Hashable] | None = None,
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
@@ -130,7 +138,7 @@ def paired_difference(
 
     Args:
       a, b: values of the same problems in the same order.
-      level, resamples, seed: as in `bootstrap`.
+      groups, level, resamples, seed: as in `bootstrap`.
 
     Raises:
       ValueError: the lengths differ, or what `bootstrap` raises.
@@ -141,7 +149,8 @@ def paired_difference(
             "those that are in both, in one order"
         )
     difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    return bootstrap(difference, level=level, resamples=resamples, seed=seed)
+    options = {"level": level, "resamples": resamples, "seed": seed}
+    return bootstrap(difference, groups=groups, **options)
 
 
 def verdict(difference: Interval) -> Verdict:
@@ -153,15 +162,31 @@ def verdict(difference: Interval) -> Verdict:
     return "cannot tell"
 
 
+def _totals(values: np.ndarray, groups: Sequence[Hashable] | None):
+    """Sum of values and number of problems in each group."""
+    if groups is None:
+        return values, np.ones(len(values))
+    if len(groups) != len(values):
+        raise ValueError(
+            f"groups must name the group of each problem, found {len(groups)} for "
+            f"{len(values)} problems; pass one for each"
+        )
+    numbers: dict[Hashable, int] = {}
+    index = [numbers.setdefault(group, len(numbers)) for group in groups]
+    return np.bincount(index, values), np.bincount(index).astype(float)
+
+
 def _resampled_means(
-    values: Float[np.ndarray, "P"], resamples: int, generator: np.random.Generator
+    sums: Float[np.ndarray, "G"],
+    counts: Float[np.ndarray, "G"],
+    resamples: int,
+    generator: np.random.Generator,
 ) -> Float[np.ndarray, "R"]:
-    """Means of `resamples` draws of P values with replacement, a chunk at a time."""
-    count = len(values)
-    rows = max(1, _CHUNK // count)
-    means = np.empty(resamples)
-    for first in range(0, resamples, rows):
-        chunk = means[first : first + rows]
-        drawn = generator.integers(count, size=(len(chunk), count))
-        chunk[:] = values[drawn].mean(axis=1)
-    return means
+    """Means of `resamples` draws of G groups with replacement, a chunk at a time."""
+    means = []
+    chunk = max(1, _CHUNK // len(sums))
+    for start in range(0, resamples, chunk):
+        shape = (min(chunk, resamples - start), len(sums))
+        drawn = generator.integers(0, len(sums), shape)
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    return np.concatenate(means)

@@ -5,12 +5,13 @@ prompt. Answers are pure functions of the run's description, so it does not matt
 how many goes, or in what order, they were drawn.
 """
 
+import fcntl
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
@@ -35,6 +36,7 @@ class Draw:
     max_new_tokens: int
     seed: int = 0
     slots: int | None = None
+    noisy_prefill: bool = False
 
     @property
     def key(self) -> Key[Array, ""]:
@@ -50,6 +52,8 @@ class Draw:
             "max_new_tokens": self.max_new_tokens,
             "seed": self.seed,
             "slots": self.slots,
+            "noisy_prefill": self.noisy_prefill,
+            "platform": jax.default_backend(),
         }
 
 
@@ -72,21 +76,34 @@ def draw_answers(
       ValueError: the file belongs to another run.
     """
     header = {**draw.describe(), "prompts": list(prompts), **(about or {})}
-    done: dict[int, list[str]] = {}
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        done = _read(path, header)
+    if path is None:
+        return _draw_missing(model, prompts, draw, {}, None, progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        _lock(file, path)
+        done = _read(file, path, header)
+        return _draw_missing(model, prompts, draw, done, file, progress)
+
+
+def _draw_missing(
+    model: Model,
+    prompts: Sequence[str],
+    draw: Draw,
+    done: dict[int, list[str]],
+    file: TextIO | None,
+    progress: Callable[[int], None] | None,
+) -> list[list[str]]:
+    """All answers, those not `done` drawn and appended to the file."""
+    report = progress or (lambda _: None)
     missing = [j for j in range(len(prompts)) if j not in done]
     for start in range(0, len(missing), CHUNK):
-        if progress is not None:
-            progress(len(done))
+        report(len(done))
         drawn = _draw_chunk(model, prompts, missing[start : start + CHUNK], draw)
-        if path is not None:
-            lines = (json.dumps({"prompt": j, "answers": a}) for j, a in drawn.items())
-            _append(path, lines)
+        if file is not None:
+            rows = ({"prompt": j, "answers": answers} for j, answers in drawn.items())
+            _append(file, rows)
         done |= drawn
-    if progress is not None:
-        progress(len(done))
+    report(len(done))
     return [done[j] for j in range(len(prompts))]
 
 
@@ -103,38 +120,65 @@ def _draw_chunk(
         sampler=draw.sampler,
         max_new_tokens=draw.max_new_tokens,
         slots=draw.slots,
+        noisy_prefill=draw.noisy_prefill,
     ):
         answers[chosen[answer.prompt]][answer.sample] = answer.text or ""
     return answers
 
 
-def _read(path: Path, header: dict[str, Any]) -> dict[int, list[str]]:
-    """What the file holds so far; makes it where there is none."""
-    if not path.exists():
-        _append(path, [json.dumps(header)])
-        return {}
-    text = path.read_text(encoding="utf-8")
-    whole, _, rest = text.rpartition("\n")
-    if rest:  # the line that a kill cut off
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
-        partial.replace(path)
-    lines = [json.loads(line) for line in whole.splitlines()]
-    if not lines:
-        _append(path, [json.dumps(header)])
-        return {}
-    found, wanted = lines[0], json.loads(json.dumps(header))
-    if found != wanted:
-        differ = [n for n in wanted | found if wanted.get(n) != found.get(n)]
+def _lock(file: TextIO, path: Path) -> None:
+    """Keeps the file for this process, as long as it is open."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         raise ValueError(
-            f"{path} belongs to a run with other {', '.join(differ)}; choose another "
-            "directory, or remove the file to draw anew"
+            f"another process draws into {path}; wait for it, or choose another file"
+        ) from None
+
+
+def _read(file: TextIO, path: Path, header: dict[str, Any]) -> dict[int, list[str]]:
+    """What the file holds so far; the header is written where it holds nothing.
+
+    Nothing is changed in a file that is not this run's.
+    """
+    file.seek(0)
+    text = file.read()
+    first = json.dumps(header)
+    if not text or first.startswith(text):  # or a kill cut the header off
+        file.truncate(0)
+        _append(file, [header])
+        return {}
+    head, *lines = text.splitlines(keepends=True)
+    _check_header(head, first, path)
+    if lines and not lines[-1].endswith("\n"):  # a kill cut the last line off
+        file.truncate(len("".join([head, *lines[:-1]]).encode()))
+        lines = lines[:-1]
+    rows = map(json.loads, lines)
+    return {row["prompt"]: row["answers"] for row in rows}
+
+
+def _check_header(head: str, first: str, path: Path) -> None:
+    """Raises unless a file begins with the run's own header."""
+    try:
+        found = json.loads(head)
+    except ValueError:
+        found = None
+    wanted = json.loads(first)
+    if not isinstance(found, dict) or "prompts" not in found:
+        raise ValueError(
+            f"{path} should hold the answers of a run, found something else; choose "
+            "another file"
         )
-    return {line["prompt"]: line["answers"] for line in lines[1:]}
+    names = [n for n in wanted | found if (n in wanted, n in found) != (True, True)]
+    names += [n for n in wanted.keys() & found.keys() if wanted[n] != found[n]]
+    if names:
+        raise ValueError(
+            f"{path} belongs to a run with other {', '.join(sorted(names))}; choose "
+            "another file, or remove this one to draw anew"
+        )
 
 
-def _append(path: Path, lines) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
+def _append(file: TextIO, rows: Iterable[dict[str, Any]]) -> None:
+    file.write("".join(json.dumps(row) + "\n" for row in rows))
+    file.flush()
+    os.fsync(file.fileno())

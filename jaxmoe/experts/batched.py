@@ -49,8 +49,10 @@ def apply_batched(
     results = jnp.arange(pair.size, dtype=jnp.int32).reshape(pair.shape)
     found = found.at[jnp.where(filled, pair, pairs)].set(results, mode="drop")
     chosen = experts[:, :, None] >= 0
-    parts = out[found].reshape(num_rows, width, model) * weights[:, :, None]
-    return jnp.where(chosen, parts, 0.0).sum(axis=1).astype(x.dtype)
+    parts = out[found].reshape(num_rows, width, model)
+    # Masked on both sides of the product: 0 * NaN is NaN, in gradients too.
+    parts = jnp.where(chosen, parts, 0.0) * jnp.where(chosen, weights[:, :, None], 0.0)
+    return parts.sum(axis=1).astype(x.dtype)
 
 
 def _multiply(x: Float[Array, "X B I"], weight: Float[Array, "X O I"]) -> Array:

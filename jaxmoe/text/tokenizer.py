@@ -113,7 +113,7 @@ class Tokenizer:
             raise ValueError(
                 f"this model's tokenizer has no tokens for {text[:80]!r} ({error}); "
                 "write it in the words of its vocabulary"
-            ) from None
+            ) from error
         return encoded.ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:

@@ -3,7 +3,7 @@
 from tqdm import tqdm
 
 
-class Scoreboard:
+class ProgressBar:
     """A bar over problems; on a terminal only."""
 
     def __init__(self, problems: int, *, quiet: bool):
@@ -15,7 +15,7 @@ class Scoreboard:
         self._bar.n = done
         self._bar.refresh()
 
-    def __enter__(self) -> "Scoreboard":
+    def __enter__(self) -> "ProgressBar":
         return self
 
     def __exit__(self, *_):
