@@ -231,3 +231,41 @@ def test_paired_difference_refuses_other_problems(untyped):
 def test_verdict(low, high, said):
     """A difference that may be 0 would be claimed."""
     assert verdict(Interval((low + high) / 2, low, high)) == said
+
+
+# -- groups --------------------------------------------------------------------------
+
+
+def test_groups_of_one_change_nothing():
+    """A mean would be weighted by something else than problems."""
+    values = np.random.default_rng(0).random(50)
+    assert bootstrap(values, groups=range(50)) == bootstrap(values)
+
+
+def test_problems_that_are_alike_count_as_one():
+    """Four copies of a problem would make the interval half as wide."""
+    values = np.random.default_rng(0).random(60)
+    once = bootstrap(values)
+    copies = bootstrap(
+        np.repeat(values, 4), groups=np.repeat(np.arange(60), 4).tolist()
+    )
+    assert copies.mean == pytest.approx(once.mean)
+    assert copies.high - copies.low == pytest.approx(once.high - once.low, rel=0.05)
+    alone = bootstrap(np.repeat(values, 4))
+    assert alone.high - alone.low < 0.6 * (copies.high - copies.low)
+
+
+def test_groups_of_unequal_size_keep_the_mean_over_problems():
+    """Small groups would weigh as much as large ones."""
+    values = np.array([1.0, 0.0, 0.0, 0.0])
+    interval = bootstrap(values, groups=["a", "b", "b", "b"])
+    assert interval.mean == 0.25
+    assert (interval.low, interval.high) == (0.0, 1.0)
+    a = paired_difference(values, np.zeros(4), groups=["a", "b", "b", "b"])
+    assert a == interval
+
+
+def test_groups_must_match_the_problems():
+    """Problems would be resampled with those of another group."""
+    with pytest.raises(ValueError, match="found 2 for 3 problems"):
+        bootstrap(np.ones(3), groups=["a", "b"])
