@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TypeGuard
 
 BUNDLED = {"demo": Path(__file__).resolve().parent / "demo" / "hf"}
 """Name -> Hugging Face directory within the package."""
@@ -15,6 +16,11 @@ BUNDLED = {"demo": Path(__file__).resolve().parent / "demo" / "hf"}
 def cache_directory() -> Path:
     """Where jaxmoe keeps what it can make again: $XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxmoe"
+
+
+def is_bundled(path: str | Path) -> TypeGuard[str]:
+    """Whether `load` takes it for the name of a bundled model."""
+    return isinstance(path, str) and path in BUNDLED
 
 
 def converted(name: str) -> Path:

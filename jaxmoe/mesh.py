@@ -1,4 +1,19 @@
-"""Logical axes of weights, and the only place that will name mesh axes."""
+"""Logical axes of weights, and the only place that names mesh axes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+BATCH = "batch"
+"""The mesh axis over which examples are spread."""
+
+
+def batch_mesh(devices: Sequence[Any]) -> jax.sharding.Mesh:
+    """A mesh of the one axis `BATCH`."""
+    return jax.sharding.Mesh(np.array(devices), (BATCH,))
+
 
 LOGICAL_AXES = (
     "vocab",

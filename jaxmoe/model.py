@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe.bundled import BUNDLED, converted
+from jaxmoe.bundled import converted, is_bundled
 from jaxmoe.config import ModelConfig
 from jaxmoe.hf_config import load_hf_config
 from jaxmoe.nn.decoder import abstract_params
@@ -106,4 +106,4 @@ def load(
 
 def directory_of(path: str | Path) -> Path:
     """The directory that `load` reads; a bundled model is converted if need be."""
-    return converted(path) if path in BUNDLED else Path(path)
+    return converted(path) if is_bundled(path) else Path(path)

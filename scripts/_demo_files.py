@@ -1,6 +1,7 @@
 """The files of the demo model: a Hugging Face directory, and its problems."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from _weight_files import write_params
 from jaxmoe.demo.chains import draw_problems
 from jaxmoe.demo.encoding import END, PATTERN, VOCAB
 from jaxmoe.demo.network import HF_CONFIG
-from jaxmoe.typing import Params
 
 GENERATION = {"do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 1.0}
 TOKENIZER = {
@@ -28,13 +28,15 @@ ATTRIBUTES = {"vocab_size": len(VOCAB)} | IDS
 PROBLEMS = 512
 
 
-def write_model(directory: Path, params: Params, attributes: dict[str, Any]) -> None:
+def write_model(
+    directory: Path, params: Mapping[str, np.ndarray], attributes: dict[str, Any]
+) -> None:
     """Writes config, tokenizer and bfloat16 weights into an empty directory."""
     config = HF_CONFIG | attributes
     _write_json(directory / "config.json", config)
     _write_json(directory / "generation_config.json", GENERATION | IDS)
     _write_tokenizer(directory)
-    write_params(directory, config, {n: np.asarray(v) for n, v in params.items()})
+    write_params(directory, config, params)
 
 
 def write_problems(path: Path) -> None:

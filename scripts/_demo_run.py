@@ -5,13 +5,13 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from _demo_files import ATTRIBUTES, write_model, write_problems
 
 from jaxmoe import demo
 from jaxmoe.demo.network import HF_CONFIG, demo_config
 from jaxmoe.demo.training import Recipe
 from jaxmoe.demo.training_run import Record, Rhythm, train
-from jaxmoe.typing import Params
 
 VALIDATION = 128
 """Problems behind the pass rate in the log."""
@@ -38,7 +38,7 @@ def run(out: Path, recipe: Recipe) -> list[Record]:
     return [Record(**json.loads(line)) for line in lines]
 
 
-def _write_hf(out: Path, params: Params, recipe: Recipe) -> None:
+def _write_hf(out: Path, params: dict[str, np.ndarray], recipe: Recipe) -> None:
     # transformers sums over the k places, where our loss takes the mean.
     coefficient = recipe.balance / HF_CONFIG["num_experts_per_tok"]
     attributes = ATTRIBUTES | {"router_aux_loss_coef": coefficient}

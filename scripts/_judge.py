@@ -1,7 +1,7 @@
 """The demo's problem: which one is asked, and whether answers to it are right."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxmoe.demo import Problem
@@ -48,7 +48,7 @@ class Judge:
         self._right = 0
         self._sums: set[str] = set()
 
-    def marks(self, answer: str) -> dict[str, str | bool | None]:
+    def marks(self, answer: str) -> dict[str, Any]:
         """Whether the next answer is right, and what is wrong with it."""
         from jaxmoe import demo
 

@@ -108,8 +108,7 @@ def _moves(numbers, owner, steps, before):
     for i, j in itertools.combinations(range(count), 2):
         # The result stands last. A second step that leaves the first one's result
         # alone could have come first: only one order is kept.
-        independent = before is not None and j < count - 1
-        if independent and 0 not in before:
+        if before is not None and j < count - 1 and 0 not in before:
             continue
         low = np.minimum(numbers[:, i], numbers[:, j])
         high = np.maximum(numbers[:, i], numbers[:, j])

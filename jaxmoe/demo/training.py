@@ -4,6 +4,7 @@ The loss is the cross entropy of the answer's tokens plus the balancing loss of 
 Transformers (arXiv 2101.03961, equation 4, averaged over layers).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from jaxmoe.demo.chains import Chains
 from jaxmoe.demo.encoding import PROMPT_LENGTH, encode_chains
 from jaxmoe.demo.network import first_params, logits_of
 from jaxmoe.experts import Implementation
+from jaxmoe.mesh import BATCH
 from jaxmoe.typing import Array, Float, Int, Params
 
 
@@ -93,8 +95,8 @@ class Batches:
         self._starts = np.flatnonzero(new)
         self._counts = np.diff(np.append(self._starts, len(problems)))
 
-    def batch(self, step: int) -> Int[np.ndarray, "B T"]:
-        """Problems, answers and ends as tokens, int32."""
+    def batch(self, step: int) -> np.ndarray:
+        """Problems, answers and ends as tokens, int32 [B, 28]."""
         random = np.random.default_rng((self._recipe.seed, step))
         problem = random.integers(len(self._starts), size=self._recipe.batch)
         place = (random.random(problem.size) * self._counts[problem]).astype(int)
@@ -128,15 +130,19 @@ def loss_of(
     return entropy + balance * even, Losses(entropy, even, right)
 
 
-def make_step(config: ModelConfig, recipe: Recipe, devices: list[jax.Device]):
-    """The jitted (state, tokens) -> (state, losses), over all `devices`.
+Step = Callable[[State, Any], tuple[State, Losses]]
+"""(state, tokens [B, T]) -> (state, losses)."""
+
+
+def make_step(config: ModelConfig, recipe: Recipe, mesh: Mesh) -> Step:
+    """The jitted step, over all devices of a mesh with the one axis `BATCH`.
 
     Each device takes its part of the batch, and balances its part.
     """
-    mesh = Mesh(np.array(devices), ("batch",))
-    implementation = "batched" if devices[0].platform == "cpu" else "ragged"
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    implementation = "batched" if on_cpu else "ragged"
     optimiser = recipe.optimiser()
-    shared, parted = PartitionSpec(), PartitionSpec("batch")
+    shared, parted = PartitionSpec(), PartitionSpec(BATCH)
 
     @partial(jax.shard_map, mesh=mesh, in_specs=(shared, parted), out_specs=shared)
     def gradients(params, tokens):
@@ -144,7 +150,7 @@ def make_step(config: ModelConfig, recipe: Recipe, devices: list[jax.Device]):
             loss, parts = loss_of(
                 config, params, tokens, recipe.balance, implementation
             )
-            return jax.lax.pmean(loss, "batch"), jax.lax.pmean(parts, "batch")
+            return jax.lax.pmean(loss, BATCH), jax.lax.pmean(parts, BATCH)
 
         return jax.grad(mean_loss, has_aux=True)(params)
 
@@ -152,6 +158,7 @@ def make_step(config: ModelConfig, recipe: Recipe, devices: list[jax.Device]):
     def step(state: State, tokens: Array) -> tuple[State, Losses]:
         grads, losses = gradients(state.params, tokens)
         updates, moments = optimiser.update(grads, state.moments, state.params)
-        return State(optax.apply_updates(state.params, updates), moments), losses
+        params: Any = optax.apply_updates(state.params, updates)
+        return State(params, moments), losses
 
     return step

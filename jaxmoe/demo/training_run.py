@@ -4,11 +4,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.tokens import TokenSampler
@@ -18,6 +19,7 @@ from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
 from jaxmoe.demo.numbers_game import Problem, is_right
 from jaxmoe.demo.training import Batches, Losses, Recipe, first_state, make_step
 from jaxmoe.demo.training_state import load_state, save_state
+from jaxmoe.mesh import batch_mesh
 from jaxmoe.model import Model
 from jaxmoe.router.policies import TopK
 from jaxmoe.sampling import sample
@@ -57,7 +59,7 @@ def train(
     validation: Sequence[Problem],
     *,
     rhythm: Rhythm = Rhythm(),  # noqa: B008  frozen
-) -> Iterator[Record | Params]:
+) -> Iterator[Record | dict[str, np.ndarray]]:
     """Trains, or goes on with, the run in `directory`; yields records.
 
     The last thing yielded are the finished weights, float32 on the host.
@@ -71,12 +73,13 @@ def train(
     about = asdict(recipe) | {"config": repr(config), "devices": len(devices)}
     state = first_state(config, recipe)
     state, done = load_state(directory, state, about) or (state, 0)
-    everywhere = NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec())
-    state = jax.device_put(state, everywhere)
-    step = make_step(config, recipe, devices)
+    mesh = batch_mesh(devices)
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    step = make_step(config, recipe, mesh)
     sets = [numbers for numbers in number_sets() if split_of(numbers) == "train"]
     batches = Batches(all_chains(sets), recipe)
-    began, losses = time.perf_counter(), []
+    began = time.perf_counter()
+    losses: list[Losses] = []
     for index in range(done, recipe.steps):
         state, parts = step(state, batches.batch(index))
         losses.append(parts)
@@ -94,7 +97,7 @@ def train(
     yield {name: np.asarray(value) for name, value in state.params.items()}
 
 
-def _devices_for(batch: int) -> list[jax.Device]:
+def _devices_for(batch: int) -> list[Any]:
     """As many of the devices as share a batch evenly."""
     devices = jax.devices()
     return devices[: max(n for n in range(1, len(devices) + 1) if batch % n == 0)]
@@ -103,13 +106,16 @@ def _devices_for(batch: int) -> list[jax.Device]:
 def _record(
     step: int, losses: list[Losses], seconds: float, rate: float | None
 ) -> Record:
-    means = [float(np.mean([np.asarray(v) for v in part])) for part in zip(*losses)]  # noqa: B905
-    if not np.isfinite(means).all():
+    entropy, balance, accuracy = (
+        float(np.mean([np.asarray(value) for value in part]))
+        for part in zip(*losses, strict=True)
+    )
+    if not np.isfinite(entropy):
         raise ValueError(
-            f"the loss is {means[0]} after {step} updates, expected a number; begin "
+            f"the loss is {entropy} after {step} updates, expected a number; begin "
             "anew in another directory with a lower learning rate"
         )
-    return Record(step, *means, seconds, rate)
+    return Record(step, entropy, balance, accuracy, seconds, rate)
 
 
 def pass_rate(
@@ -122,7 +128,7 @@ def pass_rate(
     device = jax.devices()[0]
     rounded = {n: v.astype(jnp.bfloat16).astype(v.dtype) for n, v in params.items()}
     here = {name: jax.device_put(value, device) for name, value in rounded.items()}
-    outs = sample(
+    outs: Any = sample(
         Model(config, here),
         [encode(problem.prompt) for problem in problems],
         key=jax.random.key(0, impl="threefry2x32"),

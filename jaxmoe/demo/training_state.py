@@ -19,7 +19,9 @@ def save_state(directory: Path, state: State, step: int, about: dict[str, Any]) 
     about: what must be the same when the run goes on: the recipe and the model.
     """
     leaves = jax.tree.leaves(state)
-    arrays = {f"leaf{index:04}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+    arrays: dict[str, Any] = {
+        f"leaf{i:04}": np.asarray(x) for i, x in enumerate(leaves)
+    }
     about_text = json.dumps(about, sort_keys=True)
     partial = directory / f".{FILE}.partial"
     with partial.open("wb") as file:

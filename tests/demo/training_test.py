@@ -15,6 +15,7 @@ from jaxmoe.demo.encoding import ANSWER_LENGTH, PROMPT_LENGTH, VOCAB
 from jaxmoe.demo.network import demo_config, first_params, logits_of
 from jaxmoe.demo.training import Batches, Recipe, balance_loss, first_state, make_step
 from jaxmoe.demo.training_state import load_state, save_state
+from jaxmoe.mesh import batch_mesh
 from tests.chi_square import excess
 
 ATTRIBUTES = {
@@ -55,7 +56,7 @@ def batches(chains):
 @pytest.fixture(scope="module")
 def step():
     """One compiled step for all tests. It takes its state's memory."""
-    return make_step(CONFIG, RECIPE, DEVICES)
+    return make_step(CONFIG, RECIPE, batch_mesh(DEVICES))
 
 
 def _start():
