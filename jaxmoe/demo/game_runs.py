@@ -12,7 +12,7 @@ from jaxmoe.demo.numbers_game import Problem, expression, is_right
 from jaxmoe.evals.metrics import Interval, bootstrap, pass_at
 from jaxmoe.evals.runs import Draw, draw_answers
 from jaxmoe.model import Model
-from jaxmoe.typing import Bool, Float, Int
+from jaxmoe.typing import Bool, Int
 
 MAX_NEW_TOKENS = ANSWER_LENGTH + 6
 """Of an answer: a whole one, and a little over, so that a long one is seen to be so."""
@@ -22,14 +22,23 @@ MAX_NEW_TOKENS = ANSWER_LENGTH + 6
 class Outcome:
     """How n answers to each of P problems came out.
 
-    right: int [P], right answers. distinct: int [P], distinct right answers
-    (`expression`).
+    marks: bool [P, n], whether each answer is right. distinct: int [P], distinct right
+    answers (`expression`).
     """
 
     problems: tuple[Problem, ...]
-    n: int
-    right: Int[np.ndarray, "P"]
+    marks: Bool[np.ndarray, "P n"]
     distinct: Int[np.ndarray, "P"]
+
+    @property
+    def n(self) -> int:
+        """Answers to each problem."""
+        return self.marks.shape[1]
+
+    @property
+    def right(self) -> Int[np.ndarray, "P"]:
+        """Right answers to each problem."""
+        return self.marks.sum(axis=1)
 
     @property
     def groups(self) -> list[tuple[int, ...]]:
@@ -41,11 +50,16 @@ class Outcome:
         powers = [1 << i for i in range(self.n.bit_length())]
         return powers if powers[-1] == self.n else [*powers, self.n]
 
-    def values(self, measure: str) -> Float[np.ndarray, "P"]:
-        """ "accuracy" (the share of right answers) or "pass@k" of each problem."""
+    def values(self, measure: str, first: int | None = None) -> np.ndarray:
+        """ "accuracy" (the share of right answers) or "pass@k", float64 [P].
+
+        first: only so many answers are looked at, where not all.
+        """
+        marks = self.marks[:, :first]
+        right, n = marks.sum(axis=1), marks.shape[1]
         if measure == "accuracy":
-            return self.right / self.n
-        return pass_at(self.right, self.n, int(measure.removeprefix("pass@")))
+            return right / n
+        return pass_at(right, n, int(measure.removeprefix("pass@")))
 
     def interval(self, measure: str) -> Interval:
         """The mean of `values`; whole sets of numbers are resampled."""
@@ -59,7 +73,7 @@ class Outcome:
     def of(self, chosen: Bool[np.ndarray, "P"]) -> "Outcome":
         """The outcome of some of the problems."""
         some = [p for p, c in zip(self.problems, chosen, strict=True) if c]
-        return Outcome(tuple(some), self.n, self.right[chosen], self.distinct[chosen])
+        return Outcome(tuple(some), self.marks[chosen], self.distinct[chosen])
 
 
 def play(
@@ -74,16 +88,12 @@ def play(
     """Draws answers to problems, or goes on with the run in `path`, and checks them."""
     prompts = [problem.prompt for problem in problems]
     answers = draw_answers(model, prompts, draw, path, about=about, progress=progress)
-    right = [
-        [text for text in texts if is_right(problem, text)]
-        for problem, texts in zip(problems, answers, strict=True)
-    ]
-    return Outcome(
-        tuple(problems),
-        draw.n,
-        np.array([len(texts) for texts in right]),
-        np.array([len({expression(text) for text in texts}) for texts in right]),
-    )
+    marks, distinct = [], []
+    for problem, texts in zip(problems, answers, strict=True):
+        marks.append([is_right(problem, text) for text in texts])
+        right = (text for text, mark in zip(texts, marks[-1], strict=True) if mark)
+        distinct.append(len({expression(text) for text in right}))
+    return Outcome(tuple(problems), np.array(marks), np.array(distinct))
 
 
 def of_band(

@@ -73,9 +73,18 @@ def configurations() -> dict[str, Configuration]:
     return rows
 
 
-def compare(a: Outcome, b: Outcome, measure: str) -> Interval:
-    """The paired difference a - b of a measure over the same problems."""
-    return paired_difference(a.values(measure), b.values(measure), groups=a.groups)
+def compare(
+    a: Outcome, b: Outcome, measure: str, measure_b: str | None = None
+) -> Interval:
+    """The paired difference of a's measure and b's (the same where None).
+
+    Of the same measure, as many answers of both are looked at: the first ones, which
+    are drawn with equal keys. A greedy answer, which comes once, stands for any number.
+    """
+    alone = 1 in (a.n, b.n)
+    first = None if measure_b or alone else min(a.n, b.n)
+    values_b = b.values(measure_b or measure, first)
+    return paired_difference(a.values(measure, first), values_b, groups=a.groups)
 
 
 def stability(outcomes: Mapping[str, Outcome]) -> dict[str, Interval]:
@@ -132,9 +141,8 @@ def _claimed(claim, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     if claim.only == SOLVED:
         solved = outcomes[GREEDY].right > 0
         a, b = a.of(solved), b.of(solved)
-    values = a.values(claim.measure), b.values(claim.measure_b or claim.measure)
-    known = len(values[0]) > 0
-    difference = paired_difference(*values, groups=a.groups) if known else None
+    known = len(a.problems) > 0
+    difference = compare(a, b, claim.measure, claim.measure_b) if known else None
     return {
         "claim": claim.text,
         "by": claim.by,
