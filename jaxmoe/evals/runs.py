@@ -144,12 +144,19 @@ def _read(file: TextIO, path: Path, header: dict[str, Any]) -> dict[int, list[st
     file.seek(0)
     text = file.read()
     first = json.dumps(header)
-    if not text or first.startswith(text):  # or a kill cut the header off
+    head, *lines = text.splitlines(keepends=True) or [""]
+    if not first.startswith(text):  # nothing yet, or a kill cut the header off
+        other = _differences(head, first, path)
+        if other and lines:
+            raise ValueError(
+                f"{path} belongs to a run with other {', '.join(other)}; choose "
+                "another file, or remove this one to draw anew"
+            )
+        text = "" if other else text  # a run that drew nothing leaves nothing
+    if first.startswith(text):
         file.truncate(0)
         _append(file, [header])
         return {}
-    head, *lines = text.splitlines(keepends=True)
-    _check_header(head, first, path)
     if lines and not lines[-1].endswith("\n"):  # a kill cut the last line off
         file.truncate(len("".join([head, *lines[:-1]]).encode()))
         lines = lines[:-1]
@@ -157,8 +164,8 @@ def _read(file: TextIO, path: Path, header: dict[str, Any]) -> dict[int, list[st
     return {row["prompt"]: row["answers"] for row in rows}
 
 
-def _check_header(head: str, first: str, path: Path) -> None:
-    """Raises unless a file begins with the run's own header."""
+def _differences(head: str, first: str, path: Path) -> list[str]:
+    """What differs in a file's header; a ValueError where it has none."""
     try:
         found = json.loads(head)
     except ValueError:
@@ -171,11 +178,7 @@ def _check_header(head: str, first: str, path: Path) -> None:
         )
     names = [n for n in wanted | found if (n in wanted, n in found) != (True, True)]
     names += [n for n in wanted.keys() & found.keys() if wanted[n] != found[n]]
-    if names:
-        raise ValueError(
-            f"{path} belongs to a run with other {', '.join(sorted(names))}; choose "
-            "another file, or remove this one to draw anew"
-        )
+    return sorted(names)
 
 
 def _append(file: TextIO, rows: Iterable[dict[str, Any]]) -> None:

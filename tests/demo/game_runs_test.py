@@ -1,17 +1,16 @@
 """Answers to problems, counted: canned ones, so that every number is known."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from jaxmoe import ExpertSample, TokenSampler
 from jaxmoe.demo import game_runs
 from jaxmoe.demo.encoding import ANSWER_LENGTH
-from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, play, summary
+from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, of_band, play
 from jaxmoe.demo.numbers_game import Problem
 from jaxmoe.evals.metrics import bootstrap
 from jaxmoe.evals.runs import Draw
+from tests.outcomes import outcome_of
 from tests.tiny import tiny_model
 
 PROBLEMS = [Problem.parse(f"2,5,8,12={target}:") for target in (27, 1, 97)]
@@ -26,7 +25,7 @@ ANSWERS = [
     ["", "1", "", "8-5=3,3-2=1", "8-5=3,3-2=1,12"],
     ["12*8=96,5-2=3,96+3=99"] * 5,
 ]
-DRAW = Draw(ExpertSample(), TokenSampler(0.7), n=5, max_new_tokens=1, seed=4, slots=8)
+DRAW = Draw(ExpertSample(), TokenSampler(0.7), 5, MAX_NEW_TOKENS, seed=4, slots=8)
 
 
 @pytest.fixture
@@ -53,11 +52,10 @@ def test_answers_are_counted(asked, tmp_path):
     assert (outcome.problems, outcome.n) == (tuple(PROBLEMS), 5)
     assert outcome.right.tolist() == [4, 0, 0]
     assert outcome.distinct.tolist() == [2, 0, 0]
-    assert outcome.all_distinct.tolist() == [4, 4, 1]
     assert heard == [3]
     assert asked["prompts"] == ["2,5,8,12=27:", "2,5,8,12=1:", "2,5,8,12=97:"]
-    assert asked["draw"] == replace(DRAW, max_new_tokens=MAX_NEW_TOKENS)
-    assert (asked["path"], asked["about"]) == (path, about)
+    assert (asked["draw"], asked["path"]) == (DRAW, path)
+    assert asked["about"] == about
 
 
 def test_an_answer_has_room():
@@ -65,61 +63,86 @@ def test_an_answer_has_room():
     assert MAX_NEW_TOKENS > ANSWER_LENGTH
 
 
+SETS = [(1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 3, 6)]
+
+
 def _outcome(right, n: int) -> Outcome:
-    """An outcome in which every right answer is a sum of its own."""
+    """An outcome; problem j is of number set j modulo 3."""
     right = np.array(right)
-    problems = [Problem((1, 2, 3, 4), 1 + j) for j in range(len(right))]
-    return Outcome(tuple(problems), n, right, right, np.full(len(right), n))
+    problems = [Problem(SETS[j % 3], 1 + j) for j in range(len(right))]
+    return outcome_of(problems, n, right, np.minimum(right, 2))
 
 
 def test_shares_of_right_answers():
     """Accuracy or pass@n would be of another number of answers."""
     outcome = _outcome([0, 1, 2, 4], 4)
-    assert outcome.accuracy().tolist() == [0, 0.25, 0.5, 1]
-    np.testing.assert_allclose(outcome.pass_at(1), outcome.accuracy())
+    assert outcome.values("accuracy").tolist() == [0, 0.25, 0.5, 1]
+    np.testing.assert_allclose(outcome.values("pass@1"), [0, 0.25, 0.5, 1])
     # Of 2 of 4 answers both are wrong with 2 / 4 * 1 / 3 where 2 are right.
-    np.testing.assert_allclose(outcome.pass_at(2), [0, 0.5, 1 - 1 / 6, 1])
-    assert outcome.pass_at(4).tolist() == [0, 1, 1, 1]
+    np.testing.assert_allclose(outcome.values("pass@2"), [0, 0.5, 1 - 1 / 6, 1])
+    assert outcome.values("pass@4").tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("measure", ["pass@8", "pass@0", "pass@", "exactness"])
+def test_what_is_no_measure(measure):
+    """A misspelt measure, or one of more answers than there are, would be a number."""
+    with pytest.raises(ValueError):
+        _outcome([0, 1, 2, 4], 4).values(measure)
 
 
 @pytest.mark.parametrize(
     ("n", "budgets"),
-    [(1, [1]), (2, [1, 2]), (5, [1, 2, 4]), (64, [1, 2, 4, 8, 16, 32, 64])],
+    [
+        (1, [1]),
+        (2, [1, 2]),
+        (5, [1, 2, 4, 5]),
+        (64, [1, 2, 4, 8, 16, 32, 64]),
+        (100, [1, 2, 4, 8, 16, 32, 64, 100]),
+    ],
 )
 def test_budgets(n, budgets):
     """A budget would be asked for that was not drawn, or the largest be left out."""
-    assert _outcome([0, 1], n).budgets() == budgets
+    outcome = _outcome([0, 1], n)
+    assert outcome.budgets() == budgets
+    names = ["accuracy", *(f"pass@{k}" for k in budgets[1:])]
+    assert list(outcome.measures()) == names
+
+
+def test_measures_are_means():
+    """A row would be of another measure."""
+    found = _outcome([0, 1, 2, 4], 4).measures()
+    assert found["accuracy"].mean == pytest.approx(7 / 16)
+    assert found["pass@2"].mean == pytest.approx((0 + 0.5 + 5 / 6 + 1) / 4)
+    assert found["pass@4"].mean == pytest.approx(3 / 4)
+
+
+def test_whole_sets_of_numbers_are_resampled():
+    """Problems of one set are alike: taken for independent, they seem to say more."""
+    outcome = _outcome([0, 2, 4] * 20, 4)
+    assert outcome.groups == SETS * 20
+    found = outcome.interval("accuracy")
+    assert found == bootstrap(np.array([0, 0.5, 1] * 20), groups=SETS * 20)
+    # One of three sets in 27 draws is drawn three times: the bounds are 0 and 1.
+    assert (found.mean, found.low, found.high) == (0.5, 0, 1)
 
 
 def test_some_of_the_problems():
     """Counts would go to other problems than they belong to."""
-    whole = play_of_known()
+    whole = outcome_of(PROBLEMS, 5, [4, 0, 3], [2, 0, 1])
     some = whole.of(np.array([True, False, True]))
     assert some.problems == (whole.problems[0], whole.problems[2])
     assert some.n == whole.n
-    assert some.right.tolist() == [4, 1]
+    assert some.right.tolist() == [4, 3]
     assert some.distinct.tolist() == [2, 1]
-    assert some.all_distinct.tolist() == [4, 3]
 
 
-def play_of_known() -> Outcome:
-    """Three problems with different counts of everything."""
-    counts = [[4, 0, 1], [2, 0, 1], [4, 5, 3]]
-    return Outcome(tuple(PROBLEMS), 5, *map(np.array, counts))
-
-
-def test_summary():
-    """A band would be made up of other problems, or a row be of another measure."""
-    outcome = play_of_known()
+def test_bands():
+    """A band would be made up of other problems."""
+    whole = outcome_of(PROBLEMS, 5, [4, 0, 3], [2, 0, 1])
     bands = dict(zip(PROBLEMS, ["hard", "easy", "hard"], strict=True))
     bands[Problem((1, 1, 1, 1), 4)] = "not asked"
-    rows = summary(outcome, bands)
-    assert list(rows) == [
-        *("accuracy", "pass@1", "pass@2", "pass@4"),
-        *("accuracy, easy", "accuracy, hard"),
-    ]
-    assert rows["accuracy"] == rows["pass@1"] == bootstrap(np.array([0.8, 0, 0.2]))
-    assert rows["pass@4"].mean == pytest.approx((1 + 0 + 0.8) / 3)
-    assert rows["accuracy, easy"].mean == 0
-    assert rows["accuracy, hard"].mean == pytest.approx(0.5)
-    assert list(summary(outcome)) == list(rows)[:4]
+    hard, easy = (of_band(whole, bands, band) for band in ("hard", "easy"))
+    assert hard is not None and hard.right.tolist() == [4, 3]
+    assert easy is not None and easy.problems == (PROBLEMS[1],)
+    assert of_band(whole, bands, "not asked") is None
+    assert of_band(whole, {}, "easy") is None

@@ -1,5 +1,6 @@
 """Runs that are kept in a file: what they draw, and how they go on after a kill."""
 
+import fcntl
 import json
 from dataclasses import fields, replace
 
@@ -196,6 +197,7 @@ CHANGES = {
     "max_new_tokens": {"max_new_tokens": 11},
     "seed": {"seed": 1},
     "slots": {"slots": 8},
+    "noisy_prefill": {"noisy_prefill": True},
     "prompts": {"prompts": PROMPTS[:-1]},
     "weights": {"about": {"weights": "another digest"}},
     "policy, seed": {"policy": ExpertSample(tau=0.5), "seed": 2},
@@ -213,7 +215,7 @@ def test_the_file_of_another_run_is_refused(model, drawn, path, name, cut):
     drawn.clear()
     change = dict(CHANGES[name])
     prompts, about = change.pop("prompts", PROMPTS), change.pop("about", about)
-    with pytest.raises(ValueError, match=f"other {name};.*remove the file"):
+    with pytest.raises(ValueError, match=f"other {name};.*remove this one"):
         draw_answers(model, prompts, replace(DRAW, **change), path, about=about)
     assert not drawn
     assert path.read_bytes() == before
@@ -222,7 +224,8 @@ def test_the_file_of_another_run_is_refused(model, drawn, path, name, cut):
 
 def test_all_of_a_draw_tells_runs_apart():
     """A run would go on with answers that were drawn in another way."""
-    assert set(DRAW.describe()) == {field.name for field in fields(Draw)}
+    assert set(DRAW.describe()) >= {field.name for field in fields(Draw)}
+    assert json.loads(json.dumps(DRAW.describe())) == DRAW.describe()
 
 
 @pytest.mark.parametrize(
@@ -241,11 +244,22 @@ def test_a_file_that_is_no_run_is_spared(model, drawn, path, content):
     """A slip in the path would cost a user's own file."""
     path.parent.mkdir()
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"run\.jsonl.*remove the file"):
+    with pytest.raises(ValueError, match=r"run\.jsonl (should|belongs).*another file"):
         draw_answers(model, PROMPTS, DRAW, path)
     assert not drawn
     assert path.read_text(encoding="utf-8") == content
     assert [child.name for child in path.parent.iterdir()] == [path.name]
+
+
+def test_two_processes_do_not_share_a_file(model, expected, drawn, path):
+    """Two would draw the same answers, and mix their lines."""
+    path.parent.mkdir()
+    with path.open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match=f"another process draws into {path}"):
+            draw_answers(model, PROMPTS, DRAW, path)
+        assert not drawn
+    assert draw_answers(model, PROMPTS, DRAW, path) == expected
 
 
 @pytest.mark.parametrize(
