@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from _prompt_options import check_prompt_options
+
 if TYPE_CHECKING:
     from jaxmoe.demo import Problem
 
@@ -19,7 +21,11 @@ def add_problem_option(parser: argparse.ArgumentParser) -> None:
 
 
 def judge_of(args: argparse.Namespace) -> "Judge | None":
-    """Who judges answers of the demo model; None for another model or prompt."""
+    """Who judges answers of the demo model; None for another model or prompt.
+
+    Raises a ValueError for options of a prompt that do not fit.
+    """
+    check_prompt_options(args, needed=args.checkpoint != DEMO)
     if args.checkpoint != DEMO:
         if args.problem is not None:
             raise ValueError("--problem goes with the demo model; leave out CKPT")

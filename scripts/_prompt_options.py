@@ -35,20 +35,28 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def prompt_of(args: argparse.Namespace, model: "jaxmoe.Model") -> str | list[int]:
-    """Text or token ids; ValueError for options that contradict one another."""
+def check_prompt_options(args: argparse.Namespace, *, needed: bool) -> None:
+    """Raises a ValueError for options that contradict one another, or for no prompt.
+
+    needed: whether there must be one.
+    """
     is_chat = args.chat is not None or args.messages is not None
     if args.system is not None and args.chat is None:
         raise ValueError("--system goes with --chat only; put it into the prompt")
     if args.thinking is not None and not is_chat:
         raise ValueError("--thinking and --no-thinking go with --chat or --messages")
-    if args.prompt is not None:
-        return args.prompt
-    if not is_chat and args.token_ids is None:
+    others = (args.prompt, args.token_ids)
+    if needed and not is_chat and all(other is None for other in others):
         raise ValueError(
             "a prompt is needed; give one of --prompt, --chat, --messages, --token-ids"
         )
-    if not is_chat:
+
+
+def prompt_of(args: argparse.Namespace, model: "jaxmoe.Model") -> str | list[int]:
+    """Text or token ids, from options that have been checked."""
+    if args.prompt is not None:
+        return args.prompt
+    if args.chat is None and args.messages is None:
         return args.token_ids
     messages: Any = [{"role": "user", "content": args.chat}]
     if args.system is not None:

@@ -41,12 +41,12 @@ def main(argv: list[str] | None = None) -> int:
         rows = configurations()
         if unknown := [name for name in args.only if name not in rows]:
             raise ValueError(f"expected names of {list(rows)}, found {unknown}")
-        keep_compiled()
+        problems = first_problems("test", args.problems)
         if not args.only:
             check_plots()  # now rather than after hours
+        keep_compiled()
         about = {"checkpoint": digest_of("demo")}
         model = jaxmoe.load("demo")
-        problems = first_problems("test", args.problems)
         outcomes = {}
         for name, row in rows.items():
             if args.only and name not in args.only:

@@ -248,8 +248,7 @@ def test_no_checkpoint(tmp_path, capsys, missing):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "required: CKPT"),
-        (["ckpt"], "--prompt --chat --messages --token-ids is required"),
+        (["ckpt"], "give one of --prompt, --chat, --messages, --token-ids"),
         (["ckpt", "--prompt", "a", "--chat", "b"], "not allowed with"),
         (["ckpt", "--prompt", "a", "--policy", "best"], "expert-sample"),
         (["ckpt", "--prompt", "a", "--greedy", "--temperature", "1"], "not allowed"),
