@@ -25,10 +25,10 @@ def judge_of(args: argparse.Namespace) -> "Judge | None":
 
     Raises a ValueError for options of a prompt that do not fit.
     """
+    if args.checkpoint != DEMO and args.problem is not None:
+        raise ValueError("--problem goes with the demo model; leave out CKPT")
     check_prompt_options(args, needed=args.checkpoint != DEMO)
     if args.checkpoint != DEMO:
-        if args.problem is not None:
-            raise ValueError("--problem goes with the demo model; leave out CKPT")
         return None
     others = (args.prompt, args.chat, args.messages, args.token_ids)
     from jaxmoe import demo
