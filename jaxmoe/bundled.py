@@ -31,7 +31,7 @@ def converted(name: str) -> Path:
 
     Raises:
       FileNotFoundError: the model's files are missing from the installation.
-      RuntimeError: the conversion failed.
+      OSError: the conversion failed, in a temporary directory too.
     """
     source = BUNDLED[name]
     if not (source / "model.safetensors").is_file():
@@ -94,7 +94,7 @@ def _convert(source: Path, out: Path) -> None:
     environment = os.environ | {"PYTHONPATH": search, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise RuntimeError(
+        raise OSError(
             f"converting the bundled {source} failed ({done.stderr.strip()[-500:]}); "
             f"try `python -m convert {source} ckpt` and load ckpt"
         )

@@ -31,6 +31,7 @@ def write_study(
     model: "jaxmoe.Model",
     outcomes: "Mapping[str, Outcome]",
     about: dict[str, Any],
+    slots: int,
 ) -> None:
     """Writes results.json, table.md, pass_at.png, router.png and differences.png."""
     from jaxmoe import demo
@@ -48,7 +49,7 @@ def write_study(
         "untrained": router_study.describe(*untrained),
     }
     bands = demo.bands("test")
-    results = about | report(outcomes, bands) | {"router": router}
+    results = about | report(outcomes, bands, slots) | {"router": router}
     _write(out / "results.json", _compact(results))
     text = tables(results)
     _write(out / "table.md", text)

@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
             seconds = time.perf_counter() - began
             print(f"{name:24} accuracy {accuracy:.1%}  {seconds:.0f} s", flush=True)
         if not args.only:
-            write_study(args.out, model, outcomes, about)
+            write_study(args.out, model, outcomes, about, args.slots)
     return 0
 
 

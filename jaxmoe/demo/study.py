@@ -100,9 +100,11 @@ def stability(outcomes: Mapping[str, Outcome]) -> dict[str, Interval]:
 
 
 def report(
-    outcomes: Mapping[str, Outcome], bands: Mapping[Problem, str]
+    outcomes: Mapping[str, Outcome],
+    bands: Mapping[Problem, str],
+    slots: int | None = None,
 ) -> dict[str, Any]:
-    """All that the study says of its answers, as JSON."""
+    """All that the study says of its answers, drawn with so many slots, as JSON."""
     rows = configurations()
     return {
         "problems": len(outcomes[BASE].problems),
@@ -110,7 +112,7 @@ def report(
         "greedy_solves": int((outcomes[GREEDY].right > 0).sum()),
         "configurations": {
             name: {
-                **rows[name].draw().describe(),
+                **rows[name].draw(slots).describe(),
                 **_measured(outcome, bands),
                 "pass@32 minus base": None
                 if outcome.n < 32

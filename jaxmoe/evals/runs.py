@@ -8,8 +8,9 @@ how many goes, or in what order, they were drawn.
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -77,12 +78,13 @@ def draw_answers(
     """
     header = {**draw.describe(), "prompts": list(prompts), **(about or {})}
     if path is None:
-        return _draw_missing(model, prompts, draw, {}, None, progress)
+        return _draw_missing(model, prompts, draw, {}, lambda _: None, progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         _lock(file, path)
         done = _read(file, path, header)
-        return _draw_missing(model, prompts, draw, done, file, progress)
+        keep = partial(_append, file, header)
+        return _draw_missing(model, prompts, draw, done, keep, progress)
 
 
 def _draw_missing(
@@ -90,18 +92,16 @@ def _draw_missing(
     prompts: Sequence[str],
     draw: Draw,
     done: dict[int, list[str]],
-    file: TextIO | None,
+    keep: Callable[[dict[int, list[str]]], None],
     progress: Callable[[int], None] | None,
 ) -> list[list[str]]:
-    """All answers, those not `done` drawn and appended to the file."""
+    """All answers, those not `done` drawn and kept."""
     report = progress or (lambda _: None)
     missing = [j for j in range(len(prompts)) if j not in done]
     for start in range(0, len(missing), CHUNK):
         report(len(done))
         drawn = _draw_chunk(model, prompts, missing[start : start + CHUNK], draw)
-        if file is not None:
-            rows = ({"prompt": j, "answers": answers} for j, answers in drawn.items())
-            _append(file, rows)
+        keep(drawn)
         done |= drawn
     report(len(done))
     return [done[j] for j in range(len(prompts))]
@@ -137,26 +137,22 @@ def _lock(file: TextIO, path: Path) -> None:
 
 
 def _read(file: TextIO, path: Path, header: dict[str, Any]) -> dict[int, list[str]]:
-    """What the file holds so far; the header is written where it holds nothing.
+    """What the file holds so far.
 
     Nothing is changed in a file that is not this run's.
     """
     file.seek(0)
     text = file.read()
     first = json.dumps(header)
-    head, *lines = text.splitlines(keepends=True) or [""]
-    if not first.startswith(text):  # nothing yet, or a kill cut the header off
-        other = _differences(head, first, path)
-        if other and lines:
-            raise ValueError(
-                f"{path} belongs to a run with other {', '.join(other)}; choose "
-                "another file, or remove this one to draw anew"
-            )
-        text = "" if other else text  # a run that drew nothing leaves nothing
-    if first.startswith(text):
+    if first.startswith(text):  # nothing yet, or a kill cut the header off
         file.truncate(0)
-        _append(file, [header])
         return {}
+    head, *lines = text.splitlines(keepends=True)
+    if other := _differences(head, first, path):
+        raise ValueError(
+            f"{path} belongs to a run with other {', '.join(other)}; choose another "
+            "file, or remove this one to draw anew"
+        )
     if lines and not lines[-1].endswith("\n"):  # a kill cut the last line off
         file.truncate(len("".join([head, *lines[:-1]]).encode()))
         lines = lines[:-1]
@@ -181,7 +177,15 @@ def _differences(head: str, first: str, path: Path) -> list[str]:
     return sorted(names)
 
 
-def _append(file: TextIO, rows: Iterable[dict[str, Any]]) -> None:
+def _append(file: TextIO, header: dict[str, Any], drawn: dict[int, list[str]]) -> None:
+    """Adds answers; before the first ones the header, so that none stands alone.
+
+    What could not be drawn then leaves nothing, and an option put right finds no file
+    of another run.
+    """
+    rows = [{"prompt": j, "answers": answers} for j, answers in drawn.items()]
+    if not os.fstat(file.fileno()).st_size:
+        rows.insert(0, header)
     file.write("".join(json.dumps(row) + "\n" for row in rows))
     file.flush()
     os.fsync(file.fileno())

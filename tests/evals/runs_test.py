@@ -235,6 +235,8 @@ def test_all_of_a_draw_tells_runs_apart():
         "years\nof\nwork",
         "years of work\n",
         '{"n": 3}',
+        '{"prompts": ["w1"]}',
+        '{"prompts": ["w1"]}\n',
         '[1, 2]\n{"n": 3}\n',
         "17\n",
         "\n",

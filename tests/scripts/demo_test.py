@@ -372,6 +372,7 @@ def about_of(out: Path) -> dict:
         return json.loads(str(stored["about"]))
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_it_says(trained):
     """A run of an hour would end without the model, or litter its directory."""
     files = files_of(trained)
@@ -382,6 +383,7 @@ def test_a_run_leaves_what_it_says(trained):
         assert files[f"hf/{name}"] == (BUNDLED["demo"] / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_log(trained):
     """One could not see how training went."""
     first, last = log_of(trained)
@@ -393,6 +395,7 @@ def test_the_log(trained):
     assert first["seconds"] <= last["seconds"]
 
 
+@pytest.mark.slow
 def test_the_trained_model_is_that_of_the_files(trained, tmp_path):
     """A model would ship that is not the one that was trained."""
     ckpt = tmp_path / "ckpt"
@@ -410,6 +413,7 @@ def test_the_trained_model_is_that_of_the_files(trained, tmp_path):
         assert np.array_equal(bits, rounded.view(np.uint16)), name
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_no_more(trained):
     """The same command would begin anew, or end without the files."""
     before = files_of(trained)
@@ -432,6 +436,7 @@ def as_many_devices(trained, monkeypatch):
     monkeypatch.setattr(training_run, "_devices_for", lambda _: devices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "names"),
     [
