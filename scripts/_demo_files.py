@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _text_files import write_text
 from _weight_files import write_params
 
 from jaxmoe.demo.chains import draw_problems
@@ -49,7 +50,7 @@ def write_problems(path: Path) -> None:
         json.dumps(split) + ": [\n" + ",\n".join(map(json.dumps, drawn)) + "\n]"
         for split, drawn in rows.items()
     )
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from _demo_files import ATTRIBUTES, write_model, write_problems
+from _text_files import write_text
 
 from jaxmoe import demo
 from jaxmoe.demo.network import HF_CONFIG, demo_config
@@ -24,8 +25,7 @@ def run(out: Path, recipe: Recipe) -> list[Record]:
     """
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "problems.json").exists():
-        write_problems(out / ".problems.partial")
-        (out / ".problems.partial").replace(out / "problems.json")
+        write_problems(out / "problems.json")
     validation = list(demo.bands("validation", out / "problems.json"))[:VALIDATION]
     rhythm = Rhythm(report=min(50, max(1, recipe.steps // 6)))
     log = out / "log.jsonl"
@@ -65,7 +65,4 @@ def _note(record: Record, log: Path) -> None:
     # A run that goes on from a saved state may have reported further than that.
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     lines = [line for line in lines if json.loads(line)["step"] < record.step]
-    partial = log.with_name(f".{log.name}.partial")
-    text = "".join(f"{line}\n" for line in [*lines, json.dumps(rounded)])
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(log)
+    write_text(log, "".join(f"{line}\n" for line in [*lines, json.dumps(rounded)]))

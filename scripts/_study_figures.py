@@ -17,7 +17,7 @@ def plot_outcomes(
 ) -> None:
     """Writes pass_at.png, of hard problems, and differences.png, of all."""
     from jaxmoe.analysis.plots import plot_bars, plot_pass_at
-    from jaxmoe.demo import names
+    from jaxmoe.demo import configuration_names as names
     from jaxmoe.demo.game_runs import of_band
     from jaxmoe.demo.study import compare
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from _study_figures import plot_outcomes, plot_router
 from _study_table import tables
+from _text_files import write_text
 
 if TYPE_CHECKING:
     import jaxmoe
@@ -17,13 +18,6 @@ if TYPE_CHECKING:
 def answers_file(out: Path, name: str) -> Path:
     """Where the answers of a configuration are kept."""
     return out / "answers" / f"{re.sub('[ ,]+', '-', name)}.jsonl"
-
-
-def check_plots() -> None:
-    """Raises an ImportError with the remedy where figures cannot be drawn."""
-    from jaxmoe.analysis.plots import require_matplotlib
-
-    require_matplotlib()
 
 
 def write_study(
@@ -50,9 +44,9 @@ def write_study(
     }
     bands = demo.bands("test")
     results = about | report(outcomes, bands, slots) | {"router": router}
-    _write(out / "results.json", _compact(results))
+    write_text(out / "results.json", _compact(results))
     text = tables(results)
-    _write(out / "table.md", text)
+    write_text(out / "table.md", text)
     print(text)
     plot_outcomes(out, outcomes, bands)
     plot_router(out, model, trained[0])
@@ -68,9 +62,3 @@ def _compact(results: dict) -> str:
     """JSON with one line for each list."""
     text = json.dumps(results, indent=1)
     return re.sub(r"\[[^][{]*\]", lambda m: " ".join(m[0].split()), text) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -13,7 +13,7 @@ from _interrupt import ends_quietly
 from _problem_options import add_problems_option, first_problems
 from _progress_bar import ProgressBar
 from _running import digest_of, input_errors, keep_compiled
-from _study_output import answers_file, check_plots, write_study
+from _study_output import answers_file, write_study
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     with ends_quietly(), input_errors():
         import jaxmoe
+        from jaxmoe.analysis.plots import require_matplotlib
         from jaxmoe.demo.game_runs import play
         from jaxmoe.demo.study import configurations
 
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"expected names of {list(rows)}, found {unknown}")
         problems = first_problems("test", args.problems)
         if not args.only:
-            check_plots()  # now rather than after hours
+            require_matplotlib()  # now rather than after hours
         keep_compiled()
         about = {"checkpoint": digest_of("demo")}
         model = jaxmoe.load("demo")

@@ -6,7 +6,15 @@ Verdicts are by 95 % intervals, not corrected for there being many of them.
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxmoe.demo.names import BASE, ES, ES_GREEDY, GREEDY, GUMBEL, HOT, NOISY
+from jaxmoe.demo.configuration_names import (
+    BASE,
+    ES,
+    ES_GREEDY,
+    GREEDY,
+    GUMBEL,
+    HOT,
+    NOISY,
+)
 from jaxmoe.evals.metrics import Interval
 
 SOLVED = "problems that greedy solves"

@@ -1,6 +1,6 @@
 """The numbers game: four numbers, a target, and a chain of three steps to it.
 
-    problem  2,5,8,12=27:        answer  12-8=4,4*5=20,...
+    problem  2,5,8,12=27:        answer  12+8=20,5+2=7,20+7=27
 
 Every step takes two of the numbers at hand, adds, subtracts, multiplies or divides
 them, and puts the result, a whole number from 1 to 199, in their place. After three
@@ -98,7 +98,8 @@ def expression(answer: str) -> str:
     """The sum that a right answer does, for telling answers apart.
 
     Steps that could stand in another order, and a + b and b + a, give the same
-    expression: "12-8=4,5*4=20,20+3=23" is "(((12-8)*5)+3)".
+    expression: "12-8=4,5*4=20,20+3=23" is "(((12-8)*5)+3)". A number that was both
+    given and made is taken to be the made one, which a text does not tell.
     """
     made: dict[int, list[str]] = {}
 

@@ -13,9 +13,18 @@ from typing import Any
 import numpy as np
 
 from jaxmoe.decode.tokens import TokenSampler
-from jaxmoe.demo.claims import CLAIMS, SOLVED
+from jaxmoe.demo.claims import CLAIMS, SOLVED, Claim
+from jaxmoe.demo.configuration_names import (
+    BASE,
+    ES,
+    ES_GREEDY,
+    ES_HOT,
+    GREEDY,
+    GUMBEL,
+    HOT,
+    NOISY,
+)
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, of_band
-from jaxmoe.demo.names import BASE, ES, ES_GREEDY, ES_HOT, GREEDY, GUMBEL, HOT, NOISY
 from jaxmoe.demo.numbers_game import Problem
 from jaxmoe.evals.metrics import Interval, bootstrap, paired_difference
 from jaxmoe.evals.runs import Draw
@@ -138,7 +147,7 @@ def _measured(outcome: Outcome, bands: Mapping[Problem, str]) -> dict[str, Any]:
     return found | {"distinct_right": as_json(distinct)}
 
 
-def _claimed(claim, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+def _claimed(claim: Claim, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     a, b = outcomes[claim.a], outcomes[claim.b]
     if claim.only == SOLVED:
         solved = outcomes[GREEDY].right > 0

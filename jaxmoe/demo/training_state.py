@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxmoe.demo.training import State
+from jaxmoe.evals.runs import differing
 
 FILE = "state.npz"
 
@@ -47,14 +48,9 @@ def load_state(
     with np.load(path) as stored:
         found, wanted = json.loads(str(stored["about"])), json.loads(json.dumps(about))
         if found != wanted:
-            differ = [
-                name
-                for name in wanted | found
-                if name not in wanted.keys() & found.keys()
-                or wanted[name] != found[name]
-            ]
+            differ = ", ".join(differing(wanted, found))
             raise ValueError(
-                f"{path} belongs to a run with other {', '.join(differ)}; choose "
+                f"{path} belongs to a run with other {differ}; choose "
                 "another directory, or remove it to begin anew"
             )
         names = sorted(name for name in stored.files if name.startswith("leaf"))

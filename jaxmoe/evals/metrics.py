@@ -6,12 +6,9 @@ as if they were independent would make every interval too narrow.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
-
-Verdict = Literal["higher", "lower", "cannot tell"]
 
 _CHUNK = 1 << 20
 """Draws held at once by the bootstrap: 8 MiB of indices and 8 MiB of values."""
@@ -151,15 +148,6 @@ def paired_difference(
     difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     options = {"level": level, "resamples": resamples, "seed": seed}
     return bootstrap(difference, groups=groups, **options)
-
-
-def verdict(difference: Interval) -> Verdict:
-    """What the interval of a - b says of a; "cannot tell" where it holds 0."""
-    if difference.low > 0:
-        return "higher"
-    if difference.high < 0:
-        return "lower"
-    return "cannot tell"
 
 
 def _totals(values: np.ndarray, groups: Sequence[Hashable] | None):

@@ -172,9 +172,13 @@ def _differences(head: str, first: str, path: Path) -> list[str]:
             f"{path} should hold the answers of a run, found something else; choose "
             "another file"
         )
-    names = [n for n in wanted | found if (n in wanted, n in found) != (True, True)]
-    names += [n for n in wanted.keys() & found.keys() if wanted[n] != found[n]]
-    return sorted(names)
+    return differing(wanted, found)
+
+
+def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """Names that only one has, or that have other values, in order."""
+    both = a.keys() & b.keys()
+    return sorted(n for n in a | b if n not in both or a[n] != b[n])
 
 
 def _append(file: TextIO, header: dict[str, Any], drawn: dict[int, list[str]]) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jaxmoe import TokenSampler
-from jaxmoe.demo import names
+from jaxmoe.demo import configuration_names as names
 from jaxmoe.demo.chains import number_sets
 from jaxmoe.demo.claims import CLAIMS, SOLVED, Claim
+from jaxmoe.demo.configuration_names import BASE, ES, ES_GREEDY, GREEDY, HOT
 from jaxmoe.demo.encoding import VOCAB
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome
-from jaxmoe.demo.names import BASE, ES, ES_GREEDY, GREEDY, HOT
 from jaxmoe.demo.network import demo_config
 from jaxmoe.demo.numbers_game import Problem
 from jaxmoe.demo.study import compare, configurations, report, stability

@@ -15,7 +15,7 @@ from jaxmoe.bundled import converted
 from jaxmoe.checkpoint import read_manifest
 from jaxmoe.demo import game_runs
 from jaxmoe.demo.chains import all_chains
-from jaxmoe.demo.names import BASE
+from jaxmoe.demo.configuration_names import BASE
 from jaxmoe.demo.study import configurations
 from jaxmoe.evals.runs import Draw
 from tests.outcomes import outcome_of
