@@ -37,6 +37,21 @@ def test_schedule_from_the_callers_key_down():
     assert _data(keys.route_key(position, 5)) == _data(route)
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 130)])
+@pytest.mark.parametrize("draw", [jax.random.uniform, jax.random.gumbel])
+def test_draws_are_jaxs_own(shape, draw):
+    """Numbers of the rounds written out, alone and in a batch, against jax's."""
+    key = jax.random.key(2**31 + 5)
+    theirs = draw(fold_in(fold_in(key, 41), 0), shape)
+    position = keys.position_key(key, 41)
+    np.testing.assert_array_equal(draw(keys.token_key(position), shape), theirs)
+    several = jax.vmap(lambda t: draw(keys.position_key(key, t), shape))
+    found = jax.jit(several)(jnp.arange(3) - 1)
+    for place, position in enumerate([2**32 - 1, 0, 1]):
+        expected = draw(fold_in(key, np.uint32(position)), shape)
+        np.testing.assert_array_equal(found[place], expected)
+
+
 def test_schedule_bits_are_pinned():
     """Were fold_in itself to change, saved answers could no longer be drawn again."""
     position = keys.position_key(keys.sample_key(jax.random.key(42), 3), 41)
