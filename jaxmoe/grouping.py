@@ -40,12 +40,16 @@ def cut_blocks(groups: Int[Array, "M"], num_groups: int, size: int) -> Blocks:
     """Blocks of at most `size` members with equal group; group -1 is in none."""
     member_groups = jnp.where(groups < 0, num_groups, groups)
     order = jnp.argsort(member_groups, stable=True)
-    counts = jnp.zeros(num_groups, jnp.int32).at[member_groups].add(1, mode="drop")
+    # Counted and searched by comparing with all groups: XLA makes loops of scatters
+    # and of binary searches, where this is one small operation each.
+    every = jnp.arange(num_groups, dtype=jnp.int32)
+    counts = (groups[:, None] == every[None, :]).sum(axis=0, dtype=jnp.int32)
     ends = jnp.cumsum(counts)
     blocks_of_group = (counts + size - 1) // size
     block_ends = jnp.cumsum(blocks_of_group)
     block = jnp.arange(max_blocks(groups.shape[0], num_groups, size), dtype=jnp.int32)
-    group = jnp.searchsorted(block_ends, block, side="right").astype(jnp.int32)
+    ended = block_ends[None, :] <= block[:, None]
+    group = ended.sum(axis=1, dtype=jnp.int32)
     group = jnp.minimum(group, num_groups - 1)
     within = block - (block_ends - blocks_of_group)[group]
     start = (ends - counts)[group] + within * size

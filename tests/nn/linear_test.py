@@ -42,7 +42,9 @@ def test_small_weights_equal_the_product(shape, rows, held):
     np.testing.assert_allclose(found, _exact(x, matrix), rtol=1e-5, atol=1e-6)
 
 
-# (rows of the weight, columns): a tile has 1024 rows at 256 columns.
+# (rows of the weight, columns): a tile has 1024 rows at 256 columns. (It is larger
+# where it is not being tested.)
+TILE_VALUES = 1 << 18
 TILED = {
     "whole tiles": (4096, 256),
     "a smaller tile fits": (4000, 256),
@@ -55,10 +57,11 @@ TILED = {
 
 
 @pytest.mark.parametrize("shape", TILED.values(), ids=TILED)
-def test_tiles_equal_the_product(shape):
+def test_tiles_equal_the_product(shape, monkeypatch):
     """A row of the weight skipped or multiplied twice at a tile's border."""
+    monkeypatch.setattr(linear, "_TILE_VALUES", TILE_VALUES)
     matrix, x = _matrix(shape), _rows(2, shape[1])
-    assert matrix.size > 2 * linear._TILE_VALUES
+    assert matrix.size > 2 * TILE_VALUES
     found = _project(x, _bits(matrix))
     np.testing.assert_allclose(found, _exact(x, matrix), rtol=1e-4, atol=1e-5)
 
@@ -74,8 +77,9 @@ def test_tiles_equal_the_plain_path(rows, columns, monkeypatch):
     np.testing.assert_allclose(tiled, plain, rtol=1e-5, atol=1e-6)
 
 
-def test_tiles_of_a_stacked_weight():
+def test_tiles_of_a_stacked_weight(monkeypatch):
     """A three-dimensional weight is cut across its first two axes together."""
+    monkeypatch.setattr(linear, "_TILE_VALUES", TILE_VALUES)
     matrix = _matrix((2, 1025, 300))
     x = _rows(2, 300)
     found = _project(x, _bits(matrix))
@@ -109,3 +113,12 @@ def test_weights_name_one_axis_a_dimension():
         linear.weight((2, 3), jnp.float32, ("embed",))
     named = linear.weight((2, 3), jnp.float32, ("heads", "embed"))
     assert named.get_metadata("axes") == ("heads", "embed")
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "tile"),
+    [(4096, 1024, 1024), (32000, 640, 640), (2053, 640, 640), (7, 6, 6), (5, 9, 5)],
+)
+def test_tile_rows(rows, most, tile):
+    """A divisor where there is one that is not small: nothing is left over then."""
+    assert linear._tile_rows(rows, most) == tile
