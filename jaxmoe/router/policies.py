@@ -12,7 +12,7 @@ selects, and drawing with Gumbel noise is exact sampling without replacement
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -21,56 +21,52 @@ from jax import lax
 from jax.core import Tracer
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.typing import Array, ArrayLike, Float, Int, Key
+from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def ranks(ranking: Float[Array, "E"]) -> Int[Array, "E"]:
-    """Rank of each expert, 0 the best; of equals the lower index ranks first.
+class Ranked(NamedTuple):
+    """The best experts of one token, the best first.
 
-    Counted by comparing all pairs: sorting would hide the one `top_k` that XLA turns
-    into its fast call.
+    scores: float32 [R], what they are ranked by. experts: int32 [R], their indices.
     """
-    index = jnp.arange(ranking.shape[0])
-    better = ranking[None, :] > ranking[:, None]
-    equal_before = (ranking[None, :] == ranking[:, None]) & (
-        index[None, :] < index[:, None]
-    )
-    return (better | equal_before).sum(axis=1, dtype=jnp.int32)
+
+    scores: Array
+    experts: Array
 
 
-def best(scores: Float[Array, "E"], k: int) -> Int[Array, "K"]:
-    """The k largest as `ranks` has them: to `top_k`, 0.0 and -0.0 are no equals."""
-    return lax.top_k(jnp.where(scores == 0, 0.0, scores), k)[1].astype(jnp.int32)
-
-
-def in_rank_order(experts: Int[Array, "K"], rank: Int[Array, "E"]) -> Int[Array, "K"]:
-    """`experts` with the best rank first, so that equal sets give equal sums."""
-    chosen_rank = rank[experts]
-    place = (chosen_rank[None, :] < chosen_rank[:, None]).sum(axis=1)
-    here = place[None, :] == jnp.arange(experts.shape[0])[:, None]
-    return jnp.where(here, experts[None, :], 0).sum(axis=1, dtype=experts.dtype)
+def ranked(ranking: Float[Array, "E"], count: int) -> Ranked:
+    """The best `count` experts; of equals the lower index ranks first."""
+    # 0.0 and -0.0 are equals, but not to `top_k`. Behind a barrier: XLA would look
+    # into a top-k of which only a part is wanted somewhere, and sort instead.
+    scores = jnp.where(ranking == 0, 0.0, ranking)
+    scores, experts = lax.optimization_barrier(lax.top_k(scores, count))
+    return Ranked(scores, experts.astype(jnp.int32))
 
 
 def draw_tail(
-    ranking: Float[Array, "E"],
+    best: Ranked,
     noise: Float[Array, "E"],
     *,
-    head: Array,
-    candidate: Array,
+    head: Bool[Array, "R"],
+    candidate: Bool[Array, "R"],
     tau: ArrayLike,
     k: int,
-    rank: Int[Array, "E"],
 ) -> Int[Array, "K"]:
-    """All of `head`, and the rest drawn from `candidate` with logits ranking / tau.
+    """All of `head`, and the rest drawn from `candidate` with logits scores / tau.
 
-    ranking + tau * noise orders as ranking / tau + noise does, and is exact at 0.
+    scores + tau * noise orders as scores / tau + noise does, and is exact at 0.
     """
     # Finite, so that no tau is large enough to pass the head or fall behind r.
-    perturbed = jnp.clip(ranking + tau * noise, -_LARGEST, _LARGEST)
+    perturbed = best.scores + tau * noise[best.experts]
+    perturbed = jnp.clip(perturbed, -_LARGEST, _LARGEST)
     scores = jnp.where(head, jnp.inf, jnp.where(candidate, perturbed, -jnp.inf))
-    return in_rank_order(best(scores, k), rank)
+    rank = ranked(scores, k).experts
+    # In rank order, so that equal sets give equal sums.
+    place = (rank[None, :] < rank[:, None]).sum(axis=1)
+    here = place[None, :] == jnp.arange(k)[:, None]
+    return best.experts[jnp.where(here, rank[None, :], 0).sum(axis=1)]
 
 
 @dataclass(frozen=True)
@@ -166,11 +162,11 @@ class TopK(Policy):
     def choose(
         self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
     ) -> Int[Array, "K"]:
-        chosen = best(ranking, self.width)
+        chosen = ranked(ranking, self.width).experts
         return jnp.where(jnp.arange(self.width) < _set(self.k), chosen, -1)
 
 
-@_pytree("k")
+@_pytree("k", "reach")
 @dataclass(frozen=True)
 class ExpertSample(Policy):
     """Expert-Sample (arXiv 2602.02443): keep the certain head, draw from the tail.
@@ -182,12 +178,15 @@ class ExpertSample(Policy):
     r: k..E; None for min(4 k, E), the paper's 4 k.
     tau: >= 0; 0 is `TopK()`.
     k: experts per token; None for the model's own.
+    reach: set by `resolve`: so many ranks are looked at. 4 k, or 4 k doubled until it
+      holds r, or E where r is traced; values of r under one reach share a program.
     """
 
     k_keep: ArrayLike | None = None
     r: ArrayLike | None = None
     tau: ArrayLike = 1.0
     k: int | None = field(default=None, kw_only=True)
+    reach: int | None = field(default=None, kw_only=True)
 
     @property
     def width(self) -> int:
@@ -197,28 +196,28 @@ class ExpertSample(Policy):
         k = _width(self.k, k, num_experts)
         # With k <= 2 nothing is left to draw; k // 2 + 1 would pass k at k = 1.
         keep = min(k // 2 + 1, k) if self.k_keep is None else self.k_keep
-        reach = min(4 * k, num_experts) if self.r is None else self.r
+        r = min(4 * k, num_experts) if self.r is None else self.r
         keep = _per_layer("k_keep", keep, num_layers, int)
-        reach = _per_layer("r", reach, num_layers, int)
+        r = _per_layer("r", r, num_layers, int)
         tau = _per_layer("tau", self.tau, num_layers, float)
         _check("k_keep", keep, low=0, high=k)
-        _check("r", reach, low=k, high=num_experts)
+        _check("r", r, low=k, high=num_experts)
         _check("tau", tau, low=0)
-        return ExpertSample(keep, reach, tau, k=k)
+        return ExpertSample(keep, r, tau, k=k, reach=_reach(r, k, num_experts))
 
     def choose(
         self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
     ) -> Int[Array, "K"]:
         assert noise is not None
-        rank = ranks(ranking)
+        best = ranked(ranking, _resolved(self.reach))
+        rank = jnp.arange(best.experts.shape[0])
         return draw_tail(
-            ranking,
+            best,
             noise,
             head=rank < _set(self.k_keep),
             candidate=rank < _set(self.r),
             tau=self.tau,
             k=self.width,
-            rank=rank,
         )
 
 
@@ -247,19 +246,19 @@ class GumbelTopK(Policy):
         self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
     ) -> Int[Array, "K"]:
         assert noise is not None
+        best = ranked(ranking, ranking.shape[0])
         everyone = jnp.ones(ranking.shape, bool)
         return draw_tail(
-            ranking,
+            best,
             noise,
             head=~everyone,
             candidate=everyone,
             tau=self.tau,
             k=self.width,
-            rank=ranks(ranking),
         )
 
 
-@_pytree("k")
+@_pytree("k", "reach")
 @dataclass(frozen=True)
 class AdaptiveHead(Policy):
     """A head as long as the router is certain: the paper's open question.
@@ -270,12 +269,14 @@ class AdaptiveHead(Policy):
 
     mass: 0..1. r: k..E; None for min(4 k, E). tau: >= 0; 0 is `TopK()`.
     k: experts per token; None for the model's own.
+    reach: as in `ExpertSample`.
     """
 
     mass: ArrayLike = 0.5
     r: ArrayLike | None = None
     tau: ArrayLike = 1.0
     k: int | None = field(default=None, kw_only=True)
+    reach: int | None = field(default=None, kw_only=True)
 
     @property
     def width(self) -> int:
@@ -283,35 +284,40 @@ class AdaptiveHead(Policy):
 
     def resolve(self, *, k: int, num_experts: int, num_layers: int) -> "AdaptiveHead":
         k = _width(self.k, k, num_experts)
-        reach = min(4 * k, num_experts) if self.r is None else self.r
+        r = min(4 * k, num_experts) if self.r is None else self.r
         mass = _per_layer("mass", self.mass, num_layers, float)
-        reach = _per_layer("r", reach, num_layers, int)
+        r = _per_layer("r", r, num_layers, int)
         tau = _per_layer("tau", self.tau, num_layers, float)
         _check("mass", mass, low=0, high=1)
-        _check("r", reach, low=k, high=num_experts)
+        _check("r", r, low=k, high=num_experts)
         _check("tau", tau, low=0)
-        return AdaptiveHead(mass, reach, tau, k=k)
+        return AdaptiveHead(mass, r, tau, k=k, reach=_reach(r, k, num_experts))
 
-    def head(self, ranking: Float[Array, "E"], rank: Int[Array, "E"]) -> Array:
-        """Which experts are in the head, bool [E]."""
-        probability = jax.nn.softmax(ranking)
-        better = rank[None, :] < rank[:, None]
-        mass_before = jnp.where(better, probability[None, :], 0.0).sum(axis=1)
-        return (rank == 0) | ((mass_before < self.mass) & (rank < self.width))
+    def head(self, ranking: Float[Array, "E"], best: Ranked) -> Bool[Array, "R"]:
+        """Which ranks are in the head; `best` are those of `ranking`."""
+        # Over all experts, those beyond the ranks looked at too.
+        total = jnp.exp(ranking - best.scores[0]).sum()
+        probability = jnp.exp(best.scores - best.scores[0]) / total
+        rank = jnp.arange(best.scores.shape[0])
+        before = rank[None, :] < rank[:, None]
+        mass_before = jnp.where(before, probability[None, :], 0.0).sum(axis=1)
+        # Rounding may let a later sum fall short again: the head ends at the first.
+        full = (mass_before >= self.mass) & (rank > 0)
+        ended = (full[None, :] & (rank[None, :] <= rank[:, None])).any(axis=1)
+        return ~ended & (rank < self.width)
 
     def choose(
         self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
     ) -> Int[Array, "K"]:
         assert noise is not None
-        rank = ranks(ranking)
+        best = ranked(ranking, _resolved(self.reach))
         return draw_tail(
-            ranking,
+            best,
             noise,
-            head=self.head(ranking, rank),
-            candidate=rank < _set(self.r),
+            head=self.head(ranking, best),
+            candidate=jnp.arange(best.experts.shape[0]) < _set(self.r),
             tau=self.tau,
             k=self.width,
-            rank=rank,
         )
 
 
@@ -339,6 +345,15 @@ def _width(asked: int | None, k: int, num_experts: int) -> int:
         bounds = f"a whole number in 1..{num_experts} (the model's experts)"
         raise ValueError(f"policy: k must be {bounds}, found {width}")
     return int(width)
+
+
+def _reach(r: ArrayLike, k: int, num_experts: int) -> int:
+    """Ranks to look at: 4 k, doubled until it holds r; all where r is traced."""
+    values, reach = _concrete(r), 4 * k
+    most = num_experts if values is None else int(values.max())
+    while reach < most:
+        reach *= 2
+    return min(reach, num_experts)
 
 
 def _concrete(values: ArrayLike) -> np.ndarray | None:

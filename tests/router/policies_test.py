@@ -14,7 +14,7 @@ from jaxmoe.router.policies import (
     GumbelTopK,
     Policy,
     TopK,
-    ranks,
+    ranked,
 )
 
 E, K, N = 16, 4, 64
@@ -53,11 +53,46 @@ def _best(ranking) -> np.ndarray:
     return np.argsort(-np.asarray(ranking), axis=1, kind="stable")
 
 
+def _ranks(ranking) -> np.ndarray:
+    """Rank of each expert."""
+    return np.argsort(_best(ranking), axis=1)
+
+
 @rankings
-def test_ranks_are_a_stable_sort(kind):
-    """A rank given twice would put two experts into one place."""
-    found = np.asarray(jax.jit(jax.vmap(ranks))(_ranking(kind)))
-    np.testing.assert_array_equal(found, np.argsort(_best(_ranking(kind)), axis=1))
+@pytest.mark.parametrize("count", [1, K, E])
+def test_ranked_is_a_stable_sort(kind, count):
+    """Equals out of order would change with the number of ranks looked at."""
+    ranking = _ranking(kind)
+    found = jax.vmap(lambda row: ranked(row, count))(ranking)
+    best = _best(ranking)[:, :count]
+    np.testing.assert_array_equal(found.experts, best)
+    np.testing.assert_array_equal(
+        found.scores, np.take_along_axis(np.asarray(ranking), best, axis=1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("r", "reach"), [(None, 16), (K, 16), (16, 16), (17, 32), (33, 64), (64, 64)]
+)
+def test_reach_holds_r_and_is_shared(r, reach):
+    """Each value of r would compile a program, or ranks below r be cut off."""
+    policy = ExpertSample(r=r).resolve(k=K, num_experts=64, num_layers=2)
+    assert policy.reach == reach
+
+
+def test_reach_of_a_traced_r_is_everything():
+    """What r will be cannot be seen while tracing: no rank may be left out."""
+
+    @jax.jit
+    def drawn(r):
+        policy = ExpertSample(k_keep=1, r=r, tau=1.0)
+        policy = policy.resolve(k=K, num_experts=E, num_layers=1)
+        assert policy.reach == E
+        return choose_experts(policy.at_layer(0), _ranking("random"), NOISE)
+
+    for r in (K, E):
+        expected = _experts(ExpertSample(k_keep=1, r=r), _ranking("random"))
+        np.testing.assert_array_equal(drawn(r), expected)
 
 
 # -- exact limits --------------------------------------------------------------------
@@ -127,7 +162,7 @@ def test_choice_keeps_to_head_range_and_order(policy, kind):
     """k distinct experts in rank order, all of the head, none past rank r."""
     ranking = _ranking(kind)
     chosen = _experts(policy, ranking)
-    rank = np.asarray(jax.vmap(ranks)(ranking))
+    rank = _ranks(ranking)
     chosen_ranks = np.take_along_axis(rank, chosen, axis=1)
     assert (np.diff(chosen_ranks, axis=1) > 0).all()  # distinct, and in order
     resolved = policy.resolve(**FIT)
@@ -150,7 +185,7 @@ def test_masked_experts_do_not_push_out_the_range(policy):
     ranking = _ranking("random").at[:, 3:].set(-jnp.inf)
     resolved = policy.resolve(**FIT)
     chosen = _experts(policy, ranking)
-    rank = np.asarray(jax.vmap(ranks)(ranking))
+    rank = _ranks(ranking)
     reach = getattr(resolved, "r", np.array([E]))[0]
     assert (np.take_along_axis(rank, chosen, axis=1) < reach).all()
 
@@ -160,7 +195,7 @@ def test_noise_of_other_experts_changes_nothing(policy):
     """Noise is one number an expert: what is outside of range or head has no say."""
     policy = policy if isinstance(policy, GumbelTopK) else replace(policy, r=6)
     ranking = _ranking("random")
-    rank = np.asarray(jax.vmap(ranks)(ranking))
+    rank = _ranks(ranking)
     reach = E if isinstance(policy, GumbelTopK) else 6
     other = jnp.where(rank < reach, NOISE, 1e6)
     np.testing.assert_array_equal(
@@ -218,8 +253,7 @@ def test_adaptive_head_is_the_shortest_run_reaching_the_mass(mass, kind):
     """The head's length, against a cumulative sum over sorted probabilities."""
     ranking = _ranking(kind)
     policy = AdaptiveHead(mass=mass).resolve(**FIT).at_layer(0)
-    heads = jax.vmap(lambda row: policy.head(row, ranks(row)))(ranking)
-    rank = np.asarray(jax.vmap(ranks)(ranking))
+    heads = jax.vmap(lambda row: policy.head(row, ranked(row, E)))(ranking)
     logits = -np.sort(-np.asarray(ranking, np.float64), axis=1)
     p = np.exp(logits - logits[:, :1])
     p /= p.sum(axis=1, keepdims=True)
@@ -229,7 +263,7 @@ def test_adaptive_head_is_the_shortest_run_reaching_the_mass(mass, kind):
     most = np.clip((before < mass + 1e-6).sum(axis=1), 1, K)
     sizes = np.asarray(heads).sum(axis=1)
     assert ((least <= sizes) & (sizes <= most)).all()
-    assert (np.asarray(heads) == (rank < sizes[:, None])).all()
+    assert (np.asarray(heads) == (np.arange(E) < sizes[:, None])).all()
 
 
 def test_adaptive_head_of_mass_1_is_all_k():
