@@ -80,43 +80,46 @@ class TokenSampler:
 
     def draw(self, key: Key[Array, ""], logits: Float[Array, "V"]) -> Int[Array, ""]:
         """One token id, int32; `key` is the position's (`jaxmoe.keys`)."""
-        best = jnp.argmax(logits).astype(jnp.int32)
+        if self.candidates is None:
+            ids, candidates = None, logits
+            best = jnp.argmax(logits).astype(jnp.int32)
+            highest = logits[best]
+        else:
+            # Behind a barrier: XLA would look into a top-k of which only the first
+            # is wanted somewhere, and sort the vocabulary instead.
+            candidates, ids = lax.optimization_barrier(
+                lax.top_k(logits, self.candidates)
+            )
+            best, highest = ids[0].astype(jnp.int32), candidates[0]
         # Logits that are NaN or infinite leave nothing to draw from: some id of the
         # vocabulary must come out all the same.
-        greedy = (jnp.asarray(self.temperature) == 0) | ~jnp.isfinite(logits[best])
+        greedy = (jnp.asarray(self.temperature) == 0) | ~jnp.isfinite(highest)
         point = jax.random.uniform(token_key(key))
-        scaled = (logits - logits[best]) / jnp.where(greedy, 1.0, self.temperature)
-        drawn = self._draw_at(point, jnp.exp(scaled))
+        scaled = (candidates - highest) / jnp.where(greedy, 1.0, self.temperature)
+        kept = self._filter(jnp.exp(scaled), ranked=ids is not None)
+        drawn = _locate(point, kept) if ids is None else _pick(point, kept, ids)
         return jnp.where(greedy, best, drawn)
 
-    def _draw_at(self, point: Array, weights: Float[Array, "V"]) -> Int[Array, ""]:
-        """The token at `point` in [0, 1); `weights` are 1 for the most likely."""
-        if self.candidates is None:
-            kept = self._filter(weights)
-            return _locate(point, kept)
-        weights, ids = lax.top_k(weights, self.candidates)
-        kept = self._filter(weights)
-        upto = ids[None, :] <= ids[:, None]
-        end = jnp.where(upto, kept[None, :], 0.0).sum(axis=1)
-        reached = (end > point * kept.sum()) & (kept > 0)
-        first = jnp.where(reached, ids, jnp.iinfo(jnp.int32).max).min()
-        last = jnp.where(kept > 0, ids, -1).max()
-        return jnp.where(reached.any(), first, last).astype(jnp.int32)
+    def _filter(
+        self, weights: Float[Array, "Q"], *, ranked: bool = False
+    ) -> Float[Array, "Q"]:
+        """`weights`, which are 1 for the most likely, with filtered tokens at 0.
 
-    def _filter(self, weights: Float[Array, "Q"]) -> Float[Array, "Q"]:
-        """`weights` with the filtered tokens at 0."""
+        ranked: whether they are few, and come the most likely first.
+        """
+        reaching = _first_reaching if ranked else _largest_reaching
         if self.top_k is not None:
             everything = weights.shape[0]
             some = jnp.minimum(jnp.asarray(self.top_k), everything)
             # A 0 that was traced: `resolve` could not see that the filter is off.
             enough = jnp.where(some == 0, everything, some).astype(jnp.float32)
-            least = _largest_reaching(weights, jnp.ones_like(weights), enough)
-            weights = jnp.where(weights >= least, weights, 0.0)
+            lowest = reaching(weights, jnp.ones_like(weights), enough)
+            weights = jnp.where(weights >= lowest, weights, 0.0)
         if self.top_p is not None:
             # At top_p 0 the most likely token stays: its weight is 1.
             mass = jnp.maximum(self.top_p * weights.sum(), jnp.finfo(jnp.float32).tiny)
-            least = _largest_reaching(weights, weights, mass)
-            weights = jnp.where(weights >= least, weights, 0.0)
+            lowest = reaching(weights, weights, mass)
+            weights = jnp.where(weights >= lowest, weights, 0.0)
         if self.min_p is not None:
             weights = jnp.where(weights >= self.min_p, weights, 0.0)
         return weights
@@ -169,6 +172,28 @@ def _largest_reaching(
     past_one = np.float32(1).view(np.int32) + 1
     low, _ = lax.fori_loop(0, 31, halve, (jnp.int32(0), jnp.int32(past_one)))
     return as_float(low)
+
+
+def _first_reaching(
+    weights: Float[Array, "Q"], measure: Float[Array, "Q"], target: ArrayLike
+) -> Float[Array, ""]:
+    """`_largest_reaching` of weights that come the largest first."""
+    return jnp.where(_running_sum(measure) >= target, weights, 0.0).max()
+
+
+def _pick(
+    point: Array, weights: Float[Array, "Q"], ids: Int[Array, "Q"]
+) -> Int[Array, ""]:
+    """The id at `point` in [0, 1) of the weights laid end to end in order of id."""
+    ids, weights = lax.sort((ids, weights), num_keys=1)
+    end = _running_sum(weights)
+    return ids[_first((end > point * end[-1]) & (weights > 0), weights > 0)]
+
+
+def _running_sum(values: Float[Array, "Q"]) -> Float[Array, "Q"]:
+    """Sums up to and with each of few values: one product, where a scan is many."""
+    upto = np.triu(np.ones((values.shape[0], values.shape[0]), np.float32))
+    return jnp.matmul(values, upto, precision=lax.Precision.HIGHEST)
 
 
 def _locate(point: Array, weights: Float[Array, "V"]) -> Int[Array, ""]:
