@@ -11,7 +11,8 @@ from jaxmoe.cache import CHUNK, PrefixCache
 from jaxmoe.config import ModelConfig
 from jaxmoe.experts import Implementation
 from jaxmoe.keys import position_key, route_key
-from jaxmoe.nn.attend import QKV, attend_causal
+from jaxmoe.nn.attend import QKV
+from jaxmoe.nn.attend_whole import attention_for
 from jaxmoe.nn.decoder import Decoder, bind
 from jaxmoe.nn.moe import Choose, choose_experts
 from jaxmoe.router.policies import Policy
@@ -66,13 +67,14 @@ def run_sequence(
     config = decoder.config
     positions = jnp.arange(tokens.shape[0], dtype=jnp.int32)
     captured: list[QKV] = []
+    form = attention_for(jax.default_backend())
 
     def attend(layer: int, qkv: QKV) -> Array:
         # Padding may compute NaN, and 0 * NaN would reach the tokens that count.
         count = (positions < length)[:, None, None]
         qkv = QKV(qkv.q, *(jnp.where(count, a, 0) for a in (qkv.k, qkv.v)))
         captured.append(qkv)
-        return attend_causal(qkv, window=config.layers[layer].mixer.window)
+        return form.causal(qkv, window=config.layers[layer].mixer.window)
 
     choose = _chooser(
         policy, key, positions, length, noise_from, routes, config.num_layers

@@ -20,7 +20,8 @@ from jaxmoe.decode.tokens import TokenSampler, is_stop, log_probability
 from jaxmoe.experts import Implementation
 from jaxmoe.grouping import cut_blocks
 from jaxmoe.keys import position_key, route_noise
-from jaxmoe.nn.attend import QKV, attend_prefix, attend_suffix
+from jaxmoe.nn.attend import QKV
+from jaxmoe.nn.attend_whole import attention_for
 from jaxmoe.nn.decoder import Attend, Decoder, bind, compute_dtype
 from jaxmoe.nn.moe import choose_experts
 from jaxmoe.router.policies import Policy, for_model
@@ -216,6 +217,7 @@ def _attend_with(
 
     caches: holds the suffix cache, replaced as each layer writes to it.
     """
+    form = attention_for(jax.default_backend())
     own = slots.position - slots.start
     longest = jnp.where(slots.active, own + 1, 0).max()
     # In a slot at rest the write goes past the end, and is dropped.
@@ -228,7 +230,7 @@ def _attend_with(
     def attend(layer: int, qkv: QKV) -> Array:
         caches[0] = caches[0].write(layer, qkv.k, qkv.v, place)
         window = config.layers[layer].mixer.window
-        running = attend_prefix(
+        running = form.prefix(
             qkv.q,
             prefix.k[layer],
             prefix.v[layer],
@@ -238,7 +240,7 @@ def _attend_with(
             block=size,
             window=window,
         )
-        return attend_suffix(
+        return form.suffix(
             running,
             qkv.q,
             caches[0].k[layer],

@@ -6,6 +6,7 @@ cache is allocated, or how far other samples have come, does not show in a sampl
 numbers.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jax import lax
 
 from jaxmoe.cache import CHUNK
 from jaxmoe.grouping import Blocks, block_members
-from jaxmoe.products import precision_for
+from jaxmoe.products import FEW_ROWS, precision_for
 from jaxmoe.typing import Array, Bool, Float, Int
 
 _LOWEST = -1e30
@@ -49,15 +50,8 @@ class Running(NamedTuple):
 
     def add(self, q: Array, k: Array, v: Array, seen: Array) -> "Running":
         """Take in one chunk: q [..., R, A], k and v [..., C, A], seen [..., R, C]."""
-        batch = tuple(range(q.ndim - 2))
-        last = q.ndim - 1
-        scores = lax.dot_general(
-            q,
-            k,
-            (((last,), (last,)), (batch, batch)),
-            precision=precision_for(q.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        batch, last = tuple(range(q.ndim - 2)), q.ndim - 1
+        scores = compare(q, k)
         scores = jnp.where(seen, scores * q.shape[-1] ** -0.5, _LOWEST)
         top = jnp.maximum(self.top, scores.max(axis=-1))
         weights = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
@@ -78,6 +72,23 @@ class Running(NamedTuple):
     def finish(self) -> Array:
         """The weighted mean of values, [..., R, A]; 0 where nothing was seen."""
         return self.out / jnp.where(self.total > 0, self.total, 1.0)[..., None]
+
+
+def compare(
+    q: Float[Array, "*X R A"], k: Float[Array, "*X C A"]
+) -> Float[Array, "*X R C"]:
+    """Products of every query with every key, float32."""
+    batch, last = tuple(range(q.ndim - 2)), q.ndim - 1
+    multiply = partial(
+        lax.dot_general,
+        dimension_numbers=(((last,), (last,)), (batch, batch)),
+        precision=precision_for(q.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    if q.shape[-2] < FEW_ROWS and jax.default_backend() == "cpu":
+        # Keys on the left, as weights are in `jaxmoe.products.multiply`.
+        return lax.optimization_barrier(multiply(k, q)).swapaxes(-1, -2)
+    return multiply(q, k)
 
 
 def group_queries(q: Float[Array, "N H A"], groups: int) -> Float[Array, "N G R A"]:
