@@ -6,7 +6,8 @@ samples stand flat beside each other, so that they share one read of an expert, 
 row is ever dropped, however skewed the routing.
 """
 
-from typing import Literal
+from importlib.util import find_spec
+from typing import Any, Literal
 
 import jax
 
@@ -16,22 +17,64 @@ from jaxmoe.experts.ragged import apply_ragged
 from jaxmoe.experts.reference import apply_reference
 from jaxmoe.typing import Array, Float, Int, Num
 
-Implementation = Literal["auto", "reference", "batched", "blocks", "ragged"]
+Implementation = Literal["auto", "reference", "batched", "blocks", "ragged", "pallas"]
+
+FEW_ROWS = 4
+"""Rows of an expert, on average, up to which "auto" takes the kernels on GPUs.
+
+They read only the experts that were chosen; `lax.ragged_dot` may go through all of them
+there. With more rows most experts are chosen anyway, and products count for more than
+reading. A guess: neither path has been timed on a GPU.
+"""
+
+_TRITON = "jax.experimental.pallas.triton"
+
+
+def _apply_pallas(*args: Any) -> Array:
+    device = jax.devices()[0]
+    if device.platform != "cpu" and not runs_kernels(device):
+        raise ValueError(
+            "implementation='pallas' needs CUDA of compute capability 8.0 or later "
+            f"and {_TRITON}, or a CPU to be interpreted on; found "
+            f"{device.device_kind}, jax {jax.__version__}; use 'ragged'"
+        )
+    # Imported when asked for: jax 0.11 announces the end of this backend.
+    from jaxmoe.experts.pallas import apply_pallas
+
+    return apply_pallas(*args)
+
 
 _IMPLEMENTATIONS = {
     "reference": apply_reference,
     "batched": apply_batched,
     "blocks": apply_blocks,
     "ragged": apply_ragged,
+    "pallas": _apply_pallas,
 }
 
 
-def choose_implementation(platform: str) -> str:
-    """The implementation "auto" means: the block loop on CPU, ragged elsewhere.
+def choose_implementation(
+    platform: str, pairs: int, num_experts: int, *, kernels: bool = True
+) -> str:
+    """The implementation "auto" means: the block loop on CPU, ragged on TPU.
 
-    On CPU `lax.ragged_dot` is a masked dense product over all experts.
+    On CPU `lax.ragged_dot` is a masked dense product over all experts. On GPU the
+    kernels where rows are few, else ragged.
+
+    pairs: of a row and one of its experts.
+    kernels: whether the device runs them (`runs_kernels`).
     """
-    return "blocks" if platform == "cpu" else "ragged"
+    if platform == "cpu":
+        return "blocks"
+    few = pairs <= FEW_ROWS * num_experts
+    return "pallas" if platform == "gpu" and kernels and few else "ragged"
+
+
+def runs_kernels(device: Any) -> bool:
+    """Whether Triton compiles for `device`: CUDA, compute capability 8.0 or later."""
+    capability = str(getattr(device, "compute_capability", ""))
+    major = capability.partition(".")[0]  # "9" of "9.0"; AMD's are named, as "gfx942"
+    return major.isdigit() and int(major) >= 8 and find_spec(_TRITON) is not None
 
 
 def apply_experts(
@@ -47,15 +90,18 @@ def apply_experts(
 
     experts: -1 for a place that stays empty (its weight is not looked at).
     gate_up, down: any float type, or uint16 holding bfloat16 bits.
-    implementation: "auto" looks at the default backend; "batched" and "ragged" have
-      gradients.
+    implementation: "auto" looks at the default backend and the number of rows;
+      "batched" and "ragged" have gradients.
 
     Raises:
-      ValueError: an implementation that does not exist.
+      ValueError: an implementation that does not exist, or not on this device.
     """
     name = implementation
     if name == "auto":
-        name = choose_implementation(jax.default_backend())
+        kernels = runs_kernels(jax.devices()[0])
+        name = choose_implementation(
+            jax.default_backend(), experts.size, down.shape[0], kernels=kernels
+        )
     if name not in _IMPLEMENTATIONS:
         raise ValueError(
             f"implementation must be one of auto, {', '.join(_IMPLEMENTATIONS)}; "
@@ -65,4 +111,4 @@ def apply_experts(
         return _IMPLEMENTATIONS[name](x, experts, weights, gate_up, down)
 
 
-__all__ = ["Implementation", "apply_experts", "choose_implementation"]
+__all__ = ["Implementation", "apply_experts", "choose_implementation", "runs_kernels"]

@@ -1,6 +1,7 @@
 """Every implementation of the experts: the same numbers, nothing dropped or leaked."""
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -8,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.experts import apply_experts, choose_implementation
+from jaxmoe.experts import apply_experts, choose_implementation, runs_kernels
 from jaxmoe.experts.blocks import block_size
 
 E, D, F = 8, 24, 16
-ALL = ["reference", "batched", "blocks", "ragged"]
+ALL = ["reference", "batched", "blocks", "ragged", "pallas"]
 implementations = pytest.mark.parametrize("implementation", ALL)
 others = pytest.mark.parametrize("implementation", ALL[1:])
 
@@ -72,6 +73,8 @@ def test_equals_the_formula(implementation, rows, k, empty):
 @pytest.mark.parametrize("rows", [2, 16, 17, 64, 65, 512, 513])
 def test_equals_the_reference_across_block_sizes(implementation, rows):
     """Each border where the block loop changes its block, on both sides."""
+    if implementation == "pallas" and rows > 65:
+        pytest.skip("its blocks are the same for any number of rows, and interpreted")
     args = (*_routing(rows, 2), *_weights())
     _close(
         _apply(*args, implementation=implementation),
@@ -188,7 +191,7 @@ def test_a_row_does_not_feel_its_place(implementation, rows):
     np.testing.assert_array_equal(moved, straight[order])
 
 
-@pytest.mark.parametrize("implementation", ["reference", "batched", "blocks"])
+@pytest.mark.parametrize("implementation", ["reference", "batched", "blocks", "pallas"])
 def test_broken_weights_stay_with_their_expert(implementation):
     """NaN of an expert nobody chose, or of the one -1 is read as, must not leak."""
     gate_up, down = _weights()
@@ -267,22 +270,47 @@ def test_selection_under_vmap(implementation):
     _close(out, _loop(x, experts, weights, gate_up, down))
 
 
-def test_auto_picks_by_platform():
-    """On CPU a ragged product is a masked dense one over all experts."""
-    assert choose_implementation("cpu") == "blocks"
-    assert choose_implementation("gpu") == "ragged"
-    assert choose_implementation("tpu") == "ragged"
+@pytest.mark.parametrize("pairs", [1, 8, 512, 513, 4096])
+def test_auto_picks_by_platform_and_rows(pairs):
+    """On CPU a ragged product is a masked dense one over all experts, on GPU maybe."""
+    assert choose_implementation("cpu", pairs, 128) == "blocks"
+    assert choose_implementation("tpu", pairs, 128) == "ragged"
+    few = "pallas" if pairs <= 512 else "ragged"
+    assert choose_implementation("gpu", pairs, 128) == few
+    assert choose_implementation("gpu", pairs, 128, kernels=False) == "ragged"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [("7.5", False), ("8.0", True), ("9.0", True), ("12.0", True), ("gfx942", False)],
+)
+def test_auto_takes_kernels_only_where_they_compile(capability, expected):
+    """An older GPU, or one of another maker, would stop at the compiler."""
+    assert runs_kernels(SimpleNamespace(compute_capability=capability)) == expected
+    assert not runs_kernels(jax.devices("cpu")[0])
+
+
+def test_auto_is_the_implementation_it_picks():
+    """What "auto" computes would not be what the tests above look at."""
     args = (*_routing(5, 2), *_weights())
-    name: Any = choose_implementation(jax.default_backend())
+    name: Any = choose_implementation(jax.default_backend(), 10, E)
     np.testing.assert_array_equal(
         apply_experts(*args), apply_experts(*args, implementation=name)
     )
+
+
+def test_kernels_are_refused_where_they_cannot_run(monkeypatch):
+    """The error would else be one of jax's inner workings."""
+    tpu = SimpleNamespace(platform="tpu", device_kind="TPU v5e")
+    monkeypatch.setattr(jax, "devices", lambda: [tpu])
+    with pytest.raises(ValueError, match="compute capability.*TPU v5e.*'ragged'"):
+        apply_experts(*_routing(1, 1), *_weights(), implementation="pallas")
 
 
 def test_unknown_implementation_is_refused(untyped):
     """A misspelt name must not quietly become the slow reference."""
     wrong: Any = "block"
     with pytest.raises(
-        ValueError, match="auto, reference, batched, blocks, ragged.*'block'"
+        ValueError, match="auto, reference, batched, blocks, ragged, pallas.*'block'"
     ):
         apply_experts(*_routing(1, 1), *_weights(), implementation=wrong)
