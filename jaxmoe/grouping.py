@@ -40,17 +40,18 @@ def cut_blocks(groups: Int[Array, "M"], num_groups: int, size: int) -> Blocks:
     """Blocks of at most `size` members with equal group; group -1 is in none."""
     member_groups = jnp.where(groups < 0, num_groups, groups)
     order = jnp.argsort(member_groups, stable=True)
-    # Counted and searched by comparing with all groups: XLA makes loops of scatters
-    # and of binary searches, where this is one small operation each.
+    # Counted, summed and searched by comparing with all groups: XLA makes loops of
+    # scatters and binary searches, and many operations of running sums, where each of
+    # these is one.
     every = jnp.arange(num_groups, dtype=jnp.int32)
     counts = (groups[:, None] == every[None, :]).sum(axis=0, dtype=jnp.int32)
-    ends = jnp.cumsum(counts)
+    upto = every[:, None] <= every[None, :]
+    ends = jnp.where(upto, counts[:, None], 0).sum(axis=0)
     blocks_of_group = (counts + size - 1) // size
-    block_ends = jnp.cumsum(blocks_of_group)
+    block_ends = jnp.where(upto, blocks_of_group[:, None], 0).sum(axis=0)
     block = jnp.arange(max_blocks(groups.shape[0], num_groups, size), dtype=jnp.int32)
     ended = block_ends[None, :] <= block[:, None]
-    group = ended.sum(axis=1, dtype=jnp.int32)
-    group = jnp.minimum(group, num_groups - 1)
+    group = jnp.minimum(ended.sum(axis=1, dtype=jnp.int32), num_groups - 1)
     within = block - (block_ends - blocks_of_group)[group]
     start = (ends - counts)[group] + within * size
     return Blocks(order.astype(jnp.int32), group, start, ends[group], block_ends[-1])

@@ -10,6 +10,9 @@ FEW_ROWS = 128
 """Below so many rows a CPU is faster with the weight on the left: its library then
 packs the few rows for its kernel instead of the whole weight."""
 
+LARGE = 1 << 16
+"""Values of a weight from which that pays for the transpose of the result."""
+
 
 def precision_for(dtype) -> lax.Precision:
     """Full float32 products for float32, which accelerators would else shorten.
@@ -22,7 +25,8 @@ def precision_for(dtype) -> lax.Precision:
 
 def multiply(x: Array, weight: Array) -> Array:
     """x [N, D] times weight [O, D] transposed, float32 [N, O]."""
-    if x.shape[0] < FEW_ROWS and jax.default_backend() == "cpu":
+    few = x.shape[0] < FEW_ROWS and weight.size >= LARGE
+    if few and jax.default_backend() == "cpu":
         # Behind a barrier: XLA would fold the transpose back into the product.
         return lax.optimization_barrier(contract(weight, x, 1, 1)).T
     return contract(x, weight, 1, 1)

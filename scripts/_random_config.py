@@ -5,41 +5,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.benchmarks import presets
 from jaxmoe.text.tokenizer import TOKENIZER_FILES, Tokenizer
 
-CONFIG: dict[str, Any] = {
-    "architectures": ["Qwen3MoeForCausalLM"],
-    "attention_bias": False,
-    "bos_token_id": None,
-    "decoder_sparse_step": 1,
-    "dtype": "bfloat16",
-    "hidden_act": "silu",
-    "max_position_embeddings": 32768,
-    "mlp_only_layers": [],
-    "model_type": "qwen3_moe",
-    "norm_topk_prob": True,
-    "rms_norm_eps": 1e-6,
-    "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"},
-    "tie_word_embeddings": False,
-    "use_sliding_window": False,
-}
-SHAPES = (
-    *("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads"),
-    *("head_dim", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size"),
-    *("intermediate_size", "vocab_size"),
-)
-PRESETS = {
-    "tiny": (3, 64, 4, 2, 16, 16, 4, 32, 128, 1024),
-    "small": (4, 256, 8, 2, 32, 64, 8, 64, 512, 4096),
-    "bench": (4, 1024, 16, 4, 128, 128, 8, 384, 3072, 32000),
-}
-"""Values of `SHAPES` by name."""
+PRESETS = ("tiny", "small", "bench")
+"""Of `jaxmoe.benchmarks.presets`, those to write to a disk."""
 SAMPLING = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
 
 
 def preset(name: str, changes: dict[str, Any]) -> dict[str, Any]:
     """The attributes of config.json, before the tokenizer's."""
-    return CONFIG | dict(zip(SHAPES, PRESETS[name], strict=True)) | changes
+    return presets.PRESETS[name].attributes | changes
 
 
 def write_configs(

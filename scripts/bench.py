@@ -1,54 +1,42 @@
-"""Measures jaxmoe on this machine: `python scripts/bench.py convert --help`."""
+"""Measures jaxmoe on this machine, each number beside its target where it has one.
 
-import argparse
+`python scripts/bench.py all --peer transformers` measures everything.
+"""
+
+import os
 import sys
-import tempfile
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Iterator
+
+from _bench_options import HELP, parser
+from _interrupt import ends_quietly
+from _running import input_errors, keep_compiled
+
+SHARED = ("preset", "peer", "gb", "jobs", "dir", "rounds")
+"""Options of `all` that its benchmarks take over."""
 
 
-def add_convert(commands) -> None:
-    """Adds the sub-command that compares conversion with copying."""
-    parser = commands.add_parser(
-        "convert",
-        help="conversion against copying the same files",
-        description="Makes a random checkpoint of --gb, then copies and converts it in "
-        "turn, each time from a cold page cache. Needs twice that space.",
-    )
-    parser.add_argument("--gb", type=float, default=6.5, help="size (default: 6.5)")
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--jobs", type=int, default=8, help="default: 8")
-    parser.add_argument(
-        "--dir", type=Path, help="where to write (default: the temporary directory)"
-    )
-    parser.set_defaults(run=run_convert)
+def _every_benchmark(args: Namespace) -> Iterator[Namespace]:
+    """The options of each benchmark that `all` stands for."""
+    for name in HELP:
+        options = parser(__doc__).parse_args([name])
+        for shared in SHARED:
+            if hasattr(options, shared) and getattr(args, shared) is not None:
+                setattr(options, shared, getattr(args, shared))
+        yield options
 
 
-def run_convert(args: argparse.Namespace) -> int:
-    """Runs the comparison and prints it."""
-    from convert import benchmark
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command: 0 if measured, 1 if a benchmark failed, 2 on wrong input."""
+    args = parser(__doc__).parse_args(argv)
+    # A peer, and the processes of `compile`, need room on the device too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    with ends_quietly(), input_errors():
+        from _bench_run import run_all
 
-    # 1.29 GB a layer, and a quarter GB for embedding and head.
-    layers = max(1, round((args.gb - 0.26) / 1.25))
-    model = benchmark.MODEL | {"num_hidden_layers": layers}
-    with tempfile.TemporaryDirectory(dir=args.dir) as scratch:
-        source = Path(scratch) / "source"
-        nbytes = benchmark.write_random(source, model, shard_bytes=2 << 30)
-        rounds = []
-        for _ in range(args.rounds):
-            rounds.append(benchmark.one_round(source, Path(scratch), args.jobs))
-            print(rounds[-1], flush=True)
-        print(benchmark.summary(nbytes, rounds))
-    return 0
-
-
-def main() -> int:
-    """Each benchmark is a sub-command: a function that adds it, one that runs it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for add in (add_convert,):
-        add(commands)
-    args = parser.parse_args()
-    return args.run(args)
+        keep_compiled()
+        every = args.benchmark == "all"
+        return run_all(list(_every_benchmark(args)) if every else [args], args)
 
 
 if __name__ == "__main__":

@@ -84,12 +84,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a call has come. tokens: drawn so far. seconds: since the call began."""
+    """How far a call has come.
+
+    tokens: drawn so far. seconds: since the call began. steps: passes over all slots.
+    """
 
     finished: int
     total: int
     tokens: int
     seconds: float
+    steps: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -121,7 +125,8 @@ def run(
             yield answer
         if on_progress is not None:
             seconds = time.perf_counter() - began
-            on_progress(Progress(finished, total, engine.drawn_tokens, seconds))
+            drawn = engine.drawn_tokens
+            on_progress(Progress(finished, total, drawn, seconds, engine.steps))
 
 
 @jax.jit
@@ -143,7 +148,7 @@ class _Engine:
         self.config, self.params, self.request = config, params, request
         self.seats: list[Answer | None] = [None] * seats
         self.waiting = request.waiting()
-        self.drawn_tokens = 0
+        self.drawn_tokens = self.steps = 0
         self.warned = False
         self.plain = request.policy.deterministic(config.num_layers)
         entries = _prefix_entries(request, seats)
@@ -151,7 +156,7 @@ class _Engine:
         self.entry_of_seat = np.zeros(seats, np.int32)
         dtype = compute_dtype(params["embed.weight"])
         longest = max(len(prompt) for prompt in request.prompts)
-        self.prefix = PrefixCache.empty(
+        prefix = PrefixCache.empty(
             config,
             prompts=entries,
             size=max(CHUNK, prompt_bucket(longest)),
@@ -159,8 +164,12 @@ class _Engine:
             dtype=dtype,
         )
         first = bucket(min(request.max_new_tokens, FIRST_SUFFIX))
-        self.suffix = SuffixCache.empty(config, slots=seats, size=first, dtype=dtype)
-        self.slots = Slots.empty(seats)
+        suffix = SuffixCache.empty(config, slots=seats, size=first, dtype=dtype)
+        # Bound to the weights' device, as all that is computed from them will be:
+        # else the second call of each program would be compiled anew.
+        self.prefix, self.suffix, self.slots = jax.device_put(
+            (prefix, suffix, Slots.empty(seats)), params["embed.weight"].sharding
+        )
         stops = request.stop_ids
         self.stop_ids = np.full(-(-max(len(stops), 1) // 8) * 8, -1, np.int32)
         self.stop_ids[: len(stops)] = stops
@@ -268,7 +277,10 @@ class _Engine:
             return_routes=self.request.return_routes,
             implementation=self.request.implementation,
         )
-        return self._take(drawn)
+        finished = self._take(drawn)
+        # Some slot is active throughout, and draws a token in every step.
+        self.steps += int(np.asarray(drawn.count).max())
+        return finished
 
     def _replayed(self) -> np.ndarray | None:
         """Recorded routes of the coming steps, [S, M, L, K]; -1 past their end."""

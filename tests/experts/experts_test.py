@@ -13,7 +13,9 @@ from jaxmoe.experts import apply_experts, choose_implementation, runs_kernels
 from jaxmoe.experts.blocks import block_size
 
 E, D, F = 8, 24, 16
-ALL = ["reference", "batched", "blocks", "ragged", "pallas"]
+# Interpreted, kernels take a second or more a case; `pallas_test.py` has quick ones.
+PALLAS = pytest.param("pallas", marks=pytest.mark.slow)
+ALL = ["reference", "batched", "blocks", "ragged", PALLAS]
 implementations = pytest.mark.parametrize("implementation", ALL)
 others = pytest.mark.parametrize("implementation", ALL[1:])
 
@@ -191,7 +193,7 @@ def test_a_row_does_not_feel_its_place(implementation, rows):
     np.testing.assert_array_equal(moved, straight[order])
 
 
-@pytest.mark.parametrize("implementation", ["reference", "batched", "blocks", "pallas"])
+@pytest.mark.parametrize("implementation", ["reference", "batched", "blocks", PALLAS])
 def test_broken_weights_stay_with_their_expert(implementation):
     """NaN of an expert nobody chose, or of the one -1 is read as, must not leak."""
     gate_up, down = _weights()

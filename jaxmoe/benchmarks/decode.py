@@ -1,0 +1,100 @@
+"""Decoding: a step beside the least it could take, and beside a peer's."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from jaxmoe.benchmarks import seats, targets, work
+from jaxmoe.benchmarks.peer import Peer, fastest
+from jaxmoe.benchmarks.report import Row
+from jaxmoe.benchmarks.subject import Subject
+from jaxmoe.benchmarks.timing import Side, Spread, take_turns
+from jaxmoe.router.policies import ExpertSample, TopK
+
+POLICIES = {"TopK": TopK(), "ExpertSample": ExpertSample()}
+PEER = "transformers"
+PAUSE = 0.05
+
+
+def measure(
+    subject: Subject,
+    *,
+    ns: tuple[int, ...],
+    prompt: int,
+    steps: int,
+    rounds: int,
+    peer: Peer | None = None,
+) -> Iterator[Row]:
+    """Rows for each n: both policies, and the peer with the model's own experts."""
+    prefix = seats.load(subject, [subject.prompt(prompt)])
+    for n in ns:
+        seated = {
+            name: seats.seat(subject, prefix, n=n, room=steps, policy=policy)
+            for name, policy in POLICIES.items()
+        }
+        sides = {name: Side(partial(s.run, steps)) for name, s in seated.items()}
+        tasks = () if peer is None else peer.decoding(subject.prompt(prompt), n)
+        sides |= {task.how: task.side for task in tasks}
+        found = take_turns(sides, rounds, pause=PAUSE if tasks else 0.0)
+        for name in POLICIES:
+            a_step = found[name].times(1 / steps)
+            yield from _policy_rows(seated[name], name, prompt, steps, a_step)
+        if tasks:
+            task = fastest(tasks, found)
+            ours = found["TopK"].times(1 / steps)
+            theirs = found[task.how].times(1 / task.steps)
+            yield from _peer_rows(subject, n, prompt, ours, theirs, task.how)
+
+
+def _policy_rows(
+    seated: seats.Seated, policy: str, prompt: int, steps: int, seconds: Spread
+) -> Iterator[Row]:
+    subject, n = seated.subject, seated.slots.active.shape[0]
+    routes = seated.routes(steps)
+    distinct = seats.distinct_experts(routes, subject.config.moe_layers)
+    least = work.step(
+        subject.config,
+        n=n,
+        prompt=prompt,
+        own=(steps - 1) / 2,
+        distinct=distinct,
+        weight_bytes=subject.params["embed.weight"].dtype.itemsize,
+        cache_bytes=seated.suffix.k[0].dtype.itemsize,
+    )
+    memory = least.bytes / subject.machine.bandwidth.median
+    arithmetic = least.operations / subject.machine.matmul.median
+    yield subject.place.row(
+        "decode",
+        f"n = {n}, prompt {prompt}: {policy}",
+        seconds.median * 1e3,
+        "ms a step",
+        tokens_per_second=n / seconds.median,
+        ms=seconds.times(1e3),
+        distinct_experts=distinct,
+    )
+    share = seconds.into(100 * memory)
+    yield subject.place.row(
+        "decode",
+        targets.floor_share(n, prompt, policy),
+        share.median,
+        "%",
+        memory_floor_ms=memory * 1e3,
+        arithmetic_floor_ms=arithmetic * 1e3,
+        MB=least.bytes / 1e6,
+        share=share,
+    )
+
+
+def _peer_rows(
+    subject: Subject, n: int, prompt: int, ours: Spread, theirs: Spread, how: str
+) -> Iterator[Row]:
+    ratio = theirs.over(ours)
+    yield subject.place.row(
+        "decode",
+        f"n = {n}, prompt {prompt}: {PEER}",
+        theirs.median * 1e3,
+        "ms a step",
+        ms=theirs.times(1e3),
+        by=how,
+    )
+    named = targets.against_peer(n, prompt)
+    yield subject.place.row("decode", named, ratio.median, "x", ratio=ratio)

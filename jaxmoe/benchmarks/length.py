@@ -1,0 +1,58 @@
+"""Length: a step must feel what is filled, and not what is allocated."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from jaxmoe.benchmarks import seats, targets
+from jaxmoe.benchmarks.report import Row
+from jaxmoe.benchmarks.subject import Subject
+from jaxmoe.benchmarks.timing import Side, take_turns
+from jaxmoe.router.policies import TopK
+
+ROOMS = (128, 1024, 8192)
+FILLED = (64, 512, 2048, 8000)
+
+
+def measure(
+    subject: Subject, *, n: int, prompt: int, steps: int, rounds: int
+) -> Iterator[Row]:
+    """Rows for each allocation, little filled, and for each filling of the largest."""
+    prefix = seats.load(subject, [subject.prompt(prompt)])
+    seated = {
+        room: seats.scribbled(
+            seats.seat(subject, prefix, n=n, room=room, policy=TopK())
+        )
+        for room in ROOMS
+    }
+    yield from _allocated(seated, steps, rounds)
+    yield from _filled(seated[ROOMS[-1]], steps, rounds)
+
+
+def _run(seated: seats.Seated, steps: int, filled: int) -> Side:
+    return Side(partial(seated.run, steps, slots=seated.at(filled)))
+
+
+def _allocated(
+    seated: dict[int, seats.Seated], steps: int, rounds: int
+) -> Iterator[Row]:
+    filled, base = FILLED[0], ROOMS[0]
+    row = partial(seated[base].subject.place.row, "length")
+    sides = {str(room): _run(seated[room], steps, filled) for room in ROOMS}
+    found = take_turns(sides, rounds)
+    for room in ROOMS:
+        ms = found[str(room)].times(1e3 / steps)
+        yield row(f"filled {filled}, room for {room}", ms.median, "ms a step", ms=ms)
+    for room in ROOMS[1:]:
+        ratio = found[str(room)].over(found[str(base)])
+        named = targets.allocation(filled, room, base)
+        yield row(named, ratio.median, "x", ratio=ratio)
+
+
+def _filled(seated: seats.Seated, steps: int, rounds: int) -> Iterator[Row]:
+    row = partial(seated.subject.place.row, "length")
+    found = take_turns({str(f): _run(seated, steps, f) for f in FILLED}, rounds)
+    for filled in FILLED:
+        ms = found[str(filled)].times(1e3 / steps)
+        ratio = found[str(filled)].over(found[str(FILLED[0])])
+        what = f"room for {seated.suffix.size}, filled {filled}"
+        yield row(what, ms.median, "ms a step", ms=ms, ratio_to_shortest=ratio)

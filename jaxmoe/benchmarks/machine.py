@@ -1,0 +1,80 @@
+"""The machine: what it is, and how fast it reads and multiplies."""
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jaxmoe.benchmarks.timing import Side, Spread, take_turns
+
+LIBRARIES = ("jax", "jaxlib", "flax", "numpy")
+ROUNDS = 9
+
+
+@dataclass(frozen=True)
+class Machine:
+    """bandwidth: bytes read a second. matmul: operations of a product a second."""
+
+    bandwidth: Spread
+    matmul: Spread
+
+
+def measure(backend: str) -> Machine:
+    """Reads far more than caches hold; multiplies square matrices.
+
+    In float32 on CPU, where arithmetic is done in it; else in bfloat16.
+    """
+    if backend == "cpu":
+        return Machine(_bandwidth(1 << 28), _matmul(2048, jnp.float32))
+    return Machine(_bandwidth(1 << 30), _matmul(8192, jnp.bfloat16))
+
+
+def _bandwidth(nbytes: int) -> Spread:
+    # Rows that are summed apart from each other keep all cores busy.
+    array = jnp.ones((1024, nbytes // 4096), jnp.float32)
+    add = jax.jit(lambda a: a.sum(axis=1))
+    side = Side(lambda: add(array))
+    return take_turns({"read": side}, ROUNDS, warmup=2)["read"].into(nbytes)
+
+
+def _matmul(size: int, dtype) -> Spread:
+    matrix = jnp.full((size, size), 1 / size, dtype)
+    multiply = jax.jit(jnp.matmul)
+    side = Side(lambda: multiply(matrix, matrix))
+    return take_turns({"matmul": side}, ROUNDS, warmup=2)["matmul"].into(2 * size**3)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def hardware() -> dict[str, str | int]:
+    """Processor, its cores, and the devices that JAX sees."""
+    devices = jax.devices()
+    found: dict[str, str | int] = {"cpu": _cpu(), "cores": cores()}
+    if devices[0].platform != "cpu":
+        found |= {"device": devices[0].device_kind, "devices": len(devices)}
+    return found
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.exists() else ""
+    name = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
+    return name[1] if name else platform.processor() or platform.machine()
+
+
+def versions(others: tuple[str, ...] = ()) -> dict[str, str]:
+    """Of Python, the libraries below jaxmoe, and `others`."""
+    names = (*LIBRARIES, *others)
+    return {"python": platform.python_version()} | {
+        n: metadata.version(n) for n in names
+    }

@@ -1,0 +1,159 @@
+"""Prompts loaded and samples seated, as the engine does it, to run steps from."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmoe.benchmarks.subject import Subject
+from jaxmoe.cache import CHUNK, PrefixCache, SuffixCache, bucket
+from jaxmoe.decode.prefill import prefill, prompt_bucket
+from jaxmoe.decode.step import Drawn, Slots, decode_segment, fill_slots
+from jaxmoe.keys import sample_keys
+from jaxmoe.router.policies import Policy, TopK, for_model
+from jaxmoe.typing import Array
+
+NO_STOP = np.full(8, -1, np.int32)
+UNLIMITED = 1 << 20
+
+_put = jax.jit(PrefixCache.put, donate_argnums=0)
+
+
+@dataclass
+class Seated:
+    """Samples that stand before their first step, again and again.
+
+    A run writes to the same positions of the suffix cache as the one before it, so
+    that the cache it gives back serves the next, and none is copied.
+    """
+
+    subject: Subject
+    prefix: PrefixCache
+    slots: Slots
+    suffix: SuffixCache
+    policy: Policy
+    stop_ids: np.ndarray
+
+    def run(
+        self,
+        steps: int,
+        *,
+        segment: int | None = None,
+        slots: Slots | None = None,
+        return_routes: bool = False,
+    ) -> Drawn:
+        """What `steps` steps draw, from the beginning, or from `slots`.
+
+        segment: room for drawn tokens, part of the compiled shape; None for `steps`.
+        """
+        _, self.suffix, drawn = decode_segment(
+            self.subject.config,
+            self.subject.params,
+            self.prefix,
+            self.slots if slots is None else slots,
+            self.suffix,
+            self.policy,
+            self.subject.sampler,
+            self.stop_ids,
+            np.int32(steps),
+            segment=steps if segment is None else segment,
+            return_routes=return_routes,
+        )
+        return drawn
+
+    def at(self, filled: int) -> Slots:
+        """The slots as if every sample had passed `filled` positions of its own."""
+        return replace(self.slots, position=self.slots.start + filled)
+
+    def routes(self, steps: int) -> np.ndarray:
+        """Experts of `steps` steps, int16 [S, M, L, K]."""
+        drawn = self.run(steps, return_routes=True)
+        assert drawn.routes is not None
+        return np.asarray(drawn.routes)
+
+
+def resolved(subject: Subject, policy: Policy) -> Policy:
+    """`policy` for the subject's model."""
+    return for_model(policy, subject.config)
+
+
+def pass_over(subject: Subject, prompt: np.ndarray) -> PrefixCache:
+    """The prefill of one prompt, padded as the engine pads it."""
+    tokens = np.zeros(prompt_bucket(len(prompt)), np.int32)
+    tokens[: len(prompt)] = prompt
+    policy = resolved(subject, TopK())
+    return prefill(
+        subject.config, subject.params, tokens, np.int32(len(prompt)), policy
+    )
+
+
+def load(subject: Subject, prompts: list[np.ndarray]) -> PrefixCache:
+    """A cache with every prompt in it."""
+    longest = max(len(prompt) for prompt in prompts)
+    prefix = PrefixCache.empty(
+        subject.config,
+        prompts=1 << (len(prompts) - 1).bit_length(),
+        size=max(CHUNK, prompt_bucket(longest)),
+        width=resolved(subject, TopK()).width,
+        dtype=subject.dtype,
+    )
+    for index, prompt in enumerate(prompts):
+        prefix = _put(prefix, np.int32(index), pass_over(subject, prompt))
+    return prefix
+
+
+def seat(
+    subject: Subject,
+    prefix: PrefixCache,
+    *,
+    n: int,
+    room: int,
+    policy: Policy,
+    stop_ids: np.ndarray = NO_STOP,
+) -> Seated:
+    """n samples, dealt to the prompts of `prefix` in runs of equal length.
+
+    room: positions of its own that each sample needs at least.
+    """
+    suffix = SuffixCache.empty(
+        subject.config, slots=n, size=bucket(room), dtype=subject.dtype
+    )
+    slots, suffix, _ = fill_slots(
+        prefix,
+        Slots.empty(n),
+        suffix,
+        np.ones(n, bool),
+        sample_keys(jax.random.key(0), n),
+        np.arange(n, dtype=np.int32) * prefix.length.shape[0] // n,
+        np.full(n, UNLIMITED, np.int32),
+        subject.sampler,
+        stop_ids,
+    )
+    return Seated(subject, prefix, slots, suffix, resolved(subject, policy), stop_ids)
+
+
+def scribbled(seated: Seated) -> Seated:
+    """`seated` with something in every position, as after long answers."""
+
+    def add(array: Array) -> Array:
+        shape = (1, array.shape[1], CHUNK, array.shape[3])
+        chunk = jax.random.normal(jax.random.key(1), shape, array.dtype)
+        tiled = jnp.tile(chunk, (array.shape[0], 1, array.shape[2] // CHUNK, 1))
+        return array + tiled
+
+    filled = jax.jit(lambda cache: jax.tree.map(add, cache), donate_argnums=0)
+    return replace(seated, suffix=filled(seated.suffix))
+
+
+def distinct_experts(routes: np.ndarray, layers: tuple[int, ...]) -> float:
+    """Experts that a layer reads in a step, on average; -1 in `routes` is none.
+
+    routes: [S, M, L, K]. layers: those with experts.
+    """
+    counts = [
+        len(np.unique(chosen[chosen >= 0]))
+        for step in range(routes.shape[1])
+        for chosen in (routes[:, step, layer] for layer in layers)
+    ]
+    return float(np.mean(counts)) if counts else 0.0

@@ -1,0 +1,142 @@
+"""Slots: many prompts with answers of skewed lengths, against the ideal.
+
+Ideal is that no slot ever waits: every step draws a token in each of them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import numpy as np
+
+from jaxmoe.benchmarks import seats, targets
+from jaxmoe.benchmarks.report import Row
+from jaxmoe.benchmarks.subject import Subject
+from jaxmoe.benchmarks.timing import Side, Spread, take_turns
+from jaxmoe.decode.engine import SEGMENT, Progress, Request, run
+from jaxmoe.keys import sample_keys
+from jaxmoe.router.policies import ExpertSample, Policy
+
+STOPPING = 64
+"""One token of the vocabulary in so many ends an answer."""
+
+
+@dataclass
+class _Load:
+    """A request to run, and what its last run came to."""
+
+    subject: Subject
+    request: Request
+    slots: int
+    steps: int = 0
+    lengths: tuple[int, ...] = ()
+
+    def run(self) -> None:
+        stream = run(
+            self.subject.config,
+            self.subject.params,
+            self.request,
+            slots=self.slots,
+            on_progress=self._hear,
+        )
+        self.lengths = tuple(len(answer.tokens) for answer in stream)
+
+    def _hear(self, progress: Progress) -> None:
+        self.steps = progress.steps
+
+    @property
+    def tokens(self) -> int:
+        """Drawn by steps: the first of each answer comes with its prompt."""
+        return sum(self.lengths) - len(self.lengths)
+
+
+def measure(
+    subject: Subject,
+    *,
+    prompts: int,
+    samples: int,
+    slots: int,
+    prompt: int,
+    max_new_tokens: int,
+    rounds: int,
+) -> Iterator[Row]:
+    """Rows: the whole load, its ideal, and how busy the slots were."""
+    vocab = subject.config.vocab_size
+    random = np.random.default_rng(0)
+    stops = random.choice(vocab, vocab // STOPPING, replace=False)
+    policy = seats.resolved(subject, ExpertSample())
+    request = Request(
+        prompts=[subject.prompt(prompt, seed) for seed in range(prompts)],
+        prompt_keys=np.asarray(
+            jax.random.key_data(sample_keys(jax.random.key(0), prompts))
+        ),
+        samples=range(samples),
+        policy=policy,
+        sampler=subject.sampler,
+        max_new_tokens=max_new_tokens,
+        stop_ids=tuple(map(int, stops)),
+    )
+    load = _Load(subject, request, slots)
+    load.run()
+    sides = {"load": Side(load.run), **_ideal(load, policy)}
+    yield from _rows(load, take_turns(sides, rounds, warmup=1))
+
+
+def _ideal(load: _Load, policy: Policy) -> dict[str, Side]:
+    """A segment with every slot active, and the prefill of all prompts."""
+    subject, request = load.subject, load.request
+    prefix = seats.load(subject, list(request.prompts))
+    # As many as the engine compares with, and none that is ever drawn.
+    stop_ids = np.full(-(-len(request.stop_ids) // 8) * 8, -1, np.int32)
+    seated = seats.seat(
+        subject,
+        prefix,
+        n=load.slots,
+        room=request.max_new_tokens,
+        policy=policy,
+        stop_ids=stop_ids,
+    )
+    lengths = np.array(load.lengths)
+    # Where the token of an average step stands in its answer.
+    middle = int((lengths**2).sum() / (2 * lengths.sum()))
+    middle = min(middle, request.max_new_tokens - SEGMENT)
+    slots = seated.at(max(middle, 0))
+    return {
+        "segment": Side(partial(seated.run, SEGMENT, slots=slots)),
+        "prefill": Side(
+            lambda: jax.tree.leaves(seats.load(subject, [*request.prompts]))
+        ),
+    }
+
+
+def _rows(load: _Load, found: dict[str, Spread]) -> Iterator[Row]:
+    request, lengths = load.request, np.array(load.lengths)
+    row = partial(load.subject.place.row, "slots")
+    pairs = zip(found["segment"].values, found["prefill"].values, strict=True)
+    full_steps = load.tokens / load.slots
+    ideal = Spread(tuple(full_steps * s / SEGMENT + p for s, p in pairs))
+    ratio = found["load"].over(ideal)
+    named = targets.skewed(len(request.prompts), len(request.samples), load.slots)
+    yield row(
+        named,
+        ratio.median,
+        "x",
+        ratio=ratio,
+        seconds=found["load"],
+        ideal_seconds=ideal,
+        prefill_seconds=found["prefill"],
+        ms_a_full_step=found["segment"].times(1e3 / SEGMENT),
+    )
+    yield row(
+        "slots drawing a token, of all in all steps",
+        100 * load.tokens / (load.steps * load.slots),
+        "%",
+        steps=load.steps,
+        answers=len(lengths),
+        mean_length=float(lengths.mean()),
+        longest=int(lengths.max()),
+    )
+    total = int(lengths.sum())
+    seconds = found["load"]
+    yield row("throughput", total / seconds.median, "tokens/s", tokens=total)

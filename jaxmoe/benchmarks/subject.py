@@ -1,0 +1,60 @@
+"""What is measured: a model of random weights, and the machine under it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import jax
+import numpy as np
+
+from jaxmoe.benchmarks import machine
+from jaxmoe.benchmarks.presets import PRESETS, Preset
+from jaxmoe.benchmarks.targets import Place
+from jaxmoe.benchmarks.weights import random_params
+from jaxmoe.config import ModelConfig
+from jaxmoe.decode.tokens import TokenSampler
+from jaxmoe.nn.decoder import compute_dtype
+from jaxmoe.typing import Params
+
+SAMPLER = TokenSampler(temperature=0.7, top_k=20, top_p=0.8)
+"""What all benchmarks draw tokens with."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model in memory, and where its rows belong."""
+
+    place: Place
+    preset: Preset
+    config: ModelConfig
+    params: Params = field(repr=False)
+
+    @classmethod
+    def random(cls, name: str) -> "Subject":
+        """A preset with random weights, on the devices that JAX finds."""
+        if name not in PRESETS:
+            known = ", ".join(PRESETS)
+            raise ValueError(f"preset must be one of {known}, found {name!r}")
+        backend = jax.default_backend()
+        preset = PRESETS[name]
+        params = jax.block_until_ready(random_params(preset.config, backend))
+        return cls(Place(name, backend), preset, preset.config, params)
+
+    @cached_property
+    def machine(self) -> machine.Machine:
+        """Measured once, when it is first asked for."""
+        return machine.measure(self.place.backend)
+
+    @property
+    def dtype(self):
+        """The type of activations and caches."""
+        return compute_dtype(self.params["embed.weight"])
+
+    @property
+    def sampler(self) -> TokenSampler:
+        """`SAMPLER` for this model."""
+        return SAMPLER.resolve(self.config.vocab_size)
+
+    def prompt(self, length: int, seed: int = 1) -> np.ndarray:
+        """Random token ids."""
+        vocab = self.config.vocab_size
+        return np.random.default_rng(seed).integers(0, vocab, length, np.int32)

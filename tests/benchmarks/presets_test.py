@@ -1,0 +1,51 @@
+import pytest
+
+from jaxmoe.benchmarks import targets
+from jaxmoe.benchmarks.presets import PRESETS, default
+from jaxmoe.benchmarks.report import AT_LEAST, AT_MOST
+from jaxmoe.benchmarks.targets import TARGETS, Place
+from jaxmoe.config import QWEN3_30B_A3B
+
+
+def test_the_large_preset_is_the_released_model():
+    """Numbers under this name would be those of another model."""
+    ours, released = PRESETS["30b"].config, QWEN3_30B_A3B
+    for name in ("layers", "d_model", "vocab_size", "norm_eps", "tie_embeddings"):
+        assert getattr(ours, name) == getattr(released, name), name
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_fit_their_prompts(name):
+    """A benchmark would stop at a prompt longer than the context."""
+    preset = PRESETS[name]
+    longest = max(preset.prompt, *preset.prefills)
+    assert longest + 8192 <= preset.config.context_length
+
+
+def test_presets_of_machines():
+    """A CPU would be asked to hold 61 GB."""
+    assert (default("cpu"), default("gpu"), default("tpu")) == ("bench", "30b", "30b")
+
+
+def test_targets_are_of_presets():
+    """A renamed preset would lose its targets."""
+    assert {preset for preset, _ in TARGETS} <= set(PRESETS)
+    for numbers in TARGETS.values():
+        assert {comparison for comparison, _ in numbers.values()} <= {AT_LEAST, AT_MOST}
+
+
+@pytest.mark.parametrize(
+    ("preset", "backend", "n", "expected"),
+    [
+        ("bench", "cpu", 8, (AT_LEAST, 60.0)),
+        ("bench", "cpu", 1, None),
+        ("bench", "gpu", 8, None),
+        ("tiny", "cpu", 8, None),
+    ],
+)
+def test_a_row_finds_its_target(preset, backend, n, expected):
+    """A number would be held against the target of another machine."""
+    what = targets.floor_share(n, 128, "TopK")
+    row = Place(preset, backend).row("decode", what, 50.0, "%", floor_ms=1.0)
+    assert row.target == expected
+    assert row.detail == {"floor ms": 1.0}
