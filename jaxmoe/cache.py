@@ -3,7 +3,8 @@
 The *prefix* of a prompt is computed once and read by all its samples; each sample's
 own positions go to its row of the *suffix*. Both are laid out [.., G, C, A] so that
 one head's positions lie together. C is a multiple of `CHUNK`, the step in which
-attention walks it: what is allocated beyond the filled part is neither read nor felt.
+attention walks it on CPU: what is allocated beyond the filled part is not felt, and
+there not read. What lies between the filled part and the end of its chunk is zero.
 """
 
 from dataclasses import dataclass

@@ -72,8 +72,8 @@ def position_key(
 ) -> Key[Array, ""]:
     """k_it of the token at absolute position `position`, from k_i.
 
-    It, and all keys made from it, draw jax's threefry numbers through
-    `jaxmoe.threefry`, which compiles and runs faster on CPU.
+    It, and all keys made from it, are of the implementation `jaxmoe.threefry`: they
+    draw the numbers of threefry keys, 32 bits each, and compile and run faster on CPU.
     """
     return jax.random.fold_in(threefry.unrolled(key), position)
 

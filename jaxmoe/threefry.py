@@ -1,6 +1,7 @@
 """Threefry-2x32 (Random123, SC 2011) with its rounds written out.
 
-The numbers are those of jax's own `threefry2x32` keys. On CPU jax rolls the rounds up
+The numbers are those of jax's own `threefry2x32` keys (those of its default setting,
+`jax_threefry_partitionable`, whatever it is set to). On CPU jax rolls the rounds up
 into a loop, which XLA runs as dozens of small operations and takes half a second to
 compile, for every place that draws; written out they are one. Registered as a key
 implementation, so that `jax.random` works on it as on any other.
@@ -40,7 +41,7 @@ def block(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
     return x, y
 
 
-def _fold_in(key: Array, data: Array) -> Array:
+def _fold_in(key: Array, data: Array | int) -> Array:
     low = jnp.asarray(data).astype(jnp.uint32)
     words = jnp.stack(block(key, jnp.zeros_like(low), low))
     # Behind a barrier, lest XLA write the rounds out again wherever the key is used.
@@ -64,7 +65,8 @@ def _seed(seed: Array) -> Array:
 
 
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
-    raise NotImplementedError("keys are derived by fold_in alone")
+    theirs = jax.random.wrap_key_data(key, impl=NAME)
+    return jax.random.key_data(jax.random.split(theirs, shape))
 
 
 _UNROLLED = jax.extend.random.define_prng_impl(

@@ -1,4 +1,4 @@
-"""The same model in transformers, with the same weights: the only file with torch."""
+"""The same model in transformers, with the same weights: the only script with torch."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -45,6 +45,7 @@ class TransformersPeer:
         import transformers
 
         self.device = "cpu" if subject.place.backend == "cpu" else "cuda"
+        self.weights = "float32" if self.device == "cpu" else "bfloat16"
         torch.set_num_threads(machine.cores())
         config = transformers.Qwen3MoeConfig(**subject.preset.attributes)
         with torch.device("meta"):

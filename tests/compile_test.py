@@ -1,6 +1,7 @@
 """Calls that differ only in values reuse the compiled program."""
 
 import contextlib
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -31,8 +32,13 @@ def counted_compilations():
 
 @pytest.fixture(scope="module")
 def model():
-    """One model, so that its programs are compiled once."""
-    return tiny_model()
+    """One model, so that its programs are compiled once.
+
+    Its weights are bound to their device, as `jaxmoe.load` binds them: what is computed
+    from them is bound too, and to jit that is another kind of argument.
+    """
+    model = tiny_model()
+    return replace(model, params=jax.device_put(model.params, jax.devices()[0]))
 
 
 def draw(model, seed=0, length=20, n=8, **options):

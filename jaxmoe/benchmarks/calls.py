@@ -10,6 +10,7 @@ import jax
 
 import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler
+from jaxmoe.benchmarks import targets
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import SAMPLER, Subject
 
@@ -36,7 +37,7 @@ def measure(subject: Subject, *, n: int, prompt: int, tokens: int) -> Iterator[R
         for changes in varied:
             _call(subject, **(first_call | changes))
         seconds = (time.perf_counter() - begin) / len(varied)
-    what = f"programs compiled by {len(varied)} varied calls after it"
+    what = targets.recompiled(len(varied))
     names = "key, prompt, its length, n, tokens, policy's and sampler's values"
     yield row(what, len(later), "", seconds_a_call=seconds, varied=names)
 

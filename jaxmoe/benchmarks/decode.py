@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from jaxmoe.benchmarks import seats, targets, work
+from jaxmoe.benchmarks import machine, seats, targets, work
 from jaxmoe.benchmarks.peer import Peer, fastest
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
@@ -34,19 +34,30 @@ def measure(
         sides = {name: Side(partial(s.run, steps)) for name, s in seated.items()}
         tasks = () if peer is None else peer.decoding(subject.prompt(prompt), n)
         sides |= {task.how: task.side for task in tasks}
+        read, nbytes = machine.reading(subject.place.backend)
+        sides["read"] = read
         found = take_turns(sides, rounds, pause=PAUSE if tasks else 0.0)
+        bandwidth = found["read"].into(nbytes)
         for name in POLICIES:
             a_step = found[name].times(1 / steps)
-            yield from _policy_rows(seated[name], name, prompt, steps, a_step)
-        if tasks:
+            yield from _policy_rows(
+                seated[name], name, prompt, steps, a_step, bandwidth
+            )
+        if peer is not None:
             task = fastest(tasks, found)
             ours = found["TopK"].times(1 / steps)
             theirs = found[task.how].times(1 / task.steps)
-            yield from _peer_rows(subject, n, prompt, ours, theirs, task.how)
+            how = f"{task.how}, {peer.weights} weights"
+            yield from _peer_rows(subject, n, prompt, ours, theirs, how)
 
 
 def _policy_rows(
-    seated: seats.Seated, policy: str, prompt: int, steps: int, seconds: Spread
+    seated: seats.Seated,
+    policy: str,
+    prompt: int,
+    steps: int,
+    seconds: Spread,
+    bandwidth: Spread,
 ) -> Iterator[Row]:
     subject, n = seated.subject, seated.slots.active.shape[0]
     routes = seated.routes(steps)
@@ -60,7 +71,7 @@ def _policy_rows(
         weight_bytes=subject.params["embed.weight"].dtype.itemsize,
         cache_bytes=seated.suffix.k[0].dtype.itemsize,
     )
-    memory = least.bytes / subject.machine.bandwidth.median
+    floor = bandwidth.into(least.bytes)
     arithmetic = least.operations / subject.machine.matmul.median
     yield subject.place.row(
         "decode",
@@ -71,13 +82,14 @@ def _policy_rows(
         ms=seconds.times(1e3),
         distinct_experts=distinct,
     )
-    share = seconds.into(100 * memory)
+    # Bandwidth and step of the same round: both change with the machine's mood.
+    share = floor.times(100).over(seconds)
     yield subject.place.row(
         "decode",
         targets.floor_share(n, prompt, policy),
         share.median,
         "%",
-        memory_floor_ms=memory * 1e3,
+        memory_floor_ms=floor.median * 1e3,
         arithmetic_floor_ms=arithmetic * 1e3,
         MB=least.bytes / 1e6,
         share=share,

@@ -17,6 +17,12 @@ def measure(
     subject: Subject, *, n: int, prompt: int, steps: int, rounds: int
 ) -> Iterator[Row]:
     """Rows for each allocation, little filled, and for each filling of the largest."""
+    for room, filled in ((ROOMS[0], FILLED[0]), (ROOMS[-1], FILLED[-1])):
+        if filled + steps > room:
+            raise ValueError(
+                f"steps must fit beside {filled} filled positions in {room}: at most "
+                f"{room - filled}, found {steps}"
+            )
     prefix = seats.load(subject, [subject.prompt(prompt)])
     seated = {
         room: seats.scribbled(

@@ -29,17 +29,19 @@ def measure(backend: str) -> Machine:
 
     In float32 on CPU, where arithmetic is done in it; else in bfloat16.
     """
-    if backend == "cpu":
-        return Machine(_bandwidth(1 << 28), _matmul(2048, jnp.float32))
-    return Machine(_bandwidth(1 << 30), _matmul(8192, jnp.bfloat16))
+    read, nbytes = reading(backend)
+    seconds = take_turns({"read": read}, ROUNDS, warmup=2)["read"]
+    size, dtype = (2048, jnp.float32) if backend == "cpu" else (8192, jnp.bfloat16)
+    return Machine(seconds.into(nbytes), _matmul(size, dtype))
 
 
-def _bandwidth(nbytes: int) -> Spread:
+def reading(backend: str) -> tuple[Side, int]:
+    """A side that reads memory and does little else, and the bytes that it reads."""
+    nbytes = 1 << (28 if backend == "cpu" else 30)
     # Rows that are summed apart from each other keep all cores busy.
     array = jnp.ones((1024, nbytes // 4096), jnp.float32)
     add = jax.jit(lambda a: a.sum(axis=1))
-    side = Side(lambda: add(array))
-    return take_turns({"read": side}, ROUNDS, warmup=2)["read"].into(nbytes)
+    return Side(lambda: add(array)), nbytes
 
 
 def _matmul(size: int, dtype) -> Spread:

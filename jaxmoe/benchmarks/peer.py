@@ -24,7 +24,12 @@ class Task:
 
 @runtime_checkable
 class Peer(Protocol):
-    """The same model with the same weights, elsewhere."""
+    """The same model with the same weights, elsewhere.
+
+    weights: the type that it holds them in.
+    """
+
+    weights: str
 
     def decoding(self, prompt: np.ndarray, n: int) -> tuple[Task, ...]:
         """Steps of n samples of one prompt, by the fastest ways for this n."""

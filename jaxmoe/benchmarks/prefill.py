@@ -62,12 +62,19 @@ def _preparing(
     what = f"prompt {len(prompt)}, n = {n} prepared"
     ours = seconds["ours"].times(1e3)
     yield row(what, ours.median, "ms", ms=ours)
-    if not tasks:
+    if peer is None:
         return
     task = fastest(tasks, seconds)
     theirs = seconds[task.how].times(1e3)
+    how = f"{task.how}, {peer.weights} weights"
     ratio = theirs.over(ours)
-    yield row(f"{what}: transformers", theirs.median, "ms", ms=theirs, by=task.how)
+    yield row(
+        f"{what}: transformers",
+        theirs.median,
+        "ms",
+        ms=theirs,
+        by=how,
+    )
     named = targets.prepare_against_peer(n, len(prompt))
     yield row(named, ratio.median, "x", ratio=ratio)
 

@@ -111,8 +111,9 @@ def seat(
     room: int,
     policy: Policy,
     stop_ids: np.ndarray = NO_STOP,
+    prompts: int = 1,
 ) -> Seated:
-    """n samples, dealt to the prompts of `prefix` in runs of equal length.
+    """n samples, dealt to the first `prompts` of `prefix` in runs of equal length.
 
     room: positions of its own that each sample needs at least.
     """
@@ -125,7 +126,7 @@ def seat(
         suffix,
         np.ones(n, bool),
         sample_keys(jax.random.key(0), n),
-        np.arange(n, dtype=np.int32) * prefix.length.shape[0] // n,
+        np.arange(n, dtype=np.int32) * prompts // n,
         np.full(n, UNLIMITED, np.int32),
         subject.sampler,
         stop_ids,

@@ -96,12 +96,14 @@ def _ideal(load: _Load, policy: Policy) -> dict[str, Side]:
         room=request.max_new_tokens,
         policy=policy,
         stop_ids=stop_ids,
+        # As the engine seats them: all samples of a prompt before the next prompt's.
+        prompts=-(-load.slots // len(request.samples)),
     )
     lengths = np.array(load.lengths)
     # Where the token of an average step stands in its answer.
     middle = int((lengths**2).sum() / (2 * lengths.sum()))
-    middle = min(middle, request.max_new_tokens - SEGMENT)
-    slots = seated.at(max(middle, 0))
+    begin = min(middle - SEGMENT // 2, request.max_new_tokens - SEGMENT)
+    slots = seated.at(max(begin, 0))
     return {
         "segment": Side(partial(seated.run, SEGMENT, slots=slots)),
         "prefill": Side(

@@ -44,19 +44,18 @@ def _start(command: Sequence[str], cache: str) -> tuple[float, float]:
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    begin = time.perf_counter()
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        line = process.stdout.readline()
-        first = time.perf_counter() - begin
-        process.stdout.read()
-        errors = process.stderr.read()
+    # A file: a pipe that nobody reads would fill up, and stop the process.
+    with tempfile.TemporaryFile("w+") as stderr:
+        begin = time.perf_counter()
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            first = time.perf_counter() - begin
+            process.stdout.read()
+        stderr.seek(0)
+        errors = stderr.read()
     if process.returncode or not line:
         raise RuntimeError(f"{' '.join(command)} failed: {errors.strip()[-500:]}")
     return first, time.perf_counter() - begin

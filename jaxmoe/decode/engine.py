@@ -167,9 +167,11 @@ class _Engine:
         suffix = SuffixCache.empty(config, slots=seats, size=first, dtype=dtype)
         # Bound to the weights' device, as all that is computed from them will be:
         # else the second call of each program would be compiled anew.
-        self.prefix, self.suffix, self.slots = jax.device_put(
-            (prefix, suffix, Slots.empty(seats)), params["embed.weight"].sharding
-        )
+        state = (prefix, suffix, Slots.empty(seats))
+        sharding = getattr(params["embed.weight"], "sharding", None)
+        if isinstance(sharding, jax.sharding.SingleDeviceSharding):
+            state = jax.device_put(state, sharding)
+        self.prefix, self.suffix, self.slots = state
         stops = request.stop_ids
         self.stop_ids = np.full(-(-max(len(stops), 1) // 8) * 8, -1, np.int32)
         self.stop_ids[: len(stops)] = stops

@@ -87,6 +87,9 @@ class TokenSampler:
         else:
             # Behind a barrier: XLA would look into a top-k of which only the first
             # is wanted somewhere, and sort the vocabulary instead.
+            # To `top_k`, 0.0 and -0.0 are no equals, and a negative NaN is the least.
+            logits = jnp.where(logits == 0, 0.0, logits)
+            logits = jnp.where(jnp.isnan(logits), jnp.nan, logits)
             candidates, ids = lax.optimization_barrier(
                 lax.top_k(logits, self.candidates)
             )

@@ -19,14 +19,6 @@ from jaxmoe.typing import Array, Float, Int, Num
 
 Implementation = Literal["auto", "reference", "batched", "blocks", "ragged", "pallas"]
 
-FEW_ROWS = 4
-"""Rows of an expert, on average, up to which "auto" takes the kernels on GPUs.
-
-They read only the experts that were chosen; `lax.ragged_dot` may go through all of them
-there. With more rows most experts are chosen anyway, and products count for more than
-reading. A guess: neither path has been timed on a GPU.
-"""
-
 _TRITON = "jax.experimental.pallas.triton"
 
 
@@ -53,21 +45,13 @@ _IMPLEMENTATIONS = {
 }
 
 
-def choose_implementation(
-    platform: str, pairs: int, num_experts: int, *, kernels: bool = True
-) -> str:
-    """The implementation "auto" means: the block loop on CPU, ragged on TPU.
+def choose_implementation(platform: str) -> str:
+    """The implementation "auto" means: the block loop on CPU, ragged elsewhere.
 
-    On CPU `lax.ragged_dot` is a masked dense product over all experts. On GPU the
-    kernels where rows are few, else ragged.
-
-    pairs: of a row and one of its experts.
-    kernels: whether the device runs them (`runs_kernels`).
+    On CPU `lax.ragged_dot` is a masked dense product over all experts. "pallas" is
+    for who asks for it, until its kernels have been run on a GPU.
     """
-    if platform == "cpu":
-        return "blocks"
-    few = pairs <= FEW_ROWS * num_experts
-    return "pallas" if platform == "gpu" and kernels and few else "ragged"
+    return "blocks" if platform == "cpu" else "ragged"
 
 
 def runs_kernels(device: Any) -> bool:
@@ -90,18 +74,15 @@ def apply_experts(
 
     experts: -1 for a place that stays empty (its weight is not looked at).
     gate_up, down: any float type, or uint16 holding bfloat16 bits.
-    implementation: "auto" looks at the default backend and the number of rows;
-      "batched" and "ragged" have gradients.
+    implementation: "auto" looks at the default backend; "batched" and "ragged"
+      have gradients.
 
     Raises:
       ValueError: an implementation that does not exist, or not on this device.
     """
     name = implementation
     if name == "auto":
-        kernels = runs_kernels(jax.devices()[0])
-        name = choose_implementation(
-            jax.default_backend(), experts.size, down.shape[0], kernels=kernels
-        )
+        name = choose_implementation(jax.default_backend())
     if name not in _IMPLEMENTATIONS:
         raise ValueError(
             f"implementation must be one of auto, {', '.join(_IMPLEMENTATIONS)}; "

@@ -12,8 +12,7 @@ no more than 16 rows chose it, and never where nobody did. Tiles hang on widths 
 types alone, not on the number of rows.
 
 Written for Pallas's Triton backend: CUDA, compute capability 8.0 or later. On CPU the
-kernels are interpreted, slowly, for tests. Checked in interpret mode and by lowering;
-not yet run on a GPU.
+kernels are interpreted, slowly, for tests.
 """
 
 from functools import partial

@@ -195,7 +195,7 @@ def attend_suffix(
     """The same softmax carried on over each slot's own positions, and finished.
 
     start: absolute position of each slot's first own position.
-    longest: not looked at; C is less than twice of it, or the least allocated.
+    longest: not looked at.
     """
     queries = group_queries(q, k.shape[1])
     seen = visible(positions - start, jnp.arange(k.shape[2]), window)

@@ -2,7 +2,8 @@
 
 A policy is a frozen pytree. Its numbers (k_keep, r, tau, ...) are scalars or hold one
 value per layer, and are traced, so that a sweep over values compiles once; only the
-number of experts chosen is part of the compiled shape. Noise chooses and never
+number of experts chosen, and how many ranks are looked at (4 k, or where r is larger
+the next doubling of it), are part of the compiled shape. Noise chooses and never
 weighs: a policy returns experts, in rank order, and the scoring rule weighs them.
 
 Expert-Sample is from arXiv 2602.02443, `GumbelTopK` is how RoE (arXiv 2509.17238)
@@ -178,15 +179,15 @@ class ExpertSample(Policy):
     r: k..E; None for min(4 k, E), the paper's 4 k.
     tau: >= 0; 0 is `TopK()`.
     k: experts per token; None for the model's own.
-    reach: set by `resolve`: so many ranks are looked at. 4 k, or 4 k doubled until it
-      holds r, or E where r is traced; values of r under one reach share a program.
+    reach: set by `resolve`, whatever is given: the ranks looked at, 4 k or 4 k doubled
+      until it holds r (E where r is traced). All r under one reach share a program.
     """
 
     k_keep: ArrayLike | None = None
     r: ArrayLike | None = None
     tau: ArrayLike = 1.0
     k: int | None = field(default=None, kw_only=True)
-    reach: int | None = field(default=None, kw_only=True)
+    reach: int | None = field(default=None, kw_only=True, repr=False)
 
     @property
     def width(self) -> int:
@@ -276,7 +277,7 @@ class AdaptiveHead(Policy):
     r: ArrayLike | None = None
     tau: ArrayLike = 1.0
     k: int | None = field(default=None, kw_only=True)
-    reach: int | None = field(default=None, kw_only=True)
+    reach: int | None = field(default=None, kw_only=True, repr=False)
 
     @property
     def width(self) -> int:

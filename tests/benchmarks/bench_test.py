@@ -101,7 +101,7 @@ def test_a_peer_that_is_not_installed(run, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_each_benchmark_runs(run, name, untyped):
-    """It would fail where it is first needed: on a machine lent for an hour.
+    """It would fail where it is first needed, on a large machine.
 
     Untyped, because `lower` rebuilds policies with descriptions in place of arrays.
     """

@@ -41,8 +41,12 @@ def _logits(size, seed=0, scale=2.0):
 
 @jax.jit
 def _weights(sampler, logits):
-    scaled = (logits - logits.max()) / sampler.temperature
-    return sampler._filter(jnp.exp(scaled))
+    weights = jnp.exp((logits - logits.max()) / sampler.temperature)
+    if sampler.candidates is None:
+        return sampler._filter(weights)
+    best, ids = jax.lax.top_k(weights, sampler.candidates)
+    kept = sampler._filter(best, ranked=True)
+    return jnp.zeros_like(weights).at[ids].set(kept)
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +124,36 @@ def test_ties_at_the_border_stay_together(filters, kept):
     logits = jnp.log(jnp.array([0.4, 0.2, 0.2, 0.1, 0.1]))
     weights = _weights(TokenSampler(**filters).resolve(5), logits)
     np.testing.assert_array_equal(np.flatnonzero(weights), kept)
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [
+        ({"top_k": 2}, [3, 40, 41]),
+        ({"top_k": 9, "top_p": 0.5}, [3, 40, 41]),
+        ({"top_k": 9, "top_p": 0.3}, [3]),
+        ({"top_k": 9, "min_p": 0.49}, [3, 40, 41]),
+    ],
+    ids=str,
+)
+def test_ties_among_candidates_stay_together(filters, kept):
+    """The same, where only the best candidates are looked at."""
+    p = (
+        jnp.full(200, 1e-9)
+        .at[jnp.array([3, 40, 41, 90])]
+        .set(jnp.array([0.4, 0.2, 0.2, 0.1]))
+    )
+    sampler = TokenSampler(**filters).resolve(200)
+    assert sampler.candidates is not None
+    np.testing.assert_array_equal(np.flatnonzero(_weights(sampler, jnp.log(p))), kept)
+
+
+@pytest.mark.parametrize("top_k", [None, 5])
+def test_greedy_takes_the_first_of_equals(keys, top_k):
+    """Zeros of either sign are equals, as `argmax` has them."""
+    logits = jnp.full(100, -1.0).at[jnp.array([7, 9])].set(jnp.array([-0.0, 0.0]))
+    found = _tokens(TokenSampler(0, top_k=top_k), keys, logits, count=2)
+    np.testing.assert_array_equal(found, [7, 7])
 
 
 @pytest.mark.parametrize("value", [None, 0])

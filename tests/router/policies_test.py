@@ -80,6 +80,12 @@ def test_reach_holds_r_and_is_shared(r, reach):
     assert policy.reach == reach
 
 
+def test_description_of_a_policy_is_pinned():
+    """Files of answers hold it, and would be refused when they are gone on with."""
+    plain = "ExpertSample(k_keep=None, r=None, tau=1.0, k=None)"
+    assert repr(ExpertSample()) == plain
+
+
 def test_reach_of_a_traced_r_is_everything():
     """What r will be cannot be seen while tracing: no rank may be left out."""
 
