@@ -112,6 +112,7 @@ def test_each_benchmark_runs(run, name, untyped):
 
 
 @pytest.mark.slow
+@pytest.mark.parity
 @pytest.mark.parametrize("name", ["prefill", "decode"])
 def test_a_peer_runs(run, name):
     """There would be nothing to compare with."""
