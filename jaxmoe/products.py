@@ -1,4 +1,7 @@
-"""Matrix products by weights as they are stored: output rows, input columns."""
+"""Operations said so that XLA keeps to its fast forms of them.
+
+Above all matrix products by weights as they are stored: output rows, input columns.
+"""
 
 import jax
 from jax import lax
@@ -41,3 +44,13 @@ def contract(left: Array, right: Array, left_axis: int, right_axis: int) -> Arra
         precision=precision_for(left.dtype),
         preferred_element_type=jnp.float32,
     )
+
+
+def whole_top_k(values: Array, k: int) -> tuple[Array, Array]:
+    """`lax.top_k`, behind a barrier each for values and indices.
+
+    XLA would look into a top-k of which only a part is wanted somewhere, and sort
+    everything instead. (One barrier for the pair would stop its compiler.)
+    """
+    best, indices = lax.top_k(values, k)
+    return lax.optimization_barrier(best), lax.optimization_barrier(indices)

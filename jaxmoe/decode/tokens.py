@@ -18,6 +18,7 @@ from jax.core import Tracer
 
 from jaxmoe.config import GenerationConfig
 from jaxmoe.keys import token_key
+from jaxmoe.products import whole_top_k
 from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
 
 _BLOCK = 512
@@ -85,14 +86,10 @@ class TokenSampler:
             best = jnp.argmax(logits).astype(jnp.int32)
             highest = logits[best]
         else:
-            # Behind a barrier: XLA would look into a top-k of which only the first
-            # is wanted somewhere, and sort the vocabulary instead.
             # To `top_k`, 0.0 and -0.0 are no equals, and a negative NaN is the least.
             logits = jnp.where(logits == 0, 0.0, logits)
             logits = jnp.where(jnp.isnan(logits), jnp.nan, logits)
-            candidates, ids = lax.optimization_barrier(
-                lax.top_k(logits, self.candidates)
-            )
+            candidates, ids = whole_top_k(logits, self.candidates)
             best, highest = ids[0].astype(jnp.int32), candidates[0]
         # Logits that are NaN or infinite leave nothing to draw from: some id of the
         # vocabulary must come out all the same.

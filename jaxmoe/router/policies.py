@@ -18,10 +18,10 @@ from typing import ClassVar, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.core import Tracer
 
 from jaxmoe.config import ModelConfig
+from jaxmoe.products import whole_top_k
 from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -39,10 +39,8 @@ class Ranked(NamedTuple):
 
 def ranked(ranking: Float[Array, "E"], count: int) -> Ranked:
     """The best `count` experts; of equals the lower index ranks first."""
-    # 0.0 and -0.0 are equals, but not to `top_k`. Behind a barrier: XLA would look
-    # into a top-k of which only a part is wanted somewhere, and sort instead.
-    scores = jnp.where(ranking == 0, 0.0, ranking)
-    scores, experts = lax.optimization_barrier(lax.top_k(scores, count))
+    # 0.0 and -0.0 are equals, but not to `top_k`.
+    scores, experts = whole_top_k(jnp.where(ranking == 0, 0.0, ranking), count)
     return Ranked(scores, experts.astype(jnp.int32))
 
 

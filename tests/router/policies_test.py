@@ -312,3 +312,13 @@ def test_noisy_policies_of_another_k(policy, k):
     np.testing.assert_array_equal(
         _choose(plain, _ranking("random"), NOISE), _best(_ranking("random"))[:, :k]
     )
+
+
+@pytest.mark.parametrize("policy", [TopK(), *NOISY], ids=lambda p: type(p).__name__)
+def test_choice_compiles_in_several_batches(policy):
+    """Behind one barrier for both results of `top_k`, XLA's compiler stopped here."""
+    ranking = jnp.stack([_ranking("random")] * 2)
+    noise = jnp.stack([NOISE] * 2)
+    both = jax.jit(jax.vmap(_choose, (None, 0, 0)))
+    found = both(policy.resolve(**FIT), ranking, noise)
+    np.testing.assert_array_equal(found[1], _experts(policy, _ranking("random")))
