@@ -315,8 +315,8 @@ def test_noisy_policies_of_another_k(policy, k):
 
 
 @pytest.mark.parametrize("policy", [TopK(), *NOISY], ids=lambda p: type(p).__name__)
-def test_choice_compiles_in_several_batches(policy):
-    """Behind one barrier for both results of `top_k`, XLA's compiler stopped here."""
+def test_choice_is_the_same_in_batches_of_batches(policy):
+    """Training routes several sequences at once; what is beside a row has no say."""
     ranking = jnp.stack([_ranking("random")] * 2)
     noise = jnp.stack([NOISE] * 2)
     both = jax.jit(jax.vmap(_choose, (None, 0, 0)))
