@@ -1,6 +1,5 @@
 """Calls that differ only in values reuse the compiled program."""
 
-import contextlib
 from dataclasses import replace
 
 import jax
@@ -9,25 +8,8 @@ import pytest
 
 import jaxmoe
 from jaxmoe import AdaptiveHead, ExpertSample, GumbelTopK, TokenSampler, TopK
+from jaxmoe.benchmarks.calls import counted as counted_compilations
 from tests.tiny import prompt_of, tiny_model
-
-COMPILED = "/jax/core/compile/backend_compile_duration"
-
-
-@contextlib.contextmanager
-def counted_compilations():
-    """Counts compilations, those read from a persistent cache included."""
-    count: list[str] = []
-
-    def hear(event: str, seconds: float, **_):
-        if event == COMPILED:
-            count.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(hear)
-    try:
-        yield count
-    finally:
-        jax.monitoring.clear_event_listeners()
 
 
 @pytest.fixture(scope="module")
