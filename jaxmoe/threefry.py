@@ -8,6 +8,7 @@ implementation, so that `jax.random` works on it as on any other.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.extend
@@ -23,6 +24,9 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
 
+# Inlined where it is called inside another jit; alone it would else be a hundred
+# operations, each started by Python.
+@partial(jax.jit, inline=True)
 def block(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
     """Twenty rounds on the counters (high, low), uint32 of any equal shape.
 

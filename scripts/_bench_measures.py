@@ -15,6 +15,7 @@ from jaxmoe.benchmarks import (
     length,
     overhead,
     prefill,
+    profile,
     startup,
 )
 from jaxmoe.benchmarks import slots as load
@@ -44,6 +45,10 @@ def _decode(session: Session, args: Namespace) -> Iterator[Row]:
     return decode.measure(session.subject, **options)
 
 
+def _profile(session: Session, args: Namespace) -> Iterator[Row]:
+    return profile.measure(session.subject, ns=args.n, **_steps(session, args))
+
+
 def _overhead(session: Session, args: Namespace) -> Iterator[Row]:
     return overhead.measure(session.subject, ns=args.n, **_steps(session, args))
 
@@ -70,6 +75,7 @@ def _compile(session: Session, args: Namespace) -> Iterator[Row]:
 MEASURES: dict[str, Callable[[Session, Namespace], Iterator[Row]]] = {
     "prefill": _prefill,
     "decode": _decode,
+    "profile": _profile,
     "overhead": _overhead,
     "length": _length,
     "slots": _slots,

@@ -8,16 +8,18 @@ from jaxmoe.benchmarks.presets import PRESETS
 HELP = {
     "prefill": "tokens a second, and the time to prepare n samples of one prompt",
     "decode": "a step of n samples, beside the memory floor and a peer",
+    "profile": "what the parts of a step take, beside their own floors",
     "overhead": "Expert-Sample beside TopK, with the same experts and with drawn ones",
     "length": "step time against filled and against allocated length",
     "slots": "many prompts with answers of skewed lengths, against the ideal",
     "compile": "first answer of the demo model; seconds and number of compilations",
     "convert": "conversion against copying the same files",
 }
-N = {"prefill": (1, 32), "decode": (1, 8, 32, 64), "overhead": (1, 32)}
+N = {"prefill": (1, 32), "decode": (1, 8, 32, 64), "profile": (1, 8, 32, 64)}
+N["overhead"] = (1, 32)
 ONE_N = {"length": 8, "slots": 32, "compile": 8}
-ROUNDS = {"prefill": 5, "decode": 5, "overhead": 30, "length": 7, "slots": 3}
-STEPS = {"decode": 16, "overhead": 8, "length": 16}
+ROUNDS = {"prefill": 5, "decode": 5, "profile": 5, "overhead": 30, "length": 7}
+STEPS = {"decode": 16, "profile": 16, "overhead": 8, "length": 16}
 LOAD = {"prompts": 16, "samples": 8, "max-new-tokens": 256}
 PEER = ("prefill", "decode")
 COLD = "Makes a random checkpoint of --gb, then copies and converts it in turn, each "

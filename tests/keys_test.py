@@ -105,13 +105,16 @@ def test_noise_of_a_layer_does_not_depend_on_their_number():
 
 def test_streams_never_meet():
     """Two places of the schedule with one key would draw the same number twice."""
-    seen = set()
-    for i in range(4):
-        for t in range(20):
-            position = keys.position_key(keys.sample_key(jax.random.key(0), i), t)
-            seen.add(_data(keys.token_key(position)))
-            seen.update(_data(keys.route_key(position, l)) for l in range(6))
-    assert len(seen) == 4 * 20 * 7
+
+    @jax.jit
+    def streams(i, t):
+        position = keys.position_key(keys.sample_key(jax.random.key(0), i), t)
+        layers = [keys.route_key(position, l) for l in range(6)]
+        every = [keys.token_key(position), *layers]
+        return jnp.stack([jax.random.key_data(key) for key in every])
+
+    drawn = [streams(i, t) for i in range(4) for t in range(20)]
+    assert len({key.tobytes() for key in np.concatenate(drawn)}) == 4 * 20 * 7
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from tests.running import script
 SMALL = {
     "prefill": ["--n", "2"],
     "decode": ["--n", "2", "--steps", "4"],
+    "profile": ["--n", "2", "--steps", "2"],
     "overhead": ["--n", "2", "--steps", "2"],
     "length": ["--n", "2", "--steps", "2"],
     "slots": ["--prompts", "3", "--samples", "4", "--n", "4", "--max-new-tokens", "40"],
@@ -52,8 +53,8 @@ def test_all_goes_on_after_a_failure(run, measures, monkeypatch, capsys):
     status, record = run("all")
     assert status == 1
     whats = [(row["benchmark"], row["what"]) for row in record["rows"]]
-    assert whats[3:5] == [("length", "before"), ("length", "failed")]
-    assert len(whats) == 8
+    assert whats[4:6] == [("length", "before"), ("length", "failed")]
+    assert len(whats) == 9
     printed = capsys.readouterr()
     assert "ValueError no room" in printed.out.split("All rows:")[1]
     assert "Traceback" in printed.err

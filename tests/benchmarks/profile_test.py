@@ -1,0 +1,52 @@
+"""The profile's parts: together they read the step's weights, and each is the step's."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmoe.benchmarks import profile, seats, work
+from jaxmoe.benchmarks.subject import Subject
+from jaxmoe.nn.decoder import bind
+
+
+@pytest.fixture(scope="module")
+def subject():
+    """The smallest preset."""
+    return Subject.random("tiny")
+
+
+@pytest.fixture(scope="module")
+def routes(subject):
+    """Experts of two rows in three steps: 2, 3 and 4 distinct ones in each layer."""
+    layers, k = subject.config.num_layers, subject.config.experts_per_token
+    base = np.arange(k, dtype=np.int32)
+    shifted = [np.stack([base, base + step]) for step in range(3)]
+    steps = np.stack(shifted, axis=1)[:, :, None]
+    return jnp.asarray(np.repeat(steps, layers, axis=2))
+
+
+def test_parts_read_the_weights_of_a_step(subject, routes):
+    """A part's floor would be of other bytes than the step's."""
+    config, value = subject.config, subject.params["embed.weight"].dtype.itemsize
+    distinct = seats.distinct_experts(np.asarray(routes), config.moe_layers)
+    size = work.sizes(config)
+    parts = profile._parts(subject, routes)
+    read = sum(part.nbytes for part in parts.values())
+    twice = parts["choosing experts, ExpertSample"].nbytes
+    assert read - twice == (size.matrices + distinct * size.expert) * value
+
+
+def test_every_part_depends_on_its_rows(subject, routes):
+    """XLA would drop, or take out of the loop, what the next turn does not need."""
+    decoder = bind(subject.config, subject.params)
+    rows = jax.random.normal(jax.random.key(0), (2, subject.config.d_model))
+    for name, part in profile._parts(subject, routes).items():
+        turn = jax.jit(partial(part.run, decoder))
+        first = np.asarray(turn(rows, jnp.int32(0)))
+        second = np.asarray(turn(2 * rows + 1, jnp.int32(0)))
+        assert first.shape == rows.shape and np.isfinite(first).all(), name
+        added = (first - rows) != (second - (2 * rows + 1))
+        assert added.any(), name
