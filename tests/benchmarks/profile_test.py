@@ -1,4 +1,4 @@
-"""The profile's parts: together they read the step's weights, and each is the step's."""
+"""The parts of a step: together they read its weights, and none is left out."""
 
 from functools import partial
 
