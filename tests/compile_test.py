@@ -79,8 +79,10 @@ def test_several_prompts_compile_once(model):
             ExpertSample(k_keep=np.array([1, 2]), tau=np.array([0.1, 0.2])),
         ],
         [TopK(), TopK(1), TopK(np.array([4, 2]))],
-        [GumbelTopK(), GumbelTopK(0.2)],
-        [AdaptiveHead(), AdaptiveHead(0.9, r=8, tau=0.1)],
+        pytest.param([GumbelTopK(), GumbelTopK(0.2)], marks=pytest.mark.slow),
+        pytest.param(
+            [AdaptiveHead(), AdaptiveHead(0.9, r=8, tau=0.1)], marks=pytest.mark.slow
+        ),
     ],
     ids=["expert-sample", "top-k", "gumbel", "adaptive"],
 )

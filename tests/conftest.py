@@ -67,6 +67,17 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+# -- figures -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def matplotlib():
+    """The library; without it, tests that draw are skipped."""
+    return pytest.importorskip(
+        "matplotlib", reason='no matplotlib; pip install "jaxmoe[plots]" adds it'
+    )
+
+
 # -- parity ------------------------------------------------------------------------
 
 
@@ -95,10 +106,12 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all of tests/parity, before `-m` selects."""
+    """Mark all of tests/parity, and what draws figures, before `-m` selects."""
     for item in items:
         if PARITY_TESTS in item.path.parents:
             item.add_marker("parity")
+        if "matplotlib" in getattr(item, "fixturenames", ()):
+            item.add_marker("plots")
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:

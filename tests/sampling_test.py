@@ -193,7 +193,9 @@ def test_temperature_zero_is_argmax(model):
 # -- prefill and decode equal one pass ------------------------------------------------
 
 
-@pytest.mark.parametrize("length", [1, 16, 17, 128, 129, 300])
+@pytest.mark.parametrize(
+    "length", [1, 16, 17, 128, 129, pytest.param(300, marks=pytest.mark.slow)]
+)
 def test_decoding_equals_one_forward_pass(model, length):
     """Cached decoding would drift from the whole sequence at a bucket's border."""
     prompt = prompt_of(length)
@@ -343,7 +345,7 @@ def test_noisy_prefill_routes_the_prompt_with_each_samples_key(model):
 # -- the device function --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("length", [16, 130])
+@pytest.mark.parametrize("length", [16, pytest.param(130, marks=pytest.mark.slow)])
 def test_generate_is_sample_inside_a_users_jit(model, length):
     """The public device function would draw other answers than `sample`."""
     prompt = prompt_of(length)

@@ -19,14 +19,6 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def matplotlib():
-    """The library; without it, tests that draw are skipped."""
-    return pytest.importorskip(
-        "matplotlib", reason='no matplotlib; pip install "jaxmoe[plots]" adds it'
-    )
-
-
 def _pass_curves(count):
     """Rising curves with their intervals."""
     curves = {}

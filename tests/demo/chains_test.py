@@ -77,6 +77,13 @@ def of_split():
     return {split: all_chains(sets[split]) for split in SPLITS}
 
 
+@pytest.fixture(scope="module")
+def answers_of_test():
+    """Right answers of each test problem."""
+    sets = [numbers for numbers in number_sets() if split_of(numbers) == "test"]
+    return count_answers(all_chains(sets))
+
+
 # -- all answers ---------------------------------------------------------------------
 
 
@@ -117,7 +124,7 @@ def test_chains_are_sorted_by_problem(chains):
     assert changes == len(np.unique(rows, axis=0))
 
 
-def test_answers_are_counted(chains, answers):
+def answers_of_test_are_counted(chains, answers):
     """Bands and the least number of answers stand on these counts."""
     counted = Counter(problem for problem, _ in answers)
     assert count_answers(chains) == counted
@@ -133,6 +140,7 @@ def test_there_are_1820_sets():
     assert all(numbers == tuple(sorted(numbers)) for numbers in sets)
 
 
+@pytest.mark.slow
 def test_splits_part_all_sets(of_split):
     """A test problem would have been trained on, or be in no split at all."""
     sets = {split: set(map(tuple, c.numbers.tolist())) for split, c in of_split.items()}
@@ -152,6 +160,7 @@ def test_the_order_of_numbers_is_no_way_into_another_split():
 # -- problems to try -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @splits
 def test_drawn_problems_are_of_their_split(of_split, split):
     """A test would ask what was trained on."""
@@ -162,9 +171,8 @@ def test_drawn_problems_are_of_their_split(of_split, split):
 
 
 @pytest.mark.parametrize("count", [0, 1, 60, 61, 500])
-def test_half_of_the_drawn_problems_are_easy(of_split, count):
+def test_half_of_the_drawn_problems_are_easy(answers_of_test, count):
     """A change in the share of easy problems would look like a better model."""
-    answers = count_answers(of_split["test"])
     drawn = draw_problems("test", count, 0)
     assert len(drawn) == len({problem for problem, _ in drawn}) == count
     bands = Counter(band for _, band in drawn)
@@ -174,7 +182,7 @@ def test_half_of_the_drawn_problems_are_easy(of_split, count):
             "easy": (EASY_ANSWERS, np.inf),
             "hard": (FEWEST_ANSWERS, EASY_ANSWERS - 1),
         }[band]
-        assert least <= answers[problem] <= most, (problem, band)
+        assert least <= answers_of_test[problem] <= most, (problem, band)
 
 
 def test_the_same_seed_draws_the_same_problems():

@@ -232,7 +232,7 @@ def _gradients(x, experts, weights, gate_up, down, implementation):
 
 
 @pytest.mark.parametrize("implementation", ["batched", "ragged"])
-@pytest.mark.parametrize("rows", [3, 70])
+@pytest.mark.parametrize("rows", [3, pytest.param(70, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("routing", ROUTINGS.values(), ids=ROUTINGS)
 def test_gradients_equal_those_of_the_reference(implementation, rows, routing):
     """Training would follow another loss than the one that it reports."""

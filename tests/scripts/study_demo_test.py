@@ -60,10 +60,8 @@ def asked(tmp_path_factory) -> Iterator[list[Run]]:
 
 
 @pytest.fixture(scope="module")
-def study(asked, tmp_path_factory) -> tuple[Path, list[Run]]:
+def study(asked, matplotlib, tmp_path_factory) -> tuple[Path, list[Run]]:
     """The study's directory, and the runs that it is made of."""
-    reason = 'no matplotlib; pip install "jaxmoe[plots]" adds it'
-    pytest.importorskip("matplotlib", reason=reason)
     out = tmp_path_factory.mktemp("study") / "out"
     asked.clear()
     assert main([str(out), "--problems", str(PLAYED), "--slots", "16"]) == 0
