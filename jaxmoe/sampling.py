@@ -1,6 +1,6 @@
 """`jaxmoe.sample`, `jaxmoe.stream` and `jaxmoe.forward`: what users call."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -42,6 +42,8 @@ class Samples:
     routes: int16 [n, T, L, K], the experts of the pass whose logits the token was
       drawn from, -1 in dense layers and past each length; None where not asked for.
     texts: the answers' text, the stop left out; None without a tokenizer.
+    certainties: float32 [n, T], each token's self-certainty, KL(uniform || model) in
+      nats (Kang et al. 2025, arXiv 2502.18581); None where not asked for.
     """
 
     tokens: np.ndarray
@@ -50,6 +52,7 @@ class Samples:
     finish: tuple[str, ...]
     routes: np.ndarray | None = None
     texts: tuple[str, ...] | None = field(default=None, repr=False)
+    certainties: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def text(self) -> tuple[str, ...]:
@@ -73,6 +76,7 @@ class Finished:
     finish: str
     routes: np.ndarray | None
     text: str | None
+    certainties: np.ndarray | None = None
 
 
 def sample(
@@ -86,6 +90,7 @@ def sample(
     max_new_tokens: int = 256,
     stop: str | Sequence[str] = (),
     return_routes: bool = False,
+    return_certainty: bool = False,
     progress: bool | Callable[[Progress], None] = False,
     **options: Any,
 ) -> Samples | list[Samples]:
@@ -105,6 +110,7 @@ def sample(
       max_new_tokens: the most tokens of an answer.
       stop: strings that end an answer, besides the model's own stop tokens.
       return_routes: also return which experts computed each token.
+      return_certainty: also return each token's self-certainty.
       progress: True for a bar, or a function that gets a `Progress` now and then.
       options: see `stream`.
 
@@ -114,6 +120,10 @@ def sample(
     Raises:
       TypeError, ValueError: input that does not fit, before any work is done.
     """
+    if "skip" in options:
+        raise ValueError(
+            "skip leaves answers out, and sample returns them all; use jaxmoe.stream"
+        )
     many = is_many(prompt)
     report, close = _progress_bar(progress)
     answers: dict[tuple[int, int], Finished] = {}
@@ -128,6 +138,7 @@ def sample(
             max_new_tokens=max_new_tokens,
             stop=stop,
             return_routes=return_routes,
+            return_certainty=return_certainty,
             progress=report,
             **options,
         ):
@@ -151,8 +162,10 @@ def stream(
     max_new_tokens: int = 256,
     stop: str | Sequence[str] = (),
     return_routes: bool = False,
+    return_certainty: bool = False,
     progress: Callable[[Progress], None] | None = None,
     samples: Sequence[int] | None = None,
+    skip: Collection[tuple[int, int]] = (),
     stop_ids: Sequence[int] | None = None,
     noisy_prefill: bool = False,
     routes: np.ndarray | Sequence[np.ndarray] | None = None,
@@ -164,6 +177,8 @@ def stream(
     Args:
       samples: draw just these sample indices of each prompt, instead of 0..n-1;
         results and `routes` hold them in this order.
+      skip: (index of the prompt, sample index) of answers not to draw. The others
+        come out bit for bit as if nothing was skipped, as long as `slots` is equal.
       stop_ids: tokens that end an answer; None for the model's own, () for none.
       noisy_prefill: route prompt tokens with each sample's own key too. Every sample
         then computes its own prefix.
@@ -187,6 +202,8 @@ def stream(
         stop=stop,
         stop_ids=stop_ids,
         return_routes=return_routes,
+        return_certainty=return_certainty,
+        skip=frozenset(skip),
         noisy_prefill=noisy_prefill,
         routes=routes,
         implementation=implementation,
@@ -327,6 +344,7 @@ def _finished(
         answer.finish or "length",
         np.stack(answer.routes) if request.return_routes else None,
         text,
+        np.array(answer.certainties, np.float32) if request.return_certainty else None,
     )
 
 
@@ -341,6 +359,7 @@ def _collect(model: Model, answers: list[Finished]) -> Samples:
         return whole
 
     routes = [a.routes for a in answers if a.routes is not None]
+    sure = [a.certainties for a in answers if a.certainties is not None]
     texts = tuple(a.text for a in answers if a.text is not None)
     return Samples(
         tokens=pad([a.tokens for a in answers], model.config.pad_id),
@@ -349,6 +368,7 @@ def _collect(model: Model, answers: list[Finished]) -> Samples:
         finish=tuple(a.finish for a in answers),
         routes=pad(routes, -1) if routes else None,
         texts=texts if model.tokenizer is not None else None,
+        certainties=pad(sure, 0) if sure else None,
     )
 
 

@@ -190,6 +190,47 @@ def test_temperature_zero_is_argmax(model):
     assert best.tolist() == answers(greedy)[0]
 
 
+def test_skipped_answers_change_no_bit_of_the_others(model):
+    """A run that was killed would go on with other numbers than it began with."""
+    prompts = [prompt_of(5), prompt_of(140, 1), prompt_of(9, 2)]
+    options = {"key": key(), "n": 4, "sampler": SAMPLER, "max_new_tokens": 40}
+    options |= {"slots": 8, "return_routes": True}
+    everything = {(a.prompt, a.sample): a for a in _stream(model, prompts, options)}
+    skip = {(0, i) for i in range(4)} | {(1, 0), (1, 3), (2, 1)}
+    rest = {(a.prompt, a.sample): a for a in _stream(model, prompts, options, skip)}
+    assert rest.keys() == everything.keys() - skip
+    for name, answer in rest.items():
+        assert np.array_equal(answer.tokens, everything[name].tokens)
+        assert np.array_equal(answer.logprobs, everything[name].logprobs)
+
+
+def _stream(model, prompts, options, skip=()):
+    return jaxmoe.stream(model, prompts, skip=skip, **options)
+
+
+def test_sample_refuses_to_skip(model):
+    """It would look for answers that were not drawn."""
+    with pytest.raises(ValueError, match="use jaxmoe.stream"):
+        draw(model, prompt_of(5), skip={(0, 1)})
+
+
+def test_self_certainty_is_that_of_one_forward_pass(model):
+    """Answers would be weighed by something else than what the paper names."""
+    prompt = prompt_of(16)
+    drawn = draw(model, prompt, policy=TopK(), return_certainty=True)
+    assert drawn.certainties is not None
+    length = int(drawn.lengths[0])
+    whole = np.concatenate([prompt, drawn.tokens[0, :length]])
+    logits = np.asarray(jaxmoe.forward(model, whole), np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = -np.log(VOCAB) - log_p.mean(axis=1)
+    found = drawn.certainties[0, :length]
+    first = len(prompt) - 1
+    np.testing.assert_allclose(found, expected[first : first + length], rtol=1e-4)
+    assert (found > 0).all()
+    assert not drawn.certainties[0, length:].any()
+
+
 # -- prefill and decode equal one pass ------------------------------------------------
 
 

@@ -8,7 +8,7 @@ and when it was seated do not enter its numbers: those hang on its key alone.
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import jax
@@ -41,7 +41,9 @@ class Request:
     samples: which sample indices of every prompt. stop_ids: tokens that end an answer.
     policy, sampler: resolved. max_new_tokens: most tokens of an answer.
     stop_length: token ids -> how many of them complete a stop string, or None.
-    routes: int16 [P, n, T, L, K] to take instead of choosing, or None.
+    routes: int16 [P, n, T, L, K] to take instead of choosing, or None. skip: (prompt,
+    sample index) of those that are not drawn; they change no shape, and so no bit of
+    the others.
     """
 
     prompts: Sequence[np.ndarray]
@@ -53,14 +55,20 @@ class Request:
     stop_ids: tuple[int, ...]
     stop_length: Callable[[Sequence[int]], int | None] | None = None
     return_routes: bool = False
+    return_certainty: bool = False
     noisy_prefill: bool = False
     routes: np.ndarray | None = None
     implementation: Implementation = "auto"
+    skip: Set[tuple[int, int]] = frozenset()
 
     def waiting(self) -> deque[tuple[int, int]]:
-        """(prompt, place among `samples`) of every sample, in order."""
-        count = len(self.samples)
-        return deque((p, i) for p in range(len(self.prompts)) for i in range(count))
+        """(prompt, place among `samples`) of every sample to draw, in order."""
+        return deque(
+            (prompt, place)
+            for prompt in range(len(self.prompts))
+            for place, sample in enumerate(self.samples)
+            if (prompt, sample) not in self.skip
+        )
 
 
 @dataclass
@@ -69,8 +77,8 @@ class Answer:
 
     prompt: index of its prompt. sample: its sample index i. place: its row of the
     result. tokens: ids, the stop included. logprobs: of each under the model's own
-    distribution. routes: int16 [L, K] for each, where asked for. finish: "stop" or
-    "length".
+    distribution. routes: int16 [L, K] for each, certainties: `self_certainty` of each,
+    where asked for. finish: "stop" or "length".
     """
 
     prompt: int
@@ -79,6 +87,7 @@ class Answer:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     routes: list[np.ndarray] = field(default_factory=list)
+    certainties: list[float] = field(default_factory=list)
     finish: str | None = None
 
 
@@ -115,9 +124,9 @@ def run(
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[Answer]:
     """Yields every answer as it finishes, in an order that depends on their lengths."""
-    total = len(request.prompts) * len(request.samples)
-    seats = slots or default_slots(total)
+    seats = slots or default_slots(len(request.prompts) * len(request.samples))
     engine = _Engine(config, params, request, seats)
+    total = len(engine.waiting)
     began, finished = time.perf_counter(), 0
     while engine.busy():
         for answer in engine.advance():
@@ -215,6 +224,7 @@ class _Engine:
             np.full(len(self.seats), self.request.max_new_tokens, np.int32),
             self.request.sampler,
             self.stop_ids,
+            return_certainty=self.request.return_certainty,
         )
         return self._take(drawn)
 
@@ -277,6 +287,7 @@ class _Engine:
             self._replayed(),
             segment=SEGMENT,
             return_routes=self.request.return_routes,
+            return_certainty=self.request.return_certainty,
             implementation=self.request.implementation,
         )
         finished = self._take(drawn)
@@ -301,7 +312,7 @@ class _Engine:
         """Add what was drawn to the answers; free the seats of those that finished."""
         if not self.request.return_routes:
             drawn = drawn._replace(routes=None)
-        tokens, logprobs, routes, count = jax.device_get(drawn)
+        tokens, logprobs, routes, count, certainties = jax.device_get(drawn)
         self._warn_of_nan(logprobs, count)
         finished, stopped = [], np.zeros(len(self.seats), bool)
         for seat, answer in enumerate(self.seats):
@@ -312,6 +323,8 @@ class _Engine:
             answer.logprobs += logprobs[seat, new].tolist()
             if routes is not None:
                 answer.routes += list(routes[seat, new])
+            if certainties is not None:
+                answer.certainties += certainties[seat, new].tolist()
             self.drawn_tokens += int(count[seat])
             if self._finish(answer):
                 finished.append(answer)
@@ -339,7 +352,7 @@ class _Engine:
             length = request.stop_length(answer.tokens)
             if length is not None:
                 del answer.tokens[length:], answer.logprobs[length:]
-                del answer.routes[length:]
+                del answer.routes[length:], answer.certainties[length:]
                 answer.finish = "stop"
                 return True
         if answer.tokens[-1] in request.stop_ids:

@@ -16,7 +16,12 @@ from jax import lax
 from jaxmoe.cache import PrefixCache, SuffixCache, bucket
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.prefill import prefill
-from jaxmoe.decode.tokens import TokenSampler, is_stop, log_probability
+from jaxmoe.decode.tokens import (
+    TokenSampler,
+    is_stop,
+    log_probability,
+    self_certainty,
+)
 from jaxmoe.experts import Implementation
 from jaxmoe.grouping import cut_blocks
 from jaxmoe.keys import position_key, route_noise
@@ -66,17 +71,18 @@ class Slots:
 class Drawn(NamedTuple):
     """Tokens drawn in M steps, the first `count` [S] columns of each row.
 
-    tokens: int32 [S, M]. logprobs: float32 [S, M]. routes: int16 [S, M, L, K], or
-    None where not asked for.
+    tokens: int32 [S, M]. logprobs: float32 [S, M]. routes: int16 [S, M, L, K], and
+    certainties: float32 [S, M] (`self_certainty`), or None where not asked for.
     """
 
     tokens: Array
     logprobs: Array
     routes: Array | None
     count: Array
+    certainties: Array | None = None
 
 
-@partial(jax.jit, donate_argnames=("suffix",))
+@partial(jax.jit, static_argnames=("return_certainty",), donate_argnames=("suffix",))
 def fill_slots(
     prefix: PrefixCache,
     slots: Slots,
@@ -87,6 +93,8 @@ def fill_slots(
     limit: Int[Array, "S"],
     sampler: TokenSampler,
     stop_ids: Int[Array, "X"],
+    *,
+    return_certainty: bool = False,
 ) -> tuple[Slots, SuffixCache, Drawn]:
     """Seat new samples where `seats` is true and draw their first tokens.
 
@@ -108,13 +116,20 @@ def fill_slots(
         logprobs[:, None],
         prefix.routes[prompt][:, None],
         seats.astype(jnp.int32),
+        jax.vmap(self_certainty)(logits)[:, None] if return_certainty else None,
     )
     return slots, suffix.clear(seats), drawn
 
 
 @partial(
     jax.jit,
-    static_argnames=("config", "segment", "return_routes", "implementation"),
+    static_argnames=(
+        "config",
+        "segment",
+        "return_routes",
+        "return_certainty",
+        "implementation",
+    ),
     donate_argnames=("suffix",),
 )
 def decode_segment(
@@ -132,6 +147,7 @@ def decode_segment(
     *,
     segment: int,
     return_routes: bool = False,
+    return_certainty: bool = False,
     implementation: Implementation = "auto",
 ) -> tuple[Slots, SuffixCache, Drawn]:
     """Up to `steps` <= `segment` tokens in each active slot.
@@ -152,6 +168,7 @@ def decode_segment(
         if return_routes
         else None,
         jnp.zeros(count, jnp.int32),
+        jnp.zeros((count, segment), jnp.float32) if return_certainty else None,
     )
 
     def unfinished(carry):
@@ -166,7 +183,9 @@ def decode_segment(
         )
         was_active = slots.active
         slots, logprobs = _draw(slots, logits, sampler, stop_ids)
-        drawn = _record(drawn, index, was_active, slots.token, logprobs, taken)
+        sure = jax.vmap(self_certainty)(logits) if return_certainty else None
+        new = Drawn(slots.token, logprobs, taken, was_active, sure)
+        drawn = _record(drawn, index, new)
         return index + 1, slots, suffix, drawn
 
     start = (jnp.int32(0), slots, suffix, drawn)
@@ -282,14 +301,21 @@ def _draw(
     return slots, logprobs
 
 
-def _record(drawn: Drawn, index, active, tokens, logprobs, routes) -> Drawn:
+def _record(drawn: Drawn, index, new: Drawn) -> Drawn:
     """`drawn` with column `index`; what slots at rest write is past their count."""
-    put = lambda a, b: lax.dynamic_update_index_in_dim(a, b, index, axis=1)  # noqa: E731
+
+    def put(into: Array, column: Array) -> Array:
+        return lax.dynamic_update_index_in_dim(into, column, index, axis=1)
+
+    def put_asked(into: Array | None, column: Array | None) -> Array | None:
+        return None if into is None or column is None else put(into, column)
+
     return Drawn(
-        put(drawn.tokens, tokens),
-        put(drawn.logprobs, logprobs),
-        None if drawn.routes is None else put(drawn.routes, routes),
-        drawn.count + active,
+        put(drawn.tokens, new.tokens),
+        put(drawn.logprobs, new.logprobs),
+        put_asked(drawn.routes, new.routes),
+        drawn.count + new.count,
+        put_asked(drawn.certainties, new.certainties),
     )
 
 

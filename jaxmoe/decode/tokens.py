@@ -132,6 +132,18 @@ def log_probability(
     return logits[token] - jax.nn.logsumexp(logits)
 
 
+def self_certainty(logits: Float[Array, "V"]) -> Float[Array, ""]:
+    """KL(uniform || model) of the next token, nats: how far from undecided it is.
+
+    - log V - mean over v of log p_v, p the model's own distribution: no temperature,
+    no filter. Of an answer one takes the mean over its tokens.
+
+    Source: Kang et al. 2025 (arXiv 2502.18581), section 3.
+    """
+    logits = logits.astype(jnp.float32)
+    return jax.nn.logsumexp(logits) - logits.mean() - jnp.log(logits.shape[0])
+
+
 def is_stop(tokens: Int[Array, "S"], stop_ids: Int[Array, "X"]) -> Bool[Array, "S"]:
     """Which tokens end an answer; `stop_ids` is padded with -1."""
     return (tokens[:, None] == stop_ids[None, :]).any(axis=1)
