@@ -1,0 +1,379 @@
+"""A run's folder: its configuration, and its records as they come.
+
+A run may be killed at any moment, also by a full disk, and goes on with the records
+that are there. Several processes may draw shards of one run into one folder.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from jaxmoe.evals.records import Record
+from jaxmoe.evals.runs import differing
+from jaxmoe.evals.shards import WHOLE, Shard, encode, read_lines, records_files
+
+MANIFEST = "manifest.json"
+SYNC_SECONDS = 1.0
+"""Records reach the disk this often, and at the end. A kill loses none that were added;
+if the machine itself goes down, those of the last second may have to be drawn again."""
+
+_PARTIAL = "manifest.json.partial"
+_BLOCK = 1 << 16
+_SHOWN = 60
+
+
+class RunWriteError(OSError):
+    """The folder could not be written; says what is safely kept, and what to do."""
+
+
+class RunDirectory:
+    """A run directory, open for one process that adds the records of one shard.
+
+        with RunDirectory("out", manifest) as run:
+            for record in drawn:  # those that are not in run.done
+                run.add(record)
+
+    Entering raises ValueError where the folder holds something else or a run of another
+    configuration, where another process draws the same shard or the run is being split
+    otherwise, and where records are broken; RunWriteError where it cannot be written.
+
+    done: (problem, sample) of the records that are there, of all shards as they were on
+    entering.
+    """
+
+    def __init__(
+        self, path: Path | str, manifest: Mapping[str, Any], shard: Shard = WHOLE
+    ) -> None:
+        """Nothing is read or written before entering.
+
+        Args:
+          path: the folder; made where it is missing.
+          manifest: all that decides the answers, as JSON has it.
+          shard: whose records this process adds.
+        """
+        self.path = Path(path)
+        self.shard = shard
+        self.done: set[tuple[str, int]] = set()
+        self._manifest = normalised(manifest)
+        self._descriptor: int | None = None
+        self._end = 0  # bytes of whole lines
+        self._torn = False  # whether there may be more bytes than those
+        self._synced = 0  # records that have reached the disk
+        self._synced_at = 0.0
+
+    def __enter__(self) -> "RunDirectory":
+        with _explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            _settle_manifest(self.path, self._manifest)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            descriptor = os.open(self._file, flags, 0o666)
+        try:
+            self._lock(descriptor)
+            self._refuse_other_splits()
+            with _explained(self.path):
+                self._take(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        descriptor, self._descriptor = self._opened(), None
+        try:
+            self._sync(descriptor)
+        finally:
+            os.close(descriptor)  # and with it goes the lock
+
+    def add(self, record: Record) -> None:
+        """Appends a record, in one write; it outlives the process from then on.
+
+        Raises:
+          ValueError: the record is there already.
+          RunWriteError: it could not be written. The file is as it was before, and
+            adding may be tried again.
+        """
+        descriptor = self._opened()
+        answer = (record.problem, record.sample)
+        if answer in self.done:
+            raise ValueError(
+                f"expected a new record, found answer {answer[1]} to problem "
+                f"{answer[0]!r} in {self.path} already; draw only what is not in `done`"
+            )
+        try:
+            self._append(descriptor, encode(record))
+        except OSError as error:
+            with suppress(OSError):
+                os.fsync(descriptor)
+                self._synced = len(self.done)
+            raise self._not_written(error) from error
+        self.done.add(answer)
+        if time.monotonic() - self._synced_at >= SYNC_SECONDS:
+            self._sync(descriptor)
+
+    @property
+    def _file(self) -> Path:
+        return self.path / self.shard.file_name
+
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            raise ValueError(
+                f"expected {self.path} to be open, found it closed; add records inside "
+                "its `with` block"
+            )
+        return self._descriptor
+
+    def _lock(self, descriptor: int) -> None:
+        """Keeps the shard for this process, as long as the file is open."""
+        if not _locks(descriptor, self._file):
+            raise ValueError(
+                f"another process draws shard {self.shard.index}/{self.shard.count} "
+                f"into {self.path}; wait for it, or choose another --out or shard"
+            )
+
+    def _refuse_other_splits(self) -> None:
+        """Shards of different splits overlap, and would draw the same answers twice.
+
+        One after the other they may: what one has drawn is done for the next.
+        """
+        for path, shard in records_files(self.path).items():
+            if shard.count != self.shard.count and _in_use(path):
+                raise ValueError(
+                    f"another process draws shard {shard.index}/{shard.count} into "
+                    f"{self.path}, which overlaps with {self.shard.index}/"
+                    f"{self.shard.count}; split a run in one way at a time"
+                )
+
+    def _take(self, descriptor: int) -> None:
+        """Cuts off half a line, and reads what is there."""
+        self._end = _end_of_lines(descriptor)
+        self._cut(descriptor)
+        lines = read_lines(records_files(self.path))
+        self.done = {(line.record.problem, line.record.sample) for line in lines}
+        os.fsync(descriptor)
+        sync_folder(self.path)
+        self._synced = len(self.done)
+        self._synced_at = time.monotonic()
+
+    def _append(self, descriptor: int, line: bytes) -> None:
+        """Adds a whole line, or nothing, whatever comes in between."""
+        try:
+            if self._torn:
+                self._cut(descriptor)
+            end = self._end + len(line)
+            self._torn = True
+            while line:  # a full disk takes a part first, and then refuses the rest
+                line = line[os.write(descriptor, line) :]
+            self._end, self._torn = end, False
+        except BaseException:
+            # Where this fails too, the next `add` or the next run cuts it off.
+            with suppress(OSError):
+                self._cut(descriptor)
+            raise
+
+    def _cut(self, descriptor: int) -> None:
+        os.ftruncate(descriptor, self._end)
+        self._torn = False
+
+    def _sync(self, descriptor: int) -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise self._not_written(error) from error
+        self._synced = len(self.done)
+        self._synced_at = time.monotonic()
+
+    def _not_written(self, error: OSError) -> RunWriteError:
+        return RunWriteError(
+            f"{self._file} cannot be written ({error.strerror}); {self._synced} "
+            "records are safely kept: make room, and the same command goes on from "
+            "there"
+        )
+
+
+# -- the manifest ----------------------------------------------------------------------
+
+
+def normalised(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest as it comes back from its file: tuples as lists, keys as strings."""
+    return json.loads(json.dumps(manifest, allow_nan=False))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run directory.
+
+    Raises:
+      ValueError: there is none, or it is no JSON object.
+    """
+    path = folder / MANIFEST
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(
+            f"expected a run directory with a {MANIFEST}, found none in {folder}; give "
+            "the --out of a run"
+        ) from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"expected the JSON object of a run in {path}, found something else; "
+            "choose another folder"
+        )
+    return found
+
+
+def write_manifest(file: int, manifest: Mapping[str, Any]) -> None:
+    """Writes a manifest into an empty file, down to the disk."""
+    text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
+    left = text.encode("utf-8", "backslashreplace")
+    while left:
+        left = left[os.write(file, left) :]
+    os.fsync(file)
+
+
+def differences(
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+    first_is: str = "there",
+    second_is: str = "here",
+) -> str:
+    """What differs between two manifests, entry by entry; empty where nothing does.
+
+    "n: 4 there, 8 here; sampler.top_k: 20 there, absent here"; long values are cut to
+    where they begin to differ.
+    """
+    both = _flat(first), _flat(second)
+    parts = []
+    for name in differing(*both):
+        a, b = (json.dumps(v[name]) if name in v else "absent" for v in both)
+        a, b = _shortened(a, b)
+        parts.append(f"{name}: {a} {first_is}, {b} {second_is}")
+    return "; ".join(parts)
+
+
+def _settle_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Makes sure that the folder is of this configuration, or becomes so."""
+    if not (folder / MANIFEST).exists():
+        _refuse_other_files(folder)
+        _create_manifest(folder, manifest)
+    if differ := differences(read_manifest(folder), manifest):
+        raise ValueError(
+            f"{folder} belongs to a run of another configuration ({differ}); choose "
+            "another --out, or remove it to draw anew"
+        )
+
+
+def _refuse_other_files(folder: Path) -> None:
+    others = sorted({path.name for path in folder.iterdir()} - {_PARTIAL})
+    # Another shard may have put its manifest there since.
+    if others and not (folder / MANIFEST).exists():
+        raise ValueError(
+            f"expected a run directory or an empty folder, found {folder} with "
+            f"{others[0]} and without {MANIFEST}; choose another --out"
+        )
+
+
+def _create_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest under another name, and renames it when it is whole.
+
+    Shards may start at the same time with different configurations, so only the one
+    that holds the lock of the other name writes, and only while there is no manifest.
+    """
+    partial = folder / _PARTIAL
+    file = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if (folder / MANIFEST).exists():
+            partial.unlink(missing_ok=True)
+            return
+        os.ftruncate(file, 0)
+        write_manifest(file, manifest)
+        partial.replace(folder / MANIFEST)
+        sync_folder(folder)
+    finally:
+        os.close(file)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"data": {"rows": 3}} as {"data.rows": 3}."""
+    flat = {}
+    for name, value in values.items():
+        inner = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return flat
+
+
+def _shortened(a: str, b: str) -> tuple[str, str]:
+    """Both, from a little before they part and not too long."""
+    start = max(0, len(os.path.commonprefix([a, b])) - _SHOWN // 3)
+    return _window(a, start), _window(b, start)
+
+
+def _window(text: str, start: int) -> str:
+    if len(text) <= _SHOWN:
+        return text
+    before = "..." if start else ""
+    after = "..." if len(text) > start + _SHOWN else ""
+    return before + text[start : start + _SHOWN] + after
+
+
+# -- files -----------------------------------------------------------------------------
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Says of an error of the file system which folder it was about, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise RunWriteError(
+            f"expected a folder to keep records in, but {path} cannot be used "
+            f"({error}); put that right, or choose another --out"
+        ) from error
+
+
+def _locks(descriptor: int, path: Path, kind: int = fcntl.LOCK_EX) -> bool:
+    """Whether the file could be locked, at once."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise RunWriteError(
+            f"{path} cannot be locked ({error.strerror}); choose an --out on a file "
+            "system with locks"
+        ) from error
+    return True
+
+
+def _in_use(path: Path) -> bool:
+    """Whether a process draws into the file."""
+    with path.open("rb") as file:
+        return not _locks(file.fileno(), path, fcntl.LOCK_SH)
+
+
+def _end_of_lines(descriptor: int) -> int:
+    """Bytes up to the last newline, that included."""
+    end = os.fstat(descriptor).st_size
+    while end:
+        start = max(0, end - _BLOCK)
+        place = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if place >= 0:
+            return start + place + 1
+        end = start
+    return 0
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes new names in a folder outlive the machine."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
