@@ -1,0 +1,255 @@
+"""Python programs that nobody has read, run under limits.
+
+This protects against accidents, such as a program that never ends, fills the memory
+or writes over files. It is no protection against malice: for programs that may be
+hostile, run the whole evaluation in a virtual machine that holds nothing of value.
+
+What keeps a program in its place depends on the machine; `available_isolation` says:
+
+"namespaces": Linux namespaces of its own. No network, nor other processes, are there
+to be seen; of the files only Python and the system's libraries are, read-only, and an
+empty /tmp, which is gone with the program. However many processes it has started, and
+however detached they are, all end with it. Needs Linux 5.14, and either root with
+CAP_SYS_ADMIN or the right to make user namespaces, which containers often withhold.
+
+"audit hook": the interpreter refuses, in the program's own process, to connect, to
+start processes, to load C libraries by ctypes, and to write outside of a temporary
+folder. It can read all files that the user can read. Run as root, the program runs as
+a user without rights, where such a user can read Python.
+"""
+
+import functools
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+ISOLATIONS = ("namespaces", "audit hook")
+"""Ways to keep a program in its place, best first."""
+
+_CHILD = Path(__file__).with_name("sandbox_child.py")
+_GRACE = 20.0
+"""Seconds beyond the limit after which the supervising process counts as stuck."""
+_ERROR_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one run of a program may take.
+
+    seconds: of the clock, start of Python included, and of processor time, rounded up.
+    memory_bytes: address space of each process; Python itself takes some 30 MB.
+    processes: processes and threads at one time, the first included; with the audit
+    hook, threads of a user other than root are not counted. file_bytes: of all files
+    written together; with the audit hook of each of them, and there not below
+    output_bytes. open_files: descriptors of each process. output_bytes: of stdout.
+    """
+
+    seconds: float = 10.0
+    memory_bytes: int = 1 << 30
+    processes: int = 16
+    file_bytes: int = 1 << 26
+    open_files: int = 64
+    output_bytes: int = 1 << 24
+
+    def __post_init__(self):
+        wrong = {name: value for name, value in vars(self).items() if not value > 0}
+        if wrong or self.seconds == float("inf"):
+            raise ValueError(
+                f"expected limits above 0, and finite seconds, found "
+                f"{wrong or self.seconds}; leave out those you do not want to set"
+            )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended.
+
+    status: "ok" (exit code 0), "wrong exit" (another code, as after an exception),
+    "timeout", "memory" (ended by a MemoryError), "output" (stdout beyond its limit) or
+    "killed" (by a signal). stdout: up to the limit. stderr: the last 64 KiB. seconds:
+    of the clock, from start to end.
+    """
+
+    status: str
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+@functools.cache
+def available_isolation() -> str:
+    """The best of `ISOLATIONS` that works here; tried once by a short program.
+
+    Raises:
+      RuntimeError: none works.
+    """
+    reasons = []
+    patient = Limits(seconds=60)  # or a busy machine would seem to lack namespaces
+    for isolation in ISOLATIONS:
+        try:
+            outcome = run_program("print('ready')", limits=patient, isolation=isolation)
+        except RuntimeError as error:
+            reasons.append(str(error))
+            continue
+        if outcome.stdout == "ready\n":
+            return isolation
+        reasons.append(f"{isolation}: {outcome.status} {outcome.stderr}".strip())
+    raise RuntimeError(
+        "expected a machine that can run a program under limits, found that neither "
+        f"way works ({'; '.join(reasons)}); use another machine"
+    )
+
+
+def run_program(
+    program: str,
+    *,
+    stdin: str = "",
+    limits: Limits = Limits(),  # noqa: B008
+    isolation: str | None = None,
+) -> Outcome:
+    """Runs Python text as `__main__` in a process of its own, and waits for its end.
+
+    The program gets this interpreter with the standard library alone, an environment
+    without the caller's variables, UTF-8 everywhere, and an empty writable folder to
+    be in. When this returns, none of its processes is alive. Several threads may call
+    this at the same time.
+
+    Args:
+      program: Python; what has no UTF-8 becomes "?".
+      stdin: what it can read; after that, the end of the file.
+      limits: what it may take.
+      isolation: one of `ISOLATIONS`; None takes the best available one.
+
+    Raises:
+      RuntimeError: the program could not be started, whatever it is.
+      ValueError: another isolation.
+    """
+    if sys.platform != "linux":
+        raise RuntimeError(
+            f"expected Linux to run programs under limits, found {sys.platform}; use "
+            "a Linux machine or container"
+        )
+    isolation = available_isolation() if isolation is None else isolation
+    if isolation not in ISOLATIONS:
+        raise ValueError(
+            f"expected an isolation of {', '.join(ISOLATIONS)}, found {isolation}; "
+            "leave it out for the best available"
+        )
+    # Files instead of pipes: nothing can block on them, whoever reads or does not.
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as printed,
+        tempfile.TemporaryFile() as complained,
+    ):
+        Path(folder, "program.py").write_bytes(program.encode(errors="replace"))
+        given.write(stdin.encode(errors="replace"))
+        given.seek(0)
+        streams = (given, printed, complained)
+        report = _supervise(isolation, folder, limits, streams)
+        size = printed.seek(0, os.SEEK_END)
+        printed.seek(0)
+        stdout = printed.read(limits.output_bytes).decode(errors="replace")
+        complained.seek(max(complained.seek(0, os.SEEK_END) - _ERROR_BYTES, 0))
+        stderr = complained.read(_ERROR_BYTES).decode(errors="replace")
+    status, seconds = _verdict(report, isolation, stderr)
+    if size > limits.output_bytes:
+        status = "output"
+    return Outcome(status, stdout, stderr, seconds)
+
+
+def _supervise(
+    isolation: str, folder: str, limits: Limits, streams: tuple[IO[bytes], ...]
+) -> str:
+    """The line that `sandbox_child.py` reports; empty where it was itself killed."""
+    reading, writing = os.pipe()
+    numbers = (
+        *(writing, limits.seconds, limits.memory_bytes, limits.processes),
+        # stdout is a file, too: its limit is that of files where it is the larger one.
+        max(limits.file_bytes, limits.output_bytes + 1),
+        *(limits.file_bytes, limits.open_files),
+    )
+    interpreter = Path(sys.executable).resolve()
+    try:
+        # No preexec_fn: what it would run between fork and exec may need a lock that
+        # another thread held at the fork.
+        process = subprocess.Popen(
+            [interpreter, "-I", "-S", "-B", _CHILD, isolation, folder]
+            + [str(number) for number in numbers],
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            env={},
+            pass_fds=(writing,),
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    try:
+        line = _read_line(reading, limits.seconds + _GRACE)
+        process.wait(_GRACE)
+    finally:
+        os.close(reading)
+        if process.poll() is None:
+            _end(process)
+    if not line and process.returncode > 0:
+        return f"broken Python itself ended with exit code {process.returncode}"
+    return line
+
+
+def _read_line(reading: int, seconds: float) -> str:
+    """What comes before the line or the file ends, or the time is up."""
+    poll = select.poll()
+    poll.register(reading, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    line = b""
+    while not line.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(1000 * left):
+            break
+        read = os.read(reading, 4096)
+        if not read:
+            break
+        line += read
+    return line.decode(errors="replace").partition("\n")[0]
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends a supervising process, with all that it supervises where it still can."""
+    process.terminate()
+    try:
+        process.wait(2)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _verdict(report: str, isolation: str, stderr: str) -> tuple[str, float]:
+    """The status and seconds of a report."""
+    kind, _, rest = report.partition(" ")
+    if kind == "broken":
+        raise RuntimeError(
+            f"expected to start a program with {isolation}, found {rest}; raise the "
+            "memory limit, or try another isolation or machine"
+        )
+    if not report:
+        return "killed", 0.0
+    number, seconds = rest.split()
+    if kind == "timeout" or (kind == "signal" and int(number) == signal.SIGXCPU):
+        return "timeout", float(seconds)
+    if kind == "signal":
+        return "killed", float(seconds)
+    if number == "0":
+        return "ok", float(seconds)
+    last = stderr.rstrip().rpartition("\n")[2]
+    return "memory" if last.startswith("MemoryError") else "wrong exit", float(seconds)

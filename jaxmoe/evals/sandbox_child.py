@@ -1,0 +1,404 @@
+"""Starts one program under limits, waits, and leaves nothing of it alive.
+
+`sandbox.py` runs this file in an interpreter of its own, with one thread, where
+forking and changing namespaces are safe. It imports little, as it starts once per run:
+
+    python sandbox_child.py ISOLATION FOLDER REPORT SECONDS MEMORY PROCESSES \
+        FILE SCRATCH OPEN
+
+FOLDER holds program.py. Stdin, stdout and stderr are the program's. One line goes to
+the descriptor REPORT: "exit CODE SECONDS", "signal NUMBER SECONDS", "timeout 0 SECONDS"
+or "broken REASON", where the program could not be started.
+
+With namespaces there are three processes: this one, the first process of the new
+process namespace, and the program; the kernel ends all of a namespace with its first
+process. With the audit hook there are two, and orphans become children of this one.
+"""
+
+# pathlib would double the time that this file takes to start.
+# ruff: noqa: PTH102,PTH103,PTH112,PTH114,PTH115,PTH116,PTH120,PTH123,PTH208,PTH211
+
+import ctypes
+import math
+import os
+import resource
+import signal
+import sys
+import time
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+# From linux/sched.h, linux/mount.h and linux/prctl.h; Python has no names for them.
+_NEW_NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
+_NEW_USER = 0x10000000
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+_MNT_DETACH = 2
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+_SYS_MOUNT_SETATTR = 442
+_READ_ONLY_NOSUID = 1 | 2
+_SET_DEATH_SIGNAL, _SET_SUBREAPER, _SET_NO_NEW_PRIVILEGES = 1, 36, 38
+
+_STACK_BYTES = 64 << 20
+_VISIBLE = (
+    *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/nix/store", "/gnu/store"),
+    *("/etc/ld.so.cache", "/dev/null", "/dev/zero", "/dev/urandom"),
+)
+"""What a program sees of the machine, besides Python itself; read-only."""
+
+
+class Job:
+    """What to run, and its limits; see the head of this file."""
+
+    def __init__(self, arguments: list[str]):
+        self.isolation, self.folder, report, seconds, *numbers = arguments
+        self.report, self.seconds = int(report), float(seconds)
+        self.memory, self.processes, self.file, self.scratch, self.open = map(
+            int, numbers
+        )
+        self.root = os.geteuid() == 0
+        self.spare_user = _spare_user()
+
+    def tell(self, line: str) -> None:
+        """Reports to the process that waits."""
+        os.write(self.report, (" ".join(line.split()) + "\n").encode())
+
+
+def main(job: Job) -> None:
+    """Runs the job, ends whatever is left of it, and reports."""
+    os.set_inheritable(job.report, False)
+    _prefer_as_victim()
+    # Waited for, not handled: no code runs between two lines of this file.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
+    # Whoever waits for this process may itself be killed.
+    _LIBC.prctl(_SET_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
+    if job.isolation == "namespaces":
+        _run_in_namespaces(job)
+    else:
+        _run_guarded(job)
+
+
+# -- namespaces --------------------------------------------------------------------
+
+
+def _run_in_namespaces(job: Job) -> None:
+    _unshare(job.root)
+    first = os.fork()
+    if first == 0:
+        try:
+            _LIBC.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+            _build_root(job)
+            job.folder = "/tmp"
+            # Within a user namespace this process and its parent count, too.
+            counted = job.processes if job.root else job.processes + 2
+            user = job.spare_user if job.root else None
+            _supervise(job, ["program.py"], user, counted)
+        except BaseException as error:
+            job.tell(f"broken {error!r}")
+        finally:
+            os._exit(0)
+    if _wait(first, math.inf) is None:
+        os.kill(first, signal.SIGKILL)
+        os.waitpid(first, 0)
+
+
+def _unshare(root: bool) -> None:
+    """Leaves the namespaces of mounts, UTS, IPC, processes and network."""
+    user, group = os.getuid(), os.getgid()
+    _check(_LIBC.unshare(_NEW_NAMESPACES | (0 if root else _NEW_USER)), "unshare")
+    if root:
+        return
+    # Mapped to itself: as a user other than 0 the program has no capabilities.
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{user} {user} 1"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
+        _write(f"/proc/self/{name}", text.encode())
+
+
+def _build_root(job: Job) -> None:
+    """Makes a root of read-only parts and a writable /tmp with program.py."""
+    with open(f"{job.folder}/program.py", "rb") as file:
+        program = file.read()
+    root = job.folder
+    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    _mount("tmpfs", root, "tmpfs", _MS_NOSUID, "size=1m,mode=755")
+    for path in _visible():
+        _bind(path, root + path)
+    os.makedirs(root + "/tmp", exist_ok=True)
+    attributes = (ctypes.c_uint64 * 4)(_READ_ONLY_NOSUID, 0, 0, 0)
+    arguments = (_AT_FDCWD, root.encode(), _AT_RECURSIVE, attributes, 32)
+    _check(_LIBC.syscall(_SYS_MOUNT_SETATTR, *arguments), "mount_setattr")
+    size = f"size={job.scratch + len(program)},nr_inodes=1000,mode=777"
+    _mount("tmpfs", root + "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, size)
+    _write(root + "/tmp/program.py", program)
+    os.chdir(root)
+    # Stacks the new root over the old one, which is then unmounted from under it.
+    _check(_LIBC.pivot_root(b".", b"."), "pivot_root")
+    _check(_LIBC.umount2(b".", _MNT_DETACH), "umount2")
+    os.chdir("/tmp")
+
+
+def _visible() -> list[str]:
+    """Paths to show, none within another."""
+    python = (sys.base_prefix, sys.base_exec_prefix, os.path.realpath(sys.executable))
+    paths: list[str] = []
+    for path in sorted({*_VISIBLE, *python}, key=len):
+        within = any(path.startswith(shown + "/") for shown in paths)
+        if os.path.lexists(path) and not within:
+            paths.append(path)
+    return paths
+
+
+def _bind(source: str, target: str) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.islink(source):
+        os.symlink(os.readlink(source), target)
+        return
+    if os.path.isdir(source):
+        os.mkdir(target)
+    else:
+        _write(target, b"")
+    _mount(source, target, None, _MS_BIND | _MS_REC)
+
+
+def _mount(source, target: str, kind, flags: int, data: str = "") -> None:
+    texts = [None if text is None else text.encode() for text in (source, target, kind)]
+    result = _LIBC.mount(*texts, ctypes.c_ulong(flags), data.encode())
+    _check(result, f"mount {target}")
+
+
+# -- audit hook --------------------------------------------------------------------
+
+
+def _run_guarded(job: Job) -> None:
+    _LIBC.prctl(_SET_SUBREAPER, 1, 0, 0, 0)
+    with open(__file__, "rb") as file:
+        _write(f"{job.folder}/guard.py", file.read())
+    user = job.spare_user if job.root and _readable_by_all(job) else None
+    if user is not None:
+        for name in ("", "/guard.py", "/program.py"):
+            os.chown(job.folder + name, user, user)
+    # All of a user's processes count, so for one who has others no number is right;
+    # the hook refuses new processes in any case.
+    counted = None if user is None else job.processes
+    try:
+        _supervise(job, ["guard.py", "guard", job.folder], user, counted)
+    finally:
+        _kill_children()
+
+
+def _readable_by_all(job: Job) -> bool:
+    """Whether a user without rights could start Python in the folder."""
+    for path in (os.path.realpath(sys.executable), os.__file__, job.folder):
+        place = os.path.dirname(path)
+        while True:
+            if not os.stat(place).st_mode & 0o001:
+                return False
+            if place == "/":
+                break
+            place = os.path.dirname(place)
+    return True
+
+
+def _kill_children() -> None:
+    """Kills children until there are none: those of the dead become ours."""
+    while True:
+        for child in _children():
+            os.kill(child, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    children = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                # The name before the last bracket may itself hold brackets and spaces.
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+        except OSError:
+            continue  # it ended meanwhile
+        if parent == os.getpid():
+            children.append(int(name))
+    return children
+
+
+def guard(folder: str) -> None:
+    """Runs the folder's program.py after refusing what reaches out of the folder.
+
+    The hook sees what goes through Python's own functions, and nothing else.
+    """
+    with open(f"{folder}/program.py", "rb") as file:
+        source = file.read()
+    sys.argv = ["program.py"]
+    main_module = type(sys)("__main__")
+    main_module.__dict__["__builtins__"] = __builtins__
+    sys.modules["__main__"] = main_module
+    sys.addaudithook(_audit_hook(os.path.realpath(folder)))
+    exec(compile(source, "program.py", "exec", dont_inherit=True), vars(main_module))
+
+
+_REFUSED = (
+    *("socket.", "ctypes.", "subprocess.", "pty.", "os.system", "os.exec", "os.fork"),
+    *("os.spawn", "os.posix_spawn", "os.kill"),
+)
+# Where in an event's arguments each path is that it changes, and, where there is one,
+# the descriptor of the folder that the path starts from.
+_CHANGES = {
+    **dict.fromkeys(("os.remove", "os.rmdir"), ((0, 1),)),
+    **dict.fromkeys(("os.mkdir", "os.chmod"), ((0, 2),)),
+    **dict.fromkeys(("os.chown", "os.utime"), ((0, 3),)),
+    **dict.fromkeys(("os.rename", "os.link"), ((0, 2), (1, 3))),
+    **dict.fromkeys(("os.truncate", "os.setxattr", "os.removexattr"), ((0, None),)),
+    "os.symlink": ((1, 2),),
+}
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def _audit_hook(folder: str):
+    # Bound here, so that a program that assigns to `os.path` changes nothing.
+    realpath, join, fsdecode = os.path.realpath, os.path.join, os.fsdecode
+    text = (str, bytes, os.PathLike)
+
+    def outside(path, start: int = -1) -> bool:
+        if not isinstance(path, text):
+            return False  # a descriptor that is open already
+        path = fsdecode(path)
+        place = realpath(path if start < 0 else join(f"/proc/self/fd/{start}", path))
+        return not f"{place}/".startswith(f"{folder}/") and place != "/dev/null"
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event == "open":
+            path, mode, flags = arguments
+            writes = (flags or 0) & _WRITING or set("wax+") & set(mode or "")
+            refused = writes and outside(path)
+        elif event in _CHANGES:
+            refused = any(
+                outside(arguments[i], -1 if start is None else arguments[start])
+                for i, start in _CHANGES[event]
+            )
+        else:
+            refused = event.startswith(_REFUSED)
+        if refused:
+            raise PermissionError(f"the sandbox refuses {event}")
+
+    return hook
+
+
+# -- both --------------------------------------------------------------------------
+
+
+def _supervise(job: Job, command: list[str], user, processes) -> None:
+    """Starts the program, waits until it ends or time is up, and reports."""
+    start = time.monotonic()
+    program = os.fork()
+    if program == 0:
+        _become(job, command, user, processes)
+    status = _wait(program, start + job.seconds)
+    seconds = time.monotonic() - start
+    if status is None:
+        job.tell(f"timeout 0 {seconds}")
+    elif os.WIFSIGNALED(status):
+        job.tell(f"signal {os.WTERMSIG(status)} {seconds}")
+    else:
+        job.tell(f"exit {os.WEXITSTATUS(status)} {seconds}")
+
+
+def _wait(child: int, deadline: float) -> int | None:
+    """The status of a child; None where time is up or SIGTERM came."""
+    while True:
+        ended, status = os.waitpid(-1, os.WNOHANG)
+        if ended == child:
+            return status
+        if ended:
+            continue  # an orphan
+        left = min(deadline - time.monotonic(), 3600)
+        if left <= 0:
+            return None
+        came = signal.sigtimedwait({signal.SIGCHLD, signal.SIGTERM}, left)
+        if came is not None and came.si_signo == signal.SIGTERM:
+            return None
+
+
+def _become(job: Job, command: list[str], user, processes) -> None:
+    """Turns this process into the program; never returns."""
+    try:
+        os.setsid()
+        os.chdir(job.folder)
+        _limit(resource.RLIMIT_AS, job.memory)
+        _limit(resource.RLIMIT_CPU, math.ceil(job.seconds), later=1)
+        _limit(resource.RLIMIT_FSIZE, job.file)
+        _limit(resource.RLIMIT_NOFILE, job.open)
+        _limit(resource.RLIMIT_CORE, 0)
+        _limit(resource.RLIMIT_STACK, _STACK_BYTES)
+        if user is not None:
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+        if processes is not None:
+            _limit(resource.RLIMIT_NPROC, processes)
+        # After the change of user, which clears it.
+        _LIBC.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        _LIBC.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        arguments = [sys.executable, "-I", "-S", "-B", "-X", "utf8", *command]
+        environment = {
+            **{"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+            **{"HOME": job.folder, "TMPDIR": job.folder},
+        }
+        os.execve(sys.executable, arguments, environment)
+    except BaseException as error:
+        job.tell(f"broken {error!r}")
+    finally:
+        os._exit(127)
+
+
+def _limit(kind: int, value: int, later: int = 0) -> None:
+    """Lowers a limit; `later` is how far its hard one lies above."""
+    _, most = resource.getrlimit(kind)
+    if most != resource.RLIM_INFINITY:
+        value = min(value, most)
+        later = min(later, most - value)
+    resource.setrlimit(kind, (value, value + later))
+
+
+def _spare_user() -> int:
+    """A user id that no account has, and that no other run has at this time.
+
+    61184 to 65519 are systemd's for users that exist only while a service runs.
+    """
+    return 61184 + os.getpid() % (65520 - 61184)
+
+
+def _prefer_as_victim() -> None:
+    """Where memory runs out, the kernel is to end this and not the evaluation."""
+    try:  # noqa: SIM105
+        _write("/proc/self/oom_score_adj", b"1000")
+    except OSError:
+        pass  # nothing depends on it
+
+
+def _write(path: str, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def _check(result: int, name: str) -> None:
+    if result:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "guard":
+        guard(sys.argv[2])
+    else:
+        job = Job(sys.argv[1:])
+        try:
+            main(job)
+        except BaseException as error:
+            job.tell(f"broken {error!r}")

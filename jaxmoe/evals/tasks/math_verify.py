@@ -1,0 +1,255 @@
+r"""Mathematics whose answers are LaTeX, compared by the library math-verify.
+
+The library reads expressions with SymPy, and some take hours or all memory: 9^{9^{9^9}}
+is enough. Its own time limits are alarm signals, which only a main thread can set and
+which no long multiplication heeds. So a process of its own does the reading: it is
+asked from any thread, limits itself in time and memory, and is ended and started anew
+where that does not help.
+"""
+
+import atexit
+import functools
+import importlib.util
+import inspect
+import json
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxmoe.evals.tasks.base import Grade, Question
+from jaxmoe.evals.tasks.extract import boxed_spans
+from jaxmoe.evals.tasks.prompts import MATH, fill, shown, text_of, value_of
+
+_SECONDS_TO_START = 120
+_AROUND = 1000
+"""Characters before and after the last box that the library gets to see."""
+
+
+@dataclass(frozen=True)
+class Math:
+    r"""The last \boxed{...}, compared with the row's answer by `math_verify.verify`.
+
+    The library sees the last box and the 1000 characters on either side of it, or the
+    last 2000 of a text without a box, and takes boxes first (boxed_match_priority=0);
+    two boxes side by side are a set. A grade's answer is SymPy's form of what was read,
+    evaluated, numbers exact: "0.5" and "\frac{2}{4}" are "1/2". It does not follow from
+    the right answer. Details: boxed, whether there is a box; timed_out, whether the
+    comparison was given up, which counts as wrong.
+
+    seconds: after which the library gives up reading or comparing. After three times
+    as many the comparison is ended by force, after as many the evaluating of what was
+    read, whose text then stands for it.
+    """
+
+    seconds: int = 5
+    name: str = "math"
+    chat: bool = True
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """See `Task`."""
+        return {
+            "problem": "the problem's text",
+            "answer": "LaTeX, with or without $, or a number",
+            "id": "optional: a name of its own, unique in the file",
+        }
+
+    def question(
+        self, row: Mapping[str, Any], *, id: str, seed: int, template: str | None
+    ) -> Question:
+        """See `Task`; a template holds {problem}.
+
+        Raises:
+          ImportError: the library is not installed.
+        """
+        prompt = fill(template or MATH, {"problem": text_of(row, "problem")})
+        answer = _latex(value_of(row, "answer"))
+        read = _reader().ask({"form": answer}, self.seconds, self.seconds)
+        if not read or read["form"] is None:
+            raise ValueError(
+                'expected mathematics in the field "answer", found '
+                f"{shown(row['answer'])}, which math-verify cannot read; write it as "
+                "LaTeX, or use the task exact for words"
+            )
+        return Question(id, prompt, answer, group=id)
+
+    def grade(self, question: Question, text: str) -> Grade:
+        """See `Task`."""
+        span = next(boxed_spans(text), None)
+        seen = _seen(text, span)
+        reader = _reader()
+        request = {"text": seen, "right": question.answer}
+        verdict = reader.ask(request, self.seconds, 3 * self.seconds)
+        details = {"boxed": span is not None, "timed_out": verdict is None}
+        if verdict is None:
+            return Grade(None, False, details)
+        # Apart, because evaluating may take far longer than comparing, and must not
+        # cost the verdict.
+        answer = verdict["read"]
+        if answer is not None:
+            read = reader.ask({"form": seen}, self.seconds, self.seconds)
+            answer = (read["form"] if read else None) or answer
+        return Grade(answer, verdict["right"], details)
+
+
+def _latex(value: Any) -> str:
+    r"""An answer as the library reads it: in $ unless it has $ or \boxed of its own."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = repr(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(
+            f'expected LaTeX or a number in the field "answer", found {shown(value)}; '
+            "write what a right answer says"
+        )
+    text = value.strip()
+    return text if "$" in text or "\\boxed" in text else f"${text}$"
+
+
+def _seen(text: str, span: tuple[int, int] | None) -> str:
+    """The part of an answer that the library gets."""
+    if span is None:
+        return text[-2 * _AROUND :]
+    return text[max(0, span[0] - _AROUND) : span[1] + _AROUND]
+
+
+@functools.cache
+def _reader() -> "_Reader":
+    """The one process that reads for this one.
+
+    Raises:
+      ImportError: the library is not installed.
+    """
+    if importlib.util.find_spec("math_verify") is None:
+        raise ImportError(
+            "the task math needs the library math-verify, which is not installed; "
+            'install it with: pip install "jaxmoe[math]"'
+        )
+    return _Reader()
+
+
+class _Reader:
+    """A process that runs `_serve`: a line of JSON for a line of JSON."""
+
+    def __init__(self):
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        atexit.register(self.end)
+
+    def ask(
+        self, request: dict[str, str], seconds: int, patience: int
+    ) -> dict[str, Any] | None:
+        """The reply; None where it took longer than `patience`, or the process died.
+
+        seconds: after which the library should give up by itself.
+        """
+        with self._lock:
+            process = self._process or self._start()
+            try:
+                line = json.dumps({**request, "seconds": seconds})
+                print(line, file=process.stdin, flush=True)
+                reply = _line(process, patience)
+            except OSError:
+                reply = ""
+            if reply:
+                return json.loads(reply)
+            self.end()
+            return None
+
+    def _start(self) -> subprocess.Popen[str]:
+        # As text, because importing this file would import jax first; -P, because its
+        # folder holds a math_verify of its own.
+        program = f"{inspect.getsource(_serve)}\n_serve()"
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-P", "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+        )
+        if not _line(process, _SECONDS_TO_START):
+            self.end()
+            raise ImportError(
+                "math-verify is installed but did not start; see what "
+                f'{sys.executable} -c "import math_verify" says'
+            )
+        return process
+
+    def end(self) -> None:
+        """Ends the process, whatever it is at; the next question starts another."""
+        process, self._process = self._process, None
+        if process:
+            process.kill()
+            process.communicate()
+
+
+def _line(process: subprocess.Popen[str], seconds: float) -> str:
+    """The next line of its output; "" where it ends, or none comes in time."""
+    assert process.stdout
+    ready, _, _ = select.select([process.stdout], [], [], seconds)
+    return process.stdout.readline() if ready else ""
+
+
+def _serve() -> None:
+    """What the process runs; of this file it sees nothing but this function."""
+    import importlib
+    import json
+    import resource
+    import sys
+
+    # By name: a type checker would take "math_verify" for this file.
+    library = importlib.import_module("math_verify")
+    sympy = importlib.import_module("sympy")
+    configs = (
+        library.LatexExtractionConfig(boxed_match_priority=0),
+        library.ExprExtractionConfig(),
+    )
+    replies, sys.stdout = sys.stdout, sys.stderr
+
+    def limit(kind: int, value: int) -> None:
+        _, most = resource.getrlimit(kind)
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.setrlimit(kind, (value, most))
+
+    limit(resource.RLIMIT_CORE, 0)
+    if sys.platform == "linux":  # others refuse it
+        limit(resource.RLIMIT_AS, 8 << 30)
+
+    def read(text: str, seconds: int) -> list:
+        return library.parse(text, configs, parsing_timeout=seconds)
+
+    def form(parsed: list) -> str | None:
+        if not parsed:
+            return None
+        value = parsed[0]
+        if isinstance(value, sympy.Basic):
+            value = sympy.nsimplify(value.doit(), rational=True)
+        return str(value)[:1000]
+
+    def answer(request: dict) -> dict:
+        seconds = request["seconds"]
+        if "form" in request:
+            return {"form": form(read(request["form"], seconds))}
+        found = read(request["text"], seconds)
+        right = read(request["right"], seconds)
+        verdict = bool(found) and library.verify(right, found, timeout_seconds=seconds)
+        return {
+            "right": bool(verdict),
+            "read": str(found[-1])[:1000] if found else None,
+        }
+
+    print("ready", file=replies, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        # Ends this process also where its parent was killed and cannot end it.
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        spent = int(used.ru_utime + used.ru_stime)
+        limit(resource.RLIMIT_CPU, spent + 4 * request["seconds"] + 1)
+        try:
+            reply = answer(request)
+        except Exception:  # SymPy raises anything
+            reply = {"form": None, "right": False, "read": None}
+        print(json.dumps(reply), file=replies, flush=True)

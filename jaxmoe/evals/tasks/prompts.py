@@ -1,0 +1,95 @@
+"""What models are told: the field's common wordings, and how a row gets into one."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# The sentence that the model cards of Qwen3 and DeepSeek-R1 ask for with mathematics.
+# The blank line before it is ours; the cards leave it open.
+BOXED = r"""{problem}
+
+Please reason step by step, and put your final answer within \boxed{}."""
+
+AIME = BOXED
+"""AIME answers are integers, which the problems themselves say."""
+
+MATH = BOXED
+
+# The wording of OpenAI's simple-evals (MIT licence) for GPQA and MMLU. There the
+# letters are always ABCD and every choice has a field of its own.
+CHOICE = """\
+Answer the following multiple choice question. The last line of your response should \
+be of the following format: 'Answer: $LETTER' (without quotes) where LETTER is one of \
+{letters}. Think step by step before answering.
+
+{question}
+
+{choices}"""
+
+EXACT = "{prompt}"
+"""The row's own words and nothing else: what form an answer has is said there."""
+
+
+def fill(
+    template: str, values: Mapping[str, str], *, optional: frozenset[str] = frozenset()
+) -> str:
+    r"""Puts each value where its name stands in braces; all else stays as it is.
+
+    Braces are LaTeX's too, so "\boxed{}" and "{x}" are left alone, "{{" is no escape,
+    and what comes in with a value is not looked at again.
+
+    Args:
+      values: name -> text.
+      optional: names that the template may leave out.
+
+    Raises:
+      ValueError: the template lacks a name, so that part of the problem would never
+        be put to the model.
+    """
+    missing = [n for n in values if n not in optional and f"{{{n}}}" not in template]
+    if missing:
+        raise ValueError(
+            f"the template should hold {_in_braces(list(values))}, found none of "
+            f"{_in_braces(missing)}; write each where its text belongs"
+        )
+    names = "|".join(map(re.escape, values))
+    return re.sub(rf"\{{({names})\}}", lambda found: values[found[1]], template)
+
+
+def text_of(row: Mapping[str, Any], *names: str) -> str:
+    """The text of the first of these fields that the row has.
+
+    Raises:
+      ValueError: it has none of them, or one that is no text or only blanks.
+    """
+    value = value_of(row, *names)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(
+            f'expected text in the field "{names[0]}", found {shown(value)}; write the '
+            "text there"
+        )
+    return value
+
+
+def value_of(row: Mapping[str, Any], *names: str) -> Any:
+    """The value of the first of these fields that the row has.
+
+    Raises:
+      ValueError: it has none of them.
+    """
+    for name in names:
+        if name in row:
+            return row[name]
+    wanted = " or ".join(f'"{name}"' for name in names)
+    found = ", ".join(f'"{name}"' for name in row) or "none"
+    raise ValueError(f"expected a field {wanted}, found {found}; add it")
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _in_braces(names: list[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in names)

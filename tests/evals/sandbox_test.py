@@ -1,0 +1,356 @@
+"""Programs that misbehave, each kept within its limits and folder."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from jaxmoe.evals.sandbox import (
+    ISOLATIONS,
+    Limits,
+    available_isolation,
+    run_program,
+)
+
+QUICK = Limits(seconds=1, memory_bytes=1 << 28, processes=8, output_bytes=1 << 16)
+ROOMY = Limits(seconds=20)
+"""For programs that end by themselves, however busy the machine is."""
+
+
+@pytest.fixture(params=ISOLATIONS)
+def isolation(request):
+    """Each way to keep a program in its place that works here."""
+    if ISOLATIONS.index(request.param) < ISOLATIONS.index(available_isolation()):
+        pytest.skip("this machine has no namespaces for us")
+    return request.param
+
+
+def alive(mark: str) -> list[str]:
+    """The processes whose command line holds the mark."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "cmdline").read_bytes().decode(errors="replace"):
+                found.append(process.name)
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
+def test_program_reads_and_prints(isolation):
+    """Text would come through in another encoding, or without its end."""
+    program = "import sys\nprint(input()[::-1])\nprint(len(sys.stdin.read()))"
+    huge = "aé€\n" + "x" * 5_000_000
+    outcome = run_program(program, stdin=huge, limits=ROOMY, isolation=isolation)
+    assert (outcome.status, outcome.stdout) == ("ok", "€éa\n5000000\n")
+    assert 0 < outcome.seconds < ROOMY.seconds
+
+
+def test_program_is_main_and_alone(isolation, monkeypatch):
+    """Blocks under __main__ would not run, or keys in our environment be read."""
+    monkeypatch.setenv("SECRET", "key")
+    program = (
+        "import os, sys\nassert 'SECRET' not in os.environ\n"
+        "assert not any('packages' in p for p in sys.path)\n"
+        "assert os.path.samefile(os.getcwd(), os.environ['TMPDIR'])\n"
+        "def f(): return len(sys.argv)\n"
+        "if __name__ == '__main__': print(sys.modules['__main__'].f(), __name__)"
+    )
+    outcome = run_program(program, limits=ROOMY, isolation=isolation)
+    assert outcome.stdout == "1 __main__\n", outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "program, status",
+    [
+        ("1 / 0", "wrong exit"),
+        ("this is no Python", "wrong exit"),
+        ("\0\ud800", "wrong exit"),
+        ("import sys; sys.exit('Error')", "wrong exit"),
+        ("import os; os._exit(0)", "ok"),
+        ("import os; os.abort()", "killed"),
+        ("input()", "wrong exit"),  # stdin that never comes
+        ("import signal; signal.raise_signal(signal.SIGXCPU)", "timeout"),
+    ],
+)
+def test_endings_have_their_status(program, status, isolation):
+    """A crash would count as an answer, or as another kind of failure."""
+    outcome = run_program(program, limits=ROOMY, isolation=isolation)
+    assert outcome.status == status, outcome.stderr
+    assert ("Error" in outcome.stderr) == (status == "wrong exit")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "while True: pass",
+        "import signal, time\n"
+        "for s in set(signal.Signals) - {9, 19}: signal.signal(s, signal.SIG_IGN)\n"
+        "while True: time.sleep(1)",
+        "import threading\nfor i in range(3):\n"
+        "  threading.Thread(target=threading.Event().wait).start()",
+    ],
+)
+def test_time_is_limited(program, isolation):
+    """A run of thousands of answers would stop at the first endless one."""
+    start = time.monotonic()
+    outcome = run_program(program, limits=QUICK, isolation=isolation)
+    assert outcome.status == "timeout"
+    assert 0.9 < outcome.seconds < 10
+    assert time.monotonic() - start < 15
+
+
+def test_processor_time_is_limited():
+    """Threads that compute would take several times their share."""
+    program = "import resource; print(resource.getrlimit(resource.RLIMIT_CPU))"
+    assert run_program(program, limits=QUICK).stdout == "(1, 2)\n"
+
+
+@pytest.mark.parametrize(
+    "program, status",
+    [
+        ("x = []\nwhile True: x.append(bytearray(10**6))", "memory"),
+        ("x = ' ' * 10**10", "memory"),
+        ("import mmap; x = mmap.mmap(-1, 10**10)", "wrong exit"),
+    ],
+)
+def test_memory_is_limited(program, status, isolation):
+    """The machine would swap, or the kernel end the evaluation."""
+    limits = Limits(seconds=20, memory_bytes=1 << 28)
+    outcome = run_program(program, limits=limits, isolation=isolation)
+    assert outcome.status == status
+    assert "MemoryError" in outcome.stderr or "Cannot allocate" in outcome.stderr
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_output_is_limited(stream, isolation):
+    """Pipes would fill, and both sides wait; or the disk would."""
+    program = f"import sys\nwhile True: sys.{stream}.write('x' * 10**6)"
+    limits = Limits(seconds=20, file_bytes=1 << 20, output_bytes=1 << 16)
+    outcome = run_program(program, limits=limits, isolation=isolation)
+    printed, complained = len(outcome.stdout), len(outcome.stderr)
+    if stream == "stdout":
+        assert (outcome.status, printed) == ("output", 1 << 16)
+    else:
+        assert outcome.status == "wrong exit"
+        assert printed == 0 and 0 < complained <= 1 << 16
+
+
+def test_files_are_limited(isolation):
+    """One program could fill the disk."""
+    program = (
+        "with open('own', 'w') as file: print('small', file=file)\n"
+        "print(open('own').read())\n"
+        "with open('large', 'wb') as file:\n"
+        "  while True: file.write(bytes(10**5))"
+    )
+    limits = Limits(seconds=20, file_bytes=1 << 20, output_bytes=1 << 16)
+    outcome = run_program(program, limits=limits, isolation=isolation)
+    assert (outcome.status, outcome.stdout) == ("wrong exit", "small\n\n")
+    assert "OSError" in outcome.stderr
+    many = "files = [open(f'{i}', 'w') for i in range(100)]"
+    assert "Too many open" in run_program(many, isolation=isolation).stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "open({path!r}, 'w').write('x')",
+        "import os; os.close(os.open({path!r}, os.O_CREAT | os.O_WRONLY))",
+        "import pathlib; pathlib.Path({path!r}).mkdir()",
+        "import os; open('x', 'w').close(); os.rename('x', {path!r})",
+        "import os; os.symlink('/etc/passwd', {path!r})",
+        "import shutil; shutil.rmtree({folder!r})",
+        "import os; os.remove({folder!r} + '/precious')",
+        "open({folder!r} + '/precious', 'r+').truncate()",
+    ],
+)
+def test_files_outside_stay_as_they_are(change, isolation, tmp_path):
+    """A program could write over our files, or delete them."""
+    (tmp_path / "precious").write_text("kept")
+    # Permissions are not to be what protects it.
+    tmp_path.chmod(0o777)
+    program = change.format(path=str(tmp_path / "new"), folder=str(tmp_path))
+    outcome = run_program(program, limits=ROOMY, isolation=isolation)
+    assert outcome.status == "wrong exit", outcome
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_namespaces_hide_other_files(tmp_path):
+    """A program could look the answers up in the file of problems."""
+    if available_isolation() != "namespaces":
+        pytest.skip("this machine has no namespaces for us")
+    (tmp_path / "answers").write_text("42")
+    places = [str(tmp_path / "answers"), __file__, "/etc/passwd", "/proc/self"]
+    program = f"import os; print([os.path.exists(p) for p in {places}])"
+    assert run_program(program, limits=ROOMY).stdout == f"{[False] * 4}\n"
+    shown = ["/", "/usr", sys.base_prefix]
+    flags = f"[os.statvfs(p).f_flag & os.ST_RDONLY for p in {shown}]"
+    assert run_program(f"import os; print({flags})").stdout == "[1, 1, 1]\n"
+
+
+def test_network_is_out_of_reach(isolation):
+    """A program could call out, or answer whoever calls."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        server.setblocking(False)
+        program = (
+            f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 2)\n"
+            "print('connected')"
+        )
+        outcome = run_program(program, limits=ROOMY, isolation=isolation)
+        assert (outcome.status, outcome.stdout) == ("wrong exit", "")
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_fork_bomb_is_contained(isolation):
+    """Processes would fill the machine's table; here each forks until it cannot."""
+    mark = f"6{uuid.uuid4().int % 10**12}"
+    program = (
+        "import os\nchildren = 0\nwhile True:\n"
+        "  try: pid = os.fork()\n"
+        "  except OSError: break\n"
+        f"  if pid == 0: os.execv('/bin/sleep', ['sleep', '{mark}'])\n"
+        "  children += 1\n"
+        "print(children)"
+    )
+    few = Limits(seconds=5, processes=8)
+    outcome = run_program(program, limits=few, isolation=isolation)
+    expected = 0 if isolation == "audit hook" else few.processes - 1
+    assert (outcome.status, outcome.stdout) == ("ok", f"{expected}\n")
+    bomb = "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass"
+    assert run_program(bomb, limits=QUICK, isolation=isolation).status == "timeout"
+    assert alive(mark) == []
+
+
+def test_no_process_outlives_its_program(isolation):
+    """Daemons of thousands of answers would take the machine over."""
+    mark = f"6{uuid.uuid4().int % 10**12}"
+    # Forks without the audit hook's knowledge, as multiprocessing does.
+    program = (
+        "import multiprocessing.util as util, time\n"
+        f"script = b'(setsid sleep {mark} &) ; setsid sh -c \"sleep {mark}; true\" &'\n"
+        "util.spawnv_passfds(b'/bin/sh', [b'sh', b'-c', script], ())\n"
+        "time.sleep(0.5)\nprint('done')"
+    )
+    seen = []
+    watcher = threading.Thread(target=lambda: seen.extend(_seen(mark, 10)))
+    watcher.start()
+    limits = Limits(seconds=20)
+    outcome = run_program(program, limits=limits, isolation=isolation)
+    left = alive(mark)
+    watcher.join()
+    assert (outcome.status, outcome.stdout) == ("ok", "done\n"), outcome.stderr
+    assert seen, "the daemons never ran, so nothing was tested"
+    assert left == []
+
+
+def _seen(mark: str, seconds: float) -> list[str]:
+    """The first processes with the mark to come up."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = alive(mark)
+        if found:
+            return found
+        time.sleep(0.02)
+    return []
+
+
+def test_program_ends_with_whoever_waits(isolation, tmp_path):
+    """Programs would go on after an evaluation was killed."""
+    caller = (
+        "from sandbox import Limits, run_program\n"
+        "program = 'import time; time.sleep(600)'\n"
+        f"run_program(program, limits=Limits(600), isolation={isolation!r})"
+    )
+    # Imported by itself: the package would first import jax, for seconds.
+    folder = Path(__file__).resolve().parents[2] / "jaxmoe" / "evals"
+    environment = {**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(tmp_path)}
+    waiting = subprocess.Popen([sys.executable, "-c", caller], env=environment)
+    try:
+        found = _children_seen(waiting.pid, 20)
+    finally:
+        waiting.kill()
+        waiting.wait()
+    assert found
+    end = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in found):
+        assert time.monotonic() < end, "still running"
+        time.sleep(0.05)
+
+
+def _children_seen(parent: int, seconds: float) -> list[int]:
+    """The descendants of a process, once there are at least two in a line."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        parents = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(stat.parent.name)] = int(fields[1])
+        line = [parent]
+        for pid in line:
+            line.extend(child for child, of in parents.items() if of == pid)
+        if len(line) > 2:
+            return line[1:]
+        time.sleep(0.02)
+    return []
+
+
+def test_threads_run_programs_side_by_side(isolation):
+    """One thread's time-out or output would become another's."""
+
+    def run(i: int):
+        program = f"print({i})" if i % 3 else "while True: pass"
+        limits = ROOMY if i % 3 else QUICK
+        return run_program(program, limits=limits, isolation=isolation)
+
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(run, range(12)))
+    for i, outcome in enumerate(outcomes):
+        expected = ("ok", f"{i}\n") if i % 3 else ("timeout", "")
+        assert (outcome.status, outcome.stdout) == expected, outcome.stderr
+
+
+def test_nothing_is_left(isolation, tmp_path, monkeypatch):
+    """A long run would end with too many open files, or a full /tmp."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for program in ("open('own', 'w')", "1 / 0", "import os; os.abort()"):
+        run_program(program, isolation=isolation)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seconds": 0}, {"seconds": float("inf")}, {"processes": -1}]
+)
+def test_limits_are_checked(wrong):
+    """A limit of 0 would fail every program, and no limit none."""
+    with pytest.raises(ValueError, match="expected limits above 0"):
+        Limits(**wrong)
+
+
+def test_unknown_isolation_is_refused():
+    """A misspelt one would run programs without any."""
+    with pytest.raises(ValueError, match="expected an isolation of namespaces"):
+        run_program("pass", isolation="none")
+
+
+def test_a_machine_without_means_is_an_error(monkeypatch):
+    """Every answer would be graded wrong where none can be run."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="expected to start a program"):
+        run_program("pass", isolation="namespaces")

@@ -1,0 +1,106 @@
+"""Mathematics by math-verify: verdicts, normal forms, and what must not hold up."""
+
+import importlib.util
+import threading
+import time
+
+import pytest
+
+from jaxmoe.evals.tasks import math_verify
+from jaxmoe.evals.tasks.math_verify import Math
+
+
+@pytest.fixture
+def library():
+    """The optional library, which only the process of its own imports."""
+    pytest.importorskip("math_verify")
+
+
+def _question(answer, task=None):
+    row = {"problem": "p", "answer": answer}
+    return (task or Math()).question(row, id="a", seed=0, template=None)
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    """The user would be told of a module, and not of what to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    math_verify._reader.cache_clear()
+    with pytest.raises(ImportError, match=r'pip install "jaxmoe\[math\]"'):
+        _question("1")
+    math_verify._reader.cache_clear()
+
+
+@pytest.mark.parametrize("answer", [None, "", " ", True, ["1"]])
+def test_answers_that_are_no_mathematics_are_refused(answer):
+    """An empty reference would equal nothing, and every answer be wrong."""
+    with pytest.raises(ValueError, match="LaTeX or a number"):
+        _question(answer)
+
+
+def test_only_the_end_is_seen():
+    """The library's search is slow in long texts; far boxes have no say."""
+    text = "x" * 5000 + "\\boxed{7}" + "y" * 5000
+    seen = math_verify._seen(text, (5007, 5008))
+    assert seen == "x" * 993 + "\\boxed{7}" + "y" * 999
+    assert math_verify._seen(text, None) == "y" * 2000
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "answer", "correct"),
+    [
+        (r"\frac12", r"so \boxed{0.5}", "1/2", True),
+        (0.5, r"\boxed{\frac{2}{4}}", "1/2", True),
+        (r"$\frac{1}{2}$", r"\boxed{50\%}", "1/2", True),
+        (73, r"\boxed{5} no, much later. " + "x" * 2000 + r"\boxed{73}", "73", True),
+        ("x+1", r"\boxed{1+x}", "x + 1", True),
+        ("x+1", r"\boxed{x+2}", "x + 2", False),
+        (r"\{1,2\}", r"\boxed{2} and \boxed{1}", "{1, 2}", True),
+        ("1", "", None, False),
+        ("1", "no idea", None, False),
+        ("1", r"\boxed{", None, False),
+    ],
+)
+def test_grade(library, reference, text, answer, correct):
+    """Equal values in other words would be wrong, or would not vote together."""
+    grade = Math().grade(_question(reference), text)
+    assert (grade.answer, grade.correct) == (answer, correct)
+    assert grade.details["boxed"] == ("boxed{" in text and "}" in text)
+    assert not grade.details["timed_out"]
+
+
+def test_a_reference_that_cannot_be_read_is_refused(library):
+    """Every answer would be wrong, and nobody be told."""
+    with pytest.raises(ValueError, match="math-verify cannot read"):
+        _question("$ $")
+
+
+def test_threads_grade_too(library):
+    """The library's alarms fail outside of the main thread."""
+    question = _question("2")
+    grades = []
+    threads = [
+        threading.Thread(
+            target=lambda i=i: grades.append(
+                (i, Math().grade(question, rf"\boxed{{{i}}}"))
+            )
+        )
+        for i in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {i: grade.answer for i, grade in grades} == {i: str(i) for i in range(4)}
+    assert [i for i, grade in grades if grade.correct] == [2]
+
+
+@pytest.mark.parametrize("power", ["9^{9^{9^9}}", "9^{999999999}"])
+def test_vast_numbers_do_not_hold_up(library, power):
+    """One answer would take hours and all memory, and the run end with it."""
+    task = Math(seconds=1)
+    question = _question("2", task)
+    start = time.perf_counter()
+    grade = task.grade(question, rf"\boxed{{{power}}}")
+    assert time.perf_counter() - start < 15
+    assert not grade.correct
+    assert task.grade(question, r"\boxed{2}").correct  # a new process, if need be
