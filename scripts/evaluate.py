@@ -1,22 +1,24 @@
-"""Measures accuracy and pass@n of a model on the demo's problems."""
+"""Puts a task's questions to a model; accuracy, pass@n and votes with intervals."""
 
 import argparse
 import sys
+import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
+from _evaluation_bar import EvaluationBar
 from _interrupt import ends_quietly
 from _judge import DEMO
 from _policy_options import add_policy_options, policy_of
-from _problem_options import add_problems_option, first_problems
-from _progress_bar import ProgressBar
+from _run_text import as_json, as_text
 from _running import digest_of, input_errors, keep_compiled
 from _sampler_options import add_sampler_options, sampler_of
-from _sampling_options import seed
-from _scores import as_json, as_text, score
+from _task_options import add_draw_options, add_task_options, draw_of, questions_of
 
 EPILOG = """\
-Prints means over problems with 95 % bootstrap intervals. Every answer is drawn again on
-the next run with the same options; --out keeps them, and a killed run goes on there."""
+Means over questions with 95 % bootstrap intervals. Every answer is a pure function of
+the options. --out keeps them, as they come; the same command goes on where it was
+stopped. Parts of a run: --shard 0/2 and --shard 1/2, into one directory, at once."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -24,14 +26,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     checkpoint = "demo, or a directory that `python -m convert` has written"
     add("checkpoint", metavar="CKPT", nargs="?", default=DEMO, help=checkpoint)
-    add("--n", type=int, default=32, help="answers to each problem (default: 32)")
-    add_problems_option(parser)
-    add("--split", choices=("test", "validation"), default="test")
-    add("--seed", type=seed, default=0, help="0..2**32 - 1 (default: 0)")
-    add("--slots", type=int, metavar="S", help="side by side (default: 64 or fewer)")
-    add("--out", metavar="FILE", type=Path, help="keep the answers in FILE")
-    add("--noisy-prefill", action="store_true", help="route prompts with noise too")
+    add_draw_options(parser)
+    add("--out", metavar="DIR", type=Path, help="keep the answers in DIR")
+    add("--shard", metavar="I/M", help="only part I (from 0) of M; needs --out")
+    add("--keep-tokens", action="store_true", help="keep token ids too")
+    add("--keep-routes", action="store_true", help="keep every token's experts too")
+    add("--graders", type=int, default=1, help="threads that grade (default: 1)")
     add("--json", action="store_true", help="print one JSON object")
+    add_task_options(parser)
     add_policy_options(parser)
     add_sampler_options(parser)
     return parser
@@ -42,24 +44,42 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     with ends_quietly(), input_errors():
         import jaxmoe
-        from jaxmoe import demo
-        from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, play
-        from jaxmoe.evals.runs import Draw
+        from jaxmoe.evals.evaluation import Keep, evaluate
+        from jaxmoe.evals.run import read_run
+        from jaxmoe.evals.shards import WHOLE, Shard
+        from jaxmoe.evals.summary import summarise
 
         keep_compiled()
+        if args.shard is not None and args.out is None:
+            raise ValueError("--shard needs --out, where the parts come together")
+        shard = WHOLE if args.shard is None else Shard.parse(args.shard)
         policy = policy_of(args)
-        problems = first_problems(args.split, args.problems)
+        task, questions, data = questions_of(args)
         model = jaxmoe.load(args.checkpoint)
-        sampler = sampler_of(args, model)
-        numbers = (args.n, MAX_NEW_TOKENS, args.seed, args.slots, args.noisy_prefill)
-        draw = Draw(policy, sampler, *numbers)
-        about = {"checkpoint": digest_of(args.checkpoint)}
-        with ProgressBar(len(problems), quiet=args.json) as bar:
-            outcome = play(
-                model, problems, draw, args.out, about=about, progress=bar.show
-            )
-        found = score(outcome, demo.bands(args.split))
-    print(as_json(found, draw, about) if args.json else as_text(found, draw))
+        draw = draw_of(args, policy, sampler_of(args, model))
+        place = tempfile.TemporaryDirectory() if args.out is None else nullcontext()
+        with place as temporary:
+            out = args.out or Path(temporary or "") / "run"
+            with EvaluationBar(quiet=args.json) as bar:
+                evaluate(
+                    model,
+                    task,
+                    questions,
+                    draw,
+                    out,
+                    checkpoint=digest_of(args.checkpoint),
+                    data=data,
+                    shard=shard,
+                    keep=Keep(args.keep_tokens, args.keep_routes),
+                    thinking=args.thinking,
+                    graders=args.graders,
+                    progress=bar.show,
+                )
+            if shard.count > 1:
+                print(f"part {args.shard} is done; `compare.py {out}` reads all parts")
+                return 0
+            found = summarise(read_run(out))
+    print(as_json(found) if args.json else as_text(found))
     return 0
 
 

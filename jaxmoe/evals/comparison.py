@@ -1,0 +1,82 @@
+"""Runs side by side: what a report shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxmoe.evals.metrics import Interval
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measure against the number of answers: intervals[i] is that at ks[i]."""
+
+    ks: tuple[int, ...]
+    intervals: tuple[Interval, ...]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run.
+
+    about: its manifest (task, policy, sampler, n, seed, checkpoint, versions, ...).
+    measures: name -> interval over problems, fractions ("accuracy", "pass@8",
+    "majority vote", "best of n, mean log-probability", ...). numbers: name -> plain
+    number ("mean tokens", "answers cut off", "distinct answers", ...). curves: name ->
+    curve ("pass@k", "majority@k"). right: right answers to each problem, of n.
+    """
+
+    name: str
+    about: Mapping[str, Any]
+    n: int
+    measures: Mapping[str, Interval]
+    numbers: Mapping[str, float]
+    curves: Mapping[str, Curve]
+    right: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Run b's measure less run a's over the same problems, fractions.
+
+    p_value: of a paired permutation test; exact: whether all sign changes were counted.
+    """
+
+    a: str
+    b: str
+    measure: str
+    interval: Interval
+    p_value: float
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """A problem that only one of the runs solved.
+
+    right: run -> right answers. answers: run -> one text (of the run that solved it, a
+    right one; of the others, their first).
+    """
+
+    problem: str
+    prompt: str
+    reference: str
+    solved_by: str
+    right: Mapping[str, int]
+    answers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that a report of one or more runs shows; the first run is the baseline.
+
+    problems: ids, in the order of every run's `right`. groups: how many groups they
+    fall into.
+    """
+
+    task: str
+    problems: tuple[str, ...]
+    groups: int
+    runs: tuple[RunSummary, ...]
+    differences: tuple[Difference, ...]
+    examples: tuple[Example, ...]

@@ -1,0 +1,300 @@
+"""Questions put to a model: answers drawn, graded and kept as they come.
+
+All questions go through one call of `jaxmoe.stream`; what is there already, and what
+belongs to other shards, is skipped. Skipping changes no shape, so a run that was killed
+or shared out ends with the bits of an unbroken one.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmoe.decode.engine import Progress, default_slots
+from jaxmoe.evals.records import Record
+from jaxmoe.evals.run import pack_routes
+from jaxmoe.evals.run_directory import RunDirectory
+from jaxmoe.evals.runs import Draw
+from jaxmoe.evals.shards import WHOLE, Shard, read_lines, records_files
+from jaxmoe.evals.tasks.base import Question, Task
+from jaxmoe.model import Model
+from jaxmoe.sampling import Finished, stream
+
+FORMAT = 1
+"""Of the run directory; another number is another configuration."""
+
+VERSIONS = ("jaxmoe", "jax", "jaxlib", "flax")
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What of an answer is kept beside its text and its sums.
+
+    tokens: ids. routes: the experts of every token. certainty: the mean
+    self-certainty, which costs a look at all logits of every step.
+    """
+
+    tokens: bool = False
+    routes: bool = False
+    certainty: bool = True
+
+
+DEFAULT = Keep()
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far an evaluation has come, this shard's answers alone.
+
+    done, correct: answers kept, in this go and before. drawn: in this go. total: of
+    the shard. tokens, seconds: of this go.
+    """
+
+    done: int
+    correct: int
+    drawn: int
+    total: int
+    tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Mean rate of this go, compilation included."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers so far; NaN where there are none."""
+        return self.correct / self.done if self.done else math.nan
+
+    @property
+    def seconds_left(self) -> float:
+        """At this go's mean rate of answers; NaN where none has come."""
+        left = self.total - self.done
+        return left * self.seconds / self.drawn if self.drawn else math.nan
+
+
+def prompts_of(
+    model: Model,
+    task: Task,
+    questions: Sequence[Question],
+    *,
+    thinking: bool | None = None,
+) -> list[Sequence[int] | str]:
+    """Each question as the model reads it: in its chat template, or as it is.
+
+    thinking: whether a chat's answer may begin with reasoning; None for the template's
+    own way.
+    """
+    if not task.chat:
+        return [question.prompt for question in questions]
+    return [
+        model.chat([{"role": "user", "content": q.prompt}], enable_thinking=thinking)
+        for q in questions
+    ]
+
+
+def manifest_of(
+    task: Task,
+    questions: Sequence[Question],
+    draw: Draw,
+    *,
+    keep: Keep,
+    checkpoint: str,
+    data: Mapping[str, Any],
+    thinking: bool | None = None,
+) -> dict[str, Any]:
+    """All that decides a run's records, and what a report says of it.
+
+    checkpoint: the digest of its weights. data: where the questions are from, with
+      "sha256" of the file.
+    """
+    slots = draw.slots or default_slots(len(questions) * draw.n)
+    return {
+        "format": FORMAT,
+        "task": task.name,
+        "data": dict(data),
+        "checkpoint": checkpoint,
+        **draw.describe(),
+        "slots": slots,
+        "thinking": thinking,
+        "kept": {"tokens": keep.tokens, "routes": keep.routes}
+        | {"certainty": keep.certainty},
+        "versions": {name: metadata.version(name) for name in VERSIONS},
+        "problems": [question.id for question in questions],
+        "groups": [question.group for question in questions],
+        "prompts": [question.prompt for question in questions],
+        "references": [_reference(question) for question in questions],
+    }
+
+
+def evaluate(
+    model: Model,
+    task: Task,
+    questions: Sequence[Question],
+    draw: Draw,
+    path: Path,
+    *,
+    checkpoint: str,
+    data: Mapping[str, Any],
+    shard: Shard = WHOLE,
+    keep: Keep = DEFAULT,
+    thinking: bool | None = None,
+    graders: int = 1,
+    progress: Callable[[Status], None] | None = None,
+) -> None:
+    """Draws and grades n answers to each question, into the run directory `path`.
+
+    What is there already is kept: a run that was stopped goes on, and ends with the
+    same records. Question j of the list uses `fold_in(key, j)`.
+
+    Args:
+      checkpoint: the digest of the weights (`jaxmoe.checkpoint.read_manifest`).
+      data: where the questions are from, with "sha256" of the file.
+      shard: only its questions are drawn; all by default.
+      graders: threads that grade while the device goes on drawing.
+      progress: called now and then.
+
+    Raises:
+      ValueError: no questions; prompts that do not fit; a directory of another run, or
+        one that another process is writing.
+      OSError: a disk that is full or cannot be written; what was kept is safe.
+    """
+    if not questions:
+        raise ValueError("expected at least one question, found none")
+    manifest = manifest_of(
+        task,
+        questions,
+        draw,
+        keep=keep,
+        checkpoint=checkpoint,
+        data=data,
+        thinking=thinking,
+    )
+    prompts = prompts_of(model, task, questions, thinking=thinking)
+    with RunDirectory(path, manifest, shard) as directory:
+        run = _Run(task, questions, draw, keep, shard, directory, progress)
+        skip = run.skipped()
+        if len(skip) == len(questions) * draw.n:
+            return
+        answers = stream(
+            model,
+            prompts,
+            key=draw.key,
+            n=draw.n,
+            policy=draw.policy,
+            sampler=draw.sampler,
+            max_new_tokens=draw.max_new_tokens,
+            slots=manifest["slots"],
+            noisy_prefill=draw.noisy_prefill,
+            return_routes=keep.routes,
+            return_certainty=keep.certainty,
+            skip=skip,
+            progress=run.report,
+        )
+        run.keep_all(answers, graders)
+
+
+class _Run:
+    """The records of one go: what is graded, kept and reported."""
+
+    def __init__(
+        self,
+        task: Task,
+        questions: Sequence[Question],
+        draw: Draw,
+        keep: Keep,
+        shard: Shard,
+        directory: RunDirectory,
+        progress: Callable[[Status], None] | None,
+    ):
+        self.task, self.questions, self.draw, self.keep = task, questions, draw, keep
+        self.shard, self.directory, self.progress = shard, directory, progress
+        own = {q.id for j, q in enumerate(questions) if shard.of(j)}
+        lines = read_lines(records_files(directory.path))
+        before = [line.record for line in lines if line.record.problem in own]
+        self.done, self.drawn = len(before), 0
+        self.correct = sum(record.correct for record in before)
+        self.total = len(own) * draw.n
+        self.tokens, self.began = 0, time.perf_counter()
+
+    def skipped(self) -> set[tuple[int, int]]:
+        """(question, sample) of what is there, or belongs to other shards."""
+        return {
+            (j, i)
+            for j, question in enumerate(self.questions)
+            for i in range(self.draw.n)
+            if not self.shard.of(j) or (question.id, i) in self.directory.done
+        }
+
+    def keep_all(self, answers: Iterator[Finished], graders: int) -> None:
+        """Grades in threads while the next answers are drawn; keeps in order."""
+        pending: deque[Future[Record]] = deque()
+        with ThreadPoolExecutor(graders) as pool:
+            try:
+                for answer in answers:
+                    pending.append(pool.submit(self._record, answer))
+                    while pending and pending[0].done():
+                        self._keep(pending.popleft().result())
+            finally:
+                # Also where drawing was stopped: what is graded is not drawn again.
+                while pending:
+                    self._keep(pending.popleft().result())
+
+    def report(self, now: Progress | None = None) -> None:
+        """Tells how far the run has come."""
+        if now is not None:
+            self.tokens = now.tokens
+        if self.progress is not None:
+            seconds = time.perf_counter() - self.began
+            counts = (self.done, self.correct, self.drawn, self.total)
+            self.progress(Status(*counts, self.tokens, seconds))
+
+    def _keep(self, record: Record) -> None:
+        self.directory.add(record)
+        self.done, self.drawn = self.done + 1, self.drawn + 1
+        self.correct += record.correct
+        self.report()
+
+    def _record(self, answer: Finished) -> Record:
+        question, text = self.questions[answer.prompt], answer.text or ""
+        grade = self.task.grade(question, text)
+        total = float(answer.logprobs.sum(dtype=np.float64))
+        length = len(answer.tokens)
+        return Record(
+            problem=question.id,
+            sample=answer.sample,
+            key=(self.draw.seed, answer.prompt, answer.sample),
+            text=text,
+            finish=answer.finish,
+            answer=grade.answer,
+            correct=grade.correct,
+            details=grade.details,
+            length=length,
+            logprob_sum=_finite(total),
+            logprob_mean=_finite(total / length),
+            self_certainty=_mean(answer.certainties),
+            tokens=tuple(answer.tokens.tolist()) if self.keep.tokens else None,
+            routes=None if answer.routes is None else pack_routes(answer.routes),
+        )
+
+
+def _mean(values: np.ndarray | None) -> float | None:
+    return None if values is None else _finite(float(values.mean(dtype=np.float64)))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _reference(question: Question) -> str:
+    """The right answer as a report shows it; nothing where it is no plain value."""
+    plain = isinstance(question.answer, str | int | float)
+    return str(question.answer) if plain else ""

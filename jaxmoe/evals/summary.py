@@ -1,0 +1,158 @@
+"""What a run comes to: measures with intervals, curves, plain numbers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from jaxmoe.evals.comparison import Curve, RunSummary
+from jaxmoe.evals.diversity import distinct
+from jaxmoe.evals.metrics import Interval, bootstrap, pass_at
+from jaxmoe.evals.run import Run
+from jaxmoe.evals.voting import (
+    best_of_k,
+    best_of_n,
+    codes,
+    majority_at,
+    majority_vote,
+    weighted_vote,
+)
+from jaxmoe.typing import Float
+
+ACCURACY = "accuracy"
+MAJORITY = "majority vote"
+LOGPROB = "mean log-probability"
+CERTAINTY = "self-certainty"
+
+PER_PROBLEM = ("problems", "groups", "prompts", "references")
+"""Entries of a manifest with one value for each problem; a summary leaves them out."""
+
+Values = Mapping[str, Float[np.ndarray, "P"]]
+"""Measure -> one number for each problem."""
+
+
+def budgets(n: int) -> tuple[int, ...]:
+    """Numbers of answers to report: 1, 2, 4, ... and n."""
+    powers = [1 << i for i in range(n.bit_length())]
+    return tuple(powers if powers[-1] == n else [*powers, n])
+
+
+def scores_of(
+    run: Run, more: Mapping[str, Float[np.ndarray, "P n"]] | None = None
+) -> dict[str, Float[np.ndarray, "P n"]]:
+    """The scores that answers can be ranked by; those that the run has, and `more`."""
+    own = {
+        LOGPROB: run.logprob_mean,
+        "sum of log-probabilities": run.logprob_sum,
+        CERTAINTY: run.self_certainty,
+    }
+    known = {name: s for name, s in own.items() if not np.isnan(s).all()}
+    return known | dict(more or {})
+
+
+def values_of(run: Run, scores: Mapping[str, Float[np.ndarray, "P n"]]) -> Values:
+    """Every measure of each problem, of all n answers (pass@k: unbiased, for each k).
+
+    scores: name -> score of each answer, higher is better. The best of n by it, and
+      the vote in which every answer counts as much as its score; log-probabilities
+      count as probabilities there.
+    """
+    correct, answers = run.correct, codes(run.answers)
+    n = correct.shape[1]
+    right = correct.sum(axis=1)
+    values = {ACCURACY: right / n}
+    values |= {f"pass@{k}": pass_at(right, n, k) for k in budgets(n)[1:]}
+    if n == 1:
+        return values
+    values[MAJORITY] = majority_vote(answers, correct)
+    for name, score in scores.items():
+        values[f"best of {n}, {name}"] = best_of_n(correct, score)
+        weights = np.exp(score) if "log-prob" in name else score
+        vote = weighted_vote(answers, correct, weights, how="sum")
+        values[f"weighted vote, {name}"] = vote
+    return values
+
+
+def curves_of(
+    run: Run,
+    scores: Mapping[str, Float[np.ndarray, "P n"]],
+    interval: Callable[[np.ndarray], Interval],
+) -> dict[str, Curve]:
+    """Measures against the number of answers."""
+    correct, answers = run.correct, codes(run.answers)
+    n, right = correct.shape[1], correct.sum(axis=1)
+    kinds: dict[str, Callable[[int], np.ndarray]] = {
+        "pass@k": partial(pass_at, right, n),
+        "majority@k": partial(majority_at, answers, correct),
+    }
+    for name, score in scores.items():
+        kinds[f"best of k, {name}"] = partial(best_of_k, correct, score)
+    ks = budgets(n)
+    return {
+        name: Curve(ks, tuple(interval(at(k)) for k in ks))
+        for name, at in kinds.items()
+    }
+
+
+def numbers_of(run: Run) -> dict[str, float]:
+    """Plain numbers beside the measures."""
+    correct = run.correct
+    answered = np.array([[a is not None for a in row] for row in run.answers])
+    cut = np.array([[f == "length" for f in row] for row in run.finish])
+    rights = [
+        [a if ok else None for a, ok in zip(row, marks, strict=True)]
+        for row, marks in zip(run.answers, correct, strict=True)
+    ]
+    numbers = {
+        "mean tokens": float(run.lengths.mean()),
+        "share cut off": float(cut.mean()),
+        "share without an answer": float(1 - answered.mean()),
+        "distinct answers": float(distinct(codes(run.answers)).mean()),
+        "distinct right answers": float(distinct(codes(rights)).mean()),
+    }
+    for name in _flags(run):
+        marks = [r.details.get(name) for row in run.records for r in row]
+        numbers[f"share {name}"] = float(np.mean([bool(m) for m in marks]))
+    return numbers
+
+
+def summarise(
+    run: Run,
+    *,
+    name: str | None = None,
+    scores: Mapping[str, Float[np.ndarray, "P n"]] | None = None,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> RunSummary:
+    """Measures and curves of a run, with bootstrap intervals over its groups.
+
+    Args:
+      name: None for the run's own.
+      scores: further scores of its answers, such as a verifier's.
+      level, resamples, seed: as in `jaxmoe.evals.metrics.bootstrap`.
+    """
+    options = {"level": level, "resamples": resamples, "seed": seed}
+    interval = partial(bootstrap, groups=run.groups, **options)
+    ranked = scores_of(run, scores)
+    values = values_of(run, ranked)
+    return RunSummary(
+        name=name or run.name,
+        about={k: v for k, v in run.manifest.items() if k not in PER_PROBLEM},
+        n=run.correct.shape[1],
+        measures={key: interval(value) for key, value in values.items()},
+        numbers=numbers_of(run),
+        curves=curves_of(run, ranked, interval) if run.correct.shape[1] > 1 else {},
+        right=tuple(run.correct.sum(axis=1).tolist()),
+    )
+
+
+def _flags(run: Run) -> Sequence[str]:
+    """Details of the grades that are true or false throughout."""
+    records = [record for row in run.records for record in row]
+    names = sorted({name for record in records for name in record.details})
+    return [
+        name
+        for name in names
+        if all(isinstance(r.details.get(name), bool) for r in records)
+    ]

@@ -1,0 +1,48 @@
+"""The files of a comparison: a report, and figures and tables beside it."""
+
+import json
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from _text_files import write_text
+
+if TYPE_CHECKING:
+    from jaxmoe.evals.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """html: the report; others stand beside it under its name. router: a file."""
+
+    html: Path
+    title: str | None
+    router: Path | None
+
+
+def write_outputs(found: "Comparison", outputs: Outputs) -> None:
+    """Writes the report, its tables as CSV, and the pass@n figure as PNG."""
+    from jaxmoe.analysis.comparison_csv import measures_csv, problems_csv
+    from jaxmoe.analysis.html_report import render
+    from jaxmoe.evals.significance import holm
+
+    router = None
+    if outputs.router is not None:
+        router = json.loads(outputs.router.read_text(encoding="utf-8"))
+    several = len(found.runs) > 2
+    p_values = [d.p_value for d in found.differences]
+    corrected = holm(p_values).tolist() if several else None
+    today = date.today().isoformat()
+    page = render(found, title=outputs.title, router=router, holm=corrected, date=today)
+    write_text(outputs.html, page)
+    beside = outputs.html.with_suffix
+    write_text(beside(".measures.csv"), measures_csv(found))
+    write_text(beside(".problems.csv"), problems_csv(found))
+    try:
+        from jaxmoe.analysis.comparison_figures import plot_pass_curves
+
+        plot_pass_curves(found, beside(".png"))
+    except ImportError as error:
+        print(f"no figure: {error}", file=sys.stderr)

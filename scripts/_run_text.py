@@ -1,0 +1,89 @@
+"""What an evaluation prints."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxmoe.evals.comparison import Comparison, RunSummary
+    from jaxmoe.evals.metrics import Interval
+
+
+def as_text(found: "RunSummary") -> str:
+    """A few lines for people."""
+    about = found.about
+    lines = [
+        f"{len(found.right)} problems of {about['task']}, {found.n} answers each",
+        about["policy"],
+        about["sampler"],
+        *_aligned(found.measures.items()),
+        *_aligned((k, f"{v:.3g}") for k, v in found.numbers.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _aligned(rows: Any) -> list[str]:
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    return [f"  {name:<{width}}  {value}" for name, value in rows]
+
+
+def as_json(found: "RunSummary") -> str:
+    """One line: means with the bounds of their intervals, and what they are of."""
+    return json.dumps(summary_object(found))
+
+
+def summary_object(found: "RunSummary") -> dict[str, Any]:
+    """A run's numbers as JSON has them, without what is there for each problem."""
+    return {
+        "name": found.name,
+        "problems": len(found.right),
+        "measures": {name: bounds(i) for name, i in found.measures.items()},
+        "numbers": dict(found.numbers),
+        "curves": {
+            name: {"k": list(curve.ks), "intervals": [*map(bounds, curve.intervals)]}
+            for name, curve in found.curves.items()
+        },
+        "right": list(found.right),
+        "about": dict(found.about),
+    }
+
+
+def comparison_object(found: "Comparison") -> dict[str, Any]:
+    """All of a comparison but its examples, as JSON has it."""
+    return {
+        "task": found.task,
+        "groups": found.groups,
+        "problems": list(found.problems),
+        "runs": [summary_object(run) for run in found.runs],
+        "differences": [
+            vars(d) | {"interval": bounds(d.interval)} for d in found.differences
+        ],
+    }
+
+
+def comparison_text(found: "Comparison") -> str:
+    """Tables for people: every run's measures, then the differences."""
+    names = list(dict.fromkeys(m for run in found.runs for m in run.measures))
+    rows = [["", *(run.name for run in found.runs)]]
+    for name in names:
+        rows.append([name, *(str(run.measures.get(name, "")) for run in found.runs)])
+    text = f"{len(found.problems)} problems of {found.task}\n{_table(rows)}"
+    if not found.differences:
+        return text
+    rows = [["less the first", "", "difference", "p"]]
+    for d in found.differences:
+        rows.append([d.b, d.measure, str(d.interval), f"{d.p_value:.3g}"])
+    return f"{text}\n\n{_table(rows)}"
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def bounds(interval: "Interval") -> list[float]:
+    """[mean, low, high], fractions."""
+    return [interval.mean, interval.low, interval.high]

@@ -1,0 +1,104 @@
+"""Options that scripts share: which questions, and how answers to them are drawn."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from _sampling_options import seed
+
+if TYPE_CHECKING:
+    import jaxmoe
+    from jaxmoe.evals.runs import Draw
+    from jaxmoe.evals.tasks.base import Question, Task
+
+DEMO_TASK = "countdown"
+TASKS = ("aime", "gpqa", "math", "mcq", "exact", DEMO_TASK, "code")
+MAX_NEW_TOKENS = 4096
+"""Of an answer, where the task is not the demo's."""
+
+
+def add_task_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --task and what goes with it."""
+    group = parser.add_argument_group("questions")
+    add = group.add_argument
+    add("--task", choices=TASKS, default=DEMO_TASK, help="(default: countdown)")
+    data = "JSON lines, one question each (default: the demo's own, for countdown)"
+    add("--data", metavar="FILE", type=Path, help=data)
+    add("--problems", type=int, metavar="P", help="only the first P (default: all)")
+    split = "of the demo's own questions (default: test)"
+    add("--split", choices=("test", "validation"), default="test", help=split)
+    template = "a prompt in place of the task's, with the row's fields as {field}"
+    add("--template", metavar="FILE", type=Path, help=template)
+    thinking = "whether answers begin with reasoning, where the chat template can tell"
+    add("--thinking", action=argparse.BooleanOptionalAction, help=thinking)
+    code = "run the programs that the model writes (task code)"
+    add("--allow-code", action="store_true", help=code)
+
+
+def add_draw_options(parser: argparse.ArgumentParser) -> None:
+    """Adds how many answers are drawn, from which seed, how long."""
+    add = parser.add_argument
+    add("--n", type=int, default=32, help="answers to each question (default: 32)")
+    add("--seed", type=seed, default=0, help="0..2**32 - 1 (default: 0)")
+    most = f"of an answer (default: {MAX_NEW_TOKENS}; for countdown, what it needs)"
+    add("--max-new-tokens", type=int, metavar="N", help=most)
+    add("--slots", type=int, metavar="S", help="side by side (default: 64 or fewer)")
+    add("--noisy-prefill", action="store_true", help="route prompts with noise too")
+
+
+def questions_of(
+    args: argparse.Namespace,
+) -> "tuple[Task, list[Question], dict[str, Any]]":
+    """The task, its questions, and where they are from."""
+    from jaxmoe.evals.questions import digest, read_questions, template_of
+    from jaxmoe.evals.tasks import task as find_task
+
+    if args.task == DEMO_TASK:
+        from jaxmoe.demo.countdown import Countdown
+
+        task = Countdown()
+    elif args.task == "code":
+        from jaxmoe.evals.tasks.code import CodeTask
+
+        task = CodeTask(allow=args.allow_code)
+    else:
+        task = find_task(args.task)
+    if args.data is None:
+        if args.task != DEMO_TASK:
+            fields = "; ".join(f"{k}: {v}" for k, v in task.fields.items())
+            raise ValueError(
+                f"--task {args.task} needs --data, a file with a JSON object a line "
+                f"({fields})"
+            )
+        return task, *_own_questions(args)
+    template = None if args.template is None else template_of(args.template, task)
+    questions = read_questions(
+        args.data, task, seed=args.seed, template=template, limit=args.problems
+    )
+    return task, questions, {"file": args.data.name, "sha256": digest(args.data)}
+
+
+def _own_questions(args: argparse.Namespace) -> "tuple[list[Question], dict[str, Any]]":
+    """The demo's questions, which come with the package."""
+    from jaxmoe import demo
+    from jaxmoe.demo.countdown import questions
+    from jaxmoe.evals.questions import digest
+
+    own = questions(args.split)
+    if args.problems is not None and not 1 <= args.problems <= len(own):
+        raise ValueError(f"--problems must be 1 to {len(own)}, found {args.problems}")
+    data = {"file": f"demo, {args.split}", "sha256": digest(demo.PROBLEMS)}
+    return own[: args.problems], data
+
+
+def draw_of(
+    args: argparse.Namespace, policy: "jaxmoe.Policy", sampler: "jaxmoe.TokenSampler"
+) -> "Draw":
+    """How answers are drawn."""
+    from jaxmoe.demo.game_runs import MAX_NEW_TOKENS as IN_A_GAME
+    from jaxmoe.evals.runs import Draw
+
+    default = IN_A_GAME if args.task == DEMO_TASK else MAX_NEW_TOKENS
+    most = default if args.max_new_tokens is None else args.max_new_tokens
+    numbers = (args.n, most, args.seed, args.slots, args.noisy_prefill)
+    return Draw(policy, sampler, *numbers)

@@ -1,0 +1,179 @@
+"""Summaries and comparisons of made-up runs, against sums done by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jaxmoe.evals.compare import SOLVED, UNSOLVED, compare
+from jaxmoe.evals.metrics import pass_at
+from jaxmoe.evals.records import Record
+from jaxmoe.evals.run import Run
+from jaxmoe.evals.summary import (
+    ACCURACY,
+    LOGPROB,
+    MAJORITY,
+    budgets,
+    summarise,
+    values_of,
+)
+
+RIGHT = "R"
+
+
+def record(j: int, i: int, answer: str | None, mean: float, **more) -> Record:
+    """An answer of four tokens that is right if it says so."""
+    given = {
+        "problem": f"p{j}",
+        "sample": i,
+        "key": (0, j, i),
+        "text": f"text {answer}",
+        "finish": "stop",
+        "answer": answer,
+        "correct": answer == RIGHT,
+        "length": 4,
+        "logprob_sum": 4 * mean,
+        "logprob_mean": mean,
+        "details": {"strict": answer == RIGHT, "note": "n"},
+    }
+    return Record(**(given | more))
+
+
+def run_of(answers: list[list[str | None]], name: str = "base", **manifest) -> Run:
+    """A run in which answer i's mean log-probability is -1 - i."""
+    problems, n = len(answers), len(answers[0])
+    ids = tuple(f"p{j}" for j in range(problems))
+    about = {
+        "task": "exact",
+        "data": {"sha256": "0"},
+        "n": n,
+        "problems": list(ids),
+        "groups": list(ids),
+        "prompts": [f"prompt {id}" for id in ids],
+        "references": [RIGHT] * problems,
+        "policy": "TopK()",
+    }
+    records = tuple(
+        tuple(record(j, i, answer, -1.0 - i) for i, answer in enumerate(row))
+        for j, row in enumerate(answers)
+    )
+    return Run(name, about | manifest, ids, records)
+
+
+BASE = run_of([[RIGHT, RIGHT, "a", "b"], ["a", "a", RIGHT, None], ["x", "y", "z", "x"]])
+OTHER = run_of(
+    [[RIGHT, RIGHT, RIGHT, "b"], ["a", "b", "c", "a"], ["x", "y", "z", RIGHT]], "es"
+)
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"), [(1, (1,)), (4, (1, 2, 4)), (6, (1, 2, 4, 6))]
+)
+def test_budgets(n, expected):
+    """pass@n of all answers would be missing, or more asked for than there are."""
+    assert budgets(n) == expected
+
+
+def test_values_are_those_done_by_hand():
+    """A table would show another measure than it names."""
+    values = values_of(BASE, {LOGPROB: BASE.logprob_mean})
+    assert values[ACCURACY].tolist() == [0.5, 0.25, 0.0]
+    # Two votes of four; "a" wins; "x" wins.
+    assert values[MAJORITY].tolist() == [1.0, 0.0, 0.0]
+    # The first answer has the highest log-probability.
+    assert values[f"best of 4, {LOGPROB}"].tolist() == [1.0, 0.0, 0.0]
+    # exp(-1) + exp(-2) against exp(-3), exp(-4); "a" is first and second.
+    assert values[f"weighted vote, {LOGPROB}"].tolist() == [1.0, 0.0, 0.0]
+    np.testing.assert_array_equal(values["pass@2"], pass_at(np.array([2, 1, 0]), 4, 2))
+    assert values["pass@4"].tolist() == [1.0, 1.0, 0.0]
+
+
+def test_log_probabilities_are_weighed_as_probabilities():
+    """Sums of negative scores would make every further vote count against an answer."""
+    one = run_of([["a", RIGHT, RIGHT, RIGHT]])
+    flat = np.full((1, 4), -1.0)
+    found = values_of(one, {LOGPROB: flat})
+    assert found[f"weighted vote, {LOGPROB}"].tolist() == [1.0]
+
+
+def test_a_summary_holds_all_numbers():
+    """The printed shares would be those of other answers."""
+    found = summarise(BASE, resamples=200)
+    assert found.measures[ACCURACY].mean == pytest.approx(0.25)
+    assert found.right == (2, 1, 0)
+    assert found.numbers["share without an answer"] == pytest.approx(1 / 12)
+    assert found.numbers["share strict"] == pytest.approx(3 / 12)
+    assert "share note" not in found.numbers
+    assert found.numbers["distinct answers"] == pytest.approx((3 + 2 + 3) / 3)
+    assert found.numbers["distinct right answers"] == pytest.approx(2 / 3)
+    assert found.numbers["mean tokens"] == 4
+    assert found.curves["pass@k"].ks == (1, 2, 4)
+    means = [interval.mean for interval in found.curves["pass@k"].intervals]
+    assert means == [found.measures[m].mean for m in (ACCURACY, "pass@2", "pass@4")]
+    majority = found.curves["majority@k"].intervals[-1].mean
+    assert majority == pytest.approx(found.measures[MAJORITY].mean)
+    assert "prompts" not in found.about and found.about["policy"] == "TopK()"
+
+
+def test_one_answer_each():
+    """A greedy run would fail, or be given a vote of one."""
+    found = summarise(run_of([[RIGHT], ["a"]]), resamples=200)
+    assert set(found.measures) == {ACCURACY} and not found.curves
+
+
+def test_scores_that_are_not_there_are_left_out():
+    """Best of n would be reported of answers without a score."""
+    records = tuple(
+        tuple(replace(r, logprob_mean=None, logprob_sum=None) for r in row)
+        for row in BASE.records
+    )
+    found = summarise(replace(BASE, records=records), resamples=200)
+    assert not any("log-prob" in name for name in found.measures)
+    more = {"verifier": np.arange(12.0).reshape(3, 4)}
+    found = summarise(BASE, scores=more, resamples=200)
+    assert found.measures["best of 4, verifier"].mean == 0.0
+    assert "best of k, verifier" in found.curves
+
+
+def test_differences_are_the_other_run_less_the_baseline():
+    """A gain would be reported as a loss."""
+    found = compare([BASE, OTHER])
+    by_name = {d.measure: d for d in found.differences}
+    accuracy = by_name[ACCURACY]
+    assert (accuracy.a, accuracy.b) == ("base", "es")
+    assert accuracy.interval.mean == pytest.approx((0.25 - 0.25 + 0.25) / 3)
+    assert 0 < accuracy.p_value <= 1 and accuracy.exact
+    assert by_name["pass@4"].interval.mean == pytest.approx(0.0)
+    assert by_name[f"{SOLVED} base"].interval.mean == pytest.approx(0.25)
+    assert by_name[f"{UNSOLVED} base"].interval.mean == pytest.approx(0.0)
+
+
+def test_runs_of_other_numbers_of_answers():
+    """pass@4 or a vote of four would be held against that of two answers."""
+    few = run_of([row[:2] for row in (["a", RIGHT], ["a", "b"], [RIGHT, "z"])], "few")
+    found = compare([BASE, few])
+    names = [d.measure for d in found.differences]
+    assert names[:2] == [ACCURACY, "pass@2"]
+    assert "pass@4" not in names and MAJORITY not in names
+
+
+def test_examples_are_solved_by_one_run_alone():
+    """A reader would be shown a problem that both solved, or a wrong text as right."""
+    found = compare([BASE, OTHER])
+    shown = {e.problem: e for e in found.examples}
+    assert set(shown) == {"p1", "p2"}
+    assert (shown["p1"].solved_by, shown["p2"].solved_by) == ("base", "es")
+    assert shown["p2"].right == {"base": 0, "es": 1}
+    assert shown["p2"].answers == {"base": "text x", "es": f"text {RIGHT}"}
+    assert shown["p1"].answers["base"] == f"text {RIGHT}"
+    assert shown["p1"].prompt == "prompt p1" and shown["p1"].reference == RIGHT
+
+
+def test_what_compare_refuses():
+    """Runs would be mixed up in the table, or compared over other questions."""
+    with pytest.raises(ValueError, match="at least one run"):
+        compare([])
+    with pytest.raises(ValueError, match="'base' twice|base twice"):
+        compare([BASE, BASE])
+    with pytest.raises(ValueError, match="one task"):
+        compare([BASE, run_of([["a"] * 4] * 3, "es", task="aime")])
