@@ -28,9 +28,7 @@ def write_outputs(found: "Comparison", outputs: Outputs) -> None:
     from jaxmoe.analysis.html_report import render
     from jaxmoe.evals.significance import holm
 
-    router = None
-    if outputs.router is not None:
-        router = json.loads(outputs.router.read_text(encoding="utf-8"))
+    router = None if outputs.router is None else _router_curves(outputs.router)
     several = len(found.runs) > 2
     p_values = [d.p_value for d in found.differences]
     corrected = holm(p_values).tolist() if several else None
@@ -46,3 +44,28 @@ def write_outputs(found: "Comparison", outputs: Outputs) -> None:
         plot_pass_curves(found, beside(".png"))
     except ImportError as error:
         print(f"no figure: {error}", file=sys.stderr)
+
+
+def _router_curves(path: Path) -> dict[str, dict[str, list[float]]]:
+    """Router probability by rank of generated tokens, from router_report.py's file."""
+    from jaxmoe.analysis.router_stats import from_json
+
+    try:
+        layers = json.loads(path.read_text(encoding="utf-8"))["layers"]
+        stats = {
+            name: from_json(classes["generated"]["statistics"])
+            for name, classes in layers.items()
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"--router must be the router.json of router_report.py, found {path}, "
+            f"which is not ({error!r})"
+        ) from None
+    return {
+        f"layer {name}": {
+            "mean": found.probability.tolist(),
+            "low": found.quantile(0.1).tolist(),
+            "high": found.quantile(0.9).tolist(),
+        }
+        for name, found in stats.items()
+    }

@@ -70,7 +70,7 @@ def comparison_text(found: "Comparison") -> str:
     text = f"{len(found.problems)} problems of {found.task}\n{_table(rows)}"
     if not found.differences:
         return text
-    rows = [["less the first", "", "difference", "p"]]
+    rows = [[f"less {found.runs[0].name}", "", "difference", "p"]]
     for d in found.differences:
         rows.append([d.b, d.measure, str(d.interval), f"{d.p_value:.3g}"])
     return f"{text}\n\n{_table(rows)}"

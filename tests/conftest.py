@@ -106,12 +106,12 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all of tests/parity, and what draws figures, before `-m` selects."""
+    """Mark all of tests/parity, and what needs an extra, before `-m` selects."""
     for item in items:
         if PARITY_TESTS in item.path.parents:
             item.add_marker("parity")
         if "matplotlib" in getattr(item, "fixturenames", ()):
-            item.add_marker("plots")
+            item.add_marker("extras")
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -1,4 +1,4 @@
-"""Heat maps of a sweep: one number for each pair of settings, a panel for each third."""
+"""Heat maps of a sweep: a number for each pair of settings, a panel for each third."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from jaxmoe.analysis.plots import _figure as figure_file
+from jaxmoe.analysis.plots import figure_file
 
 
 def plot_heat_maps(

@@ -82,7 +82,7 @@ def plot_pass_at(
     Raises:
       ValueError: no curves, or one with other than one estimate for each n.
     """
-    _require_rows(curves, "curves")
+    require_rows(curves, "curves")
     for name, (counts, estimates) in curves.items():
         if len(counts) != len(estimates) or not counts:
             raise ValueError(
@@ -91,7 +91,7 @@ def plot_pass_at(
             )
     columns = 2 if max(map(len, curves)) <= 36 else 1
     height = 3.9 + 0.22 * math.ceil(len(curves) / columns)
-    with _figure(path, 6.4, height) as figure:
+    with figure_file(path, 6.4, height) as figure:
         axes = figure.add_subplot()
         for index, (name, (counts, estimates)) in enumerate(curves.items()):
             mean, low, high = _percent(estimates)
@@ -130,13 +130,13 @@ def plot_rank_curves(
     Raises:
       ValueError: no curves.
     """
-    _require_rows(curves, "curves")
+    require_rows(curves, "curves")
     columns = min(len(curves), 4 if len(curves) <= 16 else 8)
     rows = math.ceil(len(curves) / columns)
     width = 2.2 if columns <= 4 else 1.25
     size = max(5.2, width * columns + 0.6), 0.85 * width * rows + 1
     marks = {"k_keep": (k_keep, GREEN), "k": (k, VERMILLION), "r": (r, "#CC79A7")}
-    with _figure(path, *size) as figure:
+    with figure_file(path, *size) as figure:
         panels = figure.subplots(
             rows, columns, sharex=True, sharey=True, squeeze=False
         ).ravel()
@@ -178,9 +178,9 @@ def plot_bars(
     Raises:
       ValueError: no rows.
     """
-    _require_rows(rows, "rows")
+    require_rows(rows, "rows")
     mean, low, high = _percent([estimate for _, estimate in rows])
-    with _figure(path, 6.4, 1.2 + 0.36 * len(rows)) as figure:
+    with figure_file(path, 6.4, 1.2 + 0.36 * len(rows)) as figure:
         axes = figure.add_subplot()
         if zero:
             axes.axvline(0, color="#444444", linewidth=1)
@@ -247,7 +247,8 @@ def _percent(estimates: Sequence[Estimate]) -> list[np.ndarray]:
     return list(100 * table.T)
 
 
-def _require_rows(given: Mapping[str, Any] | Sequence[Any], name: str) -> None:
+def require_rows(given: Mapping[str, Any] | Sequence[Any], name: str) -> None:
+    """Raises a ValueError where there is nothing to plot."""
     if not given:
         raise ValueError(f"{name} must hold at least one to plot, found none; add one")
 
@@ -266,7 +267,7 @@ def require_matplotlib() -> None:
 
 
 @contextmanager
-def _figure(
+def figure_file(
     path: Path, width: float, height: float
 ) -> Iterator["matplotlib.figure.Figure"]:
     """A figure in the house style; saved to `path` when the block ends well."""

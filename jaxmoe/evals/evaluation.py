@@ -24,6 +24,7 @@ from jaxmoe.evals.run_directory import RunDirectory
 from jaxmoe.evals.runs import Draw
 from jaxmoe.evals.shards import WHOLE, Shard, read_lines, records_files
 from jaxmoe.evals.tasks.base import Question, Task
+from jaxmoe.inputs import check_whole
 from jaxmoe.model import Model
 from jaxmoe.sampling import Finished, stream
 
@@ -169,6 +170,10 @@ def evaluate(
     """
     if not questions:
         raise ValueError("expected at least one question, found none")
+    for name in ("n", "max_new_tokens"):
+        check_whole(name, getattr(draw, name))
+    if draw.slots is not None:
+        check_whole("slots", draw.slots)
     manifest = manifest_of(
         task,
         questions,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -17,8 +17,9 @@ class Record:
     `Grade`. length: tokens. logprob_sum, logprob_mean: of the tokens under the model's
     own distribution, nats; None where not finite. self_certainty: mean over tokens of
     KL(uniform || model), nats (Kang et al. 2025, arXiv 2502.18581); None where not
-    asked for. routes: base64 of the zlib of int16 [length, L, K] in C order; None where
-    not asked for.
+    asked for. routes: "TxLxK:" and base64 of the zlib of little-endian int16
+    [length, L, K] in C order (`jaxmoe.evals.run.pack_routes`); None where not asked
+    for.
     """
 
     problem: str
@@ -38,8 +39,7 @@ class Record:
 
     def line(self) -> str:
         """The record as one line of JSON, newline included."""
-        values = asdict(self)
-        values["key"] = list(self.key)
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["details"] = dict(self.details)
         return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -14,22 +14,16 @@ import pytest
 
 import jaxmoe
 from convert import convert
-from jaxmoe import ExpertSample, TokenSampler, demo
-from jaxmoe.bundled import BUNDLED, converted
-from jaxmoe.checkpoint import read_manifest
-from jaxmoe.demo import game_runs, training_run
-from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, of_band
+from jaxmoe import demo
+from jaxmoe.bundled import BUNDLED
+from jaxmoe.demo import training_run
 from jaxmoe.demo.network import demo_config
 from jaxmoe.demo.training import Recipe, first_state
 from jaxmoe.demo.training_run import Record
 from jaxmoe.demo.training_state import FILE, load_state
-from jaxmoe.evals import runs
-from jaxmoe.evals.metrics import Interval
-from jaxmoe.evals.runs import Draw
-from tests.outcomes import outcome_of
 from tests.running import SCRIPTS, script
 
-generate, evaluate, train = map(script, ("generate", "evaluate", "train_demo"))
+generate, train = map(script, ("generate", "train_demo"))
 SHORT = ["--n", "6", "--max-new-tokens", "24"]
 PROBLEM = demo.Problem.parse("2,5,8,12=27:")
 RIGHT, SAME_SUM = "12+8=20,5+2=7,20+7=27", "2+5=7,8+12=20,7+20=27"
@@ -186,142 +180,6 @@ def test_what_the_demo_refuses(capsys, options, message):
     """A slip would end in a traceback, or in answers to another question."""
     error = refuse(generate.main, capsys, options.split())
     assert message.replace("four", "4") in error
-
-
-# -- evaluate.py ---------------------------------------------------------------------
-
-PLAYED = 16
-EVALUATE = ["demo", "--problems", str(PLAYED), "--n", "4", "--slots", "8"]
-
-
-@pytest.fixture(scope="module")
-def played(model) -> Outcome:
-    """The first problems played by hand."""
-    problems = demo.problems()[:PLAYED]
-    outs = jaxmoe.sample(
-        model,
-        [problem.prompt for problem in problems],
-        key=jax.random.key(0),
-        n=4,
-        policy=ExpertSample(),
-        sampler=TokenSampler(0.7),
-        max_new_tokens=MAX_NEW_TOKENS,
-        slots=8,
-    )
-    counts = []
-    for problem, out in zip(problems, outs, strict=True):
-        right = [text for text in out.text if demo.is_right(problem, text)]
-        counts.append((len(right), len(set(map(demo.expression, right)))))
-    return outcome_of(problems, 4, *np.array(counts).T)
-
-
-@pytest.fixture(scope="module")
-def rows(played) -> dict[str, Interval]:
-    """What there is to print of them."""
-    bands = demo.bands()
-    by_band = {}
-    for band in ("easy", "hard"):
-        some = of_band(played, bands, band)
-        assert some is not None
-        by_band[f"accuracy, {band}"] = some.interval("accuracy")
-    return played.measures() | by_band
-
-
-def test_the_demo_solves_some_problems(played):
-    """An untrained model, or one with its weights mixed up, would ship."""
-    easy = [demo.bands()[problem] == "easy" for problem in played.problems]
-    assert sum(easy) >= 4
-    assert played.of(np.array(easy)).right.sum() > 0
-
-
-def test_evaluate(capsys, model, played, rows):
-    """The accuracy printed would not be that of the model's answers."""
-    assert evaluate.main([*EVALUATE, "--json"]) == 0
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    found = json.loads(printed.out)
-    assert set(rows) == {
-        *("accuracy", "pass@2", "pass@4", "accuracy, easy", "accuracy, hard")
-    }
-    for name, interval in rows.items():
-        assert found[name] == [interval.mean, interval.low, interval.high], name
-    assert found["distinct"] == played.distinct.mean()
-    sampler = TokenSampler.from_config(model.config.generation)
-    draw = Draw(ExpertSample(), sampler, 4, MAX_NEW_TOKENS, slots=8)
-    assert found.items() >= draw.describe().items()
-    digest = read_manifest(converted("demo")).digest
-    assert (found["problems"], found["checkpoint"]) == (PLAYED, digest)
-
-
-def test_evaluate_for_people(capsys, played, rows, tmp_path, monkeypatch):
-    """A reader would miss a number, or what it is of; or wait for it twice."""
-    path = tmp_path / "made" / "run.jsonl"
-    assert evaluate.main([*EVALUATE, "--out", str(path)]) == 0
-    first = capsys.readouterr().out
-    assert first.startswith(f"{PLAYED} problems, 4 answers each\nExpertSample(")
-    for name, interval in rows.items():
-        assert f"{name:>16}  {interval}\n" in first
-    assert f"{played.distinct.mean():.2f} right answers a problem" in first
-
-    def never(*_, **__):
-        raise AssertionError("drawn again")
-
-    monkeypatch.setattr(runs, "stream", never)
-    assert evaluate.main([*EVALUATE, "--out", str(path)]) == 0
-    assert capsys.readouterr().out == first
-    before = path.read_bytes()
-    error = refuse(evaluate.main, capsys, [*EVALUATE, "--out", str(path), "--n", "5"])
-    assert f"{path} belongs to a run with other n;" in error
-    assert path.read_bytes() == before
-
-
-def test_options_of_evaluate_reach_the_draw(monkeypatch):
-    """An option would be ignored, and its number be that of another run."""
-    heard = []
-
-    def play(model, problems, draw, path, *, about, progress):
-        heard.append((problems, draw, path))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(game_runs, "play", play)
-    options = "--n 3 --problems 5 --split validation --seed 6 --slots 2 --out a"
-    options += " --noisy-prefill --policy topk --k 4 --greedy --top-p 1 --top-k 0"
-    with pytest.raises(SystemExit):
-        evaluate.main(options.split())
-    ((problems, draw, path),) = heard
-    assert (problems, path) == (demo.problems("validation")[:5], Path("a"))
-    sampler = TokenSampler(0.0, top_p=1.0, top_k=0)
-    numbers = {"seed": 6, "slots": 2, "noisy_prefill": True}
-    assert draw == Draw(jaxmoe.TopK(4), sampler, 3, MAX_NEW_TOKENS, **numbers)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--n 0", "n must be"),
-        ("--slots 0", "slots must be"),
-        ("--problems 0", "--problems must be 1 to 512, found 0"),
-        ("--problems -1", "--problems must be 1 to 512, found -1"),
-        ("--problems 513", "--problems must be 1 to 512, found 513"),
-        ("--temperature -1", "temperature"),
-        ("--policy topk --k-keep 2", "--policy topk has --k"),
-        ("--k-keep 9", "k_keep must be 0..8, found 9"),
-        ("/nowhere", "/nowhere"),
-    ],
-)
-def test_what_evaluate_refuses(capsys, options, message):
-    """A slip would end in a traceback, or in a number of something else."""
-    assert message in refuse(evaluate.main, capsys, options.split())
-
-
-@pytest.mark.parametrize("seed", ["-1", "4294967296", "one"])
-def test_evaluate_takes_the_seeds_that_generate_takes(capsys, seed):
-    """A seed would end in a traceback, or give the answers of another."""
-    for main in (generate.main, evaluate.main):
-        with pytest.raises(SystemExit) as ended:
-            main(["--seed", seed])
-        assert ended.value.code == 2
-        assert "argument --seed: invalid" in capsys.readouterr().err
 
 
 # -- train_demo.py -------------------------------------------------------------------

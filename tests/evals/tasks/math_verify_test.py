@@ -9,6 +9,8 @@ import pytest
 from jaxmoe.evals.tasks import math_verify
 from jaxmoe.evals.tasks.math_verify import Math
 
+pytestmark = pytest.mark.extras
+
 
 @pytest.fixture
 def library():

@@ -1,0 +1,317 @@
+"""A model run over texts, and what its routers did, layer by layer.
+
+Whole sequences are run at once, as `jaxmoe.forward` runs them, several side by side;
+the scores of every token are summed up where they are computed.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmoe.analysis.router_stats import RouterStats, empty, merge, to_host, update
+from jaxmoe.config import ModelConfig, MoEConfig
+from jaxmoe.decode.prefill import prompt_bucket
+from jaxmoe.experts import Implementation
+from jaxmoe.inputs import Prompt, check_prompt, check_routes
+from jaxmoe.model import Model
+from jaxmoe.nn.attend import QKV
+from jaxmoe.nn.attend_whole import attention_for
+from jaxmoe.nn.decoder import Decoder, bind
+from jaxmoe.nn.moe import MoEFeedForward, choose_experts
+from jaxmoe.router.policies import Policy, TopK, for_model
+from jaxmoe.router.scores import SoftmaxScores
+from jaxmoe.sampling import place_routes, sample
+from jaxmoe.typing import Array, Float, Int, Params
+
+CLASSES = ("prompt", "generated")
+"""Tokens that were given, and tokens that answer; a token's statistics are those of
+the pass over it."""
+
+ROWS = 4096
+"""Positions run at once: few calls, and scores of moderate size."""
+
+LayerStats = dict[int, dict[str, RouterStats]]
+"""Layer -> class -> statistics, on the host; only classes that have tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """A sequence to run.
+
+    tokens: ids, prompt and answer, int32 [T]. prompt_length: how many are the prompt's,
+    1..T. routes: int16 [T, L, K], experts to take where not -1, as
+    `jaxmoe.sampling.place_routes` makes them; None leaves all to the policy.
+    """
+
+    tokens: Int[np.ndarray, "T"]
+    prompt_length: int
+    routes: Int[np.ndarray, "T L K"] | None = None
+
+
+def passage(model: Model, prompt: Prompt, answer: Prompt | None = None) -> Passage:
+    """A prompt and an answer to it, each text or token ids; checked.
+
+    Text is encoded part by part, an answer without the tokenizer's own tokens at its
+    beginning, as it would follow the prompt.
+
+    Raises:
+      TypeError, ValueError: no tokens, ids past the vocabulary, or more than the
+        context holds.
+    """
+    given = check_prompt(model, prompt, 0)
+    if answer is None:
+        return Passage(given, len(given))
+    if isinstance(answer, str):
+        tokenizer = model.require_tokenizer("an answer's text")
+        answer = tokenizer.encode(answer, add_special_tokens=False)
+    whole = np.concatenate([given, np.asarray(answer, np.int32)])
+    return Passage(check_prompt(model, whole, 0), len(given))
+
+
+def draw(
+    model: Model,
+    prompts: Sequence[Prompt],
+    *,
+    key: Any,
+    policy: Policy | None = None,
+    **options: Any,
+) -> list[Passage]:
+    """Answers to each prompt, with the experts that computed them.
+
+    The last token of an answer is left out: nothing was computed from it.
+
+    Args:
+      key, policy, options: as in `jaxmoe.sample` with a list of prompts.
+
+    Returns:
+      n passages of the first prompt, n of the second, and so on. To `accumulate`, pass
+      them with the same policy.
+    """
+    given = [check_prompt(model, prompt, 0) for prompt in prompts]
+    options |= {"key": key, "policy": policy, "return_routes": True}
+    drawn: Any = sample(model, given, **options)
+    passages = []
+    for ids, answers in zip(given, drawn, strict=True):
+        for tokens, length, routes in zip(
+            answers.tokens, answers.lengths, answers.routes, strict=True
+        ):
+            placed = place_routes(len(ids), int(length), routes)[:-1]
+            whole = np.concatenate([ids, tokens[: length - 1]])
+            passages.append(Passage(whole, len(ids), placed))
+    return passages
+
+
+def accumulate(
+    model: Model,
+    passages: Iterable[Passage],
+    *,
+    policy: Policy | None = None,
+    rows: int = ROWS,
+    implementation: Implementation = "auto",
+    progress: Callable[[int], None] | None = None,
+) -> LayerStats:
+    """Runs a model over passages; the statistics of every layer with experts.
+
+    Passages whose lengths have one bucket (`jaxmoe.decode.prefill.prompt_bucket`) share
+    a compiled program, and few are held at a time: a generator may make them.
+
+    Args:
+      policy: routes tokens that have no routes, without noise; its number of experts
+        is that of the routes. None for `TopK()`.
+      rows: positions run at once.
+      progress: called with the number of passages done.
+
+    Raises:
+      ValueError: nothing to run, a model without experts, passages that do not fit the
+        model, or router logits that are not finite.
+    """
+    config = model.config
+    if not config.num_experts:
+        raise ValueError(
+            "router statistics need routers, found a model without experts; pass "
+            "another one"
+        )
+    resolved = for_model(TopK() if policy is None else policy, config)
+    plain = resolved.deterministic(config.num_layers)
+    checked = (_checked(model, one, plain.width) for one in passages)
+    sums: dict[tuple[int, str], RouterStats] = {}
+    done = 0
+    for batch in _batches(checked, config.num_layers, plain.width, rows):
+        part = _run(config, model.params, batch, plain, implementation=implementation)
+        _add(sums, to_host(part), config)
+        done += int((batch.lengths > 0).sum())
+        if progress is not None:
+            progress(done)
+    if not done:
+        raise ValueError(
+            "router statistics need tokens, found no passages; pass at least one"
+        )
+    return {
+        layer: {name: sums[layer, name] for name in CLASSES if (layer, name) in sums}
+        for layer in config.moe_layers
+    }
+
+
+def require_alike(first: ModelConfig, second: ModelConfig) -> None:
+    """Raises a ValueError unless the routers of both can be compared, on one text."""
+    for name, what in {
+        "num_experts": "experts",
+        "moe_layers": "layers with experts",
+        "vocab_size": "tokens in the vocabulary",
+    }.items():
+        one, other = getattr(first, name), getattr(second, name)
+        if one != other:
+            shown = (len(one), len(other)) if name == "moe_layers" else (one, other)
+            places = f" (at {one} and {other})" if name == "moe_layers" else ""
+            raise ValueError(
+                f"expected equally many {what} in both checkpoints, found {shown[0]} "
+                f"and {shown[1]}{places}; compare checkpoints of one model"
+            )
+
+
+def _checked(model: Model, one: Passage, width: int) -> Passage:
+    check_prompt(model, one.tokens, 0)
+    if not 1 <= one.prompt_length <= len(one.tokens):
+        raise ValueError(
+            f"prompt_length must be in 1..{len(one.tokens)} (the passage's tokens), "
+            f"found {one.prompt_length}; pass the length of its prompt"
+        )
+    if one.routes is not None:
+        shape = (len(one.tokens), model.config.num_layers, width)
+        check_routes(one.routes, shape, model.config.num_experts)
+    return one
+
+
+def _add(sums: dict[tuple[int, str], RouterStats], part: RouterStats, config) -> None:
+    for index, layer in enumerate(config.moe_layers):
+        for place, name in enumerate(CLASSES):
+            # Arrays too where they are numbers: x[i, j, ...] makes no scalar.
+            here = jax.tree.map(lambda a, i=index, j=place: a[i, j, ...], part)
+            if here.tokens:
+                old = sums.get((layer, name))
+                sums[layer, name] = here if old is None else merge(old, here)
+
+
+class _Batch(NamedTuple):
+    """Passages of one bucket T, B of them; those of length 0 fill it up.
+
+    tokens: int32 [B, T]. lengths, prompt_lengths: int32 [B]. routes: int16
+    [B, T, L, K].
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    prompt_lengths: np.ndarray
+    routes: np.ndarray
+
+
+def _batches(
+    passages: Iterable[Passage], layers: int, width: int, rows: int
+) -> Iterator[_Batch]:
+    """Batches of about `rows` positions, all of one bucket of the same shape."""
+    waiting: dict[int, list[Passage]] = defaultdict(list)
+    full = set()
+    for one in passages:
+        size = prompt_bucket(len(one.tokens))
+        waiting[size].append(one)
+        most = max(1, rows // size)
+        if len(waiting[size]) == most:
+            full.add(size)
+            yield _batch(waiting.pop(size), (most, size, layers, width))
+    for size, members in sorted(waiting.items()):
+        # As large as those before it, which are compiled; else no larger than needed.
+        fits = 1 << (len(members) - 1).bit_length()
+        most = max(1, rows // size)
+        count = most if size in full else min(most, fits)
+        yield _batch(members, (count, size, layers, width))
+
+
+def _batch(members: list[Passage], shape: tuple[int, ...]) -> _Batch:
+    tokens = np.zeros(shape[:2], np.int32)
+    lengths, prompts = np.zeros((2, shape[0]), np.int32)
+    routes = np.full(shape, -1, np.int16)
+    for row, one in enumerate(members):
+        length = len(one.tokens)
+        tokens[row, :length] = one.tokens
+        lengths[row], prompts[row] = length, one.prompt_length
+        if one.routes is not None:
+            routes[row, :length] = one.routes
+    return _Batch(tokens, lengths, prompts, routes)
+
+
+@partial(jax.jit, static_argnames=("config", "implementation"))
+def _run(
+    config: ModelConfig,
+    params: Params,
+    batch: Any,
+    policy: TopK,
+    *,
+    implementation: Implementation,
+) -> RouterStats:
+    """The statistics of one `_Batch`: each array has layers with experts and classes
+    before its own dimensions.
+    """
+    decoder = bind(config, params)
+    _check_scores(decoder)
+    count, size = batch.tokens.shape
+    position = jnp.tile(jnp.arange(size, dtype=jnp.int32), count)
+    lengths = (batch.lengths, batch.prompt_lengths)
+    length, prompt = (jnp.repeat(a, size) for a in lengths)
+    forced = batch.routes.reshape(count * size, *batch.routes.shape[2:])
+    active = position < length
+    form = attention_for(jax.default_backend())
+    rankings: list[Array] = []
+
+    def attend(layer: int, qkv: QKV) -> Array:
+        # Padding may compute nan, and 0 * nan would reach the tokens that count.
+        k, v = (jnp.where(active[:, None, None], a, 0) for a in (qkv.k, qkv.v))
+        apart = [a.reshape(count, size, *a.shape[1:]) for a in (qkv.q, k, v)]
+        window = config.layers[layer].mixer.window
+        out = jax.vmap(lambda *one: form.causal(QKV(*one), window=window))(*apart)
+        return out.reshape(count * size, *out.shape[2:])
+
+    def choose(layer: int, ranking: Float[Array, "N E"]) -> Int[Array, "N K"]:
+        rankings.append(ranking)
+        here = policy.at_layer(layer)
+        given = forced[:, layer].astype(jnp.int32)
+        return choose_experts(here, ranking, None, forced=given, active=active)
+
+    _, taken = decoder.hidden(
+        batch.tokens.reshape(-1),
+        position,
+        length,
+        attend=attend,
+        choose=choose,
+        width=policy.width,
+        implementation=implementation,
+    )
+    classes = jnp.stack([active & (position < prompt), active & (position >= prompt)])
+    start = empty(config.num_experts)
+
+    def one_layer(given: tuple[Array, Array]) -> RouterStats:
+        ranking, experts = given
+        return jax.vmap(lambda mask: update(start, ranking, experts, mask))(classes)
+
+    experts = jnp.moveaxis(taken[:, np.array(config.moe_layers)], 1, 0)
+    # A loop over layers, so that what is summed up is compiled once.
+    return jax.lax.map(one_layer, (jnp.stack(rankings), experts.astype(jnp.int32)))
+
+
+def _check_scores(decoder: Decoder) -> None:
+    """The ranking that a policy sees has to be the logits whose softmax is meant."""
+    for index, layer in enumerate(decoder.config.layers):
+        if not isinstance(layer.feed_forward, MoEConfig):
+            continue
+        module = decoder.layers[index].feed_forward
+        assert isinstance(module, MoEFeedForward)
+        if not isinstance(module.scores, SoftmaxScores):
+            raise ValueError(
+                "router statistics are of softmax(logits), found a model of "
+                f"{type(module.scores).__name__}, whose ranking is something else"
+            )

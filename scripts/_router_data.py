@@ -1,0 +1,79 @@
+"""Texts whose routing is to be measured: a file of JSON lines, or a run."""
+
+import codecs
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Text = str | list[int]
+"""Text, or token ids."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt with its answers, and what to call it in an error."""
+
+    name: str
+    prompt: Text
+    answers: tuple[Text, ...] = ()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file of prompts, or of a directory that `evaluate.py` has written.
+
+    Raises a ValueError with the line's number for what is no such row.
+    """
+    if path.is_dir():
+        return list(_run_rows(path))
+    # Split by bytes: str.splitlines would also split at U+2028, which texts hold.
+    lines = enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), 1)
+    named = ((f"{path}, line {number}", line) for number, line in lines if line.strip())
+    values = [(name, _object(name, line)) for name, line in named]
+    if not values:
+        raise ValueError(
+            f'{path} must have a line with {{"prompt": ...}} at least, found none; add '
+            "prompts"
+        )
+    return [_row(name, value) for name, value in values]
+
+
+def _object(name: str, line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line.decode())
+    except ValueError as error:
+        raise ValueError(f"{name} must be JSON, but: {error}; mend it") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must be a JSON object, found {value!r:.60}; mend it")
+    return value
+
+
+def _row(name: str, value: dict[str, Any]) -> Row:
+    if "prompt" not in value:
+        raise ValueError(
+            f'{name} must have a "prompt", found {sorted(value)}; add it to each line'
+        )
+    given = [value[key] for key in ("answer", "text") if value.get(key) is not None]
+    return Row(name, _text(name, value["prompt"]), tuple(_text(name, a) for a in given))
+
+
+def _run_rows(path: Path) -> Iterator[Row]:
+    """Each problem with all of its answers, as tokens where they were kept."""
+    from jaxmoe.evals.run import read_run
+
+    run = read_run(path, partial=True)
+    prompts = dict(zip(run.manifest["problems"], run.manifest["prompts"], strict=True))
+    for name, records in zip(run.ids, run.records, strict=True):
+        answers = ([*r.tokens] if r.tokens else r.text for r in records)
+        yield Row(f"{path}, problem {name}", prompts[name], tuple(answers))
+
+
+def _text(name: str, value: Any) -> Text:
+    ids = isinstance(value, list) and all(type(item) is int for item in value)
+    if not isinstance(value, str) and not ids:
+        raise ValueError(
+            f"{name} must have text or a list of token ids, found {value!r:.60}; mend "
+            "it"
+        )
+    return value

@@ -1,0 +1,212 @@
+"""scripts/router_report.py on a random model; answers are given or made up."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+import jaxmoe
+import jaxmoe.demo
+from jaxmoe.analysis import router_pass
+from jaxmoe.analysis.router_pass import Passage
+from jaxmoe.analysis.router_stats import from_json
+from jaxmoe.checkpoint import read_manifest
+from jaxmoe.evals.records import Record
+from jaxmoe.evals.run_directory import RunDirectory
+from tests.running import script
+
+pytest.importorskip(
+    "matplotlib", reason='no matplotlib; pip install "jaxmoe[plots]" adds it'
+)
+pytestmark = pytest.mark.extras
+main, data = script("router_report").main, script("_router_data")
+FIGURES = {"scores", "mass", "loads", "coactivation", "heads"}
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch, tmp_path):
+    """No home is written to."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What was asked to be drawn; each answer is made up, of two tokens."""
+    asked = []
+
+    def draw(model, prompts, *, key, policy, **options):
+        asked.append((prompts, policy, options))
+        shape = (3, model.config.num_layers, model.config.experts_per_token)
+        routes = np.full(shape, -1, np.int16)
+        return [
+            Passage(np.array([*prompt[-1:], 8, 9], np.int32), 1, routes)
+            for prompt in prompts
+            for _ in range(options["n"])
+        ]
+
+    monkeypatch.setattr(router_pass, "draw", draw)
+    return asked
+
+
+def _write(path, *rows) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return str(path)
+
+
+def _refuse(capsys, argv) -> str:
+    """The one line on standard error of a run that ends with code 2."""
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_report_of_a_file(checkpoint, model, drawn, tmp_path, capsys):
+    """A class, a figure or a layer would be missing, or the numbers be of others."""
+    out = tmp_path / "new" / "report"
+    prompt, answer = model.encode("one two"), model.encode(" three")
+    rows = [{"prompt": "one two", "answer": " three"}, {"prompt": [5, 6]}]
+    argv = [str(checkpoint), "--data", _write(tmp_path / "data.jsonl", *rows)]
+    options = ["--n", "2", "--max-new-tokens", "3", "--against", str(checkpoint)]
+    assert main([*argv, "--out", str(out), *options, "--policy", "topk"]) == 0
+    names = {f"{name}.png" for name in FIGURES | {"comparison"}} | {"router.json"}
+    assert {path.name for path in out.iterdir()} == names
+    text = (out / "router.json").read_text("utf-8")
+    results = json.loads(text, parse_constant=pytest.fail)
+    assert results["checkpoint"] == read_manifest(checkpoint).digest
+    assert list(results["layers"]) == [str(l) for l in model.config.moe_layers]
+    tokens = {"prompt": len(prompt) + 2, "generated": len(answer) + 4}
+    for part in (results["layers"], *results["against"]["routed by top-k"]):
+        for classes in part.values():
+            for name, count in tokens.items():
+                stats = from_json(classes[name]["statistics"])
+                assert stats.tokens == classes[name]["summary"]["tokens"] == count
+                assert stats.load.sum() == count * model.config.experts_per_token
+    ((prompts, policy, drawing),) = drawn
+    assert [ids.tolist() for ids in prompts] == [[5, 6]]
+    assert policy == jaxmoe.TopK()
+    assert (drawing["n"], drawing["max_new_tokens"]) == (2, 3)
+    printed = capsys.readouterr().out
+    _check_table(printed, results, model)
+
+
+def _check_table(printed, results, model) -> None:
+    """The table and the options below it, against router.json."""
+    summaries = [
+        (layer, name, part["summary"])
+        for layer, classes in results["layers"].items()
+        for name, part in classes.items()
+    ]
+    rows = re.findall(
+        r"^ +(\d+)  (prompt|generated) +(\d+) .* (\d+) +(\d+)$", printed, re.M
+    )
+    assert [tuple(row) for row in rows] == [
+        (
+            layer,
+            name,
+            str(s["tokens"]),
+            str(s["advice"]["k_keep"]),
+            str(s["advice"]["r"]),
+        )
+        for layer, name, s in summaries
+    ]
+    kept, ranges = re.findall(r"--k-keep ([\d,]+) --r ([\d,]+)$", printed, re.M)[0]
+    assert len(kept.split(",")) == len(ranges.split(",")) == model.config.num_layers
+    last = [s for _, name, s in summaries if name == "generated"][-1]
+    assert kept.split(",")[-1] == str(last["advice"]["k_keep"])
+
+
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        ("", "line with"),
+        ('{"prompt": "a"}\n\n{"prompt": \n', "line 3 must be JSON"),
+        ('{"prompt": "a"}\n[1]\n', "line 2 must be a JSON object"),
+        ('{"question": "a"}\n', "line 1 must have a \"prompt\", found ['question']"),
+        ('{"prompt": 5}\n', "line 1 must have text or a list of token ids, found 5"),
+        ('{"prompt": [1, "a"]}\n', "line 1 must have text or a list of token ids"),
+        ('{"prompt": "a", "text": {}}\n', "line 1 must have text"),
+        ('{"prompt": []}\n', "line 1: a prompt must have at least one token"),
+        ('{"prompt": [1]}\n{"prompt": [99999999]}\n', "line 2: token ids must lie"),
+        (json.dumps({"prompt": [1] * 50_000}), "line 1: the context holds"),
+    ],
+)
+def test_bad_data(checkpoint, tmp_path, capsys, lines, message):
+    """A slip in line 7 of 1000 would be a traceback, or be skipped."""
+    path = tmp_path / "data.jsonl"
+    path.write_text(lines, "utf-8")
+    argv = [str(checkpoint), "--data", str(path), "--out", str(tmp_path / "out")]
+    assert message in _refuse(capsys, argv)
+
+
+def test_bad_options(checkpoint, tmp_path, capsys):
+    """Hours of computation would end where nothing can be written."""
+    (tmp_path / "file").write_text("")
+    data = _write(tmp_path / "data.jsonl", {"prompt": [5]})
+    begin, out = [str(checkpoint), "--data", data], ["--out", str(tmp_path / "out")]
+    inside = ["--out", str(tmp_path / "file" / "out")]
+    assert "a folder that can be written" in _refuse(capsys, [*begin, *inside])
+    assert "--n and --limit" in _refuse(capsys, [*begin, *out, "--limit", "0"])
+    assert "--n and --limit" in _refuse(capsys, [*begin, *out, "--n", "0"])
+    assert "--data is needed" in _refuse(capsys, [str(checkpoint), *out])
+    missing = [str(checkpoint), "--data", str(tmp_path / "none.jsonl"), *out]
+    assert "none.jsonl" in _refuse(capsys, missing)
+    chat = [*begin, *out, "--chat"]
+    assert "line 1: --chat needs text" in _refuse(capsys, chat)
+
+
+def test_other_checkpoint_of_another_shape(checkpoint, model, tmp_path, capsys):
+    """Layers of one model would be compared with those of another."""
+    config = model.config
+    fewer = dataclasses.replace(
+        model, config=dataclasses.replace(config, layers=config.layers[:1])
+    )
+    argv = [str(checkpoint), "--data", _write(tmp_path / "d.jsonl", {"prompt": [5]})]
+    argv += ["--out", str(tmp_path / "out"), "--against", "other"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxmoe, "load", lambda path: fewer if path == "other" else model)
+        assert "layers with experts in both checkpoints" in _refuse(capsys, argv)
+
+
+def test_demo_asks_its_problems(tmp_path, capsys):
+    """Without a file the demo would be asked nothing, or anything else without one."""
+    options = script("router_report")._parser()
+    args = options.parse_args(["demo", "--out", str(tmp_path), "--limit", "3"])
+    rows = script("_router_options").rows_of(args)
+    problems = jaxmoe.demo.problems("test")[:3]
+    assert [row.prompt for row in rows] == [problem.prompt for problem in problems]
+    assert not any(row.answers for row in rows)
+
+
+def test_answers_of_a_run(tmp_path):
+    """An evaluation's answers would be read beside the wrong prompts."""
+    prompts = {"problems": ["a", "b"], "prompts": ["first", "second"]}
+    manifest = prompts | {"groups": ["a", "b"], "n": 2}
+    with RunDirectory(tmp_path, manifest) as run:
+        for j, name in ((1, "b"), (0, "a")):
+            for i in range(2):
+                tokens = (j, i, 7) if i else None
+                made = Record(
+                    name, i, (0, j, i), f"{j}.{i}", "stop", None, False, 3, None, None,
+                    tokens=tokens,
+                )  # fmt: skip
+                run.add(made)
+    rows = data.read_rows(tmp_path)
+    assert [row.prompt for row in rows] == ["first", "second"]
+    assert [row.answers for row in rows] == [
+        ("0.0", [0, 1, 7]),
+        ("1.0", [1, 1, 7]),
+    ]
+
+
+def test_line_separators_within_texts(tmp_path):
+    """A text with U+2028 would be cut in two lines, and refused."""
+    path = tmp_path / "data.jsonl"
+    row = json.dumps({"prompt": "a\u2028b", "text": "c"}, ensure_ascii=False)
+    path.write_bytes(b"\xef\xbb\xbf" + row.encode() + b"\r\n")
+    (found,) = data.read_rows(path)
+    assert (found.prompt, found.answers) == ("a\u2028b", ("c",))
