@@ -58,9 +58,10 @@ def questions_of(
 
         task = Countdown()
     elif args.task == "code":
+        from jaxmoe.evals.sandbox import available_isolation
         from jaxmoe.evals.tasks.code import CodeTask
 
-        task = CodeTask(allow=args.allow_code)
+        task = CodeTask(args.allow_code, isolation=available_isolation())
     else:
         task = find_task(args.task)
     if args.data is None:

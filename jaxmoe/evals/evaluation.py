@@ -5,12 +5,15 @@ belongs to other shards, is skipped. Skipping changes no shape, so a run that wa
 or shared out ends with the bits of an unbroken one.
 """
 
+import json
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,8 @@ from jaxmoe.sampling import Finished, stream
 FORMAT = 1
 """Of the run directory; another number is another configuration."""
 
-VERSIONS = ("jaxmoe", "jax", "jaxlib", "flax")
+VERSIONS = ("jaxmoe", "jax", "jaxlib", "flax", "tokenizers", "math-verify")
+"""Libraries that answers or grades hang on; those that are installed are recorded."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def prompts_of(
 def manifest_of(
     task: Task,
     questions: Sequence[Question],
+    prompts: Sequence[Sequence[int] | str],
     draw: Draw,
     *,
     keep: Keep,
@@ -114,21 +119,25 @@ def manifest_of(
 ) -> dict[str, Any]:
     """All that decides a run's records, and what a report says of it.
 
-    checkpoint: the digest of its weights. data: where the questions are from, with
-      "sha256" of the file.
+    prompts: as the model reads them (`prompts_of`); their digest shows another chat
+      template. checkpoint: the digest of its weights. data: where the questions are
+      from, with "sha256" of the file.
     """
+    read = [p if isinstance(p, str) else [int(i) for i in p] for p in prompts]
     slots = draw.slots or default_slots(len(questions) * draw.n)
     return {
         "format": FORMAT,
         "task": task.name,
+        "grading": repr(task),
         "data": dict(data),
         "checkpoint": checkpoint,
         **draw.describe(),
         "slots": slots,
         "thinking": thinking,
+        "prompts_sha256": sha256(json.dumps(read).encode()).hexdigest(),
         "kept": {"tokens": keep.tokens, "routes": keep.routes}
         | {"certainty": keep.certainty},
-        "versions": {name: metadata.version(name) for name in VERSIONS},
+        "versions": _versions(),
         "problems": [question.id for question in questions],
         "groups": [question.group for question in questions],
         "prompts": [question.prompt for question in questions],
@@ -174,16 +183,17 @@ def evaluate(
         check_whole(name, getattr(draw, name))
     if draw.slots is not None:
         check_whole("slots", draw.slots)
+    prompts = prompts_of(model, task, questions, thinking=thinking)
     manifest = manifest_of(
         task,
         questions,
+        prompts,
         draw,
         keep=keep,
         checkpoint=checkpoint,
         data=data,
         thinking=thinking,
     )
-    prompts = prompts_of(model, task, questions, thinking=thinking)
     with RunDirectory(path, manifest, shard) as directory:
         run = _Run(task, questions, draw, keep, shard, directory, progress)
         skip = run.skipped()
@@ -289,6 +299,14 @@ class _Run:
             tokens=tuple(answer.tokens.tolist()) if self.keep.tokens else None,
             routes=None if answer.routes is None else pack_routes(answer.routes),
         )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONS:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _mean(values: np.ndarray | None) -> float | None:

@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 
 from jaxmoe.evals.comparison import Curve, RunSummary
-from jaxmoe.evals.diversity import distinct
+from jaxmoe.evals.diversity import distinct, mean_route_jaccard
 from jaxmoe.evals.metrics import Interval, bootstrap, pass_at
-from jaxmoe.evals.run import Run
+from jaxmoe.evals.run import Run, routes_of
 from jaxmoe.evals.voting import (
     best_of_k,
     best_of_n,
@@ -110,6 +110,8 @@ def numbers_of(run: Run) -> dict[str, float]:
         "distinct answers": float(distinct(codes(run.answers)).mean()),
         "distinct right answers": float(distinct(codes(rights)).mean()),
     }
+    for layer, overlap in route_overlap(run).items():
+        numbers[f"route overlap (Jaccard), layer {layer}"] = overlap
     for name in _flags(run):
         marks = [r.details.get(name) for row in run.records for r in row]
         numbers[f"share {name}"] = float(np.mean([bool(m) for m in marks]))
@@ -145,6 +147,26 @@ def summarise(
         curves=curves_of(run, ranked, interval) if run.correct.shape[1] > 1 else {},
         right=tuple(run.correct.sum(axis=1).tolist()),
     )
+
+
+def route_overlap(run: Run, *, max_pairs: int = 64) -> dict[int, float]:
+    """Layer -> mean Jaccard similarity of two answers' experts, over problems.
+
+    At equal positions, of pairs of one problem's answers, `max_pairs` of them at most;
+    1 where all go the same way. Empty where routes were not kept, or one answer drawn.
+    """
+    if run.n == 1 or any(r.routes is None for row in run.records for r in row):
+        return {}
+    found = []
+    for row in run.records:
+        routes = [routes_of(record) for record in row]
+        lengths = np.array([len(one) for one in routes])
+        padded = np.full((run.n, lengths.max(), *routes[0].shape[1:]), -1, np.int16)
+        for one, into in zip(routes, padded, strict=True):
+            into[: len(one)] = one
+        found.append(mean_route_jaccard(padded, lengths, max_pairs=max_pairs))
+    means = np.mean(found, axis=0)
+    return {layer: float(v) for layer, v in enumerate(means) if not np.isnan(v)}
 
 
 def _flags(run: Run) -> Sequence[str]:

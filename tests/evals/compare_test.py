@@ -8,12 +8,13 @@ import pytest
 from jaxmoe.evals.compare import SOLVED, UNSOLVED, compare
 from jaxmoe.evals.metrics import pass_at
 from jaxmoe.evals.records import Record
-from jaxmoe.evals.run import Run
+from jaxmoe.evals.run import Run, pack_routes
 from jaxmoe.evals.summary import (
     ACCURACY,
     LOGPROB,
     MAJORITY,
     budgets,
+    route_overlap,
     summarise,
     values_of,
 )
@@ -113,6 +114,23 @@ def test_a_summary_holds_all_numbers():
     majority = found.curves["majority@k"].intervals[-1].mean
     assert majority == pytest.approx(found.measures[MAJORITY].mean)
     assert "prompts" not in found.about and found.about["policy"] == "TopK()"
+
+
+def test_overlap_of_routes_is_the_mean_over_problems_and_pairs():
+    """Answers that went the same way would look diverse, or the reverse."""
+    one, other = [[[0, 1]], [[2, 3]]], [[[0, 2]], [[2, 3]]]
+    kept = {"same": (one, one), "apart": (one, other)}
+    for name, expected in (("same", 1.0), ("apart", (1 / 3 + 1) / 2)):
+        packed = [pack_routes(np.array(r, np.int16)) for r in kept[name]]
+        rows = tuple(
+            tuple(record(j, i, "a", -1.0, routes=packed[i], length=2) for i in range(2))
+            for j in range(3)
+        )
+        run = replace(run_of([["a", "a"]] * 3), records=rows)
+        assert route_overlap(run) == {0: pytest.approx(expected)}
+        found = summarise(run, resamples=200).numbers
+        assert found["route overlap (Jaccard), layer 0"] == pytest.approx(expected)
+    assert not route_overlap(BASE)
 
 
 def test_one_answer_each():
