@@ -24,20 +24,25 @@ class Outputs:
 
 def write_outputs(found: "Comparison", outputs: Outputs) -> None:
     """Writes the report, its tables as CSV, and the pass@n figure as PNG."""
-    from jaxmoe.analysis.comparison_csv import measures_csv, problems_csv
+    from jaxmoe.analysis.comparison_csv import (
+        differences_csv,
+        measures_csv,
+        problems_csv,
+    )
     from jaxmoe.analysis.html_report import render
-    from jaxmoe.evals.significance import holm
 
     router = None if outputs.router is None else _router_curves(outputs.router)
     several = len(found.runs) > 2
-    p_values = [d.p_value for d in found.differences]
-    corrected = holm(p_values).tolist() if several else None
+    corrected = [d.adjusted for d in found.differences] if several else None
     today = date.today().isoformat()
     page = render(found, title=outputs.title, router=router, holm=corrected, date=today)
     write_text(outputs.html, page)
     beside = outputs.html.with_suffix
     write_text(beside(".measures.csv"), measures_csv(found))
     write_text(beside(".problems.csv"), problems_csv(found))
+    write_text(beside(".differences.csv"), differences_csv(found))
+    if not any(run.curves for run in found.runs):
+        return  # one answer each: there is no curve to draw
     try:
         from jaxmoe.analysis.comparison_figures import plot_pass_curves
 
@@ -47,16 +52,21 @@ def write_outputs(found: "Comparison", outputs: Outputs) -> None:
 
 
 def _router_curves(path: Path) -> dict[str, dict[str, list[float]]]:
-    """Router probability by rank of generated tokens, from router_report.py's file."""
+    """Router probability by rank, from router_report.py's file.
+
+    Of generated tokens; of the prompts' where it measured no others.
+    """
     from jaxmoe.analysis.router_stats import from_json
 
     try:
         layers = json.loads(path.read_text(encoding="utf-8"))["layers"]
         stats = {
-            name: from_json(classes["generated"]["statistics"])
+            name: from_json(
+                (classes.get("generated") or classes["prompt"])["statistics"]
+            )
             for name, classes in layers.items()
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"--router must be the router.json of router_report.py, found {path}, "
             f"which is not ({error!r})"

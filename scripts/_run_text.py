@@ -70,9 +70,10 @@ def comparison_text(found: "Comparison") -> str:
     text = f"{len(found.problems)} problems of {found.task}\n{_table(rows)}"
     if not found.differences:
         return text
-    rows = [[f"less {found.runs[0].name}", "", "difference", "p"]]
+    rows = [["difference", "", "", "p", "p (Holm)"]]
     for d in found.differences:
-        rows.append([d.b, d.measure, str(d.interval), f"{d.p_value:.3g}"])
+        p_values = (f"{p:.3g}" for p in (d.p_value, d.adjusted))
+        rows.append([f"{d.b} less {d.a}", d.measure, str(d.interval), *p_values])
     return f"{text}\n\n{_table(rows)}"
 
 

@@ -61,9 +61,12 @@ def questions_of(
         from jaxmoe.evals.sandbox import available_isolation
         from jaxmoe.evals.tasks.code import CodeTask
 
-        task = CodeTask(args.allow_code, isolation=available_isolation())
+        isolation = available_isolation() if args.allow_code else None
+        task = CodeTask(args.allow_code, isolation=isolation)
     else:
         task = find_task(args.task)
+    if args.problems is not None and args.problems < 1:
+        raise ValueError(f"--problems must be at least 1, found {args.problems}")
     if args.data is None:
         if args.task != DEMO_TASK:
             fields = "; ".join(f"{k}: {v}" for k, v in task.fields.items())
@@ -86,7 +89,7 @@ def _own_questions(args: argparse.Namespace) -> "tuple[list[Question], dict[str,
     from jaxmoe.evals.questions import digest
 
     own = questions(args.split)
-    if args.problems is not None and not 1 <= args.problems <= len(own):
+    if args.problems is not None and args.problems > len(own):
         raise ValueError(f"--problems must be 1 to {len(own)}, found {args.problems}")
     data = {"file": f"demo, {args.split}", "sha256": digest(demo.PROBLEMS)}
     return own[: args.problems], data

@@ -55,10 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     with ends_quietly(), input_errors():
         import jaxmoe
-        from jaxmoe.evals.compare import compare
         from jaxmoe.evals.evaluation import evaluate
         from jaxmoe.evals.run import read_run
-        from jaxmoe.evals.sweeps import check_points
+        from jaxmoe.evals.sweeps import check_points, compare_points
 
         keep_compiled()
         task, questions, data = questions_of(args)
@@ -80,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
                     data=data,
                     progress=bar.show,
                 )
-        found = compare([read_run(args.out / point.name) for point in points])
+        runs = [read_run(args.out / point.name) for point in points]
+        found = compare_points(points, runs)
         write_sweep(args.out, points, found)
     print(comparison_text(found))
     return 0

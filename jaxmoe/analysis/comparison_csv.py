@@ -51,6 +51,22 @@ def problems_csv(comparison: Comparison) -> str:
     )
 
 
+def differences_csv(comparison: Comparison) -> str:
+    """Run b less run a: a, b, measure, difference, low, high, p, holm, test.
+
+    difference, low, high: fractions. holm: the p-value by Holm's method among all
+    lines. test: "exact" or "Monte Carlo".
+    """
+    return _table(
+        ("a", "b", "measure", "difference", "low", "high", "p", "holm", "test"),
+        (
+            (d.a, d.b, d.measure, d.interval.mean, d.interval.low, d.interval.high)
+            + (d.p_value, d.adjusted, "exact" if d.exact else "Monte Carlo")
+            for d in comparison.differences
+        ),
+    )
+
+
 def safe_cell(value: str) -> str:
     """A text that no spreadsheet takes for a formula, and that UTF-8 can carry."""
     value = value.encode("utf-8", "replace").decode()

@@ -1,13 +1,14 @@
 """Runs held against the first of them, problem by problem."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from jaxmoe.evals.comparison import Comparison, Difference, Example
-from jaxmoe.evals.metrics import paired_difference
+from jaxmoe.evals.metrics import Interval, bootstrap, paired_difference
 from jaxmoe.evals.run import Run, shared
-from jaxmoe.evals.significance import permutation_test
+from jaxmoe.evals.significance import holm, permutation_test
 from jaxmoe.evals.summary import (
     ACCURACY,
     MAJORITY,
@@ -21,8 +22,8 @@ from jaxmoe.typing import Bool, Float
 EXAMPLES = 12
 """Problems shown that one run solved alone."""
 
-SOLVED = "accuracy, solved by"
-UNSOLVED = "accuracy, not solved by"
+SOLVED = "accuracy on problems solved by"
+UNSOLVED = "accuracy on problems not solved by"
 
 
 def compare(
@@ -36,42 +37,61 @@ def compare(
 
     Differences are paired by problem: the same problems were put to all. They are of
     accuracy, of the majority vote, of pass@k for every k that both have, and of
-    accuracy among the problems that the baseline solved (at least half of its answers
-    right) and among the others. Because the baseline's own luck decides which problems
-    count as solved, any other run is expected to lose a little on those and to gain on
-    the others; the reader is told so.
+    accuracy among the problems that the baseline solved and among the others. A
+    problem counts as solved if at least half of the baseline's answers of even index
+    are right, and accuracy there is that of answers of odd index, in all runs: answers
+    that chose the problems would be luckier on them than others.
 
     Args:
-      scores: run name -> score name -> score of each answer.
+      scores: run name -> score name -> score of each answer of that run.
 
     Raises:
       ValueError: no runs, two of one name, or runs of different questions.
     """
     if not runs:
         raise ValueError("expected at least one run, found none; name run directories")
-    runs = shared(runs)
     _check_names([run.name for run in runs])
-    more = scores or {}
-    values = [values_of(run, scores_of(run, more.get(run.name))) for run in runs]
-    solved = values[0][ACCURACY] >= 0.5
-    splits = [_split(found, solved, runs[0].name) for found in values]
+    given, runs = runs, shared(runs)
+    more = {
+        run.name: _cut((scores or {}).get(run.name, {}), run, runs) for run in given
+    }
+    values = [values_of(run, scores_of(run, more[run.name])) for run in runs]
+    solved = runs[0].correct[:, ::2].mean(axis=1) >= 0.5
+    splits = [_split(run, solved, runs[0].name) for run in runs]
+    groups = np.array(runs[0].groups, object)
+    parts = {name: groups[mask].tolist() for name, (_, mask) in splits[0].items()}
+    summaries = (summarise(run, scores=more[run.name], seed=seed) for run in runs)
+    differences = [
+        difference
+        for run, found, split in zip(runs[1:], values[1:], splits[1:], strict=True)
+        for difference in [
+            *_differences(runs[0], run, values[0], found, seed),
+            *_within(runs[0], run, splits[0], split, parts, seed),
+        ]
+    ]
+    adjusted = holm([d.p_value for d in differences])
     return Comparison(
         task=str(runs[0].manifest["task"]),
         problems=tuple(runs[0].ids),
         groups=len(set(runs[0].groups)),
         runs=tuple(
-            summarise(run, scores=more.get(run.name), seed=seed) for run in runs
+            replace(found, measures=dict(found.measures) | _rates(split, parts, seed))
+            for found, split in zip(summaries, splits, strict=True)
         ),
         differences=tuple(
-            difference
-            for run, found, parts in zip(runs[1:], values[1:], splits[1:], strict=True)
-            for difference in [
-                *_differences(runs[0], run, values[0], found, seed),
-                *_within(runs[0], run, splits[0], parts, solved, seed),
-            ]
+            replace(d, adjusted=float(p))
+            for d, p in zip(differences, adjusted, strict=True)
         ),
         examples=tuple(_examples(runs)[:examples]),
     )
+
+
+def _cut(
+    scores: Mapping[str, Float[np.ndarray, "_ n"]], run: Run, runs: Sequence[Run]
+) -> dict[str, Float[np.ndarray, "P n"]]:
+    """Scores of the problems that all runs have, in their order."""
+    rows = [run.ids.index(id) for id in runs[0].ids]
+    return {name: score[rows] for name, score in scores.items()}
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -111,33 +131,43 @@ def _difference(
     return Difference(a, b, measure, interval, test.p_value, test.exact)
 
 
-def _split(
-    values: Values, solved: Bool[np.ndarray, "P"], baseline: str
-) -> dict[str, Float[np.ndarray, "_"]]:
-    """Accuracy among the problems that the baseline solved, and among the others."""
-    accuracy = values[ACCURACY]
+Split = Mapping[str, tuple[Float[np.ndarray, "_"], Bool[np.ndarray, "P"]]]
+"""Measure -> its values at the problems of a part, and which problems those are."""
+
+
+def _split(run: Run, solved: Bool[np.ndarray, "P"], baseline: str) -> Split:
+    """Accuracy of the odd answers, on both parts of the problems that have problems."""
+    if run.n == 1:
+        return {}
+    odd = run.correct[:, 1::2].mean(axis=1)
+    parts = {f"{SOLVED} {baseline}": solved, f"{UNSOLVED} {baseline}": ~solved}
+    return {name: (odd[mask], mask) for name, mask in parts.items() if mask.any()}
+
+
+def _rates(
+    split: Split, groups: Mapping[str, Sequence[str]], seed: int
+) -> dict[str, Interval]:
     return {
-        f"{SOLVED} {baseline}": accuracy[solved],
-        f"{UNSOLVED} {baseline}": accuracy[~solved],
+        name: bootstrap(values, groups=groups[name], seed=seed)
+        for name, (values, _) in split.items()
+        if name in groups
     }
 
 
 def _within(
     a: Run,
     b: Run,
-    values_a: Mapping[str, Float[np.ndarray, "_"]],
-    values_b: Mapping[str, Float[np.ndarray, "_"]],
-    solved: Bool[np.ndarray, "P"],
+    split_a: Split,
+    split_b: Split,
+    groups: Mapping[str, Sequence[str]],
     seed: int,
 ) -> list[Difference]:
-    groups = np.array(a.groups, object)
-    masks = (solved, ~solved)
     return [
         _difference(
-            a.name, b.name, m, values_a[m], values_b[m], groups[mask].tolist(), seed
+            a.name, b.name, name, split_a[name][0], split_b[name][0], groups[name], seed
         )
-        for m, mask in zip(values_a, masks, strict=True)
-        if mask.any()
+        for name in split_a
+        if name in split_b
     ]
 
 

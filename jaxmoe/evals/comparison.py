@@ -1,5 +1,6 @@
 """Runs side by side: what a report shows."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,9 @@ class RunSummary:
 class Difference:
     """Run b's measure less run a's over the same problems, fractions.
 
-    p_value: of a paired permutation test; exact: whether all sign changes were counted.
+    p_value: of a paired permutation test. exact: whether all sign changes were counted.
+    adjusted: the p-value by Holm's method among all differences of the comparison; NaN
+    where it was not worked out.
     """
 
     a: str
@@ -48,6 +51,7 @@ class Difference:
     interval: Interval
     p_value: float
     exact: bool
+    adjusted: float = math.nan
 
 
 @dataclass(frozen=True)

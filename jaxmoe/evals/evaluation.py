@@ -2,22 +2,25 @@
 
 All questions go through one call of `jaxmoe.stream`; what is there already, and what
 belongs to other shards, is skipped. Skipping changes no shape, so a run that was killed
-or shared out ends with the bits of an unbroken one.
+or shared out ends with the answers, to the bit, of an unbroken one (and with its
+grades, unless a task grades by the clock).
 """
 
 import json
 import math
+import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxmoe.decode.engine import Progress, default_slots
@@ -27,15 +30,20 @@ from jaxmoe.evals.run_directory import RunDirectory
 from jaxmoe.evals.runs import Draw
 from jaxmoe.evals.shards import WHOLE, Shard, read_lines, records_files
 from jaxmoe.evals.tasks.base import Question, Task
-from jaxmoe.inputs import check_whole
+from jaxmoe.inputs import check_prompt, check_whole
 from jaxmoe.model import Model
+from jaxmoe.router.policies import for_model
 from jaxmoe.sampling import Finished, stream
 
 FORMAT = 1
 """Of the run directory; another number is another configuration."""
 
-VERSIONS = ("jaxmoe", "jax", "jaxlib", "flax", "tokenizers", "math-verify")
-"""Libraries that answers or grades hang on; those that are installed are recorded."""
+VERSIONS = ("jaxmoe", "jax", "jaxlib", "flax", "tokenizers")
+GRADING_VERSIONS = {"math": ("math-verify", "sympy")}
+"""Libraries that answers, and a task's grades, hang on."""
+
+BACKLOG = 4
+"""Answers that may wait for each grader; drawing stops for more."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +115,10 @@ def prompts_of(
 
 
 def manifest_of(
+    model: Model,
     task: Task,
     questions: Sequence[Question],
-    prompts: Sequence[Sequence[int] | str],
+    prompts: Sequence[np.ndarray],
     draw: Draw,
     *,
     keep: Keep,
@@ -119,25 +128,27 @@ def manifest_of(
 ) -> dict[str, Any]:
     """All that decides a run's records, and what a report says of it.
 
-    prompts: as the model reads them (`prompts_of`); their digest shows another chat
-      template. checkpoint: the digest of its weights. data: where the questions are
-      from, with "sha256" of the file.
+    prompts: token ids, as the model reads them; their digest shows another tokenizer
+      or chat template. checkpoint: the digest of its weights. data: where the questions
+      are from, with "sha256" of the file.
     """
-    read = [p if isinstance(p, str) else [int(i) for i in p] for p in prompts]
     slots = draw.slots or default_slots(len(questions) * draw.n)
     return {
         "format": FORMAT,
         "task": task.name,
-        "grading": repr(task),
+        "grading": repr(task) if is_dataclass(task) else type(task).__qualname__,
         "data": dict(data),
         "checkpoint": checkpoint,
         **draw.describe(),
         "slots": slots,
         "thinking": thinking,
-        "prompts_sha256": sha256(json.dumps(read).encode()).hexdigest(),
+        "prompts_sha256": _sha256([prompt.tolist() for prompt in prompts]),
+        "config_sha256": _sha256(repr(model.config)),
+        "weights": str(model.params["embed.weight"].dtype),
+        "device": jax.devices()[0].device_kind,
         "kept": {"tokens": keep.tokens, "routes": keep.routes}
         | {"certainty": keep.certainty},
-        "versions": _versions(),
+        "versions": _versions(task),
         "problems": [question.id for question in questions],
         "groups": [question.group for question in questions],
         "prompts": [question.prompt for question in questions],
@@ -181,10 +192,18 @@ def evaluate(
         raise ValueError("expected at least one question, found none")
     for name in ("n", "max_new_tokens"):
         check_whole(name, getattr(draw, name))
-    if draw.slots is not None:
-        check_whole("slots", draw.slots)
-    prompts = prompts_of(model, task, questions, thinking=thinking)
+    check_whole("slots", 1 if draw.slots is None else draw.slots)
+    check_whole("graders", graders)
+    # What does not fit is to be found before the directory is made: the options put
+    # right would be another configuration.
+    for_model(draw.policy, model.config)
+    draw.sampler.resolve(model.config.vocab_size)
+    prompts = [
+        check_prompt(model, prompt, draw.max_new_tokens)
+        for prompt in prompts_of(model, task, questions, thinking=thinking)
+    ]
     manifest = manifest_of(
+        model,
         task,
         questions,
         prompts,
@@ -195,7 +214,7 @@ def evaluate(
         thinking=thinking,
     )
     with RunDirectory(path, manifest, shard) as directory:
-        run = _Run(task, questions, draw, keep, shard, directory, progress)
+        run = _Run(task, questions, draw, keep, shard, directory, graders, progress)
         skip = run.skipped()
         if len(skip) == len(questions) * draw.n:
             return
@@ -214,7 +233,7 @@ def evaluate(
             skip=skip,
             progress=run.report,
         )
-        run.keep_all(answers, graders)
+        run.keep_all(answers)
 
 
 class _Run:
@@ -228,8 +247,10 @@ class _Run:
         keep: Keep,
         shard: Shard,
         directory: RunDirectory,
+        graders: int,
         progress: Callable[[Status], None] | None,
     ):
+        """See `evaluate`."""
         self.task, self.questions, self.draw, self.keep = task, questions, draw, keep
         self.shard, self.directory, self.progress = shard, directory, progress
         own = {q.id for j, q in enumerate(questions) if shard.of(j)}
@@ -239,6 +260,8 @@ class _Run:
         self.correct = sum(record.correct for record in before)
         self.total = len(own) * draw.n
         self.tokens, self.began = 0, time.perf_counter()
+        self.graders = graders
+        self.pending: deque[Future[Record]] = deque()
 
     def skipped(self) -> set[tuple[int, int]]:
         """(question, sample) of what is there, or belongs to other shards."""
@@ -249,24 +272,27 @@ class _Run:
             if not self.shard.of(j) or (question.id, i) in self.directory.done
         }
 
-    def keep_all(self, answers: Iterator[Finished], graders: int) -> None:
+    def keep_all(self, answers: Iterator[Finished]) -> None:
         """Grades in threads while the next answers are drawn; keeps in order."""
-        pending: deque[Future[Record]] = deque()
-        with ThreadPoolExecutor(graders) as pool:
+        with ThreadPoolExecutor(self.graders) as pool:
             try:
                 for answer in answers:
-                    pending.append(pool.submit(self._record, answer))
-                    while pending and pending[0].done():
-                        self._keep(pending.popleft().result())
+                    self.pending.append(pool.submit(self._record, answer))
+                    self._keep_graded(BACKLOG * self.graders)
             finally:
-                # Also where drawing was stopped: what is graded is not drawn again.
-                while pending:
-                    self._keep(pending.popleft().result())
+                # Also where drawing was stopped: what is drawn is not drawn again.
+                self._keep_graded(0)
+
+    def _keep_graded(self, most: int) -> None:
+        """Keeps what is graded; waits while more than `most` are not."""
+        while self.pending and (self.pending[0].done() or len(self.pending) > most):
+            self._keep(self.pending.popleft().result())
 
     def report(self, now: Progress | None = None) -> None:
-        """Tells how far the run has come."""
+        """Tells how far the run has come; with `now`, after every segment."""
         if now is not None:
             self.tokens = now.tokens
+            self._keep_graded(BACKLOG * self.graders)
         if self.progress is not None:
             seconds = time.perf_counter() - self.began
             counts = (self.done, self.correct, self.drawn, self.total)
@@ -301,9 +327,13 @@ class _Run:
         )
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in VERSIONS:
+def _sha256(value: Any) -> str:
+    return sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _versions(task: Task) -> dict[str, str]:
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in (*VERSIONS, *GRADING_VERSIONS.get(task.name, ())):
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

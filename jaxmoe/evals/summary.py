@@ -16,12 +16,14 @@ from jaxmoe.evals.voting import (
     majority_at,
     majority_vote,
     weighted_vote,
+    weights_from,
 )
 from jaxmoe.typing import Float
 
 ACCURACY = "accuracy"
 MAJORITY = "majority vote"
 LOGPROB = "mean log-probability"
+LOGPROB_SUM = "sum of log-probabilities"
 CERTAINTY = "self-certainty"
 
 PER_PROBLEM = ("problems", "groups", "prompts", "references")
@@ -43,7 +45,7 @@ def scores_of(
     """The scores that answers can be ranked by; those that the run has, and `more`."""
     own = {
         LOGPROB: run.logprob_mean,
-        "sum of log-probabilities": run.logprob_sum,
+        LOGPROB_SUM: run.logprob_sum,
         CERTAINTY: run.self_certainty,
     }
     known = {name: s for name, s in own.items() if not np.isnan(s).all()}
@@ -53,9 +55,11 @@ def scores_of(
 def values_of(run: Run, scores: Mapping[str, Float[np.ndarray, "P n"]]) -> Values:
     """Every measure of each problem, of all n answers (pass@k: unbiased, for each k).
 
-    scores: name -> score of each answer, higher is better. The best of n by it, and
-      the vote in which every answer counts as much as its score; log-probabilities
-      count as probabilities there.
+    scores: name -> score of each answer, higher is better: the best of n by it, and
+      the votes in which an answer counts as much as the scores of its samples, summed
+      or averaged. Log-probabilities are summed as probabilities (`weights_from`);
+      other scores that may be negative are only averaged, since each vote would count
+      against its answer.
     """
     correct, answers = run.correct, codes(run.answers)
     n = correct.shape[1]
@@ -67,9 +71,12 @@ def values_of(run: Run, scores: Mapping[str, Float[np.ndarray, "P n"]]) -> Value
     values[MAJORITY] = majority_vote(answers, correct)
     for name, score in scores.items():
         values[f"best of {n}, {name}"] = best_of_n(correct, score)
-        weights = np.exp(score) if "log-prob" in name else score
-        vote = weighted_vote(answers, correct, weights, how="sum")
-        values[f"weighted vote, {name}"] = vote
+        mean = weighted_vote(answers, correct, score, how="mean")
+        values[f"vote by mean, {name}"] = mean
+        weights = weights_from(score) if name in (LOGPROB, LOGPROB_SUM) else score
+        if not (weights < 0).any():
+            total = weighted_vote(answers, correct, weights, how="sum")
+            values[f"vote by sum, {name}"] = total
     return values
 
 
@@ -153,18 +160,24 @@ def route_overlap(run: Run, *, max_pairs: int = 64) -> dict[int, float]:
     """Layer -> mean Jaccard similarity of two answers' experts, over problems.
 
     At equal positions, of pairs of one problem's answers, `max_pairs` of them at most;
-    1 where all go the same way. Empty where routes were not kept, or one answer drawn.
+    1 where all go the same way. The first position is left out: its route is that of
+    the prompt's last token, which all share. Empty where routes were not kept, one
+    answer was drawn, or none has a second token.
     """
     if run.n == 1 or any(r.routes is None for row in run.records for r in row):
         return {}
     found = []
     for row in run.records:
-        routes = [routes_of(record) for record in row]
+        routes = [routes_of(record)[1:] for record in row]
         lengths = np.array([len(one) for one in routes])
+        if np.sort(lengths)[-2] == 0:
+            continue
         padded = np.full((run.n, lengths.max(), *routes[0].shape[1:]), -1, np.int16)
         for one, into in zip(routes, padded, strict=True):
             into[: len(one)] = one
         found.append(mean_route_jaccard(padded, lengths, max_pairs=max_pairs))
+    if not found:
+        return {}
     means = np.mean(found, axis=0)
     return {layer: float(v) for layer, v in enumerate(means) if not np.isnan(v)}
 

@@ -12,7 +12,10 @@ import numpy as np
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.tokens import TokenSampler
+from jaxmoe.evals.compare import compare
 from jaxmoe.evals.comparison import Comparison
+from jaxmoe.evals.run import Run
+from jaxmoe.evals.significance import holm
 from jaxmoe.router.policies import ExpertSample, Policy, TopK, for_model
 from jaxmoe.typing import Float
 
@@ -95,6 +98,30 @@ def check_points(points: Sequence[Point], config: ModelConfig) -> None:
             raise ValueError(f"{point.name}: {error}") from None
 
 
+def compare_points(points: Sequence[Point], runs: Sequence[Run]) -> Comparison:
+    """All points in one comparison, each with the baseline of its own temperature.
+
+    runs: of the points, in the same order.
+    """
+    pairs = list(zip(points, runs, strict=True))
+    temperatures = dict.fromkeys(point.temperature for point in points)
+    found = [
+        compare([run for point, run in pairs if point.temperature == hot])
+        for hot in temperatures
+    ]
+    differences = [d for one in found for d in one.differences]
+    adjusted = holm([d.p_value for d in differences])
+    return replace(
+        found[0],
+        runs=tuple(run for one in found for run in one.runs),
+        differences=tuple(
+            replace(d, adjusted=float(p))
+            for d, p in zip(differences, adjusted, strict=True)
+        ),
+        examples=(),
+    )
+
+
 @dataclass(frozen=True)
 class Panels:
     """Differences of one measure, float64 [k_keep, tau], by r (and temperature)."""
@@ -107,9 +134,8 @@ class Panels:
 def panels_of(
     points: Sequence[Point], found: Comparison, measure: str
 ) -> Panels | None:
-    """The differences of Expert-Sample's points from the baseline, as fractions.
+    """The differences of Expert-Sample's points from their baseline, as fractions.
 
-    Where temperatures are swept, all differences are from the first one's baseline.
     None where there is no grid: fewer than two points of Expert-Sample, or no such
     difference.
     """

@@ -3,11 +3,17 @@
 import csv
 import io
 import math
+from dataclasses import replace
 
 import pytest
 
-from jaxmoe.analysis.comparison_csv import measures_csv, problems_csv, safe_cell
-from jaxmoe.evals.comparison import Comparison, Curve, RunSummary
+from jaxmoe.analysis.comparison_csv import (
+    differences_csv,
+    measures_csv,
+    problems_csv,
+    safe_cell,
+)
+from jaxmoe.evals.comparison import Comparison, Curve, Difference, RunSummary
 from jaxmoe.evals.metrics import Interval
 
 THIRD = Interval(1 / 3, 0.1 + 0.2, 2 / 3)
@@ -46,6 +52,17 @@ def test_measures_are_read_as_they_were():
     assert [float(v) for v in rows[2][4:]] == [0.5, 0.0, 1.0]
     assert rows[3][4:] == ["-0.25", "", ""]
     assert rows[4][4:] == ["nan", "", ""]
+
+
+def test_differences_are_read_as_they_were():
+    """A paper's table would have another sign, or an uncorrected p-value."""
+    difference = Difference("base", "es", "pass@4", THIRD, 0.02, False, 0.06)
+    found = replace(_comparison(), differences=(difference,))
+    head, row = _rows(differences_csv(found))
+    assert head[:3] == ["a", "b", "measure"] and head[6:] == ["p", "holm", "test"]
+    assert row[:3] == ["base", "es", "pass@4"]
+    assert Interval(*map(float, row[3:6])) == THIRD
+    assert row[6:] == ["0.02", "0.06", "Monte Carlo"]
 
 
 def test_problems_are_read_as_they_were():

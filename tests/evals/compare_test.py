@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxmoe.evals.compare import SOLVED, UNSOLVED, compare
+from jaxmoe.evals.compare import SOLVED, UNSOLVED, _split, compare
 from jaxmoe.evals.metrics import pass_at
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.run import Run, pack_routes
+from jaxmoe.evals.significance import holm, permutation_test
 from jaxmoe.evals.summary import (
     ACCURACY,
     LOGPROB,
+    LOGPROB_SUM,
     MAJORITY,
     budgets,
     route_overlap,
@@ -84,17 +86,30 @@ def test_values_are_those_done_by_hand():
     # The first answer has the highest log-probability.
     assert values[f"best of 4, {LOGPROB}"].tolist() == [1.0, 0.0, 0.0]
     # exp(-1) + exp(-2) against exp(-3), exp(-4); "a" is first and second.
-    assert values[f"weighted vote, {LOGPROB}"].tolist() == [1.0, 0.0, 0.0]
+    assert values[f"vote by sum, {LOGPROB}"].tolist() == [1.0, 0.0, 0.0]
+    # -1.5 on average against -3 and -4; -1.5 against -3; x is first.
+    assert values[f"vote by mean, {LOGPROB}"].tolist() == [1.0, 0.0, 0.0]
     np.testing.assert_array_equal(values["pass@2"], pass_at(np.array([2, 1, 0]), 4, 2))
     assert values["pass@4"].tolist() == [1.0, 1.0, 0.0]
 
 
-def test_log_probabilities_are_weighed_as_probabilities():
-    """Sums of negative scores would make every further vote count against an answer."""
+def test_log_probabilities_are_summed_as_probabilities():
+    """Sums of negative scores would make every further vote count against an answer,
+    and those of long answers be 0 throughout."""
     one = run_of([["a", RIGHT, RIGHT, RIGHT]])
-    flat = np.full((1, 4), -1.0)
-    found = values_of(one, {LOGPROB: flat})
-    assert found[f"weighted vote, {LOGPROB}"].tolist() == [1.0]
+    found = values_of(one, {LOGPROB: np.full((1, 4), -1.0)})
+    assert found[f"vote by sum, {LOGPROB}"].tolist() == [1.0]
+    long = np.array([[-1200.0, -900.0, -910.0, -905.0]])
+    found = values_of(one, {LOGPROB_SUM: long})
+    assert found[f"vote by sum, {LOGPROB_SUM}"].tolist() == [1.0]
+
+
+def test_negative_scores_of_others_are_only_averaged():
+    """Three votes at -1 would lose against one at -2.5."""
+    one = run_of([["a", RIGHT, RIGHT, RIGHT]])
+    found = values_of(one, {"reward": np.array([[-2.5, -1.0, -1.0, -1.0]])})
+    assert found["vote by mean, reward"].tolist() == [1.0]
+    assert "vote by sum, reward" not in found
 
 
 def test_a_summary_holds_all_numbers():
@@ -119,11 +134,12 @@ def test_a_summary_holds_all_numbers():
 def test_overlap_of_routes_is_the_mean_over_problems_and_pairs():
     """Answers that went the same way would look diverse, or the reverse."""
     one, other = [[[0, 1]], [[2, 3]]], [[[0, 2]], [[2, 3]]]
+    first = [[[7, 8]]]  # of the prompt's last token: not looked at
     kept = {"same": (one, one), "apart": (one, other)}
     for name, expected in (("same", 1.0), ("apart", (1 / 3 + 1) / 2)):
-        packed = [pack_routes(np.array(r, np.int16)) for r in kept[name]]
+        packed = [pack_routes(np.array(first + r, np.int16)) for r in kept[name]]
         rows = tuple(
-            tuple(record(j, i, "a", -1.0, routes=packed[i], length=2) for i in range(2))
+            tuple(record(j, i, "a", -1.0, routes=packed[i], length=3) for i in range(2))
             for j in range(3)
         )
         run = replace(run_of([["a", "a"]] * 3), records=rows)
@@ -162,8 +178,50 @@ def test_differences_are_the_other_run_less_the_baseline():
     assert accuracy.interval.mean == pytest.approx((0.25 - 0.25 + 0.25) / 3)
     assert 0 < accuracy.p_value <= 1 and accuracy.exact
     assert by_name["pass@4"].interval.mean == pytest.approx(0.0)
-    assert by_name[f"{SOLVED} base"].interval.mean == pytest.approx(0.25)
-    assert by_name[f"{UNSOLVED} base"].interval.mean == pytest.approx(0.0)
+    # By answers 0 and 2 the first two are solved; answers 1 and 3 are held apart.
+    solved = [0.5 - 0.5, 0.0 - 0.0]
+    assert by_name[f"{SOLVED} base"].interval.mean == pytest.approx(np.mean(solved))
+    assert by_name[f"{UNSOLVED} base"].interval.mean == pytest.approx(0.5 - 0.0)
+    rates = [run.measures[f"{SOLVED} base"].mean for run in found.runs]
+    assert rates == pytest.approx([0.25, 0.25])
+    expected = holm([d.p_value for d in found.differences])
+    assert [d.adjusted for d in found.differences] == pytest.approx(expected)
+
+
+def test_a_policy_is_no_worse_on_what_its_like_solved():
+    """Luck that chose the problems would be taken for a loss on them."""
+    generator, low = np.random.default_rng(0), 0
+    for _ in range(40):
+        rate = generator.uniform(size=(64, 1))
+        drawn = [generator.uniform(size=(64, 8)) < rate for _ in range(2)]
+        runs = [
+            run_of([[RIGHT if r else "a" for r in row] for row in marks], name)
+            for name, marks in zip(("base", "es"), drawn, strict=True)
+        ]
+        solved = runs[0].correct[:, ::2].mean(axis=1) >= 0.5
+        parts = [_split(run, solved, "base") for run in runs]
+        one, other = (part[f"{SOLVED} base"][0] for part in parts)
+        low += permutation_test(other, one).p_value < 0.05
+    assert low <= 7  # binomial(40, 0.05): 2 expected, more than 7 in 1 of 1000
+
+
+def test_scores_are_cut_to_the_problems_that_all_runs_have():
+    """A verifier's score would be counted for another problem's answer."""
+    few = run_of([["x", "y", "z", RIGHT], ["a", "b", "c", "a"]], "few")
+    few = replace(
+        few,
+        ids=("p2", "p1"),
+        manifest=dict(few.manifest) | {"problems": ["p2", "p1"]},
+        records=tuple(
+            tuple(replace(r, problem=id) for r in row)
+            for id, row in zip(("p2", "p1"), few.records, strict=True)
+        ),
+    )
+    scores = {"few": {"mine": np.array([[0, 0, 0, 1.0], [0, 0, 0, 0]])}}
+    found = compare([BASE, few], scores=scores)
+    assert found.problems == ("p1", "p2")
+    assert found.runs[1].right == (0, 1)
+    assert found.runs[1].measures["best of 4, mine"].mean == pytest.approx(0.5)
 
 
 def test_runs_of_other_numbers_of_answers():

@@ -5,7 +5,7 @@ import pytest
 
 from jaxmoe import ExpertSample, TokenSampler, TopK
 from jaxmoe.evals.compare import compare
-from jaxmoe.evals.sweeps import check_points, grid, panels_of
+from jaxmoe.evals.sweeps import check_points, compare_points, grid, panels_of
 from tests.evals.compare_test import RIGHT, run_of
 from tests.tiny import EXPERTS, tiny_config
 
@@ -31,6 +31,27 @@ def test_every_temperature_has_a_baseline():
     sampler = TokenSampler(0.7, top_k=20)
     assert points[0].sampler(sampler) == TokenSampler(0.5, top_k=20)
     assert grid(k_keep=(), r=(), tau=())[0].sampler(sampler) is sampler
+
+
+def test_points_are_held_against_the_baseline_of_their_temperature():
+    """What heat does to tokens would be taken for what the policy does."""
+    points = grid(k_keep=(1,), r=(6,), tau=(1.0,), temperature=(0.5, 1.0))
+    rights = (3, 2, 1, 1)
+    runs = [
+        run_of([[RIGHT] * right + ["a"] * (4 - right)] * 2, point.name)
+        for point, right in zip(points, rights, strict=True)
+    ]
+    found = compare_points(points, runs)
+    assert [run.name for run in found.runs] == [point.name for point in points]
+    accuracy = {
+        (d.a, d.b): d.interval.mean
+        for d in found.differences
+        if d.measure == "accuracy"
+    }
+    assert accuracy == {
+        ("topk-t0.5", "es-keep1-r6-tau1-t0.5"): pytest.approx(-0.25),
+        ("topk-t1", "es-keep1-r6-tau1-t1"): pytest.approx(0.0),
+    }
 
 
 def test_what_a_grid_refuses():
