@@ -1,8 +1,8 @@
-"""Texts whose routing is to be measured: a file of JSON lines, or a run."""
+"""Texts whose routing is to be measured, as a file of JSON lines has them."""
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,25 @@ Text = str | list[int]
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt with its answers, and what to call it in an error."""
+    """A prompt with its answers, and what to call it in an error.
+
+    routes: none, or what returns the experts of each answer, int16 [T, L, K], as
+    `jaxmoe.sample` records them; of all answers at once they would fill the memory.
+    chat: options of the chat template; None: the prompt is read as it is.
+    """
 
     name: str
     prompt: Text
     answers: tuple[Text, ...] = ()
+    routes: tuple[Callable[[], Any], ...] = ()
+    chat: Mapping[str, Any] | None = None
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file of prompts, or of a directory that `evaluate.py` has written.
+    """The rows of a file of prompts.
 
     Raises a ValueError with the line's number for what is no such row.
     """
-    if path.is_dir():
-        return list(_run_rows(path))
     # Split by bytes: str.splitlines would also split at U+2028, which texts hold.
     lines = enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), 1)
     named = ((f"{path}, line {number}", line) for number, line in lines if line.strip())
@@ -56,17 +61,6 @@ def _row(name: str, value: dict[str, Any]) -> Row:
         )
     given = [value[key] for key in ("answer", "text") if value.get(key) is not None]
     return Row(name, _text(name, value["prompt"]), tuple(_text(name, a) for a in given))
-
-
-def _run_rows(path: Path) -> Iterator[Row]:
-    """Each problem with all of its answers, as tokens where they were kept."""
-    from jaxmoe.evals.run import read_run
-
-    run = read_run(path, partial=True)
-    prompts = dict(zip(run.manifest["problems"], run.manifest["prompts"], strict=True))
-    for name, records in zip(run.ids, run.records, strict=True):
-        answers = ([*r.tokens] if r.tokens else r.text for r in records)
-        yield Row(f"{path}, problem {name}", prompts[name], tuple(answers))
 
 
 def _text(name: str, value: Any) -> Text:

@@ -1,10 +1,12 @@
 """Options of a router report: which texts, and how many."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from _problem_options import first_problems
 from _router_data import Row, read_rows
+from _router_run import run_rows
 from _sampling_options import seed
 
 
@@ -12,7 +14,8 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
     """Adds all but the policy's and the sampler's."""
     data = (
         'lines of {"prompt": ...}, with an "answer" or "text" or to be answered, or a '
-        "directory by `evaluate.py --out` (default, with demo: its problems)"
+        "directory by `evaluate.py --out`, whose answers are routed as they were drawn "
+        "where it has tokens and routes (default, with demo: its problems)"
     )
     again = "compare with this checkpoint on the same tokens, both routed by top-k"
     most = "of an answer that is drawn; 0 draws none (default: 64)"
@@ -36,8 +39,18 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
         raise ValueError(
             "--n and --limit must be 1 or more, --max-new-tokens 0 or more"
         )
-    if args.data is not None:
-        return read_rows(args.data)[: args.limit]
+    if args.data is not None and args.data.is_dir():
+        if args.chat:
+            raise ValueError(
+                "--chat is for a file: a run's prompts are read as they were; leave "
+                "out --chat"
+            )
+        return run_rows(args.data, args.checkpoint)[: args.limit]
+    rows = _demo_rows(args) if args.data is None else read_rows(args.data)[: args.limit]
+    return [replace(row, chat={}) for row in rows] if args.chat else rows
+
+
+def _demo_rows(args: argparse.Namespace) -> list[Row]:
     if args.checkpoint != "demo":
         raise ValueError("--data is needed with other models than demo; name a file")
     problems = first_problems("test", args.limit)

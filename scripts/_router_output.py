@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from _running import digest_of
 from _text_files import write_text
 
 if TYPE_CHECKING:
-    import jaxmoe
     from jaxmoe.analysis.router_pass import LayerStats
 
 
@@ -32,28 +32,35 @@ def check_folder(out: Path) -> None:
 
 def write_report(
     args: argparse.Namespace,
-    policy: "jaxmoe.Policy",
+    policy: dict[str, str | None],
     layers: "LayerStats",
     pair: "Sequence[LayerStats] | None",
     k: int,
 ) -> None:
-    """Writes router.json and figures; `pair` is what --against compares."""
-    plot_routers(args.out, layers, k)
+    """Writes router.json, and figures where there is matplotlib.
+
+    policy: how experts were chosen. pair: what --against compares.
+    """
     results: dict[str, Any] = {
         "checkpoint": digest_of(args.checkpoint),
-        "policy": repr(policy),
+        "policy": policy,
         "experts_per_token": k,
         "layers": _as_json(layers, k),
     }
     if pair is not None:
-        names = (args.checkpoint, f"against {args.against}")
-        plot_against(args.out, pair[0], pair[1], names)
         results["against"] = {
             "checkpoint": digest_of(args.against),
             "routed by top-k": [_as_json(part, k) for part in pair],
         }
     text = json.dumps(results, allow_nan=False)
     write_text(args.out / "router.json", text + "\n")
+    try:
+        plot_routers(args.out, layers, k)
+        if pair is not None:
+            names = (args.checkpoint, f"against {args.against}")
+            plot_against(args.out, pair[0], pair[1], names)
+    except ImportError as error:
+        print(f"no figures: {error}", file=sys.stderr)
 
 
 def _as_json(layers: "LayerStats", k: int) -> dict[str, Any]:

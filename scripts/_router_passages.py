@@ -1,7 +1,9 @@
 """Rows as passages of tokens, answers drawn where there are none."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from _router_data import Row
@@ -29,22 +31,50 @@ class Passages:
         from jaxmoe.inputs import check_prompt
 
         self._model, self._args, self._policy = model, args, policy
-        self._given: list[Passage] = []
+        self._given: list[tuple[Passage, Callable[[], Any] | None]] = []
         self._prompts: list[Any] = []
         self.tokens: list[Passage] = []
         room = args.max_new_tokens
         for row in rows:
             try:
-                prompt = _chat(model, row.prompt) if args.chat else row.prompt
+                prompt = _read(model, row)
                 if room and not row.answers:
                     self._prompts.append(check_prompt(model, prompt, room))
                     continue
-                self._given += [passage(model, prompt, a) for a in row.answers or [()]]
+                given = [passage(model, prompt, a) for a in row.answers or [()]]
+                self._given += zip(given, row.routes or repeat(None), strict=False)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{row.name}: {error}") from error
 
     def __len__(self) -> int:
         return len(self._given) + self._args.n * len(self._prompts)
+
+    def routing(self) -> "jaxmoe.Policy":
+        """What routes tokens without routes, for `accumulate`.
+
+        It is the policy; or if there are recorded routes, top-k with as many experts
+        as these, which is how prompts were routed beside them.
+        """
+        import numpy as np
+
+        from jaxmoe import TopK
+
+        routes = next((find() for _, find in self._given if find), None)
+        if routes is None:
+            return self._policy
+        # Every token has as many; dense layers have none, and are not routed.
+        chosen = (routes >= 0).sum(axis=2).max(axis=0)
+        return TopK(np.maximum(chosen, 1), places=routes.shape[2])
+
+    def described(self) -> dict[str, str | None]:
+        """How experts were chosen, of answers drawn and of texts given; None: none."""
+        k = getattr(self._policy, "k", None)
+        given = None
+        if self._given:
+            given = "TopK()" if k is None else f"TopK(k={k!r})"
+        if any(find for _, find in self._given):
+            given = "as recorded"
+        return {"drawn": repr(self._policy) if self._prompts else None, "given": given}
 
     def __iter__(self) -> "Iterator[Passage]":
         from jaxmoe.analysis.router_pass import Passage
@@ -60,7 +90,7 @@ class Passages:
         from jaxmoe.decode.engine import default_slots
         from jaxmoe.keys import prompt_key
 
-        yield from self._given
+        yield from (_routed(one, find) for one, find in self._given)
         args, every = self._args, self._prompts
         key = jax.random.key(args.seed, impl="threefry2x32")
         options = {name: getattr(args, name) for name in ("n", "max_new_tokens")}
@@ -72,7 +102,21 @@ class Passages:
             yield from draw(self._model, some, key=keys, policy=self._policy, **options)
 
 
-def _chat(model: "jaxmoe.Model", prompt: Any) -> list[int]:
-    if not isinstance(prompt, str):
+def _read(model: "jaxmoe.Model", row: Row) -> Any:
+    """A row's prompt as the model reads it."""
+    if row.chat is None:
+        return row.prompt
+    if not isinstance(row.prompt, str):
         raise ValueError("--chat needs text, found token ids; leave out --chat")
-    return model.chat([{"role": "user", "content": prompt}])
+    return model.chat([{"role": "user", "content": row.prompt}], **row.chat)
+
+
+def _routed(one: "Passage", find: Callable[[], Any] | None) -> "Passage":
+    """An answer with its routes, but its last token: nothing was computed from it."""
+    if find is None:
+        return one
+    from jaxmoe import place_routes
+
+    length = len(one.tokens) - one.prompt_length
+    placed = place_routes(one.prompt_length, length, find())
+    return replace(one, tokens=one.tokens[:-1], routes=placed[:-1])

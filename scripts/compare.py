@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _scores(given: list[str], runs) -> dict[str, dict]:
     """Run name -> score name -> scores, from RUN=FILE."""
-    from jaxmoe.evals.verifiers import read_scores
+    from jaxmoe.evals.score_files import read_scores
 
     by_name = {run.name: run for run in runs}
     found: dict[str, dict] = {}

@@ -1,6 +1,7 @@
 """Measures how a model's routers score and choose experts, layer by layer.
 
-Writes router.json and figures into OUT, and prints a table with suggested k_keep and r.
+Writes router.json into OUT, and figures where there is matplotlib; prints a table with
+suggested k_keep and r.
 """
 
 import argparse
@@ -30,10 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     with ends_quietly(), input_errors():
         import jaxmoe
-        from jaxmoe.analysis.plots import require_matplotlib
         from jaxmoe.analysis.router_pass import accumulate, require_alike
 
-        require_matplotlib()
         rows = rows_of(args)
         check_folder(args.out)
         keep_compiled()
@@ -44,9 +43,11 @@ def main(argv: list[str] | None = None) -> int:
             require_alike(model.config, other.config)
         passages = Passages(model, rows, args, policy)
         with ProgressBar(len(passages), quiet=False) as bar:
-            layers = accumulate(model, passages, policy=policy, progress=bar.show)
+            routing = passages.routing()
+            layers = accumulate(model, passages, policy=routing, progress=bar.show)
         pair = other and tuple(accumulate(m, passages.tokens) for m in (model, other))
-        write_report(args, policy, layers, pair, model.config.experts_per_token)
+        used = passages.described()
+        write_report(args, used, layers, pair, model.config.experts_per_token)
     print(table(layers, model.config.experts_per_token))
     print(suggestion(layers, model.config))
     return 0

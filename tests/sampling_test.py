@@ -60,7 +60,7 @@ def test_sample_does_not_depend_on_n(model, n):
         assert np.array_equal(some.logprobs[i, :length], all_.logprobs[i, :length])
 
 
-@pytest.mark.parametrize("slots", [3, 64])
+@pytest.mark.parametrize("slots", [3, pytest.param(64, marks=pytest.mark.slow)])
 def test_sample_does_not_depend_on_slots(model, slots):
     """Answers would change with the number of slots they are decoded in."""
     prompt = prompt_of(20)
@@ -145,6 +145,7 @@ def test_nan_in_one_prompt_stays_there(model):
     assert answers(second) == answers(alone)
 
 
+@pytest.mark.slow
 def test_an_array_of_keys_is_one_key_a_prompt(model):
     """Keys made by `jax.random.split` would be refused, or dealt out wrongly."""
     keys = jax.random.split(key(), 2)
@@ -258,6 +259,7 @@ def test_decoding_equals_one_forward_pass(model, length):
         assert np.array_equal(drawn.routes[i], routes[length - 1 : -1])
 
 
+@pytest.mark.slow
 def test_long_answers_cross_chunks_and_allocations(model, monkeypatch):
     """An answer longer than a chunk of the cache would see the wrong positions.
 
@@ -282,6 +284,7 @@ def test_long_answers_cross_chunks_and_allocations(model, monkeypatch):
     np.testing.assert_allclose(drawn.logprobs[0], taken, atol=bound)
 
 
+@pytest.mark.slow
 def test_window_and_scaled_rotation_decode_as_they_prefill():
     """A window or a scaled rotation would act differently in a step and in a pass."""
     yarn = RopeConfig(kind="yarn", factor=4.0, original_length=64)
@@ -295,6 +298,7 @@ def test_window_and_scaled_rotation_decode_as_they_prefill():
     np.testing.assert_allclose(drawn.logprobs[0], taken, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_bits_compute_what_their_values_do(model):
     """bfloat16 held as bits would lose or change something against float32."""
     bits, wide = as_bits(model)
@@ -304,6 +308,7 @@ def test_bits_compute_what_their_values_do(model):
     np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_ragged_experts_draw_the_same_tokens(model):
     """The implementation for accelerators would choose or weigh otherwise."""
     prompt = prompt_of(20)

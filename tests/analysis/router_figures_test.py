@@ -11,9 +11,6 @@ from jaxmoe.analysis.router_stats import empty, to_host, update
 
 EXPERTS, K = 16, 4
 _update = jax.jit(update)
-reason = 'no matplotlib; pip install "jaxmoe[plots]" adds it'
-pytest.importorskip("matplotlib", reason=reason)
-pytestmark = pytest.mark.extras
 
 
 def _stats(seed: int, scale: float):
@@ -58,7 +55,7 @@ DRAW = {
 
 
 @pytest.fixture
-def figures(monkeypatch):
+def figures(monkeypatch, matplotlib):
     """Figures as they were when they would have been saved."""
     kept = []
     monkeypatch.setattr(plots, "_save", lambda figure, path: kept.append(figure))
@@ -83,7 +80,7 @@ def _texts(figure):
 
 
 @pytest.mark.parametrize("name", DRAW)
-def test_writes_one_png(tmp_path, name):
+def test_writes_one_png(matplotlib, tmp_path, name):
     """A report would lack a figure, or have half of one."""
     path = tmp_path / "figure.png"
     DRAW[name](LAYERS, path)

@@ -1,6 +1,7 @@
 """A pass over texts against router logits of the same texts, one by one."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jaxtyping
@@ -9,6 +10,7 @@ import pytest
 
 import jaxmoe
 from jaxmoe import ExpertSample
+from jaxmoe.analysis import router_pass
 from jaxmoe.analysis.router_pass import (
     CLASSES,
     Passage,
@@ -111,6 +113,36 @@ def test_routes_are_taken_where_given(model, passages, stats):
     np.testing.assert_array_equal(found["prompt"].load, stats[1]["prompt"].load)
 
 
+def test_drawn_answers_have_the_routes_of_their_tokens(model, monkeypatch):
+    """Each token would be counted with the experts of the one before it."""
+    rows = [prompt_of(4, 0), prompt_of(5, 1)]
+    tokens = np.arange(12, dtype=np.int32).reshape(2, 6)
+    lengths = np.array([6, 3], np.int32)
+    routes = np.arange(2 * 6 * 2 * CHOSEN).reshape(2, 6, 2, CHOSEN).astype(np.int16)
+    made = jaxmoe.Samples(tokens, lengths, np.zeros((2, 6)), ("length",) * 2, routes)
+    asked = []
+
+    def sample(model, prompts, **options):
+        asked.append((prompts, options))
+        return [made] * len(prompts)
+
+    monkeypatch.setattr(router_pass, "sample", sample)
+    drawn = draw(model, rows, key="key", n=2)
+    ((prompts, options),) = asked
+    np.testing.assert_array_equal(np.concatenate(prompts), np.concatenate(rows))
+    assert options == {"key": "key", "policy": None, "return_routes": True, "n": 2}
+    places = [(prompt, i) for prompt in rows for i in range(2)]
+    for one, (prompt, i) in zip(drawn, places, strict=True):
+        answer = tokens[i, : lengths[i] - 1].tolist()
+        assert one.tokens.tolist() == [*prompt, *answer]
+        assert one.prompt_length == len(prompt)
+        assert one.routes is not None and (one.routes[: len(prompt) - 1] == -1).all()
+        np.testing.assert_array_equal(
+            one.routes[len(prompt) :], routes[i, 1 : lengths[i]]
+        )
+
+
+@pytest.mark.slow
 def test_drawn_answers_are_replayed(model):
     """The statistics would be of other experts than those that drew the answer."""
     policy = ExpertSample(k_keep=1, r=EXPERTS, tau=3.0)
@@ -118,7 +150,7 @@ def test_drawn_answers_are_replayed(model):
     options = {"n": 2, "max_new_tokens": 6, "policy": policy, "stop_ids": ()}
     key = jax.random.key(3, impl="threefry2x32")
     drawn = draw(model, prompts, key=key, **options)
-    samples = jaxmoe.sample(model, prompts, key=key, return_routes=True, **options)
+    samples: Any = jaxmoe.sample(model, prompts, key=key, return_routes=True, **options)
     assert [len(one.tokens) for one in drawn] == [9] * 4
     assert drawn[2].tokens.tolist() == [*prompts[1], *samples[1].tokens[0, :5]]
     found = _run_again(model, drawn, policy=policy)

@@ -84,6 +84,7 @@ def test_answers_are_those_of_sample(model, expected):
     assert len({text for texts in expected for text in texts}) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 2, 3])
 def test_chunks_change_no_answer(model, expected, drawn, monkeypatch, chunk):
     """How many prompts are drawn together would decide what is drawn."""

@@ -21,7 +21,12 @@ both_forms = pytest.mark.parametrize("form", [LOOPS, WHOLE], ids=["loops", "whol
 
 def _for_forms(names, cases, whole):
     """Parametrise loops over all `cases`, and the whole form over those of `whole`."""
-    cases = [pytest.param(LOOPS, *c, id="-".join(map(str, c))) for c in cases]
+    # The first and the last repeat the others with other sizes.
+    marks = {0: pytest.mark.slow, len(cases) - 1: pytest.mark.slow}
+    cases = [
+        pytest.param(LOOPS, *c, id="-".join(map(str, c)), marks=marks.get(i, ()))
+        for i, c in enumerate(cases)
+    ]
     cases += [
         pytest.param(WHOLE, *c, id="-".join(map(str, ("whole", *c)))) for c in whole
     ]

@@ -291,6 +291,7 @@ def test_not_finite_is_json():
     assert row["logprob_sum"] is None and row["logprob_mean"] is None
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_kept(tmp_path, monkeypatch):
     """Every start would compile again; or a directory chosen by the user be ignored."""
     name, chosen = "jax_compilation_cache_dir", jax.config.jax_compilation_cache_dir
@@ -357,6 +358,7 @@ def read_terminal(terminal: int) -> Iterator[bytes]:
         yield data
 
 
+@pytest.mark.slow
 def test_interrupted(checkpoint, tmp_path):
     """Ctrl-C would lose answers, leave a traceback or a piece of the bar."""
     ours, theirs = os.openpty()
@@ -380,6 +382,7 @@ def test_interrupted(checkpoint, tmp_path):
     assert last.isspace() and not after
 
 
+@pytest.mark.slow
 def test_reader_went_away(checkpoint, tmp_path):
     """`| head` would end in a traceback, or keep the machine busy for nobody."""
     process = start(checkpoint, tmp_path, stderr=subprocess.PIPE)

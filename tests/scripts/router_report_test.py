@@ -3,24 +3,22 @@
 import dataclasses
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 
 import jaxmoe
 import jaxmoe.demo
-from jaxmoe.analysis import router_pass
+from jaxmoe.analysis import plots, router_pass
 from jaxmoe.analysis.router_pass import Passage
 from jaxmoe.analysis.router_stats import from_json
 from jaxmoe.checkpoint import read_manifest
 from jaxmoe.evals.records import Record
+from jaxmoe.evals.run import pack_routes
 from jaxmoe.evals.run_directory import RunDirectory
 from tests.running import script
 
-pytest.importorskip(
-    "matplotlib", reason='no matplotlib; pip install "jaxmoe[plots]" adds it'
-)
-pytestmark = pytest.mark.extras
 main, data = script("router_report").main, script("_router_data")
 FIGURES = {"scores", "mass", "loads", "coactivation", "heads"}
 
@@ -55,6 +53,13 @@ def _write(path, *rows) -> str:
     return str(path)
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """As if matplotlib was not there."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+
+
 def _refuse(capsys, argv) -> str:
     """The one line on standard error of a run that ends with code 2."""
     with pytest.raises(SystemExit) as ended:
@@ -65,19 +70,20 @@ def _refuse(capsys, argv) -> str:
     return line
 
 
-def test_report_of_a_file(checkpoint, model, drawn, tmp_path, capsys):
-    """A class, a figure or a layer would be missing, or the numbers be of others."""
+def test_report_of_a_file(checkpoint, model, drawn, no_figures, tmp_path, capsys):
+    """A class or a layer would be missing, or hours lost for want of matplotlib."""
     out = tmp_path / "new" / "report"
     prompt, answer = model.encode("one two"), model.encode(" three")
     rows = [{"prompt": "one two", "answer": " three"}, {"prompt": [5, 6]}]
     argv = [str(checkpoint), "--data", _write(tmp_path / "data.jsonl", *rows)]
     options = ["--n", "2", "--max-new-tokens", "3", "--against", str(checkpoint)]
     assert main([*argv, "--out", str(out), *options, "--policy", "topk"]) == 0
-    names = {f"{name}.png" for name in FIGURES | {"comparison"}} | {"router.json"}
-    assert {path.name for path in out.iterdir()} == names
+    assert [path.name for path in out.iterdir()] == ["router.json"]
     text = (out / "router.json").read_text("utf-8")
     results = json.loads(text, parse_constant=pytest.fail)
     assert results["checkpoint"] == read_manifest(checkpoint).digest
+    used = {"drawn": repr(jaxmoe.TopK()), "given": "TopK()"}
+    assert results["policy"] == used
     assert list(results["layers"]) == [str(l) for l in model.config.moe_layers]
     tokens = {"prompt": len(prompt) + 2, "generated": len(answer) + 4}
     for part in (results["layers"], *results["against"]["routed by top-k"]):
@@ -90,8 +96,24 @@ def test_report_of_a_file(checkpoint, model, drawn, tmp_path, capsys):
     assert [ids.tolist() for ids in prompts] == [[5, 6]]
     assert policy == jaxmoe.TopK()
     assert (drawing["n"], drawing["max_new_tokens"]) == (2, 3)
-    printed = capsys.readouterr().out
-    _check_table(printed, results, model)
+    printed = capsys.readouterr()
+    (said,) = [line for line in printed.err.splitlines() if "figures" in line]
+    assert 'pip install "jaxmoe[plots]"' in said
+    _check_table(printed.out, results, model)
+
+
+def test_figures_of_a_file(checkpoint, matplotlib, monkeypatch, tmp_path):
+    """A figure would be missing."""
+    # Layout and compression take seconds, and are the figures' own tests'.
+    monkeypatch.setattr(plots, "_save", lambda _, path: path.write_bytes(b""))
+    out = tmp_path / "report"
+    data = _write(tmp_path / "data.jsonl", *({"prompt": [5, i]} for i in range(3)))
+    argv = [str(checkpoint), "--data", data, "--max-new-tokens", "0"]
+    assert main([*argv, "--out", str(out), "--against", str(checkpoint)]) == 0
+    names = {f"{name}.png" for name in FIGURES | {"comparison"}} | {"router.json"}
+    assert {path.name for path in out.iterdir()} == names
+    results = json.loads((out / "router.json").read_text("utf-8"))
+    assert results["policy"] == {"drawn": None, "given": "TopK()"}
 
 
 def _check_table(printed, results, model) -> None:
@@ -182,25 +204,126 @@ def test_demo_asks_its_problems(tmp_path, capsys):
     assert not any(row.answers for row in rows)
 
 
-def test_answers_of_a_run(tmp_path):
-    """An evaluation's answers would be read beside the wrong prompts."""
+# -- runs --------------------------------------------------------------------------
+
+
+def _run(folder, *, tokens=None, routes=None, **manifest):
+    """Two problems of two answers each; those of sample 1 have tokens or routes."""
     prompts = {"problems": ["a", "b"], "prompts": ["first", "second"]}
-    manifest = prompts | {"groups": ["a", "b"], "n": 2}
-    with RunDirectory(tmp_path, manifest) as run:
+    manifest = {"task": "aime", "thinking": None} | prompts | manifest
+    with RunDirectory(folder, manifest | {"groups": ["a", "b"], "n": 2}) as run:
         for j, name in ((1, "b"), (0, "a")):
             for i in range(2):
-                tokens = (j, i, 7) if i else None
                 made = Record(
                     name, i, (0, j, i), f"{j}.{i}", "stop", None, False, 3, None, None,
-                    tokens=tokens,
+                    tokens=tokens and tokens(j, i), routes=routes and routes(j, i),
                 )  # fmt: skip
                 run.add(made)
-    rows = data.read_rows(tmp_path)
+    return folder
+
+
+def _passages(checkpoint, model, folder, *options):
+    """The passages that main makes of a run, with what main knows of them."""
+    arguments = [str(checkpoint), "--data", str(folder), "--out", "out", *options]
+    args = script("router_report")._parser().parse_args(arguments)
+    rows = script("_router_options").rows_of(args)
+    policy = script("_policy_options").policy_of(args)
+    return script("_router_passages").Passages(model, rows, args, policy)
+
+
+def test_answers_of_a_run(checkpoint, tmp_path):
+    """An evaluation's answers would be read beside the wrong prompts."""
+    folder = _run(tmp_path, tokens=lambda j, i: (j, i, 7) if i else None)
+    rows = script("_router_run").run_rows(folder, str(checkpoint))
     assert [row.prompt for row in rows] == ["first", "second"]
     assert [row.answers for row in rows] == [
         ("0.0", [0, 1, 7]),
         ("1.0", [1, 1, 7]),
     ]
+
+
+@pytest.mark.parametrize("task", ["aime", "gpqa", "math", "exact", "code", "countdown"])
+@pytest.mark.parametrize("thinking", [None, False])
+def test_prompts_of_a_run(checkpoint, model, tmp_path, monkeypatch, task, thinking):
+    """Routers would be measured on prompts that the run has never read."""
+    given = []
+    monkeypatch.setattr(
+        jaxmoe.Model, "chat", lambda self, *a, **k: given.append((a, k)) or [5, 6]
+    )
+    folder = _run(tmp_path, task=task, thinking=thinking)
+    passages = _passages(checkpoint, model, folder)
+    asked = [([{"role": "user", "content": text}],) for text in ("first", "second")]
+    chat = (
+        []
+        if task == "countdown"
+        else [(a, {"enable_thinking": thinking}) for a in asked]
+    )
+    assert given == chat
+    first = [5, 6] if chat else model.encode("first")
+    one = next(iter(passages))
+    assert one.tokens.tolist() == [*first, *model.encode("0.0")]
+    assert one.prompt_length == len(first)
+    assert passages.described() == {"drawn": None, "given": "TopK()"}
+
+
+def test_routes_of_a_run(checkpoint, model, no_figures, tmp_path):
+    """Loads would be those of top-k, not of what computed the answers."""
+    config = model.config
+    k, moe = config.experts_per_token, list(config.moe_layers)
+    most = config.num_experts
+
+    def routes(j, i):
+        made = np.full((3, config.num_layers, k), -1, np.int16)
+        made[:, moe, :2] = [most - 1, most - 2]
+        made[0, moe, :2] = [0, 1]  # of the prompt's last token
+        return pack_routes(made)
+
+    digest = read_manifest(checkpoint).digest
+    folder, out = tmp_path / "run", tmp_path / "out"
+    about = {"task": "countdown", "checkpoint": digest}
+    _run(folder, tokens=lambda j, i: (8, 9, 7), routes=routes, **about)
+    passages = _passages(checkpoint, model, folder)
+    prompt = model.encode("first")
+    one = next(iter(passages))
+    assert one.tokens.tolist() == [*prompt, 8, 9]
+    assert one.prompt_length == len(prompt)
+    assert main([str(checkpoint), "--data", str(folder), "--out", str(out)]) == 0
+    results = json.loads((out / "router.json").read_text("utf-8"))
+    assert results["policy"] == {"drawn": None, "given": "as recorded"}
+    for classes in results["layers"].values():
+        load = from_json(classes["generated"]["statistics"]).load
+        assert load[-2:].tolist() == [8, 8] and load.sum() == 16
+        # As many experts a token as the run took, which is fewer than the model's own.
+        stats = from_json(classes["prompt"]["statistics"])
+        assert stats.load.sum() == 2 * stats.tokens
+
+
+@pytest.mark.parametrize(
+    ("tokens", "digest", "why"),
+    [(None, None, "need the tokens"), ((8, 9, 7), "other", "another checkpoint's")],
+)
+def test_routes_that_cannot_be_taken(checkpoint, model, tmp_path, tokens, digest, why):
+    """Experts would be read beside the wrong tokens, or be another model's."""
+    config = model.config
+    shape = (3, config.num_layers, config.experts_per_token)
+    _run(
+        tmp_path,
+        tokens=lambda j, i: tokens,
+        routes=lambda j, i: pack_routes(np.zeros(shape, np.int16)),
+        checkpoint=digest or read_manifest(checkpoint).digest,
+    )
+    with pytest.warns(UserWarning, match=why):
+        passages = _passages(checkpoint, model, tmp_path)
+    assert all(one.routes is None for one in passages)
+    assert passages.described()["given"] == "TopK()"
+
+
+def test_runs_that_cannot_be_read(checkpoint, tmp_path, capsys):
+    """Prompts would be put into the template twice, or not as they were."""
+    argv = ["--data", str(_run(tmp_path / "run")), "--out", str(tmp_path / "out")]
+    assert "--chat is for a file" in _refuse(capsys, [str(checkpoint), *argv, "--chat"])
+    argv[1] = str(_run(tmp_path / "own", task="own"))
+    assert "found 'own'" in _refuse(capsys, [str(checkpoint), *argv])
 
 
 def test_line_separators_within_texts(tmp_path):

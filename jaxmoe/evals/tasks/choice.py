@@ -4,15 +4,16 @@ Two rules read a letter out of an answer, as is common practice.
 
 strict: the form that the prompt asks for. The last place that has "Answer: X" (any
 case, "**Answer:** (X)" and '"answer": "X"' too) or \boxed{X} with the letter X of one
-choice. A place that names several, "Answer: B or C", counts as none.
+choice. A place that names several, "Answer: B or C", counts as none, and so does an A
+or I that a word follows, "Answer: I think so", for these are words themselves.
 
 flexible: the strict rule's letter. Where it finds none, the first of these that finds
 one: the last "the answer is X" or "option X is correct"; the text of just one choice
 as the whole of the last box, of the last line, or of what follows "answer is" in it; a
 letter alone at the end of the last line; the last letter in parentheses.
 
-An answer counts as right by the strict rule. Votes count by the flexible one, which is
-the strict one's letter wherever there is one.
+An answer counts as right, and as a vote, by the strict rule alone; what the flexible
+one makes of it is reported beside that.
 """
 
 import functools
@@ -44,8 +45,9 @@ class Choice:
     The rules are those at the top of this file. Question.answer is the right choice's
     index in the row; details hold `choices`, the texts in the order shown, and `order`,
     the index in the row of each. A grade's answer is an index in the row too, as text,
-    so that votes count choices and not letters; its details are {"strict": bool,
-    "flexible": bool}, whether each rule finds the right choice.
+    so that votes count choices and not letters: that of the strict rule's choice, None
+    where it finds none. Its details are {"strict": bool, "flexible": bool}, whether
+    each rule finds the right choice.
 
     name: as `--task` has it. shuffled: whether choices are put in an order that follows
     from the seed and the question's id, see `order_of`.
@@ -96,7 +98,7 @@ class Choice:
         return Question(id, prompt, answer, id, details)
 
     def grade(self, question: Question, text: str) -> Grade:
-        """See `Task`; right by the strict rule."""
+        """See `Task`; answer and correct are by the strict rule."""
         choices, order = question.details["choices"], question.details["order"]
         strict = strict_choice(text, len(choices))
         flexible = flexible_choice(text, choices) if strict is None else strict
@@ -104,7 +106,7 @@ class Choice:
             "strict": strict is not None and order[strict] == question.answer,
             "flexible": flexible is not None and order[flexible] == question.answer,
         }
-        answer = None if flexible is None else str(order[flexible])
+        answer = None if strict is None else str(order[strict])
         return Grade(answer, verdicts["strict"], verdicts)
 
 
@@ -190,10 +192,10 @@ def _rules(count: int) -> _Rules:
     upper = f"A-{ascii_uppercase[count - 1]}"
     lower = upper.lower()
     # A small letter only where a bracket or the line's end follows: "a" is a word too.
-    alone = r"(?=[)\]}\"'*]|[ \t.]{0,4}(?:\n|$))"
+    alone = r"(?=[)\]}\"'*]|[ \t\r.]{0,4}(?:\n|$))"
     # Behind a letter no word may go on, and no second choice be named.
     several = rf"\)?[ \t]{{0,2}}(?:,|/|&|\b(?:or|and)\b)[ \t]{{0,2}}\(?[{upper}]\b"
-    letter = rf"(?P<letter>[{upper}]|[{lower}]{alone})(?![\w'’]|{several})"
+    letter = rf"(?P<letter>[{upper}]|[{lower}]{alone})(?![\w'’‐‑-]|{several})"
     bare = f"(?P<letter>[{upper}])"
 
     colon = r"\b(?i:answer)[*_\"' \t]{0,4}[:：]"
@@ -201,16 +203,20 @@ def _rules(count: int) -> _Rules:
     noun = rf"\b(?i:(?:answer|option|choice)\s{{1,3}}{verb}):?"
     opening = r"[*_$\"'`(\[{ \t]{0,8}(?:\\[a-z]{2,8}\{[( \t]{0,2}){0,2}"
     kind = r"(?:(?i:option|choice|letter)[ \t]{1,3}\(?)?"
+    # After a colon a sentence may begin: "A circle", "I think". After "the answer is",
+    # "A because ..." can only mean the choice.
+    sentence, thought = (rf"(?!{word}[ \t]{{1,20}}\w)" for word in ("[AI]", "I"))
     right = r"(?i:is|must be)\s{1,3}(?i:the\s{1,3})?(?i:correct|right|best)\b"
     return _Rules(
-        answer=re.compile(f"{colon}{opening}{kind}{letter}"),
+        answer=re.compile(f"{colon}{opening}{sentence}{kind}{letter}"),
         box=re.compile(
             rf"(?i:option|choice|answer)?:?\s?[(\[]?(?P<letter>[{upper}{lower}])"
             r"(?:[)\].:].*)?",
             re.DOTALL,
         ),
         phrases=(
-            re.compile(rf"(?:{colon}|{noun})\s{{0,3}}{opening}{kind}{letter}"),
+            re.compile(rf"{colon}\s{{0,3}}{opening}{sentence}{kind}{letter}"),
+            re.compile(rf"{noun}\s{{0,3}}{opening}{thought}{kind}{letter}"),
             re.compile(rf"\b(?i:option|choice)\s{{1,3}}\(?{letter}\)?\s{{1,3}}{right}"),
         ),
         ending=re.compile(rf"(?:^|\s)[*_$(\[]{{0,4}}{bare}[*_$)\].]{{0,6}}$"),

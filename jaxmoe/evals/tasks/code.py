@@ -57,7 +57,7 @@ Put the whole code into one code block at the end of your answer, like this:
 ```"""
 
 _TOLERANCE = 1e-9
-_LABELS = ("", "python", "python3", "py")
+_LABELS = ("python", "python3", "py")
 _FENCE = re.compile(r"(?P<indent>[ \t]*)```+(?P<label>[^`]*)")
 
 # The modules whose names LiveCodeBench's runner puts before a program, since models
@@ -111,13 +111,13 @@ class Case:
 class CodeTask:
     """A program is right if it passes all tests of its problem.
 
-    The last closed code block labelled Python, or not labelled, is the program. Tests
-    run in turn until one fails. A grade's answer is the digest of the program, less
-    blank lines and blanks at the ends of lines, so that votes count equal programs.
-    Details: status ("passed", "no program", "wrong answer", "no result" where a called
-    function never returned to its caller, or the sandbox's status of the run that
-    failed), passed (tests before the first that failed), tests, failed (the index of
-    that one; None where none failed or none ran).
+    The last closed code block labelled Python is the program; where none is labelled
+    so, the last without a label. Tests run in turn until one fails. A grade's answer is
+    the digest of the program, less blank lines and blanks at the ends of lines, so that
+    votes count equal programs. Details: status ("passed", "no program", "wrong answer",
+    "no result" where a called function never returned to its caller, or the sandbox's
+    status of the run that failed), passed (tests before the first that failed), tests,
+    failed (the index of that one; None where none failed or none ran).
 
     Question.answer holds the tests, its details the name of the function, or None.
     Grades may be given by several threads at the same time.
@@ -159,7 +159,7 @@ class CodeTask:
         text = text_of(row, "question", "question_content").strip()
         name = _function_name(row)
         tests, functional = _tests(value_of(row, "tests"), name)
-        starter = (row.get("starter_code") or "").rstrip()
+        starter = _starter_code(row)
         if functional and not starter:
             starter = f"def {name}(...):\n    ..."
         own = FUNCTION_PROMPT if functional else STDIN_PROMPT
@@ -227,12 +227,13 @@ class CodeTask:
 
 
 def program_of(text: str) -> str | None:
-    """The last closed code block labelled Python or not at all; None for none.
+    """The last closed code block labelled Python; None for none.
 
-    A labelled fence always opens a block: one that is open then was never closed.
-    Blanks before the opening fence are taken off each line.
+    Where none is labelled so, the last one without a label: beside a program, blocks
+    without one show what it prints. A labelled fence always opens a block: one that is
+    open then was never closed. Blanks before the opening fence are taken off each line.
     """
-    last, block, indent, label = None, None, "", ""
+    labelled, unlabelled, block, indent, label = None, None, None, "", ""
     for line in text.replace("\r\n", "\n").split("\n"):
         fence = _FENCE.fullmatch(line)
         if fence is None:
@@ -244,10 +245,14 @@ def program_of(text: str) -> str | None:
             block, indent = [], fence["indent"]
             label = words[0].lower() if words else ""
             continue
-        if label in _LABELS and any(map(str.strip, block)):
-            last = "\n".join(block) + "\n"
+        if any(map(str.strip, block)):
+            program = "\n".join(block) + "\n"
+            if label in _LABELS:
+                labelled = program
+            elif not label:
+                unlabelled = program
         block = None
-    return last
+    return unlabelled if labelled is None else labelled
 
 
 def digest_of(program: str) -> str:
@@ -340,6 +345,16 @@ def _function_name(row: Mapping[str, Any]) -> str | None:
     return name
 
 
+def _starter_code(row: Mapping[str, Any]) -> str:
+    code = row.get("starter_code")
+    if code is not None and not isinstance(code, str):
+        raise ValueError(
+            f'expected text in the field "starter_code", found {shown(code)}; write '
+            "the code there, or leave the field out"
+        )
+    return (code or "").rstrip()
+
+
 def _tests(value: Any, name: str | None) -> tuple[tuple[Case, ...], bool]:
     """The tests, and whether they call a function."""
     rows = _parsed(value, "tests")
@@ -357,11 +372,17 @@ def _tests(value: Any, name: str | None) -> tuple[tuple[Case, ...], bool]:
                 f'expected texts "input" and "output" in test {index}, found '
                 f"{shown(row)}; correct the test"
             )
-        kinds.add(given.get("testtype") or default)
+        kind = given.get("testtype")
+        if kind is not None and not isinstance(kind, str):
+            raise ValueError(
+                f'expected text as "testtype" of test {index}, found {shown(kind)}; '
+                'write "stdin" or "functional" there, or leave it out'
+            )
+        kinds.add(kind or default)
     if kinds not in ({"stdin"}, {"functional"}):
         raise ValueError(
             'expected the "testtype" of all tests to be "stdin", or of all to be '
-            f'"functional", found {shown(sorted(map(str, kinds)))}; correct them, or '
+            f'"functional", found {shown(sorted(kinds))}; correct them, or '
             "split the problem"
         )
     functional = kinds == {"functional"}

@@ -31,10 +31,29 @@ _NESTING = 4
 
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°")
 _BEFORE_VALUE = re.compile("(?<![<>!])=|(?<=[A-Za-z]):")  # not of "<=" or "3:4"
+# More than one value, as in "x=5, y=73". The comma of "1,000 + 234 = 1234" is none.
+_SEVERAL = re.compile(
+    r"(?:,(?![0-9]{3})|;|=.*\b(?:and|or)\b).*(?:=|(?<=[A-Za-z]):)", re.DOTALL
+)
+_BRACKETED = re.compile(r"\([^()]*\)|\{[^{}]*\}")
+
+# Words in mathematics are products of variables, so that "12 pi" is not 12: whatever is
+# set as text may be a unit, and beside it only words that are nothing else. Words that
+# change the number or name another one are no unit anywhere.
+_NO_UNIT = "pi|sqrt|or|and|times|over|mod|dozen|hundred|[a-z]*thousand|[a-z]*illions?"
+_TEXT_UNIT = re.compile(
+    r"(?P<before>\\(?:text|textrm|mathrm|mbox|rm)\s{0,3}\{[^{}]*?)(?<![A-Za-z])"
+    rf"(?![^{{}}]*\b(?:{_NO_UNIT})\b)[A-Za-z]{{2}}[A-Za-z .]*\}}"
+)
+_UNIT = (
+    r"(?:(?:square|cubic|sq\.?)\s)?(?:units?|[ck]?m|mm|kg|inch|inches|foot|feet|ft|"
+    r"miles?|(?:centi|kilo)?met(?:er|re)s?|degrees?|radians?|percent|dollars?|cents?|"
+    r"seconds?|minutes?|hours?|days?|years?)"
+)
 _INTEGER = re.compile(
     r"(?P<sign>[-+]?)\s*"
     r"(?P<digits>[0-9]{1,3}(?:[, ][0-9]{3})+|[0-9]+)(?:\.0*)?"
-    r"(?:\s+[A-Za-z][A-Za-z .]+)?"  # a unit of two letters or more; "7 x" is none
+    rf"(?:\s+{_UNIT})?"
 )
 
 _ENDING = ".,;:!?。！？"
@@ -88,13 +107,18 @@ def integer(text: str) -> int | None:
     r"""The integer that a box holds, or None where it holds anything else.
 
     Read are leading zeros, signs (a Unicode minus too), commas or spaces between
-    thousands, "73.0", units behind ("73^\circ", "73 \text{ cm}"), words before a colon
-    and all before an equals sign ("m + n = 73"). Not read is whatever is still to be
-    worked out, such as "7/2", "2^5" or "5!", and more than one number.
+    thousands, "73.0", units behind ("73^\circ", "73 cm", any words within \text{...} or
+    \mathrm{...}), words before a colon and all before an equals sign ("m + n = 73").
+    Not read is whatever is still to be worked out, such as "7/2", "2^5", "5!" or
+    "12 pi", and more than one number or assignment ("x=5, y=73").
     """
     if len(text) > _LONGEST_INTEGER:
         return None
-    cleaned = plain(text.replace("{,}", ",")).replace("−", "-")
+    # Any unit that is set as text becomes one that `_INTEGER` knows.
+    named = _TEXT_UNIT.sub(r"\g<before> units}", text.replace("{,}", ","))
+    cleaned = plain(named).replace("−", "-")
+    if _SEVERAL.search(_BRACKETED.sub("", cleaned)):
+        return None
     cleaned = _DEGREES.sub("", _BEFORE_VALUE.split(cleaned)[-1])
     found = _INTEGER.fullmatch(cleaned.strip(f" {{}}{_MARKUP}").rstrip(".,"))
     if not found:

@@ -88,6 +88,9 @@ def test_strict_reads(text):
         "Answer: Because",
         "Answer: a circle",
         "Answer: B's",
+        "Answer: B-side",
+        "Answer: A-level",
+        "Answer: A circle",
         "Answer: B or C",
         "Answer: B, C",
         "Answer: (B) and (C)",
@@ -110,6 +113,48 @@ def test_letters_follow_the_number_of_choices():
     assert strict_choice("Answer: Z", 26) == 25
     assert strict_choice("Answer: C", 2) is None
     assert strict_choice("Answer: A\nAnswer: C", 2) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Answer: I think the answer is B",
+        "Answer: I am unsure.",
+        "Answer: I'm unsure.",
+        "**Answer:** I would say so",
+        "Answer: A good question",
+    ],
+)
+def test_words_of_one_letter_are_no_choice(text):
+    """With 9 choices or more, whoever says "I" would choose the ninth."""
+    assert strict_choice(text, 9) is None
+    assert strict_choice(text, 26) is None
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Answer: {}",
+        "Answer: {}.",
+        "Answer: {}, because",
+        "Answer: {}. Paris",
+        "Answer: {}: Paris",
+        "Answer: {}\r\nDone.",
+        "Answer: {}\nDone.",
+        "Answer: ({}) Paris",
+        "Answer: **{}** because",
+        "Answer: {}) Paris",
+        "Answer: {} (Paris)",
+        "Answer: {}</answer>",
+        "Answer: $\\mathbf{{{}}}$",
+        "Answer: Option {} because",
+    ],
+)
+def test_letters_that_are_words_are_read_where_they_are_none(form):
+    """The first and the ninth choice would be right less often than the others."""
+    assert strict_choice(form.format("A"), 9) == 0
+    assert strict_choice(form.format("B"), 9) == 1
+    assert strict_choice(form.format("I"), 9) == 8
 
 
 # -- the flexible rule ---------------------------------------------------------------
@@ -168,6 +213,16 @@ def test_flexible_does_not_read_letters_into_words(text, place):
     assert flexible_choice(text, CITIES) == place
 
 
+def test_flexible_reads_words_of_one_letter_where_they_are_choices():
+    """ "Option A is correct" would be none, or "the answer is I think" the ninth."""
+    choices = [f"number {i}" for i in range(9)]
+    assert flexible_choice("The answer is A because it is.", choices) == 0
+    assert flexible_choice("Option A is correct, I think", choices) == 0
+    assert flexible_choice("Option I is correct, I think", choices) == 8
+    assert flexible_choice("The answer is I think number 2, or so", choices) is None
+    assert flexible_choice("Answer: A circle", ["x", "a circle"]) == 1
+
+
 def test_text_of_two_choices_is_none():
     """One of two choices that read the same would be taken at random."""
     assert flexible_choice("same", ["same", "same", "other"]) is None
@@ -210,14 +265,14 @@ def test_time_is_linear(piece):
     [
         ("Answer: B", "1", True, True),
         ("Answer: C", "2", False, False),
-        ("The answer is (B).", "1", False, True),
-        ("The answer is (C).", "2", False, False),
+        ("The answer is (B).", None, False, True),
+        ("The answer is (C).", None, False, False),
         ("Answer: C\nNo, the answer is B.", "2", False, False),
         ("", None, False, False),
     ],
 )
 def test_grade(text, answer, strict, flexible):
-    """The two rules would be mixed up, or a vote counted for another choice."""
+    """The rules would be mixed up, or a majority be right with no answer that is."""
     grade = mcq().grade(_mcq(), text)
     assert grade.answer == answer
     assert grade.details == {"strict": strict, "flexible": flexible}

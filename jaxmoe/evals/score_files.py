@@ -1,0 +1,298 @@
+"""Files of scores: written as a verifier's scores come, and read for a comparison."""
+
+import fcntl
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxmoe.evals.run import Run
+from jaxmoe.evals.run_directory import RunWriteError
+from jaxmoe.evals.verifiers import Verifier, VerifierError, end_of, scores_from
+
+_BEGINNING = b'{"problem": '
+"""Of each line that `score_run` writes."""
+
+
+def score_run(
+    run: Run,
+    verifier: Verifier,
+    path: Path | str,
+    *,
+    workers: int = 4,
+    progress: Callable[[int], None] | None = None,
+) -> Float[np.ndarray, "P n"]:
+    """A verifier's scores of all answers of a run, kept in a file as they come.
+
+    Each problem's scores are appended to the file in one write, as a line
+    {"problem": id, "scores": [n numbers]}, and outlive the process from then on. The
+    next call keeps whole lines, cuts off half a last one, and scores the rest. The file
+    does not say whose scores it holds: give each run and each verifier its own.
+
+    Args:
+      run: P problems, n answers to each.
+      verifier: called with a problem's prompt and the texts of its answers.
+      path: the file; made, with its folder, where it is missing.
+      workers: problems scored at once, each in a thread.
+      progress: called with the number of problems that have scores, at the start and
+        after each problem.
+
+    Returns:
+      float64.
+
+    Raises:
+      ValueError: a manifest without prompts; a file that another process adds to, or
+        with a line that is no such line, of an unknown problem, with a wrong number of
+        scores or of a problem that has some; workers below 1.
+      VerifierError: problems whose scores did not come; those of the others are kept.
+      RunWriteError: the file could not be written.
+    """
+    path, report = Path(path), progress or (lambda done: None)
+    problems = _prompts_of(run)
+    texts = [[record.text for record in row] for row in run.records]
+    with _opened(path) as descriptor:
+        done = _take(descriptor, path, run)
+        report(len(done))
+
+        def keep(index: int, scores: list[float]) -> None:
+            row = {"problem": run.ids[index], "scores": scores}
+            try:
+                _append(descriptor, json.dumps(row).encode() + b"\n")
+            except OSError as error:
+                raise RunWriteError(
+                    f"{path} cannot be written ({error.strerror}); the scores of "
+                    f"{len(done)} problems are kept: make room, and call again for "
+                    "the rest"
+                ) from error
+            done[index] = scores
+            report(len(done))
+
+        before = dict(done)
+        try:
+            return scores_from(
+                verifier, problems, texts, workers=workers, done=before, keep=keep
+            )
+        except VerifierError as error:
+            raise VerifierError(
+                f"{error} ({path} keeps the scores of {len(done)} problems)"
+            ) from error
+
+
+def read_scores(path: Path, ids: Sequence[str], n: int) -> Float[np.ndarray, "P n"]:
+    """Scores from a file of JSON lines, in the order of `ids`.
+
+    A line is {"problem": id, "sample": i, "score": x} with i in 0..n-1, or
+    {"problem": id, "scores": [n numbers]}; both kinds may be mixed, in any order. null
+    is an unknown score and becomes nan, which counts as the lowest.
+
+    Args:
+      path: the file; empty lines are skipped.
+      ids: every problem's id.
+      n: answers to each problem.
+
+    Returns:
+      float64.
+
+    Raises:
+      ValueError: a line that is none of these, an unknown id, a score given twice, a
+        wrong number of scores, or scores missing.
+    """
+    rows = {name: row for row, name in enumerate(ids)}
+    if len(rows) != len(ids):
+        raise ValueError(
+            f"expected ids that differ, found {len(rows)} among {len(ids)}; name each "
+            "problem once"
+        )
+    scores = np.full((len(ids), n), np.nan)
+    source: dict[tuple[int, int], int] = {}
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                for name, sample, score in _parse_line(line, n):
+                    place = _place(rows, name, sample, source)
+                    source[place] = number
+                    scores[place] = score
+            except (ValueError, OverflowError) as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+    places = itertools.product(range(len(ids)), range(n))
+    if missing := next((place for place in places if place not in source), None):
+        row, sample = missing
+        raise ValueError(
+            f"{path}: expected {len(ids) * n} scores, found {len(source)}; add those "
+            f"missing, first that for sample {sample} of problem {ids[row]!r}, or null "
+            "where it is unknown"
+        )
+    return scores
+
+
+# -- writing ---------------------------------------------------------------------------
+
+
+def _prompts_of(run: Run) -> list[str]:
+    """What each problem of a run asks, in the order of its ids."""
+    problems, prompts = run.manifest["problems"], run.manifest.get("prompts")
+    if not isinstance(prompts, list) or len(prompts) != len(problems):
+        raise ValueError(
+            f"expected a prompt for each problem in the manifest of {run.name}, found "
+            "another number or none; evaluate it with this version"
+        )
+    prompt = dict(zip(problems, prompts, strict=True))
+    return [prompt[id] for id in run.ids]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A file's descriptor, with a lock for as long as it is open."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process adds scores to {path}; wait for it, or choose "
+                "another file"
+            ) from None
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path, run: Run) -> dict[int, list[float]]:
+    """The scores that are there, by the problem's row; cuts off half a last line.
+
+    Nothing is changed in a file that holds something else.
+    """
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        *lines, half = file.read().split(b"\n")
+    rows = {id: row for row, id in enumerate(run.ids)}
+    done: dict[int, list[float]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row, scores = _whole_row(line, rows, run.n)
+            if row in done:
+                raise ValueError(
+                    f"expected problem {run.ids[row]!r} once, found it again; remove "
+                    "one of the lines"
+                )
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        done[row] = scores
+    size = len(_BEGINNING)
+    if half[:size] != _BEGINNING[: len(half)]:
+        raise ValueError(
+            f"{path}, line {len(lines) + 1}: expected scores, found "
+            f"{end_of(half.decode(errors='replace'))!r}; choose another file"
+        )
+    if half:
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(half))
+    return done
+
+
+def _whole_row(line: bytes, rows: Mapping[str, int], n: int) -> tuple[int, list[float]]:
+    """The row and the n scores of a line that `score_run` has written."""
+    found = _parse_line(line.decode(), n)
+    scores = [score for _, _, score in found]
+    if len(scores) != n or not all(map(math.isfinite, scores)):
+        raise ValueError(
+            f"expected a problem and {n} finite scores, found "
+            f"{end_of(line.decode())}; remove the line, and they are asked for anew"
+        )
+    name = found[0][0] if found else None
+    if not isinstance(name, str) or name not in rows:
+        raise ValueError(
+            f"expected a problem of this run, found {name!r}; choose another file"
+        )
+    return rows[name], scores
+
+
+def _append(descriptor: int, line: bytes) -> None:
+    """Adds a whole line, or nothing, down to the disk."""
+    end = os.fstat(descriptor).st_size
+    try:
+        while line:  # a full disk takes a part first, and then refuses the rest
+            line = line[os.write(descriptor, line) :]
+    except BaseException:
+        # Where this fails too, the next call cuts it off.
+        with suppress(OSError):
+            os.ftruncate(descriptor, end)
+        raise
+    os.fsync(descriptor)
+
+
+# -- reading ---------------------------------------------------------------------------
+
+
+def _parse_line(line: str, n: int) -> list[tuple[Any, int, float]]:
+    """The problem, sample and score of each score in a line."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"expected JSON, found {end_of(line.strip())!r} ({error}); write one "
+            "object a line"
+        ) from None
+    keys = set(row) if isinstance(row, dict) else set()
+    if keys == {"problem", "sample", "score"}:
+        found = [(row["sample"], row["score"])]
+    elif keys == {"problem", "scores"} and isinstance(row["scores"], list):
+        found = list(enumerate(row["scores"]))
+        if len(found) != n:
+            raise ValueError(
+                f"expected {n} scores for problem {row['problem']!r}, found "
+                f"{len(found)}; give one for each answer"
+            )
+    else:
+        raise ValueError(
+            "expected problem, sample and score, or problem and a list of scores, "
+            f"found {end_of(line.strip())}; write one of these two"
+        )
+    for sample, _ in found:
+        if type(sample) is not int or not 0 <= sample < n:
+            raise ValueError(
+                f"expected a sample in 0..{n - 1}, found {sample!r}; count from 0"
+            )
+    return [(row["problem"], sample, _number(score)) for sample, score in found]
+
+
+def _number(value: Any) -> float:
+    if value is None:
+        return math.nan
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(
+            f"expected a finite number or null as score, found {value!r}; "
+            "write null where it is unknown"
+        )
+    return float(value)
+
+
+def _place(
+    rows: Mapping[str, int],
+    name: Any,
+    sample: int,
+    source: Mapping[tuple[int, int], int],
+) -> tuple[int, int]:
+    """Where a score belongs; a ValueError where nothing, or already one, does."""
+    if not isinstance(name, str) or name not in rows:
+        raise ValueError(
+            f"expected a problem of this run, found {name!r}; use the ids of its "
+            "records"
+        )
+    place = rows[name], sample
+    if place in source:
+        raise ValueError(
+            f"expected one score for sample {sample} of problem {name!r}, found "
+            f"another in line {source[place]}; remove one of them"
+        )
+    return place
