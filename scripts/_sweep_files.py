@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _run_text import comparison_object
+from _run_json import comparison_object
 from _text_files import write_text
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from _compare_files import Outputs, write_outputs
 from _interrupt import ends_quietly
-from _run_text import comparison_object, comparison_text
+from _run_json import comparison_object
+from _run_text import comparison_text
 from _running import input_errors
 
 EPILOG = """\
