@@ -137,6 +137,7 @@ def test_a_damaged_cache_is_made_anew(cache, fast, monkeypatch, tmp_path, damage
     assert converted("demo") == path / name and len(fast) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path):
     """A test run with several workers would find half a checkpoint, or leave two."""
     code = "from jaxmoe.bundled import converted; print(converted('demo'))"

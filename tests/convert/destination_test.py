@@ -311,6 +311,7 @@ def test_goes_on_after_a_kill(make, tmp_path, trees, monkeypatch):
         assert resumed[name] == fresh[name], name
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_kill_at_the_end(make, tmp_path, load, monkeypatch):
     """Arrays that Orbax had committed would be written again, or lost."""
     source, done = make(), tmp_path / "ckpt.partial/params/_METADATA"
@@ -372,6 +373,7 @@ def test_save_begins_anew(make, tmp_path, monkeypatch):
     assert names(tmp_path / "ckpt") == ["config.json", "jaxmoe.json", "params"]
 
 
+@pytest.mark.slow
 def test_leftover_of_another_source(make, tmp_path, load):
     """Parameters of two models would be mixed."""
     source = make()

@@ -67,6 +67,7 @@ def _start():
 # -- the pass ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["batched", "ragged"])
 def test_the_pass_is_that_of_inference(batches, implementation):
     """A model would be trained that nobody runs."""

@@ -17,6 +17,10 @@ from jaxmoe.keys import prompt_key
 from jaxmoe.text.tokenizer import Tokenizer
 from tests.tiny import VOCAB, tiny_model
 
+# Most of a minute in all, for the study of the demo alone; other evaluations are in run
+# directories (evaluation_test.py).
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["w20 w31 w12", "w9", "w50 w50 w50 w51", "w96 w8", "w20 w31"]
 # Slots are given, so that all runs share one compiled program and equal bits.
 DRAW = Draw(ExpertSample(), TokenSampler(0.9, top_k=30), 3, 10, slots=4)
@@ -84,7 +88,6 @@ def test_answers_are_those_of_sample(model, expected):
     assert len({text for texts in expected for text in texts}) > 10
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 2, 3])
 def test_chunks_change_no_answer(model, expected, drawn, monkeypatch, chunk):
     """How many prompts are drawn together would decide what is drawn."""
