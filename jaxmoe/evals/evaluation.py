@@ -26,7 +26,7 @@ import numpy as np
 from jaxmoe.decode.engine import Progress, default_slots
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.run import pack_routes
-from jaxmoe.evals.run_directory import RunDirectory
+from jaxmoe.evals.run_directory import RunDirectory, RunWriteError
 from jaxmoe.evals.runs import Draw
 from jaxmoe.evals.shards import WHOLE, Shard, read_lines, records_files
 from jaxmoe.evals.tasks.base import Question, Task
@@ -279,6 +279,9 @@ class _Run:
                 for answer in answers:
                     self.pending.append(pool.submit(self._record, answer))
                     self._keep_graded(BACKLOG * self.graders)
+            except RunWriteError:
+                self.pending.clear()  # nothing more can be kept
+                raise
             finally:
                 # Also where drawing was stopped: what is drawn is not drawn again.
                 self._keep_graded(0)

@@ -17,6 +17,7 @@ from jaxmoe import ExpertSample, TokenSampler
 from jaxmoe.evals import evaluation
 from jaxmoe.evals.evaluation import Keep, Status, evaluate
 from jaxmoe.evals.run import merge, read_run, routes_of
+from jaxmoe.evals.run_directory import RunDirectory, RunWriteError
 from jaxmoe.evals.runs import Draw
 from jaxmoe.evals.shards import Shard
 from jaxmoe.evals.tasks.base import Grade, Question
@@ -183,6 +184,22 @@ def test_status_counts_what_was_there_before(model, whole, tmp_path):
     assert (last.done, last.drawn, last.total, last.correct) == (24, 14, 24, right)
     assert last.seconds_left == 0 and last.tokens_per_second > 0
     assert last.accuracy == right / 24
+
+
+def test_a_disk_that_is_full_ends_the_run_at_once(model, tmp_path, monkeypatch):
+    """Later answers would be tried too, and the error not say what is kept."""
+    kept, add = [], RunDirectory.add
+
+    def fill(directory, record):
+        kept.append(record)
+        if len(kept) == 3:
+            raise RunWriteError("full")
+        add(directory, record)
+
+    monkeypatch.setattr(RunDirectory, "add", fill)
+    with pytest.raises(RunWriteError):
+        run(model, tmp_path / "run")
+    assert len(kept) == 3 and len(lines(tmp_path / "run")) == 2
 
 
 def test_no_questions(model, tmp_path):
