@@ -6,9 +6,10 @@ out = jaxmoe.sample(model, prompt, key=jax.random.key(0), n=32)
 
 from jaxmoe import keys
 from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B, ModelConfig
-from jaxmoe.decode.engine import Progress
+from jaxmoe.decode.generate import generate
 from jaxmoe.decode.prefill import prefill
-from jaxmoe.decode.step import decode_segment, fill_slots, generate
+from jaxmoe.decode.request import Progress
+from jaxmoe.decode.step import decode_segment, fill_slots
 from jaxmoe.decode.tokens import TokenSampler
 from jaxmoe.model import Model, load
 from jaxmoe.router.policies import (

@@ -8,13 +8,15 @@ there not read. What lies between the filled part and the end of its chunk is ze
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.typing import Array
+from jaxmoe.mesh import Layout
+from jaxmoe.typing import Array, Leaf
 
 CHUNK = 128
 """Cached positions that attention reads at a time."""
@@ -33,30 +35,45 @@ def bucket(length: int, smallest: int = CHUNK) -> int:
 class PrefixCache:
     """Prompts in flight: shared by samples, read-only while they decode.
 
-    k, v: one array a layer, [P, G, C, A].
+    k, v: one array a layer, [P, G, C, A]. Where a layout has more devices to divide
+      the heads than there are, each is there several times.
     length: tokens of each prompt, int32 [P]; 0 in an entry not used.
     logits: of the token after the prompt, float32 [P, V].
     routes: experts of the prompt's last token, int16 [P, L, K].
     """
 
-    k: tuple[Array, ...]
-    v: tuple[Array, ...]
-    length: Array
-    logits: Array
-    routes: Array
+    k: tuple[Leaf, ...]
+    v: tuple[Leaf, ...]
+    length: Leaf
+    logits: Leaf
+    routes: Leaf
 
     @classmethod
     def empty(
-        cls, config: ModelConfig, *, prompts: int, size: int, width: int, dtype
+        cls,
+        config: ModelConfig,
+        *,
+        prompts: int,
+        size: int,
+        width: int,
+        dtype,
+        layout: Layout | None = None,
     ) -> "PrefixCache":
         """Room for `prompts` prompts of up to `size` tokens, K = `width`."""
         return cls(
-            k=_zeros(config, prompts, size, dtype),
-            v=_zeros(config, prompts, size, dtype),
+            k=_zeros(config, prompts, size, dtype, layout),
+            v=_zeros(config, prompts, size, dtype, layout),
             length=jnp.zeros(prompts, jnp.int32),
             logits=jnp.zeros((prompts, config.vocab_size), jnp.float32),
             routes=jnp.full((prompts, config.num_layers, width), -1, jnp.int16),
         )
+
+    @classmethod
+    def specs(cls, num_layers: int, layout: Layout) -> "PrefixCache":
+        """How each array lies on a mesh: heads divided, all else everywhere."""
+        heads: Any = (layout.spec(None, "heads"),) * num_layers
+        whole: Any = layout.spec()
+        return cls(k=heads, v=heads, length=whole, logits=whole, routes=whole)
 
     def put(self, index: Array, prompt: "PrefixCache") -> "PrefixCache":
         """`self` with entry `index` replaced by the one prompt of `prompt`.
@@ -82,17 +99,30 @@ class SuffixCache:
     k, v: one array a layer, [S, G, C, A].
     """
 
-    k: tuple[Array, ...]
-    v: tuple[Array, ...]
+    k: tuple[Leaf, ...]
+    v: tuple[Leaf, ...]
 
     @classmethod
     def empty(
-        cls, config: ModelConfig, *, slots: int, size: int, dtype
+        cls,
+        config: ModelConfig,
+        *,
+        slots: int,
+        size: int,
+        dtype,
+        layout: Layout | None = None,
     ) -> "SuffixCache":
         """Room for `size` positions in each of `slots` slots."""
         return cls(
-            _zeros(config, slots, size, dtype), _zeros(config, slots, size, dtype)
+            _zeros(config, slots, size, dtype, layout),
+            _zeros(config, slots, size, dtype, layout),
         )
+
+    @classmethod
+    def specs(cls, num_layers: int, layout: Layout) -> "SuffixCache":
+        """How each array lies on a mesh: slots and heads divided."""
+        both: Any = (layout.spec("slots", "heads"),) * num_layers
+        return cls(k=both, v=both)
 
     @property
     def size(self) -> int:
@@ -135,9 +165,12 @@ class SuffixCache:
         return SuffixCache(put(self.k, k), put(self.v, v))
 
 
-def _zeros(config: ModelConfig, rows: int, size: int, dtype) -> tuple[Array, ...]:
+def _zeros(
+    config: ModelConfig, rows: int, size: int, dtype, layout: Layout | None
+) -> tuple[Array, ...]:
     assert size % CHUNK == 0, size
+    heads = (lambda own: own) if layout is None else layout.cached_heads
     return tuple(
-        jnp.zeros((rows, m.num_kv_heads, size, m.head_dim), dtype)
+        jnp.zeros((rows, heads(m.num_kv_heads), size, m.head_dim), dtype)
         for m in (layer.mixer for layer in config.layers)
     )

@@ -1,6 +1,6 @@
 """A loaded model: its config, its weights, its tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 from jaxmoe.bundled import converted, is_bundled
 from jaxmoe.config import ModelConfig
 from jaxmoe.hf_config import load_hf_config
-from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.mesh import Layout, Preset, Rules, layout_for
+from jaxmoe.nn.decoder import abstract_params, axis_sizes, logical_axes
 from jaxmoe.text.tokenizer import Tokenizer
 from jaxmoe.typing import Params
 from jaxmoe.widen import hold_for
@@ -24,11 +25,13 @@ class Model:
     config: the shapes and rules. params: the weights by dotted name
     (`jaxmoe.nn.decoder.abstract_params`); on CPU bfloat16 is held as uint16 bits.
     tokenizer: None for a checkpoint without tokenizer files, which still samples ids.
+    layout: how the weights lie on several devices (`jaxmoe.mesh`); None for one.
     """
 
     config: ModelConfig
     params: Params = field(repr=False)
     tokenizer: Tokenizer | None = None
+    layout: Layout | None = None
 
     def chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> list[int]:
         """Token ids of a conversation under the checkpoint's chat template.
@@ -60,6 +63,7 @@ def load(
     path: str | Path,
     *,
     mesh: jax.sharding.Mesh | None = None,
+    rules: Rules | Preset = "auto",
     dtype: Any | None = None,
 ) -> Model:
     """The model of a directory written by `python -m convert`, or "demo".
@@ -70,38 +74,70 @@ def load(
       path: the checkpoint directory. "demo" is the small trained model that comes with
         the package (`jaxmoe.demo`), converted on first use into the user's cache
         directory; a directory of that name is "./demo".
-      mesh: devices to spread over; one device is all that is supported as yet.
+      mesh: devices to spread over, with axes named "data" and "model"; None for the
+        default device. Of many processes each reads its own shards.
+      rules: how (`jaxmoe.mesh`): "data" gives every device whole weights and some of
+        the samples; "expert" and "tensor" divide the weights; "data-expert" divides
+        experts over all devices, attention and vocabulary over "model", samples over
+        "data"; "auto" is that, where need be with experts cut inside.
       dtype: type of the weights on the device; None for each one's own.
 
     Raises:
-      ValueError: a checkpoint that does not hold what its config declares.
+      ValueError: a checkpoint that does not hold what its config declares; a model
+        that does not divide over the mesh.
     """
     from jaxmoe import checkpoint  # imports orbax, which takes long
 
-    if mesh is not None and mesh.size != 1:
-        raise ValueError(
-            f"mesh must have one device, found {mesh.size}; "
-            "several devices are not supported yet"
-        )
     directory = directory_of(path)
     manifest = checkpoint.read_manifest(directory)
     config = load_hf_config(directory)
-    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    sharding = jax.sharding.SingleDeviceSharding(device)
-    abstract = {
-        name: jax.ShapeDtypeStruct(
-            leaf.shape,
-            np.dtype(dtype or manifest.params[name].dtype),
-            sharding=sharding,
-        )
-        if name in manifest.params
-        else leaf
-        for name, leaf in abstract_params(config).items()
+    layout = model_layout(config, mesh, rules)
+    dtypes = {
+        name: np.dtype(dtype or spec.dtype) for name, spec in manifest.params.items()
     }
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    abstract = abstract_weights(config, dtypes, layout or device)
     params = checkpoint.restore(directory, abstract)
     for name in params:  # one at a time: a weight and its copy never both for long
         params[name] = hold_for(device.platform, params[name])
-    return Model(config, params, Tokenizer.load(directory))
+    return Model(config, params, Tokenizer.load(directory), layout)
+
+
+def model_layout(
+    config: ModelConfig, mesh: jax.sharding.Mesh | None, rules: Rules | Preset = "auto"
+) -> Layout | None:
+    """How a model lies on a mesh; None on one device.
+
+    Raises:
+      ValueError: a model that does not divide over the mesh by these rules.
+    """
+    if mesh is None:
+        return None
+    layout = layout_for(mesh, rules, axis_sizes(config))
+    return None if mesh.size == 1 else layout
+
+
+def abstract_weights(
+    config: ModelConfig, dtypes: Mapping[str, Any], place: Any
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Name, shape, type and sharding of every weight, for `checkpoint.restore`.
+
+    place: a `Layout`, or one device. A name that is not in `dtypes` has no sharding,
+    and the type of `abstract_params`.
+    """
+    axes = logical_axes(config)
+
+    def describe(name: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        if name not in dtypes:
+            return leaf
+        sharding = (
+            place.sharding(*axes[name])
+            if isinstance(place, Layout)
+            else jax.sharding.SingleDeviceSharding(place)
+        )
+        return jax.ShapeDtypeStruct(leaf.shape, dtypes[name], sharding=sharding)
+
+    return {n: describe(n, leaf) for n, leaf in abstract_params(config).items()}
 
 
 def directory_of(path: str | Path) -> Path:

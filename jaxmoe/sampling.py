@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmoe.decode.engine import Answer, Progress, Request, default_slots, run
+from jaxmoe.decode.engine import default_slots, run
 from jaxmoe.decode.prefill import prompt_bucket, score
+from jaxmoe.decode.request import Answer, Progress, Request
 from jaxmoe.decode.tokens import TokenSampler
 from jaxmoe.experts import Implementation
 from jaxmoe.inputs import (
@@ -186,7 +187,8 @@ def stream(
         (one array a prompt); -1 leaves the choice to the policy. Of each answer's
         first row nothing is used: it belongs to the prompt's pass.
       slots: samples decoded side by side; None for the smallest power of two that
-        holds them all, at most 64. Equal slots give equal bits.
+        holds them all, at most 64. Equal slots give equal bits. On a mesh a multiple
+        of the devices that divide the samples.
       implementation: of the experts (`jaxmoe.experts`).
     """
     request = _request(
@@ -209,9 +211,13 @@ def stream(
         implementation=implementation,
     )
     total = len(request.prompts) * len(request.samples)
-    slots = check_whole("slots", default_slots(total) if slots is None else slots)
     answers = run(
-        model.config, model.params, request, slots=slots, on_progress=progress
+        model.config,
+        model.params,
+        request,
+        slots=_slots(model, total, slots),
+        on_progress=progress,
+        layout=model.layout,
     )
     stops, _ = split_stops(model, stop)
     return (_finished(model, answer, request, stops) for answer in answers)
@@ -267,6 +273,7 @@ def forward(
         np.int32(noise_from),
         routes,
         implementation=implementation,
+        layout=model.layout,
     )
     logits = logits[: len(ids)]
     return (logits, np.asarray(taken)[: len(ids)]) if return_routes else logits
@@ -288,6 +295,19 @@ def place_routes(prompt_length: int, length: int, routes: np.ndarray) -> np.ndar
     placed = np.full((prompt_length + length, *routes.shape[1:]), -1, np.int16)
     placed[prompt_length - 1 : prompt_length - 1 + length] = routes[:length]
     return placed
+
+
+def _slots(model: Model, samples: int, slots: int | None) -> int:
+    if slots is None:
+        return default_slots(samples, model.layout)
+    slots = check_whole("slots", slots)
+    if model.layout is not None and model.layout.slots(slots) != slots:
+        parts = model.layout.slots(1)
+        raise ValueError(
+            f"slots must be a multiple of the {parts} devices that divide them, found "
+            f"{slots}; pass {model.layout.slots(slots)}"
+        )
+    return slots
 
 
 def _request(model: Model, prompt, *, key, policy, sampler, stop, **rest) -> Request:

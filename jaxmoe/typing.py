@@ -9,6 +9,8 @@ Signatures write shapes with these letters, as in `Float[Array, "N D"]`:
     B rows of a block    M steps of a segment Q candidate tokens
 """
 
+from typing import TYPE_CHECKING, Any
+
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Integer, Key, Num, Shaped
@@ -18,6 +20,12 @@ Params = dict[str, Array]
 
 On CPU a bfloat16 weight is held as its bits, uint16 (see `jaxmoe.widen`)."""
 
+if TYPE_CHECKING:
+    Leaf = Array
+else:
+    Leaf = Any
+"""A field of a state: an array, or in its place how one lies on a mesh."""
+
 __all__ = [
     "Array",
     "ArrayLike",
@@ -26,6 +34,7 @@ __all__ = [
     "Int",
     "Integer",
     "Key",
+    "Leaf",
     "Num",
     "Params",
     "Shaped",

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from _judge import DEMO
+from _mesh_options import add_mesh_options
 from _policy_options import add_policy_options
 from _sampler_options import add_sampler_options
 from _task_options import add_draw_options, add_task_options
@@ -18,7 +19,7 @@ def parser_of(about: str | None) -> argparse.ArgumentParser:
     """All options; `about` is what the script does."""
     parser = argparse.ArgumentParser(description=about, epilog=EPILOG)
     add = parser.add_argument
-    checkpoint = "demo, or a directory that `python -m convert` has written"
+    checkpoint = "demo, or a directory or gs:// path that `python -m convert` has made"
     add("checkpoint", metavar="CKPT", nargs="?", default=DEMO, help=checkpoint)
     add_draw_options(parser)
     add("--out", metavar="DIR", type=Path, help="keep the answers in DIR")
@@ -30,4 +31,5 @@ def parser_of(about: str | None) -> argparse.ArgumentParser:
     add_task_options(parser)
     add_policy_options(parser)
     add_sampler_options(parser)
+    add_mesh_options(parser)
     return parser

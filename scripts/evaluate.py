@@ -8,6 +8,7 @@ from pathlib import Path
 from _evaluation_bar import EvaluationBar
 from _evaluation_options import parser_of
 from _interrupt import ends_quietly
+from _mesh_options import join_processes, load_model
 from _policy_options import policy_of
 from _questions import questions_of
 from _run_json import as_json
@@ -21,24 +22,25 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command: 0 if done, 2 on input that does not fit."""
     args = parser_of(__doc__).parse_args(argv)
     with ends_quietly(), input_errors():
-        import jaxmoe
+        from jaxmoe import hosts
         from jaxmoe.evals.evaluation import Keep, evaluate
         from jaxmoe.evals.run import read_run
         from jaxmoe.evals.shards import WHOLE, Shard
         from jaxmoe.evals.summary import summarise
 
         keep_compiled()
+        join_processes(args)
         if args.shard is not None and args.out is None:
             raise ValueError("--shard needs --out, where the parts come together")
         shard = WHOLE if args.shard is None else Shard.parse(args.shard)
         policy = policy_of(args)
         task, questions, data = questions_of(args)
-        model = jaxmoe.load(args.checkpoint)
+        model = load_model(args)
         draw = draw_of(args, policy, sampler_of(args, model))
         place = tempfile.TemporaryDirectory() if args.out is None else nullcontext()
         with place as temporary:
             out = args.out or Path(temporary or "") / "run"
-            with EvaluationBar(quiet=args.json) as bar:
+            with EvaluationBar(quiet=args.json or not hosts.is_first()) as bar:
                 evaluate(
                     model,
                     task,
@@ -53,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
                     graders=args.graders,
                     progress=bar.show,
                 )
+            if not hosts.is_first():
+                return 0
             if shard.count > 1:
                 print(f"part {args.shard} is done; `compare.py {out}` reads all parts")
                 return 0

@@ -9,6 +9,7 @@ import sys
 from _answers import Answers
 from _interrupt import Interrupt, ends_quietly
 from _judge import DEMO, Judge, add_problem_option, judge_of
+from _mesh_options import add_mesh_options, load_model
 from _policy_options import add_policy_options, policy_of
 from _prompt_options import add_prompt_options, prompt_of
 from _running import input_errors, keep_compiled
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     add_policy_options(parser)
     add_sampler_options(parser)
     add_sampling_options(parser)
+    add_mesh_options(parser)
     dtype = "of the weights in memory (default: as the checkpoint has them)"
     add("--dtype", choices=("bfloat16", "float32"), help=dtype)
     add("--json", action="store_true", help="one JSON object a line, totals last")
@@ -64,7 +66,7 @@ def _start(args: argparse.Namespace, judge: Judge | None, progress):
 
     keep_compiled()
     policy = policy_of(args)
-    model = jaxmoe.load(args.checkpoint, dtype=args.dtype)
+    model = load_model(args, dtype=args.dtype)
     return jaxmoe.stream(
         model,
         prompt_of(args, model) if judge is None else judge.problem.prompt,

@@ -19,6 +19,9 @@ FLOORS = {
     "jaxmoe/grouping.py": 0.5,
     "jaxmoe/config.py": 1,
     "jaxmoe/mesh.py": 1,
+    "jaxmoe/host_watch.py": 0.5,
+    "jaxmoe/hosts.py": 1,
+    "jaxmoe/parts.py": 1.2,  # what a device does, on the mesh's rules
     "jaxmoe/hf_attributes.py": 1.2,  # the config.json reader, on config.py
     "jaxmoe/hf_rope.py": 1.3,
     "jaxmoe/hf_config.py": 1.5,

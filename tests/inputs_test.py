@@ -173,11 +173,3 @@ def test_params_of_another_model(model):
     params = {k: v for k, v in model.params.items() if k != "head.weight"}
     with pytest.raises(ValueError, match="missing.*head.weight"):
         draw(jaxmoe.Model(model.config, params), max_new_tokens=4)
-
-
-def test_a_mesh_of_several_devices_is_refused(tmp_path):
-    """A mesh would be accepted and not used."""
-    device = np.array(jax.devices()[:1] * 2)
-    mesh = jax.sharding.Mesh(device, ("data",))
-    with pytest.raises(ValueError, match="one device"):
-        jaxmoe.load(tmp_path, mesh=mesh)

@@ -132,6 +132,11 @@ def accumulate(
         model, or router logits that are not finite.
     """
     config = model.config
+    if model.layout is not None:
+        raise ValueError(
+            "router statistics are taken on one device, found a model on a mesh of "
+            f"{model.layout.mesh.size}; load it without a mesh"
+        )
     if not config.num_experts:
         raise ValueError(
             "router statistics need routers, found a model without experts; pass "

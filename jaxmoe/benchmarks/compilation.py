@@ -22,7 +22,8 @@ from jaxmoe.benchmarks.weights import held_params
 from jaxmoe.cache import CHUNK, PrefixCache, SuffixCache
 from jaxmoe.decode.engine import SEGMENT
 from jaxmoe.decode.prefill import prefill, prompt_bucket
-from jaxmoe.decode.step import Slots, decode_segment
+from jaxmoe.decode.slots import Slots
+from jaxmoe.decode.step import decode_segment
 from jaxmoe.router.policies import ExpertSample, TopK, for_model
 
 SETTINGS: dict[str, Any] = {

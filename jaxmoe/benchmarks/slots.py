@@ -14,7 +14,8 @@ from jaxmoe.benchmarks import seats, targets
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
-from jaxmoe.decode.engine import SEGMENT, Progress, Request, run
+from jaxmoe.decode.engine import SEGMENT, run
+from jaxmoe.decode.request import Progress, Request
 from jaxmoe.keys import sample_keys
 from jaxmoe.router.policies import ExpertSample, Policy
 

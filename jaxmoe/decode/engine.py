@@ -7,24 +7,24 @@ and when it was seated do not enter its numbers: those hang on its key alone.
 
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.cache import CHUNK, PrefixCache, SuffixCache, bucket
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.prefill import prefill, prompt_bucket
-from jaxmoe.decode.step import Drawn, Slots, decode_segment, fill_slots
-from jaxmoe.decode.tokens import TokenSampler
-from jaxmoe.experts import Implementation
+from jaxmoe.decode.request import Answer, Progress, Request
+from jaxmoe.decode.slots import Drawn, Slots
+from jaxmoe.decode.step import decode_segment, fill_slots
 from jaxmoe.keys import sample_key
+from jaxmoe.mesh import Layout
 from jaxmoe.nn.decoder import compute_dtype
-from jaxmoe.router.policies import Policy
-from jaxmoe.typing import Params
+from jaxmoe.typing import Array, Bool, Params
 
 SEGMENT = 32
 """Steps on the device between two looks of the host."""
@@ -33,86 +33,11 @@ FIRST_SUFFIX = 1024
 """Positions allocated for answers at first, where more are allowed."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to draw: n samples of each prompt, in order.
-
-    prompts: token ids of each prompt. prompt_keys: uint32 [P, 2], each prompt's key.
-    samples: which sample indices of every prompt. stop_ids: tokens that end an answer.
-    policy, sampler: resolved. max_new_tokens: most tokens of an answer.
-    stop_length: token ids -> how many of them complete a stop string, or None.
-    routes: int16 [P, n, T, L, K] to take instead of choosing, or None. skip: (prompt,
-    sample index) of those that are not drawn; they change no shape, and so no bit of
-    the others.
-    """
-
-    prompts: Sequence[np.ndarray]
-    prompt_keys: np.ndarray
-    samples: Sequence[int]
-    policy: Policy
-    sampler: TokenSampler
-    max_new_tokens: int
-    stop_ids: tuple[int, ...]
-    stop_length: Callable[[Sequence[int]], int | None] | None = None
-    return_routes: bool = False
-    return_certainty: bool = False
-    noisy_prefill: bool = False
-    routes: np.ndarray | None = None
-    implementation: Implementation = "auto"
-    skip: Set[tuple[int, int]] = frozenset()
-
-    def waiting(self) -> deque[tuple[int, int]]:
-        """(prompt, place among `samples`) of every sample to draw, in order."""
-        return deque(
-            (prompt, place)
-            for prompt in range(len(self.prompts))
-            for place, sample in enumerate(self.samples)
-            if (prompt, sample) not in self.skip
-        )
-
-
-@dataclass
-class Answer:
-    """One sample, as far as it has come; finished once `finish` is set.
-
-    prompt: index of its prompt. sample: its sample index i. place: its row of the
-    result. tokens: ids, the stop included. logprobs: of each under the model's own
-    distribution. routes: int16 [L, K] for each, certainties: `self_certainty` of each,
-    where asked for. finish: "stop" or "length".
-    """
-
-    prompt: int
-    sample: int
-    place: int
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    routes: list[np.ndarray] = field(default_factory=list)
-    certainties: list[float] = field(default_factory=list)
-    finish: str | None = None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a call has come.
-
-    tokens: drawn so far. seconds: since the call began. steps: passes over all slots.
-    """
-
-    finished: int
-    total: int
-    tokens: int
-    seconds: float
-    steps: int = 0
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Mean rate since the call began, compilation included."""
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-
-def default_slots(samples: int) -> int:
-    """Slots for so many samples: a power of two, at most 64."""
-    return min(64, 1 << max(0, samples - 1).bit_length())
+def default_slots(samples: int, layout: Layout | None = None) -> int:
+    """Slots for so many samples: a power of two, at most 64; on a mesh as many more
+    as it takes for its devices to share them equally."""
+    slots = min(64, 1 << max(0, samples - 1).bit_length())
+    return slots if layout is None else layout.slots(slots)
 
 
 def run(
@@ -122,10 +47,17 @@ def run(
     *,
     slots: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    layout: Layout | None = None,
 ) -> Iterator[Answer]:
-    """Yields every answer as it finishes, in an order that depends on their lengths."""
-    seats = slots or default_slots(len(request.prompts) * len(request.samples))
-    engine = _Engine(config, params, request, seats)
+    """Yields every answer as it finishes, in an order that depends on their lengths.
+
+    Args:
+      slots: on a mesh, a multiple of the devices that divide them.
+      layout: of `params` on several devices. Each process of several runs the same
+        call, and gets every answer.
+    """
+    seats = slots or default_slots(len(request.prompts) * len(request.samples), layout)
+    engine = _Engine(config, params, request, seats, layout)
     total = len(engine.waiting)
     began, finished = time.perf_counter(), 0
     while engine.busy():
@@ -144,18 +76,83 @@ def _seat_keys(prompt_keys, samples):
     return jax.vmap(sample_key)(jax.random.wrap_key_data(prompt_keys), samples)
 
 
-_put = jax.jit(PrefixCache.put, donate_argnums=0)
-_grow = jax.jit(SuffixCache.grow, static_argnums=1)
+def _stop(slots: Slots, stopped: Bool[Array, "S"]) -> Slots:
+    """`slots` with those at rest whose answers the host has ended."""
+    return replace(slots, active=slots.active & ~stopped)
+
+
+class _Programs:
+    """The small programs between segments, with what they give back in its place."""
+
+    def __init__(self, num_layers: int, layout: Layout | None):
+        places: list[dict[str, Any]] = [{}] * 3
+        if layout is not None:
+            specs = _specs(num_layers, layout)
+            places = [{"out_shardings": layout.shardings(spec)} for spec in specs]
+        prefix, suffix, slots = places
+        self.put = jax.jit(PrefixCache.put, donate_argnums=0, **prefix)
+        self.grow = jax.jit(SuffixCache.grow, static_argnums=1, **suffix)
+        self.stop = jax.jit(_stop, **slots)
+        self.empty = _empty
+        if layout is not None:
+            # Made in their shards: no device could hold them whole.
+            self.empty = jax.jit(
+                _empty,
+                static_argnums=0,
+                static_argnames=_SIZES,
+                out_shardings=tuple(place["out_shardings"] for place in places),
+            )
+
+
+_SIZES = ("prompts", "prompt_size", "slots", "suffix_size", "width", "dtype", "layout")
+
+
+def _empty(
+    config: ModelConfig,
+    *,
+    prompts: int,
+    prompt_size: int,
+    slots: int,
+    suffix_size: int,
+    width: int,
+    dtype: Any,
+    layout: Layout | None,
+) -> tuple[PrefixCache, SuffixCache, Slots]:
+    """Caches and slots with nothing in them."""
+    more: dict[str, Any] = {"dtype": dtype, "layout": layout}
+    prefix = PrefixCache.empty(
+        config, prompts=prompts, size=prompt_size, width=width, **more
+    )
+    suffix = SuffixCache.empty(config, slots=slots, size=suffix_size, **more)
+    return prefix, suffix, Slots.empty(slots)
+
+
+def _specs(num_layers: int, layout: Layout) -> tuple[PrefixCache, SuffixCache, Slots]:
+    """How caches and slots lie on a mesh."""
+    prefix = PrefixCache.specs(num_layers, layout)
+    return prefix, SuffixCache.specs(num_layers, layout), Slots.specs(layout)
+
+
+_programs = lru_cache(maxsize=16)(_Programs)
 
 
 class _Engine:
     """The host's side: who sits where, which prompts are loaded, what has come."""
 
     def __init__(
-        self, config: ModelConfig, params: Params, request: Request, seats: int
+        self,
+        config: ModelConfig,
+        params: Params,
+        request: Request,
+        seats: int,
+        layout: Layout | None,
     ):
         self.config, self.params, self.request = config, params, request
+        self.layout, self.programs = layout, _programs(config.num_layers, layout)
         self.seats: list[Answer | None] = [None] * seats
+        # Round the devices, so that few samples are spread over many.
+        parts = 1 if layout is None else layout.size(layout.rules.slots)
+        self.order = np.arange(seats).reshape(parts, -1).T.reshape(-1).tolist()
         self.waiting = request.waiting()
         self.drawn_tokens = self.steps = 0
         self.warned = False
@@ -163,27 +160,30 @@ class _Engine:
         entries = _prefix_entries(request, seats)
         self.entries: list[tuple[int, int] | None] = [None] * entries
         self.entry_of_seat = np.zeros(seats, np.int32)
-        dtype = compute_dtype(params["embed.weight"])
-        longest = max(len(prompt) for prompt in request.prompts)
-        prefix = PrefixCache.empty(
-            config,
-            prompts=entries,
-            size=max(CHUNK, prompt_bucket(longest)),
-            width=request.policy.width,
-            dtype=dtype,
-        )
-        first = bucket(min(request.max_new_tokens, FIRST_SUFFIX))
-        suffix = SuffixCache.empty(config, slots=seats, size=first, dtype=dtype)
-        # Bound to the weights' device, as all that is computed from them will be:
-        # else the second call of each program would be compiled anew.
-        state = (prefix, suffix, Slots.empty(seats))
-        sharding = getattr(params["embed.weight"], "sharding", None)
-        if isinstance(sharding, jax.sharding.SingleDeviceSharding):
-            state = jax.device_put(state, sharding)
-        self.prefix, self.suffix, self.slots = state
+        self.prefix, self.suffix, self.slots = self._empty()
         stops = request.stop_ids
         self.stop_ids = np.full(-(-max(len(stops), 1) // 8) * 8, -1, np.int32)
         self.stop_ids[: len(stops)] = stops
+
+    def _empty(self) -> tuple[PrefixCache, SuffixCache, Slots]:
+        """Caches and slots with nothing in them."""
+        weight, request = self.params["embed.weight"], self.request
+        longest = max(len(prompt) for prompt in request.prompts)
+        state = self.programs.empty(
+            self.config,
+            prompts=len(self.entries),
+            prompt_size=max(CHUNK, prompt_bucket(longest)),
+            slots=len(self.seats),
+            suffix_size=bucket(min(request.max_new_tokens, FIRST_SUFFIX)),
+            width=request.policy.width,
+            dtype=compute_dtype(weight),
+            layout=self.layout,
+        )
+        # Bound to the weights' device, as all that is computed from them will be:
+        # else the second call of each program would be compiled anew.
+        sharding = getattr(weight, "sharding", None)
+        single = isinstance(sharding, jax.sharding.SingleDeviceSharding)
+        return jax.device_put(state, sharding) if single else state
 
     def busy(self) -> bool:
         """Whether any sample waits or is under way."""
@@ -198,8 +198,8 @@ class _Engine:
 
     def _seat_waiting(self) -> list[Answer]:
         seated = np.zeros(len(self.seats), bool)
-        for seat, sitting in enumerate(self.seats):
-            if sitting is not None or not self.waiting:
+        for seat in self.order:
+            if self.seats[seat] is not None or not self.waiting:
                 continue
             entry = self._load_prompt(*self.waiting[0])
             if entry is None:
@@ -225,6 +225,7 @@ class _Engine:
             self.request.sampler,
             self.stop_ids,
             return_certainty=self.request.return_certainty,
+            layout=self.layout,
         )
         return self._take(drawn)
 
@@ -257,8 +258,9 @@ class _Engine:
             self.request.policy if noisy else self.plain,
             key,
             implementation=self.request.implementation,
+            layout=self.layout,
         )
-        self.prefix = _put(self.prefix, np.int32(free[0]), computed)
+        self.prefix = self.programs.put(self.prefix, np.int32(free[0]), computed)
         self.entries[free[0]] = wanted
         return free[0]
 
@@ -269,7 +271,7 @@ class _Engine:
         longest = max(len(a.tokens) for a in live)
         need = min(longest + steps, limit)
         if need > self.suffix.size:
-            self.suffix = _grow(self.suffix, bucket(need))
+            self.suffix = self.programs.grow(self.suffix, bucket(need))
         # With samples waiting, come back once an eighth of the slots is free.
         spare = max(1, len(self.seats) // 8)
         enough = len(live) - spare + 1 if self.waiting else 1
@@ -289,6 +291,7 @@ class _Engine:
             return_routes=self.request.return_routes,
             return_certainty=self.request.return_certainty,
             implementation=self.request.implementation,
+            layout=self.layout,
         )
         finished = self._take(drawn)
         # Some slot is active throughout, and draws a token in every step.
@@ -330,8 +333,7 @@ class _Engine:
                 finished.append(answer)
                 self.seats[seat], stopped[seat] = None, True
         if stopped.any():
-            active = self.slots.active & jnp.asarray(~stopped)
-            self.slots = replace(self.slots, active=active)
+            self.slots = self.programs.stop(self.slots, stopped)
         return finished
 
     def _warn_of_nan(self, logprobs: np.ndarray, count: np.ndarray) -> None:

@@ -11,10 +11,12 @@ from jaxmoe.cache import CHUNK, PrefixCache
 from jaxmoe.config import ModelConfig
 from jaxmoe.experts import Implementation
 from jaxmoe.keys import position_key, route_key
+from jaxmoe.mesh import Layout
 from jaxmoe.nn.attend import QKV
 from jaxmoe.nn.attend_whole import attention_for
-from jaxmoe.nn.decoder import Decoder, bind
+from jaxmoe.nn.decoder import Decoder, bind, own_heads, param_specs
 from jaxmoe.nn.moe import Choose, choose_experts
+from jaxmoe.parts import WHOLE, Part, spread
 from jaxmoe.router.policies import Policy
 from jaxmoe.typing import Array, Float, Int, Key, Params
 
@@ -57,6 +59,7 @@ def run_sequence(
     noise_from: Array | int = 0,
     routes: Int[Array, "T L K"] | None = None,
     implementation: Implementation = "auto",
+    part: Part = WHOLE,
 ) -> Pass:
     """All positions of one padded sequence at once.
 
@@ -87,6 +90,7 @@ def run_sequence(
         choose=choose,
         width=policy.width,
         implementation=implementation,
+        part=part,
     )
     return Pass(hidden, taken, captured)
 
@@ -120,7 +124,7 @@ def _chooser(policy, key, positions, length, noise_from, routes, num_layers) -> 
     return choose
 
 
-@partial(jax.jit, static_argnames=("config", "implementation"))
+@partial(jax.jit, static_argnames=("config", "implementation", "layout"))
 def prefill(
     config: ModelConfig,
     params: Params,
@@ -130,6 +134,7 @@ def prefill(
     key: Key[Array, ""] | None = None,
     *,
     implementation: Implementation = "auto",
+    layout: Layout | None = None,
 ) -> PrefixCache:
     """A prompt's cache, and the logits of the token that follows it.
 
@@ -139,14 +144,48 @@ def prefill(
       policy: a resolved policy.
       key: None routes without noise, as all samples can share; a sample's key k_i
         routes with it (`noisy_prefill`).
+      layout: of the weights, where they lie on several devices. Those that hold other
+        slots then do the same work: the prompt's samples need its cache on all.
 
     Returns:
       A cache of one prompt, P = 1, C = T rounded up to whole chunks, 0 past the end.
     """
-    decoder = bind(config, params)
+
+    def one_device(part: Part, params, tokens, length, policy, key) -> PrefixCache:
+        decoder = bind(config, own_heads(config, params, part))
+        return _prefill(decoder, tokens, length, policy, key, implementation, part)
+
+    if layout is None:
+        return one_device(WHOLE, params, tokens, length, policy, key)
+    whole = layout.spec()
+    specs = (param_specs(config, layout), whole, whole, whole, whole)
+    run = spread(
+        layout,
+        partial(one_device, Part(layout)),
+        specs=specs,
+        out=PrefixCache.specs(config.num_layers, layout),
+    )
+    return run(params, tokens, length, policy, key)
+
+
+def _prefill(
+    decoder: Decoder,
+    tokens: Int[Array, "T"],
+    length: Int[Array, ""],
+    policy: Policy,
+    key: Key[Array, ""] | None,
+    implementation: Implementation,
+    part: Part,
+) -> PrefixCache:
     tokens = _pad(tokens)
     run = run_sequence(
-        decoder, tokens, length, policy=policy, key=key, implementation=implementation
+        decoder,
+        tokens,
+        length,
+        policy=policy,
+        key=key,
+        implementation=implementation,
+        part=part,
     )
     # Whole chunks, so that nothing of an entry's last prompt stays in sight.
     room = ((0, 0), (0, 0), (0, -tokens.shape[0] % CHUNK), (0, 0))
@@ -156,12 +195,12 @@ def prefill(
         k=tuple(cached(qkv.k) for qkv in run.qkv),
         v=tuple(cached(qkv.v) for qkv in run.qkv),
         length=length.astype(jnp.int32)[None],
-        logits=decoder.logits(last),
+        logits=part.join(decoder.logits(last), "vocab"),
         routes=lax.dynamic_slice_in_dim(run.routes, length - 1, 1),
     )
 
 
-@partial(jax.jit, static_argnames=("config", "implementation"))
+@partial(jax.jit, static_argnames=("config", "implementation", "layout"))
 def score(
     config: ModelConfig,
     params: Params,
@@ -173,22 +212,36 @@ def score(
     routes: Int[Array, "T L K"] | None = None,
     *,
     implementation: Implementation = "auto",
+    layout: Layout | None = None,
 ) -> tuple[Float[Array, "T V"], Int[Array, "T L K"]]:
     """Logits and experts at every position; see `run_sequence` for the arguments."""
-    decoder = bind(config, params)
     size = tokens.shape[0]
     tokens = _pad(tokens)
     if routes is not None:
         more = ((0, tokens.shape[0] - size), (0, 0), (0, 0))
         routes = jnp.pad(routes, more, constant_values=-1)
-    run = run_sequence(
-        decoder,
-        tokens,
-        length,
-        policy=policy,
-        key=key,
-        noise_from=noise_from,
-        routes=routes,
-        implementation=implementation,
+
+    def one_device(part: Part, params, tokens, length, policy, key, start, routes):
+        decoder = bind(config, own_heads(config, params, part))
+        run = run_sequence(
+            decoder,
+            tokens,
+            length,
+            policy=policy,
+            key=key,
+            noise_from=start,
+            routes=routes,
+            implementation=implementation,
+            part=part,
+        )
+        logits = part.join(decoder.logits(run.hidden[:size]), "vocab")
+        return logits, run.routes[:size]
+
+    rest = (tokens, length, policy, key, noise_from, routes)
+    if layout is None:
+        return one_device(WHOLE, params, *rest)
+    specs = (param_specs(config, layout), *(layout.spec() for _ in rest))
+    run = spread(
+        layout, partial(one_device, Part(layout)), specs=specs, out=layout.spec()
     )
-    return decoder.logits(run.hidden[:size]), run.routes[:size]
+    return run(params, *rest)

@@ -1,21 +1,22 @@
 """The jit boundary: slots that decode side by side, one token a step each.
 
 A slot holds one sample. `fill_slots` seats samples and draws each one's first token
-from its prompt's logits; `decode_segment` runs a number of steps; `generate` is both
-for one prompt, as a single function to call inside a user's own `jit`.
+from its prompt's logits; `decode_segment` runs a number of steps. On several devices
+each does the same for its own slots, and they meet in every product by a weight that is
+divided among them (`jaxmoe.parts`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmoe.cache import PrefixCache, SuffixCache, bucket
+from jaxmoe.cache import PrefixCache, SuffixCache
 from jaxmoe.config import ModelConfig
-from jaxmoe.decode.prefill import prefill
+from jaxmoe.decode.slots import Drawn, Slots
 from jaxmoe.decode.tokens import (
     TokenSampler,
     is_stop,
@@ -25,64 +26,24 @@ from jaxmoe.decode.tokens import (
 from jaxmoe.experts import Implementation
 from jaxmoe.grouping import cut_blocks
 from jaxmoe.keys import position_key, route_noise
+from jaxmoe.mesh import Layout
 from jaxmoe.nn.attend import QKV
 from jaxmoe.nn.attend_whole import attention_for
-from jaxmoe.nn.decoder import Attend, Decoder, bind, compute_dtype
+from jaxmoe.nn.decoder import Attend, Decoder, bind, own_heads, param_specs
 from jaxmoe.nn.moe import choose_experts
-from jaxmoe.router.policies import Policy, for_model
-from jaxmoe.typing import Array, Bool, Float, Int, Key, Params
+from jaxmoe.parts import WHOLE, Part, spread
+from jaxmoe.router.policies import Policy
+from jaxmoe.typing import Array, Bool, Float, Int, Integer, Key, Params
 
 PROMPT_BLOCK = 8
 """Slots that read a prompt's prefix together, where several prompts are in flight."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Slots:
-    """The samples under way; every array is [S] but for `key_data`.
-
-    key_data: uint32 [S, 2], the bits of each sample's key k_i, which is folded at
-    every step and never drawn from. prompt: its entry in the prefix cache.
-    start: length of its prompt, int32. position: where `token`, its last drawn token,
-    stands. left: tokens it may still draw. active: whether it is still drawing.
-    """
-
-    key_data: Array
-    prompt: Array
-    start: Array
-    position: Array
-    token: Array
-    left: Array
-    active: Array
-
-    def position_keys(self, position: Array) -> Array:
-        """k_it of each slot's sample at `position` [S]."""
-        return jax.vmap(position_key)(jax.random.wrap_key_data(self.key_data), position)
-
-    @classmethod
-    def empty(cls, slots: int) -> "Slots":
-        """Slots with no sample in them."""
-        zeros = jnp.zeros(slots, jnp.int32)
-        key_data = jnp.zeros((slots, 2), jnp.uint32)
-        inactive = jnp.zeros(slots, bool)
-        return cls(key_data, zeros, zeros, zeros, zeros, zeros, inactive)
-
-
-class Drawn(NamedTuple):
-    """Tokens drawn in M steps, the first `count` [S] columns of each row.
-
-    tokens: int32 [S, M]. logprobs: float32 [S, M]. routes: int16 [S, M, L, K], and
-    certainties: float32 [S, M] (`self_certainty`), or None where not asked for.
-    """
-
-    tokens: Array
-    logprobs: Array
-    routes: Array | None
-    count: Array
-    certainties: Array | None = None
-
-
-@partial(jax.jit, static_argnames=("return_certainty",), donate_argnames=("suffix",))
+@partial(
+    jax.jit,
+    static_argnames=("return_certainty", "layout"),
+    donate_argnames=("suffix",),
+)
 def fill_slots(
     prefix: PrefixCache,
     slots: Slots,
@@ -95,19 +56,59 @@ def fill_slots(
     stop_ids: Int[Array, "X"],
     *,
     return_certainty: bool = False,
+    layout: Layout | None = None,
 ) -> tuple[Slots, SuffixCache, Drawn]:
     """Seat new samples where `seats` is true and draw their first tokens.
 
     keys, prompt, limit: of the new samples; looked at only where seated.
-    sampler: a resolved one.
+    sampler: a resolved one. layout: of weights and caches on several devices.
     """
+    data = jax.random.key_data(keys)
+    rest = (prefix, slots, suffix, seats, data, prompt, limit, sampler, stop_ids)
+    if layout is None:
+        return _fill(WHOLE, return_certainty, *rest)
+    whole, own = layout.spec(), layout.spec("slots")
+    prompts, *places = _places(len(suffix.k), layout)
+    fill = spread(
+        layout,
+        partial(_fill, _decoding(layout), return_certainty),
+        specs=(prompts, *places, own, own, own, own, whole, whole),
+        out=(*places, whole),
+    )
+    return fill(*rest)
+
+
+def _places(num_layers: int, layout: Layout) -> tuple[Any, ...]:
+    """How prefix, slots and suffix lie on a mesh."""
+    prefix = PrefixCache.specs(num_layers, layout)
+    return prefix, Slots.specs(layout), SuffixCache.specs(num_layers, layout)
+
+
+def _decoding(layout: Layout) -> Part:
+    """A device's part while decoding."""
+    return Part(layout, layout.rules.slots)
+
+
+def _fill(
+    part: Part,
+    return_certainty: bool,
+    prefix: PrefixCache,
+    slots: Slots,
+    suffix: SuffixCache,
+    seats: Bool[Array, "S"],
+    key_data: Integer[Array, "S 2"],
+    prompt: Int[Array, "S"],
+    limit: Int[Array, "S"],
+    sampler: TokenSampler,
+    stop_ids: Int[Array, "X"],
+) -> tuple[Slots, SuffixCache, Drawn]:
+    keys = jax.random.wrap_key_data(key_data)
     start = prefix.length[prompt]
     logits = prefix.logits[prompt]
     first = jax.vmap(position_key)(keys, start)
     tokens = jax.vmap(sampler.draw)(first, logits)
     going = ~is_stop(tokens, stop_ids) & (limit > 1)
-    data = jax.random.key_data(keys)
-    new = Slots(data, prompt, start, start, tokens, limit - 1, going)
+    new = Slots(key_data, prompt, start, start, tokens, limit - 1, going)
     seated = lambda a: seats.reshape(-1, *(1 for _ in a.shape[1:]))  # noqa: E731
     slots = jax.tree.map(lambda a, b: jnp.where(seated(a), a, b), new, slots)
     logprobs = jax.vmap(log_probability)(logits, tokens)
@@ -118,7 +119,7 @@ def fill_slots(
         seats.astype(jnp.int32),
         jax.vmap(self_certainty)(logits)[:, None] if return_certainty else None,
     )
-    return slots, suffix.clear(seats), drawn
+    return slots, suffix.clear(seats), part.everyone(drawn)
 
 
 @partial(
@@ -129,6 +130,7 @@ def fill_slots(
         "return_routes",
         "return_certainty",
         "implementation",
+        "layout",
     ),
     donate_argnames=("suffix",),
 )
@@ -149,6 +151,7 @@ def decode_segment(
     return_routes: bool = False,
     return_certainty: bool = False,
     implementation: Implementation = "auto",
+    layout: Layout | None = None,
 ) -> tuple[Slots, SuffixCache, Drawn]:
     """Up to `steps` <= `segment` tokens in each active slot.
 
@@ -158,8 +161,62 @@ def decode_segment(
       enough: stop early when fewer slots than this are still active.
       routes: experts to take in each step instead, where not -1 (replay).
       segment: M, room for drawn tokens.
+      layout: of weights and caches on several devices. What is drawn comes out whole
+        on each.
     """
-    decoder = bind(config, params)
+
+    def one_device(part: Part, params: Params, *rest):
+        decoder = bind(config, own_heads(config, params, part))
+        return _segment(
+            decoder,
+            *rest,
+            segment=segment,
+            return_routes=return_routes,
+            return_certainty=return_certainty,
+            implementation=implementation,
+            part=part,
+        )
+
+    common = (policy, sampler, stop_ids, steps, enough)
+    rest = (prefix, slots, suffix, *common, routes)
+    if layout is None:
+        return one_device(WHOLE, params, *rest)
+    whole, own = layout.spec(), layout.spec("slots")
+    prompts, *places = _places(config.num_layers, layout)
+    run = spread(
+        layout,
+        partial(one_device, _decoding(layout)),
+        specs=(
+            param_specs(config, layout),
+            prompts,
+            *places,
+            *(whole for _ in common),
+            own,
+        ),
+        out=(*places, whole),
+    )
+    return run(params, *rest)
+
+
+def _segment(
+    decoder: Decoder,
+    prefix: PrefixCache,
+    slots: Slots,
+    suffix: SuffixCache,
+    policy: Policy,
+    sampler: TokenSampler,
+    stop_ids: Int[Array, "X"],
+    steps: Int[Array, ""],
+    enough: Int[Array, ""] | int,
+    routes: Int[Array, "S M L K"] | None,
+    *,
+    segment: int,
+    return_routes: bool,
+    return_certainty: bool,
+    implementation: Implementation,
+    part: Part,
+) -> tuple[Slots, SuffixCache, Drawn]:
+    config = decoder.config
     count = slots.active.shape[0]
     drawn = Drawn(
         jnp.zeros((count, segment), jnp.int32),
@@ -171,26 +228,31 @@ def decode_segment(
         jnp.zeros((count, segment), jnp.float32) if return_certainty else None,
     )
 
+    def busy(slots: Slots) -> Array:
+        # Of all devices, so that all do the same number of steps together.
+        return part.sum_rows(slots.active.sum()) >= jnp.maximum(enough, 1)
+
     def unfinished(carry):
-        index, slots, _, _ = carry
-        return (index < steps) & (slots.active.sum() >= jnp.maximum(enough, 1))
+        index, going, *_ = carry
+        return (index < steps) & going
 
     def advance(carry):
-        index, slots, suffix, drawn = carry
+        index, _, slots, suffix, drawn = carry
         forced = None if routes is None else routes[:, index]
         logits, taken, suffix = next_logits(
-            decoder, prefix, slots, suffix, policy, forced, implementation
+            decoder, prefix, slots, suffix, policy, forced, implementation, part
         )
         was_active = slots.active
-        slots, logprobs = _draw(slots, logits, sampler, stop_ids)
-        sure = jax.vmap(self_certainty)(logits) if return_certainty else None
+        slots, logprobs, sure = _draw(
+            slots, logits, sampler, stop_ids, return_certainty, part
+        )
         new = Drawn(slots.token, logprobs, taken, was_active, sure)
         drawn = _record(drawn, index, new)
-        return index + 1, slots, suffix, drawn
+        return index + 1, busy(slots), slots, suffix, drawn
 
-    start = (jnp.int32(0), slots, suffix, drawn)
-    _, slots, suffix, drawn = lax.while_loop(unfinished, advance, start)
-    return slots, suffix, drawn
+    start = (jnp.int32(0), busy(slots), slots, suffix, drawn)
+    _, _, slots, suffix, drawn = lax.while_loop(unfinished, advance, start)
+    return slots, suffix, part.everyone(drawn)
 
 
 def next_logits(
@@ -201,8 +263,13 @@ def next_logits(
     policy: Policy,
     routes: Int[Array, "S L K"] | None = None,
     implementation: Implementation = "auto",
+    part: Part = WHOLE,
 ) -> tuple[Float[Array, "S V"], Int[Array, "S L K"], SuffixCache]:
-    """One pass over the last token of each slot: logits, experts, longer caches."""
+    """One pass over the last token of each slot: logits, experts, longer caches.
+
+    On several devices the logits are those of the part of the vocabulary that lies
+    here.
+    """
     config = decoder.config
     caches = [suffix]
     attend = _attend_with(config, prefix, slots, caches)
@@ -225,6 +292,7 @@ def next_logits(
         choose=choose,
         width=policy.width,
         implementation=implementation,
+        part=part,
     )
     return decoder.logits(hidden), taken, caches[0]
 
@@ -289,16 +357,25 @@ def _draw(
     logits: Float[Array, "S V"],
     sampler: TokenSampler,
     stop_ids: Int[Array, "X"],
-) -> tuple[Slots, Float[Array, "S"]]:
-    """Each active slot's next token, and its log-probability."""
+    return_certainty: bool,
+    part: Part,
+) -> tuple[Slots, Float[Array, "S"], Float[Array, "S"] | None]:
+    """Each active slot's next token, its log-probability and self-certainty."""
     position = jnp.where(slots.active, slots.position + 1, slots.position)
-    keys = slots.position_keys(position)
-    tokens = jnp.where(slots.active, jax.vmap(sampler.draw)(keys, logits), slots.token)
+    # Devices that have the same slots draw some of them each.
+    logits = part.turn(logits, "vocab")
+    own, at = part.mine((slots, position), "vocab")
+    drawn = jax.vmap(sampler.draw)(own.position_keys(at), logits)
+    tokens = jnp.where(own.active, drawn, own.token)
+    logprobs = jax.vmap(log_probability)(logits, tokens)
+    sure = jax.vmap(self_certainty)(logits) if return_certainty else None
+    tokens, logprobs, sure = part.share(
+        (tokens, logprobs, sure), "vocab", position.shape[0]
+    )
     left = jnp.where(slots.active, slots.left - 1, slots.left)
     active = slots.active & ~is_stop(tokens, stop_ids) & (left > 0)
-    logprobs = jax.vmap(log_probability)(logits, tokens)
     slots = replace(slots, position=position, token=tokens, left=left, active=active)
-    return slots, logprobs
+    return slots, logprobs, sure
 
 
 def _record(drawn: Drawn, index, new: Drawn) -> Drawn:
@@ -316,83 +393,4 @@ def _record(drawn: Drawn, index, new: Drawn) -> Drawn:
         put_asked(drawn.routes, new.routes),
         drawn.count + new.count,
         put_asked(drawn.certainties, new.certainties),
-    )
-
-
-def generate(
-    config: ModelConfig,
-    params: Params,
-    tokens: Int[Array, "T"],
-    length: Int[Array, ""] | int,
-    keys: Key[Array, "S"],
-    *,
-    policy: Policy,
-    sampler: TokenSampler,
-    max_new_tokens: int,
-    stop_ids: tuple[int, ...] | None = None,
-    return_routes: bool = False,
-    implementation: Implementation = "auto",
-) -> Drawn:
-    """Answers of one prompt, one a key: prefill and decode as one pure function.
-
-    Everything but `config` and the keyword arguments that set shapes may be traced.
-
-    Args:
-      tokens: the prompt, padded to any length; `length` of them count.
-      keys: the samples' keys k_i, e.g. `jaxmoe.keys.sample_keys(key, n)`.
-      policy, sampler: as given to `jaxmoe.sample`; resolved here.
-      stop_ids: None for the model's own.
-
-    Returns:
-      Tokens [S, max_new_tokens], with their number in `count`.
-    """
-    policy = for_model(policy, config)
-    sampler = sampler.resolve(config.vocab_size)
-    plain = policy.deterministic(config.num_layers)
-    prompt = prefill(
-        config,
-        params,
-        tokens,
-        jnp.asarray(length, jnp.int32),
-        plain,
-        implementation=implementation,
-    )
-    count, dtype = keys.shape[0], compute_dtype(params["embed.weight"])
-    prefix = PrefixCache.empty(
-        config,
-        prompts=1,
-        size=bucket(tokens.shape[0]),
-        width=policy.width,
-        dtype=dtype,
-    ).put(jnp.int32(0), prompt)
-    suffix = SuffixCache.empty(
-        config, slots=count, size=bucket(max_new_tokens), dtype=dtype
-    )
-    stops = jnp.asarray(config.stop_ids if stop_ids is None else stop_ids, jnp.int32)
-    everyone = jnp.ones(count, bool)
-    limit = jnp.full(count, max_new_tokens, jnp.int32)
-    none = jnp.zeros(count, jnp.int32)
-    slots, suffix, first = fill_slots(
-        prefix, Slots.empty(count), suffix, everyone, keys, none, limit, sampler, stops
-    )
-    _, _, rest = decode_segment(
-        config,
-        params,
-        prefix,
-        slots,
-        suffix,
-        policy,
-        sampler,
-        stops,
-        jnp.int32(max_new_tokens - 1),
-        segment=max(max_new_tokens - 1, 1),
-        return_routes=return_routes,
-        implementation=implementation,
-    )
-    join = lambda a, b: jnp.concatenate([a, b], axis=1)[:, :max_new_tokens]  # noqa: E731
-    return Drawn(
-        join(first.tokens, rest.tokens),
-        join(first.logprobs, rest.logprobs),
-        join(first.routes, rest.routes) if return_routes else None,
-        first.count + rest.count,
     )

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, is_dataclass
 from hashlib import sha256
 from importlib import metadata
@@ -23,13 +23,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe.decode.engine import Progress, default_slots
+from jaxmoe.decode.engine import default_slots
+from jaxmoe.decode.request import Progress
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.run import pack_routes
 from jaxmoe.evals.run_directory import RunDirectory, RunWriteError
 from jaxmoe.evals.runs import Draw
 from jaxmoe.evals.shards import WHOLE, Shard, read_lines, records_files
 from jaxmoe.evals.tasks.base import Question, Task
+from jaxmoe.hosts import check_equal, first_decides
 from jaxmoe.inputs import check_prompt, check_whole
 from jaxmoe.model import Model
 from jaxmoe.router.policies import for_model
@@ -132,7 +134,8 @@ def manifest_of(
       or chat template. checkpoint: the digest of its weights. data: where the questions
       are from, with "sha256" of the file.
     """
-    slots = draw.slots or default_slots(len(questions) * draw.n)
+    slots = draw.slots or default_slots(len(questions) * draw.n, model.layout)
+    mesh = {} if model.layout is None else {"mesh": model.layout.describe()}
     return {
         "format": FORMAT,
         "task": task.name,
@@ -141,6 +144,7 @@ def manifest_of(
         "checkpoint": checkpoint,
         **draw.describe(),
         "slots": slots,
+        **mesh,
         "thinking": thinking,
         "prompts_sha256": _sha256([prompt.tolist() for prompt in prompts]),
         "config_sha256": _sha256(repr(model.config)),
@@ -174,7 +178,8 @@ def evaluate(
     """Draws and grades n answers to each question, into the run directory `path`.
 
     What is there already is kept: a run that was stopped goes on, and ends with the
-    same records. Question j of the list uses `fold_in(key, j)`.
+    same records. Question j of the list uses `fold_in(key, j)`. Of several processes
+    all make the same call; the first one reads, grades and writes.
 
     Args:
       checkpoint: the digest of the weights (`jaxmoe.checkpoint.read_manifest`).
@@ -213,9 +218,17 @@ def evaluate(
         data=data,
         thinking=thinking,
     )
-    with RunDirectory(path, manifest, shard) as directory:
+    check_equal({"options and questions": manifest, "shard": repr(shard)})
+    run: _Run | None = None
+
+    def begin() -> list[tuple[int, int]]:
+        nonlocal run
+        directory = stack.enter_context(RunDirectory(path, manifest, shard))
         run = _Run(task, questions, draw, keep, shard, directory, graders, progress)
-        skip = run.skipped()
+        return sorted(run.skipped())
+
+    with ExitStack() as stack:
+        skip = {(j, i) for j, i in first_decides(begin)}
         if len(skip) == len(questions) * draw.n:
             return
         answers = stream(
@@ -231,9 +244,13 @@ def evaluate(
             return_routes=keep.routes,
             return_certainty=keep.certainty,
             skip=skip,
-            progress=run.report,
+            progress=None if run is None else run.report,
         )
-        run.keep_all(answers)
+        if run is None:
+            deque(answers, maxlen=0)
+        else:
+            run.keep_all(answers)
+        first_decides(lambda: None)  # the others wait for the last grades
 
 
 class _Run:

@@ -7,6 +7,7 @@ from jaxmoe.nn.attend import QKV
 from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.norm import RMSNorm
 from jaxmoe.nn.rope import rotate, rotation
+from jaxmoe.parts import WHOLE, Part
 from jaxmoe.typing import Array, Float, Int
 from jaxmoe.widen import widen
 
@@ -71,10 +72,13 @@ class Output(nnx.Module):
             self.bias = weight((d_model,), dtype, ("embed",))
         self.has_bias = bias
 
-    def __call__(self, heads: Float[Array, "N H A"]) -> Float[Array, "N D"]:
+    def __call__(
+        self, heads: Float[Array, "N H A"], part: Part = WHOLE
+    ) -> Float[Array, "N D"]:
         """The heads of each row brought together."""
         matrix = self.weight[...]
         out = project(
             heads.reshape(heads.shape[0], -1), matrix.reshape(matrix.shape[0], -1)
         )
+        out = part.add(out, "heads")
         return out + widen(self.bias[...], out.dtype)[None] if self.has_bias else out

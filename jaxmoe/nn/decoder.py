@@ -6,15 +6,19 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
+from jax.sharding import PartitionSpec
 
 from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig
 from jaxmoe.experts import Implementation
+from jaxmoe.mesh import Layout
 from jaxmoe.nn.attend import QKV
 from jaxmoe.nn.attention import Attention
 from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.mlp import DenseFeedForward
 from jaxmoe.nn.moe import Choose, MoEFeedForward
 from jaxmoe.nn.norm import RMSNorm
+from jaxmoe.parts import WHOLE, Part
 from jaxmoe.typing import Array, Float, Int, Params
 from jaxmoe.widen import is_bits, widen
 
@@ -41,6 +45,16 @@ class Embedding(nnx.Module):
     def __init__(self, vocab_size: int, d_model: int, dtype):
         self.weight = weight((vocab_size, d_model), dtype, ("vocab", "embed"))
 
+    def rows(self, tokens: Int[Array, "N"], part: Part) -> Float[Array, "N D"]:
+        """The row of each token."""
+        table = self.weight[...]
+        dtype = compute_dtype(table)
+        if not part.axes("vocab"):
+            return widen(table[tokens], dtype)
+        own, here = part.inside(tokens, "vocab", table.shape[0])
+        found = widen(table[jnp.where(here, own, 0)], dtype)
+        return part.add(jnp.where(here[:, None], found, 0), "vocab")
+
 
 class Decoder(nnx.Module):
     """All weights of a model; how rows attend and are routed comes with the call."""
@@ -64,31 +78,34 @@ class Decoder(nnx.Module):
         choose: Choose,
         width: int,
         implementation: Implementation = "auto",
+        part: Part = WHOLE,
     ) -> tuple[Float[Array, "N D"], Int[Array, "N L K"]]:
         """Last hidden state of each row, before the final norm, and its experts.
 
         lengths: tokens of its sequence that each row's pass has seen.
         width: K; dense layers hold -1 there.
+        part: which of the model's devices computes this; the weights are its own.
         """
-        table = self.embed.weight[...]
-        x = widen(table[tokens], compute_dtype(table))
+        x = self.embed.rows(tokens, part)
         routes = []
         for index, layer in enumerate(self.layers):
             with jax.named_scope("attention"):
                 qkv = layer.mixer.project(layer.mixer_norm(x), positions, lengths)
-                x = x + layer.mixer.o(attend(index, qkv))
+                x = x + layer.mixer.o(attend(index, qkv), part)
             normed = layer.ff_norm(x)
             if isinstance(layer.feed_forward, MoEFeedForward):
-                out, experts = layer.feed_forward(normed, index, choose, implementation)
+                out, experts = layer.feed_forward(
+                    normed, index, choose, implementation, part
+                )
             else:
-                out = layer.feed_forward(normed)
+                out = layer.feed_forward(normed, part)
                 experts = jnp.full((x.shape[0], width), -1, jnp.int32)
             x = x + out
             routes.append(experts.astype(jnp.int16))
         return x, jnp.stack(routes, axis=1)
 
     def logits(self, hidden: Float[Array, "N D"]) -> Float[Array, "N V"]:
-        """float32 logits of the next token."""
+        """float32 logits of the next token; of the rows of the head that lie here."""
         head = self.embed if self.config.tie_embeddings else self.head
         normed = self.final_norm(hidden)
         return project(normed, head.weight[...]).astype(jnp.float32)
@@ -134,6 +151,42 @@ def abstract_params(
 def logical_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     """Name -> logical axis of each dimension, for every weight."""
     return dict(_declared(config, jnp.dtype(jnp.bfloat16))[4])
+
+
+def axis_sizes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Logical axis -> the sizes that it has in the weights."""
+    axes, found = logical_axes(config), dict[str, set[int]]()
+    for name, leaf in abstract_params(config).items():
+        for axis, size in zip(axes[name], leaf.shape, strict=True):
+            found.setdefault(axis, set()).add(size)
+    return {axis: tuple(sorted(sizes)) for axis, sizes in found.items()}
+
+
+def param_specs(config: ModelConfig, layout: Layout) -> dict[str, PartitionSpec]:
+    """Name -> how each weight lies on the layout's mesh."""
+    return {name: layout.spec(*axes) for name, axes in logical_axes(config).items()}
+
+
+def own_heads(config: ModelConfig, params: Params, part: Part) -> Params:
+    """`params` with the one key-value head that a device's query heads share.
+
+    Where key-value heads are fewer than the devices that divide the query heads: the
+    weights of all of them lie on each device.
+    """
+    devices = part.count("heads")
+    if part.count("kv_heads") == devices:
+        return params
+    axes = logical_axes(config)
+
+    def cut(name: str, weight: Array) -> Array:
+        if "kv_heads" not in axes[name]:
+            return weight
+        dimension = axes[name].index("kv_heads")
+        heads = weight.shape[dimension]
+        own = part.index("heads") * heads // devices
+        return lax.dynamic_slice_in_dim(weight, own, 1, dimension)
+
+    return {name: cut(name, weight) for name, weight in params.items()}
 
 
 def bind(config: ModelConfig, params: Params) -> Decoder:

@@ -5,6 +5,7 @@ from flax import nnx
 
 from jaxmoe.config import DenseConfig
 from jaxmoe.nn.linear import project, weight
+from jaxmoe.parts import WHOLE, Part
 from jaxmoe.typing import Array, Float
 
 
@@ -16,7 +17,10 @@ class DenseFeedForward(nnx.Module):
         self.gate_up = weight((2, config.hidden, d_model), dtype, axes)
         self.down = weight((d_model, config.hidden), dtype, ("embed", "mlp"))
 
-    def __call__(self, x: Float[Array, "N D"]) -> Float[Array, "N D"]:
+    def __call__(
+        self, x: Float[Array, "N D"], part: Part = WHOLE
+    ) -> Float[Array, "N D"]:
         """The output of each row."""
         gated = project(x, self.gate_up[...])
-        return project(jax.nn.silu(gated[:, 0]) * gated[:, 1], self.down[...])
+        out = project(jax.nn.silu(gated[:, 0]) * gated[:, 1], self.down[...])
+        return part.add(out, "mlp")

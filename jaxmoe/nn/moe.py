@@ -10,6 +10,7 @@ from jax import lax
 from jaxmoe.config import MoEConfig
 from jaxmoe.experts import Implementation, apply_experts
 from jaxmoe.nn.linear import weight
+from jaxmoe.parts import WHOLE, Part
 from jaxmoe.products import multiply
 from jaxmoe.router.policies import Policy
 from jaxmoe.router.scores import SoftmaxScores
@@ -68,28 +69,43 @@ class MoEFeedForward(nnx.Module):
         layer: int,
         choose: Choose,
         implementation: Implementation,
+        part: Part = WHOLE,
     ) -> tuple[Float[Array, "N D"], Int[Array, "N K"]]:
         """The output, and the experts that made it."""
         with jax.named_scope("router"):
             logits = lax.optimization_barrier(self.router(x))
             experts = choose(layer, self.scores.ranking(logits))
             weights = self.scores.weights(logits, experts)
-        out = apply_experts(
-            x,
-            experts,
-            weights.astype(x.dtype),
-            self.gate_up[...],
-            self.down[...],
-            implementation=implementation,
-        )
+        weights = weights.astype(x.dtype)
+        out = self._apply(x, experts, weights, implementation, part)
         return out, experts
+
+    def _apply(
+        self,
+        x: Float[Array, "N D"],
+        experts: Int[Array, "N K"],
+        weights: Float[Array, "N K"],
+        implementation: Implementation,
+        part: Part,
+    ) -> Float[Array, "N D"]:
+        """The chosen experts' sum; those that lie elsewhere are computed there."""
+        divided = ("experts", "expert_mlp")
+        gate_up, down = self.gate_up[...], self.down[...]
+        x, experts, weights = (part.gather(a, *divided) for a in (x, experts, weights))
+        if part.axes("experts"):
+            own, here = part.inside(experts, "experts", gate_up.shape[0])
+            experts = jnp.where((experts >= 0) & here, own, -1)
+        out = apply_experts(
+            x, experts, weights, gate_up, down, implementation=implementation
+        )
+        return part.add(out, *divided)
 
 
 class Router(nnx.Module):
     """One logit an expert, float32 whatever the weights' type: near-ties decide."""
 
     def __init__(self, num_experts: int, d_model: int, dtype):
-        self.weight = weight((num_experts, d_model), dtype, ("experts", "embed"))
+        self.weight = weight((num_experts, d_model), dtype, ("router", "embed"))
 
     def __call__(self, x: Float[Array, "N D"]) -> Float[Array, "N E"]:
         """Router logits of each row."""

@@ -1,0 +1,109 @@
+"""Prefill and decode of one prompt as a single function, for a user's own `jit`."""
+
+import jax.numpy as jnp
+
+from jaxmoe.cache import PrefixCache, SuffixCache, bucket
+from jaxmoe.config import ModelConfig
+from jaxmoe.decode.prefill import prefill
+from jaxmoe.decode.slots import Drawn, Slots
+from jaxmoe.decode.step import decode_segment, fill_slots
+from jaxmoe.decode.tokens import TokenSampler
+from jaxmoe.experts import Implementation
+from jaxmoe.mesh import Layout
+from jaxmoe.nn.decoder import compute_dtype
+from jaxmoe.router.policies import Policy, for_model
+from jaxmoe.typing import Array, Int, Key, Params
+
+
+def generate(
+    config: ModelConfig,
+    params: Params,
+    tokens: Int[Array, "T"],
+    length: Int[Array, ""] | int,
+    keys: Key[Array, "S"],
+    *,
+    policy: Policy,
+    sampler: TokenSampler,
+    max_new_tokens: int,
+    stop_ids: tuple[int, ...] | None = None,
+    return_routes: bool = False,
+    implementation: Implementation = "auto",
+    layout: Layout | None = None,
+) -> Drawn:
+    """Answers of one prompt, one a key: prefill and decode as one pure function.
+
+    Everything but `config` and the keyword arguments that set shapes may be traced.
+
+    Args:
+      tokens: the prompt, padded to any length; `length` of them count.
+      keys: the samples' keys k_i, e.g. `jaxmoe.keys.sample_keys(key, n)`.
+      policy, sampler: as given to `jaxmoe.sample`; resolved here.
+      stop_ids: None for the model's own.
+      layout: of the weights on several devices (`Model.layout`), over which the slots
+        must divide.
+
+    Returns:
+      Tokens [S, max_new_tokens], with their number in `count`.
+    """
+    policy = for_model(policy, config)
+    sampler = sampler.resolve(config.vocab_size)
+    plain = policy.deterministic(config.num_layers)
+    prompt = prefill(
+        config,
+        params,
+        tokens,
+        jnp.asarray(length, jnp.int32),
+        plain,
+        implementation=implementation,
+        layout=layout,
+    )
+    count, dtype = keys.shape[0], compute_dtype(params["embed.weight"])
+    prefix = PrefixCache.empty(
+        config,
+        prompts=1,
+        size=bucket(tokens.shape[0]),
+        width=policy.width,
+        dtype=dtype,
+        layout=layout,
+    ).put(jnp.int32(0), prompt)
+    suffix = SuffixCache.empty(
+        config, slots=count, size=bucket(max_new_tokens), dtype=dtype, layout=layout
+    )
+    stops = jnp.asarray(config.stop_ids if stop_ids is None else stop_ids, jnp.int32)
+    everyone = jnp.ones(count, bool)
+    limit = jnp.full(count, max_new_tokens, jnp.int32)
+    none = jnp.zeros(count, jnp.int32)
+    slots, suffix, first = fill_slots(
+        prefix,
+        Slots.empty(count),
+        suffix,
+        everyone,
+        keys,
+        none,
+        limit,
+        sampler,
+        stops,
+        layout=layout,
+    )
+    _, _, rest = decode_segment(
+        config,
+        params,
+        prefix,
+        slots,
+        suffix,
+        policy,
+        sampler,
+        stops,
+        jnp.int32(max_new_tokens - 1),
+        segment=max(max_new_tokens - 1, 1),
+        return_routes=return_routes,
+        implementation=implementation,
+        layout=layout,
+    )
+    join = lambda a, b: jnp.concatenate([a, b], axis=1)[:, :max_new_tokens]  # noqa: E731
+    return Drawn(
+        join(first.tokens, rest.tokens),
+        join(first.logprobs, rest.logprobs),
+        join(first.routes, rest.routes) if return_routes else None,
+        first.count + rest.count,
+    )

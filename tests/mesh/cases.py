@@ -1,0 +1,65 @@
+"""What tests on several devices share: a model that divides, put on a mesh."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxmoe
+from jaxmoe.config import AttentionConfig, DenseConfig, LayerConfig, MoEConfig
+from jaxmoe.mesh import Preset, Rules
+from jaxmoe.model import model_layout
+from jaxmoe.nn.decoder import param_specs
+from tests.tiny import tiny_config, tiny_params
+
+MESHES = [(8, 1), (1, 8), (2, 4), (4, 2)]
+KEY = jax.random.key(3)
+SLOTS = 8
+
+
+def divisible_model() -> jaxmoe.Model:
+    """8 query heads, 2 key-value heads, 16 experts: on some meshes heads repeat."""
+    mixer = AttentionConfig(8, 2, 16, bias=True)
+    mixture = LayerConfig(mixer, MoEConfig(16, 4, 24, normalise=True))
+    dense = LayerConfig(mixer, DenseConfig(40))
+    layers = (dense, mixture)
+    config = tiny_config(layers=layers, vocab_size=96)
+    return jaxmoe.Model(config, tiny_params(config))
+
+
+def on_mesh(
+    model: jaxmoe.Model, shape: tuple[int, int], rules: Rules | Preset = "auto"
+) -> jaxmoe.Model:
+    """`model` spread over devices."""
+    mesh = jax.make_mesh(shape, ("data", "model"))
+    layout = model_layout(model.config, mesh, rules)
+    assert layout is not None
+    places = layout.shardings(param_specs(model.config, layout))
+    params = {n: jax.device_put(w, places[n]) for n, w in model.params.items()}
+    return replace(model, params=params, layout=layout)
+
+
+def held_bytes(params: dict[str, jax.Array]) -> dict[Any, int]:
+    """Bytes of weights on each device, over the shards that lie there."""
+    held = dict.fromkeys(jax.devices(), 0)
+    for weight in params.values():
+        for shard in weight.addressable_shards:
+            held[shard.device] += shard.data.nbytes
+    return held
+
+
+def same(one: jaxmoe.Samples, other: jaxmoe.Samples) -> bool:
+    """Equal tokens, routes and endings."""
+    return (
+        np.array_equal(one.tokens, other.tokens)
+        and one.routes is not None
+        and other.routes is not None
+        and np.array_equal(one.routes, other.routes)
+        and one.finish == other.finish
+    )
+
+
+def same_bits(one: jaxmoe.Samples, other: jaxmoe.Samples) -> bool:
+    """Equal in every number."""
+    return same(one, other) and np.array_equal(one.logprobs, other.logprobs)

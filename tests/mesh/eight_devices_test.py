@@ -1,0 +1,38 @@
+"""Runs the cases beside this file, each in a process with 8 virtual CPU devices.
+
+Devices are made when a process starts, and all other tests want one.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+COUNT = 8
+
+
+def environment(devices: int) -> dict[str, str]:
+    """What makes a process have so many CPU devices."""
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
+
+
+@pytest.mark.parametrize("cases", ["parts", "sampling", "loading"])
+def test_on_eight_devices(cases):
+    """See the cases; their output follows where one of them failed."""
+    file = HERE / f"{cases}_cases.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "--durations=5"]
+    done = subprocess.run(
+        [*command, str(file)],
+        cwd=ROOT,
+        env=environment(COUNT),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout and "skipped" not in done.stdout

@@ -1,0 +1,65 @@
+"""Loading onto 8 devices; run by eight_devices_test.py in a process of its own."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmoe
+from jaxmoe import checkpoint
+from tests.mesh.cases import KEY, MESHES, held_bytes, on_mesh, same_bits
+from tests.running import script
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A converted random checkpoint: 32 experts, mostly weights of experts."""
+    folder = tmp_path_factory.mktemp("loading")
+    options = {"hidden_size": 64, "num_local_experts": 32, "num_experts_per_tok": 4}
+    options |= {"num_attention_heads": 8, "num_key_value_heads": 4}
+    options |= {"moe_intermediate_size": 256, "num_hidden_layers": 2}
+    changes = [f"--set={name}={value}" for name, value in options.items()]
+    main = script("random_checkpoint").main
+    assert main([str(folder / "hf"), "--preset", "tiny", *changes]) == 0
+    from convert.__main__ import main as convert
+
+    assert convert([str(folder / "hf"), str(folder / "ckpt")]) == 0
+    return folder / "ckpt"
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_every_device_holds_its_share(path, shape):
+    """A device would hold the whole model, or much more than its part of it."""
+    mesh = jax.make_mesh(shape, ("data", "model"))
+    model = jaxmoe.load(path, mesh=mesh, rules="expert")
+    total = checkpoint.read_manifest(path).nbytes
+    held = held_bytes(model.params)
+    assert max(held.values()) <= 1.1 * total / 8
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (8, 1)], ids=str)
+def test_loading_is_placing(path, shape):
+    """What is read shard by shard would differ from what is loaded whole."""
+    mesh = jax.make_mesh(shape, ("data", "model"))
+    whole, parts = jaxmoe.load(path), jaxmoe.load(path, mesh=mesh)
+    assert parts.layout is not None and parts.layout.mesh.size == 8
+    placed = on_mesh(whole, shape)
+    for name, weight in parts.params.items():
+        assert weight.dtype == placed.params[name].dtype
+        assert weight.sharding.is_equivalent_to(
+            placed.params[name].sharding, weight.ndim
+        )
+        np.testing.assert_array_equal(weight, whole.params[name])
+    options = {"key": KEY, "n": 4, "max_new_tokens": 8, "return_routes": True}
+    one, other = (jaxmoe.sample(m, [[1, 2, 3]], **options) for m in (parts, placed))
+    assert isinstance(one, list) and isinstance(other, list)
+    assert same_bits(one[0], other[0])
+
+
+def test_a_model_that_does_not_divide_is_refused(path, untyped):
+    """The error would come from a sharding deep inside, after reading for minutes."""
+    mesh = jax.make_mesh((1, 8), ("data", "model"))
+    with pytest.raises(ValueError, match="rules must be one of"):
+        jaxmoe.load(path, mesh=mesh, rules="experts")  # type: ignore[arg-type]
+    mesh = jax.make_mesh((1, 6), ("data", "model"), devices=jax.devices()[:6])
+    with pytest.raises(ValueError, match=r"32 experts over 6 devices.*nearest: 4 or 8"):
+        jaxmoe.load(path, mesh=mesh, rules="expert")
