@@ -3,17 +3,25 @@
 import argparse
 import sys
 import warnings
+from pathlib import Path
 
 import jax
 
+from convert.processes import convert_in_processes
 from convert.to_hf import export
 from convert.to_jaxmoe import convert, find_source
+from convert.together import convert_share
+from convert.workers import Worker
 
 EPILOG = """\
 SRC is a directory with config.json and safetensors (one file, or shards and their
 index), or the name of a model on the Hugging Face hub. The output appears when it is
 complete; killed before, the same command goes on where it stopped, but for an
-export, which begins anew."""
+export, which begins anew.
+
+Several hosts that share a disk convert together: each runs the same command with a
+--worker of its own, and the last to finish completes DST. The disk has to carry locks
+(flock) between hosts; where it does not, use --processes on one of them."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +54,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify", action="store_true", help="read everything again and compare"
     )
+    add_workers(parser)
     return parser
+
+
+def add_workers(parser: argparse.ArgumentParser):
+    """The two ways to convert in several processes."""
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--worker",
+        metavar="I/M",
+        help="convert part I of M (from 0) of the parameters, with M-1 other processes",
+    )
+    ways.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="start N such workers on this machine and wait for them",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,6 +82,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--jobs must be 1 or more, found {args.jobs}")
     if args.export and (args.dtype or args.verify):
         parser.error("--dtype and --verify do not go with --export")
+    if args.export and (args.worker is not None or args.processes is not None):
+        parser.error("--worker and --processes do not go with --export")
+    if args.processes is not None and args.processes < 1:
+        parser.error(f"--processes must be 1 or more, found {args.processes}")
     with warnings.catch_warnings():
         warnings.showwarning = _show
         return _run(args)
@@ -68,19 +97,7 @@ def _show(message, *_):
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        if args.export:
-            options = {"jobs": args.jobs, "force": args.force}
-            totals = export(args.source, args.out, **options, show=True)
-        else:
-            totals = convert(
-                find_source(args.source),
-                args.out,
-                dtype=args.dtype,
-                jobs=args.jobs,
-                force=args.force,
-                verify=args.verify,
-                show=True,
-            )
+        totals = _work(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -90,6 +107,37 @@ def _run(args: argparse.Namespace) -> int:
         return 130
     print(f"{args.out}: {totals}")
     return 0
+
+
+def _work(args: argparse.Namespace) -> object:
+    """Does what is asked for; the totals to print."""
+    if args.export:
+        options = {"jobs": args.jobs, "force": args.force}
+        return export(args.source, args.out, **options, show=True)
+    source = find_source(args.source)
+    if args.processes is not None:
+        count, out, force = args.processes, Path(args.out), args.force
+        options = _options(args)
+        return convert_in_processes(source, out, count, options, force=force)
+    options = {
+        "dtype": args.dtype,
+        "jobs": args.jobs,
+        "force": args.force,
+        "verify": args.verify,
+        "show": True,
+    }
+    if args.worker is None:
+        return convert(source, args.out, **options)
+    worker = Worker.parse(args.worker)
+    return convert_share(source, Path(args.out), worker, **options)
+
+
+def _options(args: argparse.Namespace) -> list[str]:
+    """The options that each of several processes is started with."""
+    options = ["--jobs", str(args.jobs)]
+    options += ["--dtype", args.dtype] if args.dtype else []
+    flags = {"--force": args.force, "--verify": args.verify}
+    return options + [flag for flag, given in flags.items() if given]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
+from typing import TextIO
 
 from convert.errors import ConversionError
 from jaxmoe.checkpoint import MANIFEST, sync
@@ -23,6 +24,8 @@ from jaxmoe.checkpoint_partial import (
 EXPORTED = "model.safetensors*"
 """A pattern of files one of which is in every export: the weights or their index."""
 RECEIPTS = "receipts"
+WORKERS = "workers"
+"""The record's key for the number of processes that write together."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -99,17 +102,12 @@ def staged(
     partial.mkdir(exist_ok=True)
     with (partial / RECORD).open("a+", encoding="utf-8") as lock:
         _lock(lock, partial)
-        _begin(lock, partial, identity, force, resume)
+        begin(lock, partial, identity, force=force, resume=resume)
         try:
             yield partial
-            old = _replace(partial, out)
-            # After the rename: a kill before must leave what resuming needs.
-            shutil.rmtree(out / RECEIPTS, ignore_errors=True)
-            (out / RECORD).unlink()
-            if old is not None:
-                shutil.rmtree(old)
+            complete(partial, out)
         except BaseException as error:
-            full = _is_full(error)
+            full = is_full(error)
             if full or not any((partial / RECEIPTS).glob("*.json")):
                 shutil.rmtree(partial, ignore_errors=True)
             if not full:
@@ -120,30 +118,66 @@ def staged(
             ) from None
 
 
-def _lock(lock, partial: Path):
+def complete(partial: Path, out: Path):
+    """Gives the finished `partial` its name, and removes what was kept to resume."""
+    old = _replace(partial, out)
+    # After the rename: a kill before must leave what resuming needs.
+    shutil.rmtree(out / RECEIPTS, ignore_errors=True)
+    (out / RECORD).unlink()
+    if old is not None:
+        shutil.rmtree(old)
+
+
+def _lock(lock: TextIO, partial: Path):
+    if not try_lock(lock, partial, fcntl.LOCK_EX):
+        raise ConversionError(busy_message(partial))
+
+
+def busy_message(partial: Path) -> str:
+    """The message for a `partial` that another process has locked."""
+    return f"another process is writing {partial}; wait for it, or stop it"
+
+
+def try_lock(lock: TextIO, partial: Path, kind: int) -> bool:
+    """Locks the open record of `partial`, without waiting; whether that was possible.
+
+    kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
+    """
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever held it may have finished, and taken the file along.
-        mine = os.path.samestat(os.fstat(lock.fileno()), (partial / RECORD).stat())
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except OSError:
-        mine = False
-    if not mine:
-        raise ConversionError(
-            f"another process is writing {partial}; wait for it, or stop it"
-        )
+        return False
+    return is_in_place(lock, partial)
 
 
-def _begin(lock, partial: Path, identity: dict, force: bool, resume: bool):
+def is_in_place(lock: TextIO, partial: Path) -> bool:
+    """Whether the open record is the one in `partial`.
+
+    Whoever held it may have finished, and taken the file along.
+    """
+    try:
+        there = (partial / RECORD).stat()
+    except OSError:
+        return False
+    return os.path.samestat(os.fstat(lock.fileno()), there)
+
+
+def begin(
+    lock: TextIO, partial: Path, identity: dict, *, force: bool, resume: bool = True
+):
+    """Makes `partial`, locked for this process alone, one of `identity`.
+
+    Raises:
+      ConversionError: it holds something else, which `force` does not remove.
+    """
     before = read_record(partial)
     if before is None:
         raise ConversionError(foreign_message(partial))
-    if before and not (resume and before == identity):
+    if resume and before == identity:
+        return
+    if before:
         if not force and (resume or before[KIND] != identity[KIND]):
-            raise ConversionError(
-                f"{partial} is the unfinished output of another source or of other "
-                "options, expected none or one of this source; remove it, or pass "
-                "--force to begin anew"
-            )
+            raise other_error(partial, before, identity)
         for path in partial.iterdir():
             if path.name != RECORD:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -152,6 +186,22 @@ def _begin(lock, partial: Path, identity: dict, force: bool, resume: bool):
     lock.write(json.dumps(identity, sort_keys=True))
     lock.flush()
     os.fsync(lock.fileno())
+
+
+def other_error(partial: Path, before: dict, identity: dict) -> ConversionError:
+    """The error for a `partial` that was begun as something else than `identity`."""
+    was, now = (record.get(WORKERS, 1) for record in (before, identity))
+    rest = [{k: v for k, v in r.items() if k != WORKERS} for r in (before, identity)]
+    if rest[0] == rest[1]:
+        how = "without --worker" if was == 1 else f"with --worker I/{was}"
+        return ConversionError(
+            f"{partial} was begun by {was} workers, expected {now}; go on {how}, or "
+            "pass --force to begin anew"
+        )
+    return ConversionError(
+        f"{partial} is the unfinished output of another source or of other options, "
+        "expected none or one of this source; remove it, or pass --force to begin anew"
+    )
 
 
 def _replace(partial: Path, out: Path) -> Path | None:
@@ -179,7 +229,8 @@ def _replace(partial: Path, out: Path) -> Path | None:
     return old
 
 
-def _is_full(error: BaseException) -> bool:
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk, or the room one may take, is full."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
     # TensorStore reports the system's words.

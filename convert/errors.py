@@ -18,3 +18,12 @@ class ConversionError(ValueError):
         if more := len(failures) - len(lines):
             lines.append(f"... and {more} more")
         return cls("\n  ".join([f"{title}:", *lines]), tuple(failures))
+
+    @classmethod
+    def untied(cls, copy: str, tied: str) -> "ConversionError":
+        """The error for a tensor that differs from the one the config ties it to."""
+        return cls(
+            f"{copy}: the config ties it to {tied}, expected equal tensors, found "
+            "different ones; set tie_word_embeddings to false in config.json if the "
+            "model has a head of its own"
+        )

@@ -8,6 +8,7 @@ checked against its size before any tensor is read. Pickles are never opened.
 
 import json
 import math
+import mmap
 import os
 import struct
 from collections import Counter
@@ -351,6 +352,20 @@ class Files:
             if not count:
                 raise OSError(f"{self._directory / file} shrank while it was read")
             view, offset = view[count:], offset + count
+
+    def map(self, file: str, offset: int, nbytes: int) -> np.ndarray:
+        """The bytes from `offset` of `file`, mapped until the array is let go.
+
+        nbytes: at least 1. Nothing is read before it is looked at.
+        """
+        skip = offset % mmap.ALLOCATIONGRANULARITY
+        where = {"offset": offset - skip, "access": mmap.ACCESS_READ}
+        try:
+            window = mmap.mmap(self._fds[file], skip + nbytes, **where)
+        except ValueError:
+            path = self._directory / file
+            raise OSError(f"{path} shrank while it was read") from None
+        return np.frombuffer(window, np.uint8, nbytes, skip)
 
     def write(self, file: str, offset: int, data: np.ndarray | bytes):
         """Writes the bytes `data` at `offset` of `file`."""

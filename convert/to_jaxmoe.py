@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,21 +144,21 @@ def convert(
     total = sum(fill.nbytes for fill in job.plan.fills.values())
     names = [header.file for header in job.source.headers]
     with hf.Files(directory, names) as files:
-        for copy in job.plan.copies:
-            _check_copy(files, copy, job.plan.fills[copy.param])
-        with destination.staged(out, _identity(job, dtype), force=force) as partial:
+        check_copies(files, job.plan, job.plan.fills)
+        with destination.staged(out, identity_of(job, dtype), force=force) as partial:
             checkpoint.recover(partial)
             with Progress(total, "convert", show=show) as progress:
-                receipts = _write_all(job, files, partial, progress, jobs)
-                _finish(job, partial, receipts)
+                fills = list(job.plan.fills.values())
+                receipts = write_params(job, fills, files, partial, progress, jobs)
+                finish(job, partial, receipts)
                 totals = progress.close()
             if verify:
-                _verify_all(job, files, partial, jobs, show)
-    _warn_bad(receipts)
+                verify_params(job, files, partial, jobs, show)
+    warn_bad(receipts)
     return totals
 
 
-def _identity(job: Job, dtype: str | None) -> dict[str, Any]:
+def identity_of(job: Job, dtype: str | None) -> dict[str, Any]:
     """What the output depends on; equal for the same files, not touched since."""
     directory = job.source.directory
     stats = {h.file: (directory / h.file).stat() for h in job.source.headers}
@@ -176,24 +177,39 @@ def _identity(job: Job, dtype: str | None) -> dict[str, Any]:
     }
 
 
-def _in_file_order(plan: Plan) -> list[Fill]:
-    first = {n: f.pieces[0].tensor for n, f in plan.fills.items()}
-    order = sorted(first, key=lambda n: (first[n].file, first[n].offset))
-    return [plan.fills[name] for name in order]
+def _in_file_order(fills: Iterable[Fill]) -> list[Fill]:
+    def first(fill: Fill) -> tuple[str, int]:
+        tensor = fill.pieces[0].tensor
+        return tensor.file, tensor.offset
+
+    return sorted(fills, key=first)
 
 
-def _write_all(
-    job: Job, files: hf.Files, partial: Path, progress: Progress, jobs: int
+def read_receipt(partial: Path, param: str) -> dict | None:
+    """What was noted when `param` was finished; None where it is not."""
+    receipt = partial / destination.RECEIPTS / f"{param}.json"
+    if not (receipt.exists() and (partial / "arrays" / param).is_dir()):
+        return None
+    return json.loads(receipt.read_text(encoding="utf-8"))
+
+
+def write_params(
+    job: Job,
+    fills: Iterable[Fill],
+    files: hf.Files,
+    partial: Path,
+    progress: Progress,
+    jobs: int,
 ) -> dict[str, dict]:
+    """Writes those of `fills` that are not finished; the receipts of all of them."""
     arrays = partial / "arrays"
     kept = partial / destination.RECEIPTS
     kept.mkdir(exist_ok=True)
     receipts: dict[str, dict] = {}
     left: list[Fill] = []
-    for fill in _in_file_order(job.plan):
-        receipt = kept / f"{fill.param}.json"
-        if receipt.exists() and (arrays / fill.param).is_dir():
-            receipts[fill.param] = json.loads(receipt.read_text(encoding="utf-8"))
+    for fill in _in_file_order(fills):
+        if (receipt := read_receipt(partial, fill.param)) is not None:
+            receipts[fill.param] = receipt
             progress.skip(fill.nbytes)
         else:
             left.append(fill)
@@ -217,7 +233,8 @@ def _write_all(
     return receipts
 
 
-def _warn_bad(receipts: dict[str, dict]):
+def warn_bad(receipts: dict[str, dict]):
+    """Warns of each tensor that holds NaN or infinite values."""
     for receipt in receipts.values():
         for name, found in receipt["bad"].items():
             values = " and ".join(f"{n} {what}" for what, n in found.items() if n)
@@ -229,26 +246,28 @@ def _warn_bad(receipts: dict[str, dict]):
             )
 
 
+def check_copies(files: hf.Files, plan: Plan, params: Iterable[str]):
+    """Raises unless tied copies of `params` have the bytes of what they are tied to."""
+    for copy in plan.copies:
+        if copy.param in params:
+            _check_copy(files, copy, plan.fills[copy.param])
+
+
 def _check_copy(files: hf.Files, copy: Fill, fill: Fill):
-    """Raises unless a tied copy has the bytes of what it is tied to."""
-    (held,) = copy.pieces
     spec = ParamSpec(fill.shape, fill.dtype.name)
     readers = [Reader(files, f, spec) for f in (copy, fill)]
     for chunk in checkpoint.chunks(fill.shape, fill.dtype.itemsize):
         a, b = (reader.read(chunk) for reader in readers)
         if a != b:
-            raise ConversionError(
-                f"{held.tensor.name}: the config ties it to "
-                f"{fill.pieces[0].tensor.name}, expected equal tensors, found "
-                "different ones; set tie_word_embeddings to false in config.json if "
-                "the model has a head of its own"
-            )
+            names = (f.pieces[0].tensor.name for f in (copy, fill))
+            raise ConversionError.untied(*names)
 
 
 # -- the end -------------------------------------------------------------------
 
 
-def _finish(job: Job, partial: Path, receipts: dict[str, dict]):
+def finish(job: Job, partial: Path, receipts: dict[str, dict]):
+    """Makes a checkpoint of the arrays, of which `receipts` holds all."""
     source = job.source
     kept = partial / "source"
     kept.mkdir(exist_ok=True)
@@ -260,19 +279,23 @@ def _finish(job: Job, partial: Path, receipts: dict[str, dict]):
         (kept / hf.INDEX).write_text(source.index, encoding="utf-8")
     destination.sync_folders(kept, names)
     destination.carry(source.directory, partial, CARRIED)
-    params = {}
-    for name, fill in job.plan.fills.items():
-        spec = job.spec(fill)
-        params[name] = ParamSpec(spec.shape, spec.dtype, receipts[name]["crc32"])
+    crcs = {name: receipts[name]["crc32"] for name in job.plan.fills}
+    checkpoint.finish(partial, manifest_of(job, crcs))
+
+
+def manifest_of(job: Job, crcs: Mapping[str, str]) -> Manifest:
+    """The manifest of a conversion whose parameters have these CRC-32."""
+    specs = {name: job.spec(fill) for name, fill in job.plan.fills.items()}
+    params = {n: ParamSpec(s.shape, s.dtype, crcs[n]) for n, s in specs.items()}
     described = {
-        "files": names,
+        "files": [header.file for header in job.source.headers],
         "ignored": list(job.plan.ignored),
         "cast": None if job.cast is None else job.cast.name,
     }
-    checkpoint.finish(partial, Manifest(job.config.family, params, described))
+    return Manifest(job.config.family, params, described)
 
 
-def _verify_all(job: Job, files: hf.Files, partial: Path, jobs: int, show: bool):
+def verify_params(job: Job, files: hf.Files, partial: Path, jobs: int, show: bool):
     """Reads source and output from the disk again and compares every byte."""
     files.forget()
     total = sum(fill.nbytes for fill in job.plan.fills.values())

@@ -9,21 +9,18 @@ A checkpoint is a directory:
 
 `params/` is ordinary (`orbax.checkpoint.PyTreeCheckpointer().restore` reads it): one
 uncompressed Zarr array per parameter. Weights hardly compress, and a chunk that is
-raw bytes can be mapped: a device then reads its own shard and nothing else. Arrays
-are written chunk by chunk, as Orbax lays them out, and Orbax is imported only to
-commit them: so no parameter has to fit in memory, and a finished parameter outlives a
-killed process.
+raw bytes can be mapped, or read in part: a device then reads its own shard and nothing
+else. Arrays are written chunk by chunk, as Orbax lays them out, and Orbax is imported
+only to commit them: so no parameter has to fit in memory, and a finished parameter
+outlives a killed process. A finished checkpoint is read from `gs://` as well.
 """
 
-import hashlib
-import json
 import math
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,97 +28,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmoe.checkpoint_manifest import (
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    ParamSpec,
+    read_manifest,
+    write_manifest,
+)
 from jaxmoe.checkpoint_orbax import commit, recover
 from jaxmoe.checkpoint_partial import RECORD, begin_save
+from jaxmoe.checkpoint_ranges import read_runs, runs
+from jaxmoe.checkpoint_shards import STAGING_BYTES, Index, Read, aligned, place_all
+from jaxmoe.remote import context, explained, place_of, store_spec
 
-FORMAT = 1
-MANIFEST = "jaxmoe.json"
+__all__ = [
+    "CHUNK_BYTES",
+    "FORMAT",
+    "MANIFEST",
+    "Chunk",
+    "Manifest",
+    "ParamSpec",
+    "chunk_shape",
+    "chunks",
+    "create_array",
+    "finish",
+    "open_array",
+    "read_manifest",
+    "read_values",
+    "recover",
+    "restore",
+    "save",
+    "sync",
+    "write_array",
+    "write_manifest",
+]
+
 CHUNK_BYTES = 32 << 20
-
-
-@dataclass(frozen=True)
-class ParamSpec:
-    """A stored parameter: `crc32` is that of its bytes in C order, little-endian."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    crc32: str = ""
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a checkpoint holds; `source` says what it was converted from, if it was."""
-
-    family: str
-    params: dict[str, ParamSpec]
-    source: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over names, shapes, types and checksums: equal content, equal text.
-
-        It tells checkpoints apart; made of CRC-32, it is no proof against forgery.
-        """
-        rows = [[n, *asdict(self.params[n]).values()] for n in sorted(self.params)]
-        text = json.dumps([self.family, rows])
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all parameters."""
-        return sum(spec.nbytes for spec in self.params.values())
-
-
-def write_manifest(path: str | os.PathLike, manifest: Manifest):
-    """Writes `manifest` into the checkpoint directory `path`."""
-    value = {"format": FORMAT, "digest": manifest.digest, **asdict(manifest)}
-    text = json.dumps(value, indent=1)
-    (Path(path) / MANIFEST).write_text(text, encoding="utf-8")
-
-
-def read_manifest(path: str | os.PathLike) -> Manifest:
-    """The manifest of the checkpoint directory `path`.
-
-    Raises:
-      FileNotFoundError: `path` is no checkpoint.
-      ValueError: the manifest is unreadable, damaged, or of another format.
-    """
-    file = Path(path) / MANIFEST
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"expected a checkpoint directory with {MANIFEST}, found none at {path}; "
-            "make one with: python -m convert SRC DST"
-        )
-    remedy = "convert the source again"
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-        found = value["format"]
-        if found != FORMAT:
-            raise ValueError(
-                f"{file} has format {found}, this version reads format {FORMAT}; "
-                + remedy
-            )
-        params = {
-            name: ParamSpec(tuple(p["shape"]), p["dtype"], p["crc32"])
-            for name, p in value["params"].items()
-        }
-        manifest = Manifest(value["family"], params, value["source"])
-        digest = value["digest"]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is no readable JSON ({error}); {remedy}") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} lacks a field ({error!r}); {remedy}") from None
-    if digest != manifest.digest:
-        raise ValueError(
-            f"{file} was altered: it states digest {digest}, its content gives "
-            f"{manifest.digest}; {remedy}"
-        )
-    return manifest
 
 
 # -- arrays --------------------------------------------------------------------
@@ -191,18 +134,31 @@ def create_array(path: Path, spec: ParamSpec):
 
 
 def open_array(path: str | os.PathLike, name: str) -> Any:
-    """Parameter `name` of checkpoint `path` as a TensorStore array, for reading."""
+    """Parameter `name` of checkpoint `path` as a TensorStore array, for reading.
+
+    path: a local directory, of which chunks are mapped, or gs://bucket/directory.
+
+    Raises:
+      OSError: Google Cloud Storage refuses.
+      ValueError: no such array, or a damaged one.
+    """
     import tensorstore as ts
 
-    file = Path(path) / "params" / name
-    context = ts.Context({"file_io_mode": {"mode": "memmap"}})
-    kvstore = {"driver": "file", "path": f"{file}/"}
-    request = {"driver": "zarr", "kvstore": kvstore, "fill_missing_data_reads": False}
+    request = {
+        "driver": "zarr",
+        "kvstore": store_spec(path, "params", name),
+        "fill_missing_data_reads": False,
+        # What was read since the array was opened need not be asked for again.
+        "recheck_cached_data": "open",
+    }
     try:
-        return ts.open(request, open=True, context=context).result()
+        return ts.open(request, open=True, context=context(path)).result()
     except ValueError as error:
+        where = f"{os.fspath(path)}/params/{name}"
+        if place_of(path) is not None and "NOT_FOUND" not in str(error):
+            raise explained(where, error) from None
         raise ValueError(
-            f"parameter {name} cannot be read from {file} ({error}); convert the "
+            f"parameter {name} cannot be read from {where} ({error}); convert the "
             "source again"
         ) from None
 
@@ -299,6 +255,7 @@ def restore(
     abstract: Mapping[str, jax.ShapeDtypeStruct],
     *,
     jobs: int = 4,
+    staging: int = STAGING_BYTES,
 ) -> dict[str, jax.Array]:
     """Loads the parameters that `abstract` names.
 
@@ -306,31 +263,34 @@ def restore(
     `python -m convert --verify` compares a new checkpoint with its source.
 
     Args:
-      path: the checkpoint directory.
+      path: the checkpoint directory, local or gs://bucket/directory. From a bucket
+        the bytes of the shards are read, but for a shard that is cut along an axis
+        behind that of the chunks (heads of the output projection): then the chunks
+        it lies in, which its neighbours in the process share.
       abstract: name -> shape and type; a float type other than the stored one is cast
         to while loading. Where `sharding` is set each process reads only its own
         shards, each once; else the array goes to the default device.
-      jobs: parameters in flight; the host holds no others.
+      jobs: parameters in flight.
+      staging: bytes of shards in hand at once, beside what the devices hold (on CPU a
+        shard is read into its device's memory). A larger shard goes alone.
 
     Raises:
       FileNotFoundError: `path` is no checkpoint.
+      OSError: Google Cloud Storage refuses, or cannot be reached.
       ValueError: everything in which checkpoint and `abstract` differ, in one message;
         or an array that is missing or damaged.
     """
-    path = Path(path)
-    manifest = read_manifest(path)
-    _check(path, manifest, abstract)
-    # Large ones first, so that no thread is left alone with one at the end.
-    names = sorted(abstract, key=lambda n: -manifest.params[n].nbytes)
-    with ThreadPoolExecutor(jobs) as pool:
-        loads = {n: pool.submit(_restore_one, path, n, abstract[n]) for n in names}
-        try:
-            return {name: loads[name].result() for name in abstract}
-        finally:
-            pool.shutdown(cancel_futures=True)
+    _check(path, read_manifest(path), abstract)
+
+    def reader(name: str) -> Read:
+        array = _open_as_listed(path, name, tuple(abstract[name].shape))
+        dtype = np.dtype(abstract[name].dtype)
+        return lambda index: _read_shard(path, name, array, index, dtype)
+
+    return place_all(abstract, reader, jobs=jobs, staging=staging)
 
 
-def _check(path: Path, manifest: Manifest, abstract: Mapping):
+def _check(path: str | os.PathLike, manifest: Manifest, abstract: Mapping):
     wrong = [f"{n}: in the checkpoint only" for n in manifest.params.keys() - abstract]
     wrong += [f"{n}: not in the checkpoint" for n in abstract.keys() - manifest.params]
     for name in abstract.keys() & manifest.params:
@@ -349,27 +309,42 @@ def _check(path: Path, manifest: Manifest, abstract: Mapping):
         )
 
 
-def _restore_one(path: Path, name: str, want: jax.ShapeDtypeStruct) -> jax.Array:
+def _open_as_listed(path: str | os.PathLike, name: str, shape: tuple[int, ...]) -> Any:
     array = open_array(path, name)
-    if tuple(array.shape) != tuple(want.shape):
+    if tuple(array.shape) != shape:
         raise ValueError(
             f"{name} in {path}/params has shape {tuple(array.shape)}, the manifest "
-            f"says {tuple(want.shape)}; convert the source again"
+            f"says {shape}; convert the source again"
         )
-    sharding = want.sharding or jnp.zeros(()).sharding  # the default device
-    held: dict[str, np.ndarray] = {}
+    return array
 
-    def read(index: tuple[slice, ...] | None) -> np.ndarray:
-        # Replicas on several devices ask for one index: read it once.
-        key = repr(index)
-        if key not in held:
-            held[key] = read_values(array[index] if index else array, name).astype(
-                want.dtype, copy=False
-            )
-        return held[key]
 
-    whole = jax.make_array_from_callback(tuple(want.shape), sharding, read)
-    return jax.block_until_ready(whole)
+def _read_shard(
+    path: str | os.PathLike, name: str, array: Any, index: Index, dtype: np.dtype
+) -> np.ndarray:
+    """The part `index` of an array, in another type where asked for."""
+    stored = np.dtype(array.dtype.numpy_dtype)
+    if stored == dtype:
+        return _read_part(path, name, array, index)
+    shape = tuple(part.stop - part.start for part in index)
+    out = aligned(shape, dtype)
+    # Cast chunk by chunk: the shard is never there in both types.
+    for chunk in chunks(shape, stored.itemsize):
+        inner = zip(index, chunk.index, strict=True)
+        part = tuple(slice(i.start + c.start, i.start + c.stop) for i, c in inner)
+        out[chunk.index] = _read_part(path, name, array, part)
+    return out
+
+
+def _read_part(
+    path: str | os.PathLike, name: str, array: Any, index: Index
+) -> np.ndarray:
+    if place_of(path) is not None:
+        found = runs(tuple(array.chunk_layout.read_chunk.shape), index)
+        if found is not None:
+            dtype = np.dtype(array.dtype.numpy_dtype)
+            return read_runs(path, name, found, index, dtype)
+    return read_values(array[index] if index else array, name)
 
 
 def read_values(array: Any, name: str) -> np.ndarray:
@@ -380,7 +355,7 @@ def read_values(array: Any, name: str) -> np.ndarray:
     """
     import tensorstore as ts
 
-    out = _aligned(tuple(array.shape), np.dtype(array.dtype.numpy_dtype))
+    out = aligned(tuple(array.shape), np.dtype(array.dtype.numpy_dtype))
     try:
         # Into memory of ours: twice as fast as letting TensorStore allocate.
         ts.array(out).write(array).result()
@@ -390,11 +365,3 @@ def read_values(array: Any, name: str) -> np.ndarray:
             "again"
         ) from None
     return out
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Uninitialised memory that starts at 64 bytes: JAX on CPU takes it uncopied."""
-    nbytes = math.prod(shape) * dtype.itemsize
-    raw = np.empty(nbytes + 64, np.uint8)
-    skip = -raw.ctypes.data % 64
-    return raw[skip : skip + nbytes].view(dtype).reshape(shape)

@@ -13,6 +13,7 @@ from jaxmoe.config import ModelConfig
 from jaxmoe.hf_config import load_hf_config
 from jaxmoe.mesh import Layout, Preset, Rules, layout_for
 from jaxmoe.nn.decoder import abstract_params, axis_sizes, logical_axes
+from jaxmoe.remote import fetch_small_files
 from jaxmoe.text.tokenizer import Tokenizer
 from jaxmoe.typing import Params
 from jaxmoe.widen import hold_for
@@ -71,9 +72,9 @@ def load(
     Weights are read straight onto the device; none is initialised first.
 
     Args:
-      path: the checkpoint directory. "demo" is the small trained model that comes with
-        the package (`jaxmoe.demo`), converted on first use into the user's cache
-        directory; a directory of that name is "./demo".
+      path: the checkpoint directory, here or on gs://. "demo" is the small trained
+        model that comes with the package (`jaxmoe.demo`), converted on first use into
+        the user's cache directory; a directory of that name is "./demo".
       mesh: devices to spread over, with axes named "data" and "model"; None for the
         default device. Of many processes each reads its own shards.
       rules: how (`jaxmoe.mesh`): "data" gives every device whole weights and some of
@@ -90,7 +91,8 @@ def load(
 
     directory = directory_of(path)
     manifest = checkpoint.read_manifest(directory)
-    config = load_hf_config(directory)
+    small_files = fetch_small_files(directory)
+    config = load_hf_config(small_files)
     layout = model_layout(config, mesh, rules)
     dtypes = {
         name: np.dtype(dtype or spec.dtype) for name, spec in manifest.params.items()
@@ -100,7 +102,7 @@ def load(
     params = checkpoint.restore(directory, abstract)
     for name in params:  # one at a time: a weight and its copy never both for long
         params[name] = hold_for(device.platform, params[name])
-    return Model(config, params, Tokenizer.load(directory), layout)
+    return Model(config, params, Tokenizer.load(small_files), layout)
 
 
 def model_layout(

@@ -5,6 +5,8 @@ slice of it, and its bfloat16 products are slow. Held as uint16, a slice is wide
 after it is cut, exactly (bfloat16 is the upper half of float32), at half the traffic.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,10 +31,23 @@ def widen(weight: Array, dtype=jnp.float32) -> Array:
 def hold_for(platform: str, array: Array) -> Array:
     """`array` as weights are held on `platform`: on CPU bfloat16 as its bits.
 
-    float16, which CPUs compute as slowly, becomes float32.
+    float16, which CPUs compute as slowly, becomes float32. The sharding stays, also
+    where other processes hold some of the shards; every process has to call this.
     """
     if platform != "cpu":
         return array
     if array.dtype == jnp.bfloat16:
-        return jax.device_put(np.asarray(array).view(np.uint16), array.sharding)
-    return array.astype(jnp.float32) if array.dtype == jnp.float16 else array
+        return _by_shard(array, lambda values: values.view(np.uint16))
+    if array.dtype == jnp.float16:
+        return _by_shard(array, lambda values: values.astype(np.float32))
+    return array
+
+
+def _by_shard(array: Array, change: Callable[[np.ndarray], np.ndarray]) -> Array:
+    """`array` with its shards changed on the host; only this process's are seen."""
+    parts = [
+        jax.device_put(change(np.asarray(shard.data)), shard.device)
+        for shard in array.addressable_shards
+    ]
+    sharding = array.sharding
+    return jax.make_array_from_single_device_arrays(array.shape, sharding, parts)

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,11 +61,16 @@ def _keep_output_clean() -> None:
 
 
 def load_model(args: argparse.Namespace, **options: Any) -> "jaxmoe.Model":
-    """The checkpoint, on the mesh asked for."""
+    """The checkpoint, or what Hugging Face has it made of, on the mesh asked for."""
     import jaxmoe
 
-    mesh = None if args.mesh is None else _mesh(args.mesh)
-    return jaxmoe.load(args.checkpoint, mesh=mesh, rules=args.rules, **options)
+    options |= {"mesh": None if args.mesh is None else _mesh(args.mesh)}
+    path = Path(args.checkpoint)
+    if (path / "config.json").exists() and not (path / "jaxmoe.json").exists():
+        import convert
+
+        return convert.load(path, rules=args.rules, **options)
+    return jaxmoe.load(args.checkpoint, rules=args.rules, **options)
 
 
 def _mesh(text: str) -> Any:

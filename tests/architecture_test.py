@@ -29,7 +29,11 @@ FLOORS = {
     "jaxmoe/experts/": 2,
     "jaxmoe/cache.py": 2,
     "jaxmoe/nn/": 3,
+    "jaxmoe/remote.py": 3.2,  # where checkpoints are read from
+    "jaxmoe/checkpoint_manifest.py": 3.5,
+    "jaxmoe/checkpoint_shards.py": 3.5,
     "jaxmoe/checkpoint_orbax.py": 3.5,
+    "jaxmoe/checkpoint_ranges.py": 3.7,
     "jaxmoe/checkpoint_partial.py": 3.5,
     "jaxmoe/checkpoint.py": 4,
     "jaxmoe/decode/": 4,
@@ -38,6 +42,7 @@ FLOORS = {
     "jaxmoe/model.py": 4.5,  # load, and the model with its tokenizer
     "jaxmoe/inputs.py": 4.6,
     "jaxmoe/sampling.py": 4.7,
+    "jaxmoe/planning/": 4.8,  # what would fit and how fast, on paper
     "jaxmoe/__init__.py": 4.9,  # the public names
     "jaxmoe/evals/": 5,
     "jaxmoe/analysis/": 5.2,  # shows what evals has measured
@@ -52,6 +57,7 @@ LIBRARIES_ONLY_IN = {
     "transformers": ("scripts/_transformers_peer.py",),
     "matplotlib": ("jaxmoe/analysis/",),
     "tokenizers": ("jaxmoe/text/", "scripts/"),
+    "orbax": ("jaxmoe/checkpoint_orbax.py",),
     "jinja2": ("jaxmoe/text/",),
 }
 TOP_LEVEL = {

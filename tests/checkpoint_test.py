@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -133,6 +135,62 @@ def test_shards_are_read_once_each(saved, tmp_path):
     command = [sys.executable, "-c", SHARDED, str(path), str(tmp_path / "w.npy")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("staging", "most"), [(1, 96), (100, 96), (200, 192)])
+def test_bytes_in_hand(tmp_path, monkeypatch, staging, most):
+    """Threads would hold more than they may together, or wait for ever for room."""
+    params = {f"w{i}": np.full((4, 6), i, np.float32) for i in range(8)}
+    params["small"] = np.ones(3, np.float32)
+    checkpoint.save(tmp_path / "ckpt", params, family="f", files=FILES)
+    read, lock, held = checkpoint.read_values, threading.Lock(), [0]
+    highest = [0]
+
+    def note(array, name):
+        nbytes = params[name].nbytes
+        with lock:
+            held[0] += nbytes
+            highest[0] = max(highest[0], held[0])
+        time.sleep(0.02)
+        values = read(array, name)
+        with lock:
+            held[0] -= nbytes
+        return values
+
+    monkeypatch.setattr(checkpoint, "read_values", note)
+    path, wanted = tmp_path / "ckpt", abstract(params)
+    found = checkpoint.restore(path, wanted, jobs=6, staging=staging)
+    for name, param in params.items():
+        assert (np.asarray(found[name]) == param).all()
+    assert most <= highest[0] <= max(staging, 96)
+
+
+def test_no_copy_on_cpu(saved, monkeypatch):
+    """A shard would be in memory twice while it is handed to its device."""
+    path, params = saved
+    read, places = checkpoint.read_values, {}
+
+    def note(array, name):
+        values = read(array, name)
+        places[name] = values.ctypes.data
+        return values
+
+    monkeypatch.setattr(checkpoint, "read_values", note)
+    found = checkpoint.restore(path, abstract(params))
+    for name, value in found.items():
+        if value.ndim:
+            assert value.unsafe_buffer_pointer() == places[name], name
+
+
+@pytest.mark.parametrize("limit", [8, 64, 1 << 20])
+def test_casts_chunk_by_chunk(tmp_path, monkeypatch, limit):
+    """A chunk would be cast into the place of another."""
+    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", limit)
+    params = make_params()
+    checkpoint.save(tmp_path / "ckpt", params, family="f", files=FILES)
+    wanted = {n: jax.ShapeDtypeStruct(p.shape, jnp.float32) for n, p in params.items()}
+    for name, value in checkpoint.restore(tmp_path / "ckpt", wanted).items():
+        assert (np.asarray(value) == params[name].astype(np.float32)).all(), name
 
 
 def test_all_differences_at_once(saved):

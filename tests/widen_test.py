@@ -1,5 +1,10 @@
 """bfloat16 held as bits: exact, for every value there is."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -61,3 +66,37 @@ def test_how_weights_are_held(platform, given, held):
     assert found.dtype == held
     assert found.shape == values.shape
     np.testing.assert_array_equal(widen(found), [[1.5, -2.0, 0.0]])
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+from jaxmoe.widen import hold_for
+mesh = jax.make_mesh((2, 4), ("a", "b"))
+values = np.arange(64.0).reshape(8, 8)
+for axes in [("a", "b"), (None, "a"), (("a", "b"),), ()]:
+    sharding = jax.NamedSharding(mesh, jax.P(*axes))
+    for dtype, held in [(jnp.bfloat16, jnp.uint16), (jnp.float16, jnp.float32)]:
+        array = jax.device_put(jnp.asarray(values, dtype), sharding)
+        found = hold_for("cpu", array)
+        assert found.dtype == held and found.sharding == sharding
+        whole = np.asarray(array)
+        bits = whole.view(np.uint16) if held == jnp.uint16 else whole.astype(held)
+        for shard in found.addressable_shards:
+            assert (np.asarray(shard.data) == bits[shard.index]).all()
+            if held == jnp.uint16:  # no second copy
+                before = {s.device: s.data for s in array.addressable_shards}
+                old = before[shard.device].unsafe_buffer_pointer()
+                assert shard.data.unsafe_buffer_pointer() == old
+"""
+
+
+def test_shards_stay_where_they_are():
+    """A sharded weight would be gathered on one device, or copied, to become bits."""
+    env = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+    }
+    command = [sys.executable, "-c", SHARDED]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,6 +1,5 @@
 """Several real processes on this machine, joined over loopback."""
 
-import json
 import signal
 import socket
 import subprocess
@@ -14,8 +13,11 @@ from jaxmoe.evals.shards import records_files
 from tests.mesh.eight_devices_test import ROOT, environment
 
 EVALUATE = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "demo"]
+PROBLEMS, SAMPLES = 40, 4
 BOUND = 90
 """Seconds in which the others must end once a process has died."""
+
+pytestmark = pytest.mark.slow
 
 
 def free_port() -> int:
@@ -25,113 +27,113 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def options_of(out: Path, problems: int) -> list[str]:
-    """An evaluation on a mesh of 2 x 4, everything kept."""
-    options = ["--mesh", "2x4", "--n", "4", "--problems", str(problems)]
-    return [*options, "--out", str(out), "--keep-tokens", "--keep-routes"]
+class Evaluation:
+    """One evaluation on a mesh of 2 x 4 devices, in one process or several."""
 
+    def __init__(self, cache: Path):
+        self.cache = cache
+        self.started: list[subprocess.Popen] = []
 
-def launch(
-    options: list[str], process: int, processes: int, port: int, devices: int
-) -> subprocess.Popen:
-    """One process of an evaluation, with its part of the devices."""
-    join = ["--coordinator", f"127.0.0.1:{port}", "--process", str(process)]
-    join += ["--processes", str(processes)]
-    return subprocess.Popen(
-        [*EVALUATE, *options, *(join if processes > 1 else [])],
-        env=environment(devices // processes),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    def start(self, out: Path, processes: int, *more: list[str], problems=PROBLEMS):
+        """Starts it; `more` are options of single processes, such as other ones."""
+        port = free_port()
+        options = ["--mesh", "2x4", "--n", str(SAMPLES), "--problems", str(problems)]
+        options += ["--slots", "16", "--out", str(out), "--keep-tokens"]
+        self.started = []
+        for i in range(processes):
+            join = ["--coordinator", f"127.0.0.1:{port}", "--process", str(i)]
+            join += ["--processes", str(processes)]
+            own = more[i] if more else []
+            started = subprocess.Popen(
+                [*EVALUATE, *options, *own, *(join if processes > 1 else [])],
+                env=environment(8 // processes) | {"XDG_CACHE_HOME": str(self.cache)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            self.started.append(started)
 
+    def finish(self) -> list[str]:
+        """What each process printed; all must end well."""
+        outputs = []
+        for process in self.started:
+            out, err = process.communicate(timeout=300)
+            assert process.returncode == 0, err[-4000:]
+            outputs.append(out)
+        return outputs
 
-def start(out: Path, processes: int, problems: int = 6) -> list[subprocess.Popen]:
-    """The same evaluation in so many processes, on eight devices in all."""
-    port, options = free_port(), options_of(out, problems)
-    return [launch(options, i, processes, port, 8) for i in range(processes)]
-
-
-def finish(started: list[subprocess.Popen], seconds: float = 300) -> list[str]:
-    """What they printed; all must end well."""
-    outputs = []
-    for process in started:
-        out, err = process.communicate(timeout=seconds)
-        assert process.returncode == 0, err[-4000:]
-        outputs.append(out)
-    return outputs
+    def kill(self, victim: int, out: Path, more_than: int) -> str:
+        """SIGKILL once there are new records; what the other process said of it."""
+        began = time.monotonic()
+        while len(records(out)) <= more_than:
+            assert time.monotonic() - began < 200, "no record came"
+            assert all(process.poll() is None for process in self.started)
+            time.sleep(0.05)
+        self.started[victim].send_signal(signal.SIGKILL)
+        died = time.monotonic()
+        _, err = self.started[1 - victim].communicate(timeout=BOUND)
+        assert time.monotonic() - died < BOUND
+        assert self.started[1 - victim].returncode not in (0, None)
+        self.started[victim].communicate()
+        return err
 
 
 def records(out: Path) -> list[bytes]:
     """The records of a run, sorted."""
-    lines = []
-    for path in records_files(out):
-        lines += path.read_bytes().splitlines()
-    return sorted(lines)
+    files = records_files(out) if out.exists() else {}
+    return sorted(line for path in files for line in path.read_bytes().splitlines())
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory) -> Path:
-    """The run of one process with eight devices."""
-    out = tmp_path_factory.mktemp("one") / "run"
-    finish(start(out, 1))
-    return out
+def evaluation(tmp_path_factory):
+    """Compiled programs are kept from one run to the next."""
+    found = Evaluation(tmp_path_factory.mktemp("cache"))
+    yield found
+    for process in found.started:
+        process.kill()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_give_the_answers_of_one(one_process, tmp_path, count):
-    """A pod would answer otherwise than one host, or answer twice."""
-    outputs = finish(start(tmp_path / "run", count))
-    one, several = records(one_process), records(tmp_path / "run")
-    assert len(one) == 24
-    for left, right in zip(one, several, strict=True):
-        left, right = json.loads(left), json.loads(right)
-        for name in ("problem", "sample", "tokens", "routes", "text", "correct"):
-            assert left[name] == right[name]
-    assert "accuracy" in outputs[0] and not any(outputs[1:])
+@pytest.fixture(scope="module")
+def whole(evaluation, tmp_path_factory) -> list[bytes]:
+    """The records of one process with eight devices."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    evaluation.start(out, 1)
+    evaluation.finish()
+    found = records(out)
+    assert len(found) == PROBLEMS * SAMPLES
+    return found
 
 
-def kill_one(started: list[subprocess.Popen], victim: int, out: Path) -> None:
-    """SIGKILL, once some records are there."""
-    began = time.monotonic()
-    while not any(path.stat().st_size for path in records_files(out)):
-        assert time.monotonic() - began < 200, "no record came"
-        assert all(process.poll() is None for process in started)
-        time.sleep(0.1)
-    started[victim].send_signal(signal.SIGKILL)
+def test_processes_that_are_killed_go_on_as_one(evaluation, whole, tmp_path):
+    """The other process would wait for ever, or end as if all was well; or the run
+    could not go on; or two processes of four devices would answer otherwise than one of
+    eight, by a single bit of a log-probability."""
+    out, kept = tmp_path / "run", 0
+    for victim in (1, 0):
+        evaluation.start(out, 2)
+        message = evaluation.kill(victim, out, kept)
+        assert f"process {victim} has died" in message
+        kept = len(records(out))
+        assert kept < len(whole), "it was killed too late to show anything"
+    evaluation.start(out, 2)
+    first, second = evaluation.finish()
+    assert "accuracy" in first and not second
+    assert records(out) == whole
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_that_dies_stops_the_others(tmp_path, victim):
-    """The others would wait for ever, or end as if all was well; or the run could not
-    go on, or would end with other records."""
-    whole, out = tmp_path / "whole", tmp_path / "run"
-    finish(start(whole, 2, problems=40))
-    started = start(out, 2, problems=40)
-    kill_one(started, victim, out)
-    died = time.monotonic()
-    other = started[1 - victim]
-    _, err = other.communicate(timeout=BOUND)
-    assert time.monotonic() - died < BOUND
-    assert other.returncode != 0
-    assert "process" in err.lower(), err[-3000:]
-    kept = len(records(out))
-    assert 0 < kept < 160
-    finish(start(out, 2, problems=40))
-    assert records(out) == records(whole)
+def test_four_processes_give_the_answers_of_one(evaluation, whole, tmp_path):
+    """Two devices a process: rows and heads would be lost between hosts."""
+    out = tmp_path / "run"
+    evaluation.start(out, 4, problems=6)
+    evaluation.finish()
+    found = records(out)
+    assert len(found) == 6 * SAMPLES and set(found) <= set(whole)
 
 
-@pytest.mark.slow
-def test_processes_that_disagree_are_stopped(tmp_path):
+def test_processes_that_disagree_are_stopped(evaluation, tmp_path):
     """Processes started with other options would wait for each other for ever."""
-    port, out = free_port(), tmp_path / "run"
-    started = [
-        launch([*options_of(out, 4), "--n", n], process, 2, port, 8)
-        for process, n in enumerate(("4", "5"))
-    ]
-    for process in started:
+    evaluation.start(tmp_path / "run", 2, ["--seed", "1"], ["--seed", "2"])
+    for process in evaluation.started:
         _, err = process.communicate(timeout=120)
-        assert process.returncode != 0
-        assert "expected the same" in err and "2 processes" in err
+        assert process.returncode == 2
+        assert "expected the same options and questions in all 2 processes" in err

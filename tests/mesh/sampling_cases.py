@@ -143,6 +143,15 @@ def test_forward_gives_whole_logits(mixed):
         assert np.array_equal(routes, taken)
 
 
+@pytest.mark.parametrize("implementation", ["reference", "ragged", "batched"])
+def test_every_implementation_of_experts_can_be_divided(mixed, implementation):
+    """One of them would take an expert that lies elsewhere for one of its own."""
+    one = jaxmoe.forward(MODEL, PROMPTS[0], implementation="reference")
+    other = jaxmoe.forward(mixed, PROMPTS[0], implementation=implementation)
+    atol = 1e-4 * float(np.abs(np.asarray(one)).max())
+    np.testing.assert_allclose(one, other, atol=atol)
+
+
 def test_generate_works_inside_jit(mixed):
     """The public device function would only work through the host's engine."""
     keys = jaxmoe.keys.sample_keys(KEY, 4)

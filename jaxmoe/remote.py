@@ -1,0 +1,188 @@
+"""Checkpoints in Google Cloud Storage: `gs://bucket/path` where a local path may stand.
+
+TensorStore reads them, as whoever the machine is logged in as: the file that
+GOOGLE_APPLICATION_CREDENTIALS names, `gcloud auth application-default login`, the
+service account of a virtual machine, or nobody, which public buckets allow.
+"""
+
+import functools
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SMALL = (".json", ".jinja", ".txt", ".model")
+"""Endings of the files beside the arrays: configs, templates, tokenizers."""
+FOLDERS = ("params/", "source/")
+"""What `fetch_small_files` leaves where it is: arrays, and headers for an export."""
+IN_FLIGHT = 8
+"""Chunks under way at once in all threads of a process, of 32 MiB at most."""
+KEPT_BYTES = 128 << 20
+"""Chunks kept for the other devices of this process that want a part of them."""
+RETRIES = 6
+"""Of a request that fails for a moment, after 1, 2, 4, ... seconds."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder in a bucket; `prefix` is empty or ends in a slash."""
+
+    bucket: str
+    prefix: str
+
+    def __str__(self) -> str:
+        """The address as a user writes it."""
+        return f"gs://{self.bucket}/{self.prefix}".rstrip("/")
+
+
+def place_of(path: str | os.PathLike) -> Place | None:
+    """The place in a bucket that `path` names; None where it is local.
+
+    Raises:
+      ValueError: an address that is neither local nor of Google Cloud Storage.
+    """
+    text = os.fspath(path)
+    # pathlib.Path drops one slash of the two.
+    found = re.fullmatch(r"gs:/{1,2}([^/]+)(?:/(.*))?", text)
+    if found:
+        inner = (found[2] or "").strip("/")
+        return Place(found[1], inner + "/" if inner else "")
+    if re.match(r"[a-z][a-z0-9+.-]*://", text):
+        raise ValueError(
+            f"expected a local path or gs://bucket/directory, found {text}; copy the "
+            "checkpoint to one of the two"
+        )
+    return None
+
+
+def store_spec(path: str | os.PathLike, *parts: str) -> dict[str, Any]:
+    """TensorStore's description of the folder `parts` of the checkpoint `path`."""
+    place = place_of(path)
+    if place is None:
+        return {"driver": "file", "path": f"{Path(path).joinpath(*parts)}/"}
+    inner = "".join(f"{part}/" for part in parts)
+    return {"driver": "gcs", "bucket": place.bucket, "path": place.prefix + inner}
+
+
+def context(path: str | os.PathLike) -> Any:
+    """The TensorStore context to read `path` in; one for all that is read.
+
+    Its limits hold for the process, so that the memory in hand does not grow with the
+    number of processors.
+    """
+    return _context(place_of(path) is not None)
+
+
+@functools.lru_cache(maxsize=2)
+def _context(remote: bool) -> Any:
+    import tensorstore as ts
+
+    if not remote:
+        mapped = {"file_io_mode": {"mode": "memmap"}}
+        return ts.Context(mapped | {"file_io_concurrency": {"limit": IN_FLIGHT}})
+    return ts.Context(
+        {
+            "gcs_request_concurrency": {"limit": IN_FLIGHT},
+            "gcs_request_retries": {"max_retries": RETRIES},
+            "cache_pool": {"total_bytes_limit": KEPT_BYTES},
+        }
+    )
+
+
+def read_file(path: str | os.PathLike, name: str) -> bytes | None:
+    """The content of file `name` of the directory `path`; None where there is none.
+
+    Raises:
+      PermissionError: Google Cloud Storage refuses to show it.
+      OSError: it cannot be read.
+    """
+    place = place_of(path)
+    if place is None:
+        file = Path(path) / name
+        return file.read_bytes() if file.is_file() else None
+    try:
+        found = _store(path).read(name).result()
+    except ValueError as error:
+        raise explained(f"{place}/{name}", error) from None
+    return None if found.state == "missing" else found.value
+
+
+def _store(path: str | os.PathLike) -> Any:
+    import tensorstore as ts
+
+    return ts.KvStore.open(store_spec(path), context=context(path)).result()
+
+
+def explained(what: str, error: Exception) -> OSError:
+    """The error to raise where reading `what` from a bucket failed with `error`."""
+    said = str(error)
+    if re.search(r"PERMISSION_DENIED|UNAUTHENTICATED|code='40[13]'", said):
+        return PermissionError(
+            f"{what}: expected to read it, but Google Cloud Storage refuses "
+            f"({said[:200]}); log in with `gcloud auth application-default login`, or "
+            "have the role Storage Object Viewer given to this machine's account"
+        )
+    return OSError(
+        f"{what}: expected to read it, but Google Cloud Storage failed "
+        f"({said[:200]}); look at the address and the network, then try again"
+    )
+
+
+def fetch_small_files(path: str | os.PathLike) -> Path:
+    """A local directory with the files of checkpoint `path` beside its arrays.
+
+    Config, generation config, manifest, tokenizer and chat templates. A local path is
+    given back as it is; of a bucket they are copied into a directory that goes away
+    with this process.
+
+    Raises:
+      FileNotFoundError: no such bucket, or no model there.
+      PermissionError: Google Cloud Storage refuses.
+      OSError: something cannot be read.
+    """
+    place = place_of(path)
+    if place is None:
+        return Path(path)
+    if read_file(path, "config.json") is None:
+        raise FileNotFoundError(
+            f"{place}: expected a checkpoint with config.json, found no such bucket "
+            "or object; look at the address, or copy the checkpoint there"
+        )
+    names = [name for name in _listing(path) if name.endswith(SMALL)]
+    if "config.json" not in names:
+        raise PermissionError(
+            f"{place}: expected to list its objects, but Google Cloud Storage shows "
+            "none; have the role Storage Object Viewer given to this machine's account"
+        )
+    target = Path(tempfile.mkdtemp(dir=_scratch().name))
+    for name in names:
+        content = read_file(path, name)
+        if content is not None and ".." not in Path(name).parts:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(content)
+    return target
+
+
+def _listing(path: str | os.PathLike) -> list[str]:
+    """Names in the folder `path`, those in `FOLDERS` left out.
+
+    Ranges of names, as the arrays of a large model have thousands of chunks.
+    """
+    import tensorstore as ts
+
+    store, start, names = _store(path), "", []
+    for folder in [*sorted(FOLDERS), ""]:
+        span = ts.KvStore.KeyRange(start, folder)
+        try:
+            names += [name.decode() for name in store.list(span).result()]
+        except ValueError as error:
+            raise explained(str(place_of(path)), error) from None
+        start = folder[:-1] + "0"  # "0" comes after "/"
+    return names
+
+
+@functools.lru_cache(maxsize=1)
+def _scratch() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="jaxmoe-")
