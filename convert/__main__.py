@@ -84,6 +84,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--dtype and --verify do not go with --export")
     if args.export and (args.worker is not None or args.processes is not None):
         parser.error("--worker and --processes do not go with --export")
+    if args.force and (args.worker is not None or args.processes is not None):
+        # One worker would begin anew what another has just completed.
+        parser.error("--force goes with one process only; remove DST and DST.partial")
     if args.processes is not None and args.processes < 1:
         parser.error(f"--processes must be 1 or more, found {args.processes}")
     with warnings.catch_warnings():
@@ -116,9 +119,8 @@ def _work(args: argparse.Namespace) -> object:
         return export(args.source, args.out, **options, show=True)
     source = find_source(args.source)
     if args.processes is not None:
-        count, out, force = args.processes, Path(args.out), args.force
-        options = _options(args)
-        return convert_in_processes(source, out, count, options, force=force)
+        out, options = Path(args.out), _options(args)
+        return convert_in_processes(source, out, args.processes, options)
     options = {
         "dtype": args.dtype,
         "jobs": args.jobs,
@@ -136,8 +138,7 @@ def _options(args: argparse.Namespace) -> list[str]:
     """The options that each of several processes is started with."""
     options = ["--jobs", str(args.jobs)]
     options += ["--dtype", args.dtype] if args.dtype else []
-    flags = {"--force": args.force, "--verify": args.verify}
-    return options + [flag for flag, given in flags.items() if given]
+    return [*options, "--verify"] if args.verify else options
 
 
 if __name__ == "__main__":

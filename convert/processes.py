@@ -14,7 +14,7 @@ from jaxmoe.checkpoint import MANIFEST
 
 
 def convert_in_processes(
-    source: Path, out: Path, count: int, options: list[str], *, force: bool
+    source: Path, out: Path, count: int, options: list[str]
 ) -> str:
     """Runs `count` workers of `convert.together` side by side until all have ended.
 
@@ -24,7 +24,6 @@ def convert_in_processes(
       source, out: as in `convert.convert`.
       count: the number of workers.
       options: of the command line, handed to each of them.
-      force: whether `out` may be replaced; it is among the options too.
 
     Returns:
       A line: the bytes of the source, seconds, bytes per second.
@@ -33,7 +32,7 @@ def convert_in_processes(
       ConversionError: the source or the destination does not fit, which is looked at
         before any is started; or a worker failed, when all have ended.
     """
-    destination.check(source, out, force=force, marker=MANIFEST)
+    destination.check(source, out, force=False, marker=MANIFEST)
     nbytes = check(source).source.nbytes
     begin = time.perf_counter()
     with ThreadPoolExecutor(count) as pool:

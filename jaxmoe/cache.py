@@ -129,11 +129,6 @@ class SuffixCache:
         """C, the positions allocated for each slot."""
         return self.k[0].shape[2]
 
-    def grow(self, size: int) -> "SuffixCache":
-        """The same contents with room for `size` positions."""
-        more = ((0, 0), (0, 0), (0, size - self.size), (0, 0))
-        return jax.tree.map(lambda a: jnp.pad(a, more), self)
-
     def clear(self, slots: Array) -> "SuffixCache":
         """Zeros in the slots where `slots` [S] is true, lest a NaN be inherited."""
         rows = jnp.argsort(~slots, stable=True)  # those to clear come first
@@ -163,6 +158,11 @@ class SuffixCache:
             return (*cache[:layer], one, *cache[layer + 1 :])
 
         return SuffixCache(put(self.k, k), put(self.v, v))
+
+
+def grow(array: Array, size: int) -> Array:
+    """Keys or values [S, G, C, A] of one layer with room for `size` positions."""
+    return jnp.pad(array, ((0, 0), (0, 0), (0, size - array.shape[2]), (0, 0)))
 
 
 def _zeros(

@@ -7,6 +7,7 @@ and gets every answer; the first one reads and writes what there is one of.
 
 import json
 import socket
+import sys
 import warnings
 from collections.abc import Callable
 from hashlib import sha256
@@ -20,8 +21,12 @@ from jaxmoe import host_watch
 LOST_SECONDS = 40
 """A process that was not heard of for so long counts as lost, and all others stop."""
 
-END_SECONDS = 15
-"""How long a process that is done, or has failed, waits for the others to be."""
+END_SECONDS = 60
+"""How long a process that is done waits for the others to be."""
+
+
+class ProcessError(ValueError):
+    """What another process could not go on with, or not in the same way."""
 
 
 def initialize(
@@ -32,9 +37,9 @@ def initialize(
 ) -> None:
     """Joins this process with the others; before anything else is done with JAX.
 
-    When one of them dies the others print an error and end with code 70
-    (`jaxmoe.host_watch`), at once; with another one, within two minutes, where its host
-    has left the network (`LOST_SECONDS`).
+    When one of them dies, or ends with an exception, the others print an error and end
+    with code 70 (`jaxmoe.host_watch`), at once; with another code and within two
+    minutes where its host has left the network (`LOST_SECONDS`).
 
     Args:
       coordinator: "host:port" of process 0, free there. None, as for the rest: found
@@ -56,6 +61,8 @@ def initialize(
         raise ValueError(
             f"expected a process in 0..{processes - 1}, found {process}; count from 0"
         )
+    # JAX would take SIGTERM for a notice to save, and the process would not end.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         coordinator,
         processes,
@@ -69,15 +76,18 @@ def initialize(
 
 def _watch(coordinator: str | None) -> None:
     others = jax.process_count() - 1
-    port = host_watch.listen(others) if is_first() else 0
-    own = socket.gethostbyname(socket.gethostname()) if is_first() else ""
-    host, port = json.loads(_broadcast(json.dumps([own, port]).encode()))
+    said: list[Any] = []
+    if is_first():
+        port, token = host_watch.listen(others)
+        said = [_own_address() if coordinator is None else "", port, token.hex()]
+    host, port, token = json.loads(_broadcast(json.dumps(said).encode()))
+    sys.excepthook = _fail_together
     if is_first():
         return
     if coordinator is not None:
         host = coordinator.rpartition(":")[0].strip("[]")
     try:
-        host_watch.connect(host, port, jax.process_index())
+        host_watch.connect(host, port, bytes.fromhex(token), jax.process_index())
     except OSError as error:
         warnings.warn(
             f"process 0 cannot be reached at {host}:{port} ({error}); should a process "
@@ -85,6 +95,22 @@ def _watch(coordinator: str | None) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def _own_address() -> str:
+    """Of this host, as others see it: from which it would send to the network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent (RFC 5737)
+            return probe.getsockname()[0]
+        except OSError:
+            return "127.0.0.1"
+
+
+def _fail_together(kind: Any, error: Any, trace: Any) -> None:
+    """Of an exception that nobody has caught."""
+    sys.__excepthook__(kind, error, trace)
+    host_watch.fail_of(error)
 
 
 def is_first() -> bool:
@@ -98,7 +124,7 @@ def first_decides(function: Callable[[], Any]) -> Any:
     The result is passed on as JSON.
 
     Raises:
-      The error of `function` in the first process; a RuntimeError with its text in the
+      The error of `function` in the first process; a ProcessError with its text in the
       others.
     """
     if jax.process_count() == 1:
@@ -114,12 +140,20 @@ def first_decides(function: Callable[[], Any]) -> Any:
     if error is not None:
         raise error
     if heard["error"] is not None:
-        raise RuntimeError(f"process 0 stopped: {heard['error']}")
+        raise ProcessError(f"process 0 stopped: {heard['error']}")
     return heard["value"]
 
 
+def wait_for_all() -> None:
+    """Returns once every process is here; the last thing before they end.
+
+    A process that ends long before another one would have JAX abort both.
+    """
+    first_decides(lambda: None)
+
+
 def check_equal(values: dict[str, Any]) -> None:
-    """Raises a ValueError unless all processes pass equal `values` (as JSON).
+    """Raises a ProcessError unless all processes pass equal `values` (as JSON).
 
     Processes that disagree would else wait for each other, or answer nonsense.
     """
@@ -133,7 +167,7 @@ def check_equal(values: dict[str, Any]) -> None:
         name for i, name in enumerate(digests) if (every[:, i] != every[0, i]).any()
     ]
     if differing:
-        raise ValueError(
+        raise ProcessError(
             f"expected the same {', '.join(differing)} in all {jax.process_count()} "
             "processes, found others; start each with the same command and files"
         )

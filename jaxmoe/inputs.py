@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmoe.decode.engine import default_slots
 from jaxmoe.keys import check_key, prompt_key
 from jaxmoe.model import Model
 from jaxmoe.text.stop import check_stops
@@ -76,6 +77,24 @@ def key_data(key: Any, prompts: int, many: bool) -> np.ndarray:
         check_key(key)
         keys = [prompt_key(key, j) for j in range(prompts)] if many else [key]
     return np.stack([np.asarray(jax.random.key_data(k)) for k in keys])
+
+
+def check_slots(model: Model, samples: int, slots: int | None) -> int:
+    """Slots for so many samples: `slots`, or as many as is usual.
+
+    Raises:
+      ValueError: less than one, or not a multiple of the devices that divide them.
+    """
+    if slots is None:
+        return default_slots(samples, model.layout)
+    slots = check_whole("slots", slots)
+    if model.layout is not None and model.layout.slots(slots) != slots:
+        parts = model.layout.slots(1)
+        raise ValueError(
+            f"slots must be a multiple of the {parts} devices that divide them, found "
+            f"{slots}; pass {model.layout.slots(slots)}"
+        )
+    return slots
 
 
 def check_stop_ids(stop_ids: Sequence[int], vocab: int) -> list[int]:

@@ -15,7 +15,8 @@ mesh of the axes `data` and `model`:
                                                   far as they       axes
                                                   divide
 
-A mesh axis of size 1 divides nothing, so that each preset is defined on each mesh.
+A mesh axis of size 1 divides nothing. What does not divide a model is refused
+(`check_rules`).
 """
 
 import math
@@ -25,7 +26,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 BATCH = "batch"
 """The mesh axis over which examples are spread in training."""
@@ -52,9 +53,9 @@ Preset = Literal["auto", "data", "tensor", "expert", "data-expert"]
 _Axes = tuple[str, ...]
 
 
-def batch_mesh(devices: Sequence[Any]) -> jax.sharding.Mesh:
+def batch_mesh(devices: Sequence[Any]) -> Mesh:
     """A mesh of the one axis `BATCH`."""
-    return jax.sharding.Mesh(np.array(devices), (BATCH,))
+    return Mesh(np.array(devices), (BATCH,))
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _refuse_overlap(rules: Rules, one: str, other: str):
 class Layout:
     """A mesh and the rules by which things lie on it; hashable, a static argument."""
 
-    mesh: jax.sharding.Mesh | AbstractMesh
+    mesh: Mesh | AbstractMesh
     rules: Rules
 
     def size(self, axes: Sequence[str]) -> int:
@@ -134,8 +135,12 @@ class Layout:
 
     def cached_heads(self, kv_heads: int) -> int:
         """Key-value heads of a cache: one a device at least, some then repeated."""
-        rules = self.rules
-        return kv_heads if rules.kv_heads == rules.heads else self.size(rules.heads)
+        return max(kv_heads, self.size(self.rules.heads))
+
+    def spans_processes(self) -> bool:
+        """Whether its devices belong to more than one process."""
+        devices = self.mesh.devices.flat if isinstance(self.mesh, Mesh) else ()
+        return len({device.process_index for device in devices}) > 1
 
     def describe(self) -> dict[str, Any]:
         """Shape and rules in plain values, for a record of what was run."""
@@ -149,7 +154,7 @@ class Layout:
 
 
 def layout_for(
-    mesh: jax.sharding.Mesh | AbstractMesh,
+    mesh: Mesh | AbstractMesh,
     rules: Rules | Preset,
     sizes: Mapping[str, Sequence[int]],
 ) -> Layout:
@@ -174,9 +179,9 @@ def layout_for(
             f"{', '.join(shape)}; name those"
         )
     check_rules(rules, shape, sizes)
-    if isinstance(mesh, jax.sharding.Mesh):
+    if isinstance(mesh, Mesh):
         kinds = (AxisType.Auto,) * len(mesh.axis_names)
-        mesh = jax.sharding.Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
+        mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
     return Layout(mesh, rules)
 
 
@@ -260,7 +265,13 @@ def check_rules(
             f"{size} key-value heads over {heads} devices, each with a head or more of "
             f"its own, or several with one; nearest: {_nearest_either(size, heads)}"
             for size in sizes.get("kv_heads", ())
-            if heads > 1 and heads % size
+            if heads % size and size % heads
+        ]
+        wrong += [
+            f"{size} key-value heads over {heads} devices are whole on each; pass "
+            "kv_heads=heads"
+            for size in sizes.get("kv_heads", ())
+            if 1 < heads < size and size % heads == 0
         ]
     if wrong:
         raise ValueError(

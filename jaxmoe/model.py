@@ -113,10 +113,9 @@ def model_layout(
     Raises:
       ValueError: a model that does not divide over the mesh by these rules.
     """
-    if mesh is None:
+    if mesh is None or mesh.size == 1:
         return None
-    layout = layout_for(mesh, rules, axis_sizes(config))
-    return None if mesh.size == 1 else layout
+    return layout_for(mesh, rules, axis_sizes(config))
 
 
 def abstract_weights(

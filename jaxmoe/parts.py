@@ -5,10 +5,11 @@ they are a part of. Three exchanges are enough: rows are *gathered* by the devic
 divide a weight among them, partial results are *added*, and logits are *turned* from
 all rows of some columns to some rows of all columns.
 
-Partial results are added in the order of the devices, in float32, by this program and
-not by the library that moves them (an all-reduce of a ring begins each piece at another
-device): so equal numbers come out in whichever row they stand, and run after run. It
-moves what a ring would: with M devices, (M - 1) / M of the rows out and back.
+Partial results, of the rows' type, are added in the order of the devices, in float32,
+by this program and not by the library that moves them (an all-reduce of a ring begins
+each piece at another device): so equal numbers come out in whichever row they stand,
+and run after run. It moves what a ring would: with M devices, (M - 1) / M of the rows
+out and back.
 """
 
 from collections.abc import Callable
@@ -27,8 +28,8 @@ from jaxmoe.typing import Array, Bool, Float, Int, Num
 class Part:
     """One device of a layout, seen from within; without one, the only device.
 
-    rows: mesh axes over which the rows at hand are divided: those of the slots while
-    decoding, none in a pass over a prompt.
+    rows: mesh axes over which the rows at hand are divided: those of the slots; none in
+    a pass over a prompt whose positions do not divide.
     """
 
     layout: Layout | None = None
@@ -78,10 +79,7 @@ class Part:
         cut = padded.reshape(self._size(apart), -1, pieces, padded.shape[1] // pieces)
         sent = cut.swapaxes(1, 2).reshape(-1, cut.shape[1], cut.shape[3])
         found = lax.all_to_all(sent, (*apart, *alike), 0, 0)
-        total = found[0].astype(jnp.float32)
-        for other in found[1:]:
-            total = total + other.astype(jnp.float32)
-        total = total.astype(partial.dtype)
+        total = _add_in_order(found).astype(partial.dtype)
         if alike:
             total = lax.all_gather(total, alike, axis=1, tiled=True)
         return total[:, :width]
@@ -121,6 +119,18 @@ class Part:
         every = lambda array: lax.all_gather(array, axes, axis=0, tiled=True)  # noqa: E731
         return jax.tree.map(every, tree)
 
+    def own(self, tree: Any) -> Any:
+        """Of rows that all devices have, those that are this one's to compute."""
+        if self.layout is None or not self.rows:
+            return tree
+        index, count = lax.axis_index(self.rows), self._size(self.rows)
+
+        def cut(array: Array) -> Array:
+            size = array.shape[0] // count
+            return lax.dynamic_slice_in_dim(array, index * size, size)
+
+        return jax.tree.map(cut, tree)
+
     def everyone(self, tree: Any) -> Any:
         """Rows of all devices, on each."""
         if self.layout is None or not self.rows:
@@ -139,6 +149,15 @@ class Part:
 
     def _size(self, axes: tuple[str, ...]) -> int:
         return self.layout.size(axes) if self.layout is not None else 1
+
+
+def _add_in_order(parts: Float[Array, "R N D"]) -> Float[Array, "N D"]:
+    """Their sum in float32, begun with the first; written out where they are few."""
+    wide = parts.astype(jnp.float32)
+    unroll = parts.shape[0] if parts.shape[0] <= 16 else 1
+    start = jnp.zeros_like(wide[0])
+    add = lambda total, other: (total + other, None)  # noqa: E731
+    return lax.scan(add, start, wide, unroll=unroll)[0]
 
 
 WHOLE = Part()

@@ -159,7 +159,9 @@ def fetch_small_files(path: str | os.PathLike) -> Path:
     target = Path(tempfile.mkdtemp(dir=_scratch().name))
     for name in names:
         content = read_file(path, name)
-        if content is not None and ".." not in Path(name).parts:
+        # A bucket's names may be anything: /etc/x, ../x.
+        inside = (target / name).resolve().is_relative_to(target.resolve())
+        if content is not None and inside:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes(content)
     return target

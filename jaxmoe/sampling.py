@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmoe.decode.engine import default_slots, run
+from jaxmoe.decode.engine import run
 from jaxmoe.decode.prefill import prompt_bucket, score
 from jaxmoe.decode.request import Answer, Progress, Request
 from jaxmoe.decode.tokens import TokenSampler
@@ -16,6 +16,7 @@ from jaxmoe.inputs import (
     Prompt,
     check_prompt,
     check_routes,
+    check_slots,
     check_stop_ids,
     check_whole,
     is_many,
@@ -215,7 +216,7 @@ def stream(
         model.config,
         model.params,
         request,
-        slots=_slots(model, total, slots),
+        slots=check_slots(model, total, slots),
         on_progress=progress,
         layout=model.layout,
     )
@@ -295,19 +296,6 @@ def place_routes(prompt_length: int, length: int, routes: np.ndarray) -> np.ndar
     placed = np.full((prompt_length + length, *routes.shape[1:]), -1, np.int16)
     placed[prompt_length - 1 : prompt_length - 1 + length] = routes[:length]
     return placed
-
-
-def _slots(model: Model, samples: int, slots: int | None) -> int:
-    if slots is None:
-        return default_slots(samples, model.layout)
-    slots = check_whole("slots", slots)
-    if model.layout is not None and model.layout.slots(slots) != slots:
-        parts = model.layout.slots(1)
-        raise ValueError(
-            f"slots must be a multiple of the {parts} devices that divide them, found "
-            f"{slots}; pass {model.layout.slots(slots)}"
-        )
-    return slots
 
 
 def _request(model: Model, prompt, *, key, policy, sampler, stop, **rest) -> Request:

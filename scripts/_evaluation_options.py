@@ -6,6 +6,7 @@ from pathlib import Path
 from _judge import DEMO
 from _mesh_options import add_mesh_options
 from _policy_options import add_policy_options
+from _process_options import add_process_options
 from _sampler_options import add_sampler_options
 from _task_options import add_draw_options, add_task_options
 
@@ -32,4 +33,5 @@ def parser_of(about: str | None) -> argparse.ArgumentParser:
     add_policy_options(parser)
     add_sampler_options(parser)
     add_mesh_options(parser)
+    add_process_options(parser)
     return parser

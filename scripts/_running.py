@@ -18,6 +18,8 @@ def input_errors() -> Iterator[None]:
             yield
         except (ImportError, OSError, TypeError, ValueError) as error:
             print(f"error: {_one_line(error)}", file=sys.stderr)
+            if "jaxmoe.host_watch" in sys.modules:
+                sys.modules["jaxmoe.host_watch"].fail(2)
             raise SystemExit(2) from error
 
 

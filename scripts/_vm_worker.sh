@@ -42,7 +42,7 @@ find_python() {
 
 # uv brings a Python of its own: no root, no package lists, no lock to wait for.
 venv_from_uv() {
-  curl -LsSf https://astral.sh/uv/install.sh | env UV_UNMANAGED_INSTALL="$HERE/uv" sh
+  curl -LsSf https://astral.sh/uv/0.8.22/install.sh | env UV_UNMANAGED_INSTALL="$HERE/uv" sh
   uv/uv venv --quiet --seed --python 3.12 venv
 }
 
@@ -155,14 +155,16 @@ do_follow() {
 do_ending() { tail -n 20 job/log | sed "s/^/$(hostname): /" >&2; }
 
 do_stop() {
-  local tries
+  local tries group
   if ! alive; then return; fi
-  kill -TERM -- "-$(<job/pid)"
+  group=-$(<job/pid)
+  kill -TERM -- "$group"
+  # Of the whole group: what bash has started may outlive it.
   for ((tries = 0; tries < 100; tries++)); do
-    if ! alive; then break; fi
+    if ! kill -0 -- "$group" 2>/dev/null; then break; fi
     sleep 0.1
   done
-  if alive; then kill -KILL -- "-$(<job/pid)"; fi
+  kill -KILL -- "$group" 2>/dev/null || true
   if [[ ! -e job/exit ]]; then echo 143 >job/exit; fi
 }
 

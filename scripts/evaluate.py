@@ -1,5 +1,6 @@
 """Puts a task's questions to a model; accuracy, pass@n and votes with intervals."""
 
+import argparse
 import sys
 import tempfile
 from contextlib import nullcontext
@@ -8,8 +9,9 @@ from pathlib import Path
 from _evaluation_bar import EvaluationBar
 from _evaluation_options import parser_of
 from _interrupt import ends_quietly
-from _mesh_options import join_processes, load_model
+from _mesh_options import load_model
 from _policy_options import policy_of
+from _process_options import join_processes
 from _questions import questions_of
 from _run_json import as_json
 from _run_text import as_text
@@ -23,46 +25,45 @@ def main(argv: list[str] | None = None) -> int:
     args = parser_of(__doc__).parse_args(argv)
     with ends_quietly(), input_errors():
         from jaxmoe import hosts
-        from jaxmoe.evals.evaluation import Keep, evaluate
-        from jaxmoe.evals.run import read_run
-        from jaxmoe.evals.shards import WHOLE, Shard
-        from jaxmoe.evals.summary import summarise
 
         keep_compiled()
         join_processes(args)
-        if args.shard is not None and args.out is None:
-            raise ValueError("--shard needs --out, where the parts come together")
-        shard = WHOLE if args.shard is None else Shard.parse(args.shard)
-        policy = policy_of(args)
-        task, questions, data = questions_of(args)
-        model = load_model(args)
-        draw = draw_of(args, policy, sampler_of(args, model))
-        place = tempfile.TemporaryDirectory() if args.out is None else nullcontext()
-        with place as temporary:
-            out = args.out or Path(temporary or "") / "run"
-            with EvaluationBar(quiet=args.json or not hosts.is_first()) as bar:
-                evaluate(
-                    model,
-                    task,
-                    questions,
-                    draw,
-                    out,
-                    checkpoint=digest_of(args.checkpoint),
-                    data=data,
-                    shard=shard,
-                    keep=Keep(args.keep_tokens, args.keep_routes),
-                    thinking=args.thinking,
-                    graders=args.graders,
-                    progress=bar.show,
-                )
-            if not hosts.is_first():
-                return 0
-            if shard.count > 1:
-                print(f"part {args.shard} is done; `compare.py {out}` reads all parts")
-                return 0
-            found = summarise(read_run(out))
-    print(as_json(found) if args.json else as_text(found))
+        text = _evaluate(args)
+        if hosts.is_first():
+            print(text)
+        hosts.wait_for_all()
     return 0
+
+
+def _evaluate(args: argparse.Namespace) -> str:
+    """Draws and grades; what is to be said of the run, in the first process."""
+    from jaxmoe import hosts
+    from jaxmoe.evals.evaluation import Keep, evaluate
+    from jaxmoe.evals.run import read_run
+    from jaxmoe.evals.shards import WHOLE, Shard
+    from jaxmoe.evals.summary import summarise
+
+    if args.shard is not None and args.out is None:
+        raise ValueError("--shard needs --out, where the parts come together")
+    shard = WHOLE if args.shard is None else Shard.parse(args.shard)
+    policy = policy_of(args)
+    task, questions, data = questions_of(args)
+    origin = {"checkpoint": digest_of(args.checkpoint), "data": data}
+    model = load_model(args)
+    draw = draw_of(args, policy, sampler_of(args, model))
+    options = {"keep": Keep(args.keep_tokens, args.keep_routes), **origin}
+    options |= {"thinking": args.thinking, "graders": args.graders, "shard": shard}
+    place = tempfile.TemporaryDirectory() if args.out is None else nullcontext()
+    with place as temporary:
+        out = args.out or Path(temporary or "") / "run"
+        with EvaluationBar(quiet=args.json or not hosts.is_first()) as bar:
+            evaluate(model, task, questions, draw, out, progress=bar.show, **options)
+        if not hosts.is_first():
+            return ""
+        if shard.count > 1:
+            return f"part {args.shard} is done; `compare.py {out}` reads all parts"
+        found = summarise(read_run(out))
+    return as_json(found) if args.json else as_text(found)
 
 
 if __name__ == "__main__":

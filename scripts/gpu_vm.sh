@@ -130,7 +130,7 @@ create() {
     more+=(--provisioning-model=SPOT --instance-termination-action=STOP)
   fi
   instances create "${FLAG[gcloud-instance]}" --machine-type="${FLAG[machine-type]}" \
-    --maintenance-policy=TERMINATE --scopes=cloud-platform \
+    --maintenance-policy=TERMINATE --scopes=storage-rw,logging-write \
     --image-family="${FLAG[image-family]:-common-cu128-ubuntu-2204-nvidia-570}" \
     --image-project="${FLAG[image-project]:-deeplearning-platform-release}" \
     --boot-disk-size="${FLAG[boot-disk-size]:-200GB}" "${more[@]}" ||

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.cache import CHUNK, PrefixCache, SuffixCache, bucket
+from jaxmoe.cache import CHUNK, PrefixCache, SuffixCache, bucket, grow
 from tests.tiny import VOCAB, tiny_config
 
 CONFIG = tiny_config()
@@ -76,7 +76,7 @@ def test_clear_and_grow():
     cleared = full.clear(jnp.array([True, False, True]))
     assert not cleared.k[0][jnp.array([0, 2])].any()
     chex.assert_trees_all_equal(cleared.k[0][1], full.k[0][1])
-    grown = full.grow(256)
-    assert grown.size == 256
-    chex.assert_trees_all_equal(grown.k[0][:, :, :128], full.k[0])
-    assert not grown.k[0][:, :, 128:].any()
+    grown = grow(full.k[0], 256)
+    assert grown.shape[2] == 256
+    chex.assert_trees_all_equal(grown[:, :, :128], full.k[0])
+    assert not grown[:, :, 128:].any()

@@ -3,17 +3,19 @@
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from jaxmoe import host_watch, hosts
 
 OTHER = """
-import sys, time
+import sys
 from jaxmoe import host_watch
-host_watch.connect("127.0.0.1", {port}, 3)
+host_watch.connect("127.0.0.1", {port}, bytes.fromhex("{token}"), 3)
 print("connected", flush=True)
 sys.stdin.readline()
+{end}
 """
 
 
@@ -43,41 +45,81 @@ def test_one_process_decides_alone():
 
 @pytest.fixture
 def lost(monkeypatch) -> list[str]:
-    """Names of processes that were found dead; this one goes on."""
-    names: list[str] = []
-    monkeypatch.setattr(host_watch, "_stop", names.append)
+    """What was heard of other processes' ends; this one goes on."""
+    heard: list[str] = []
+    monkeypatch.setattr(host_watch, "_stop", heard.append)
     monkeypatch.setattr(host_watch, "_connections", [])
-    return names
+    monkeypatch.setattr(host_watch, "GRACE_SECONDS", 0)
+    return heard
 
 
-@pytest.mark.parametrize("killed", [True, False], ids=["killed", "ended"])
-def test_a_killed_process_is_told_from_one_that_ends(lost, killed):
-    """A kill would go unseen, or each normal end would stop the others."""
-    port = host_watch.listen(1)
-    other = subprocess.Popen(
-        [sys.executable, "-c", OTHER.format(port=port)],
+def other(port: int, token: bytes, end: str = "") -> subprocess.Popen:
+    """A process that has joined, and waits for a line."""
+    code = OTHER.format(port=port, token=token.hex(), end=end)
+    started = subprocess.Popen(
+        [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert other.stdout is not None and other.stdin is not None
-    assert other.stdout.readline() == "connected\n"
-    if killed:
-        other.kill()
-    else:
-        other.stdin.write("\n")
-        other.stdin.close()
-    other.wait(20)
-    for thread in host_watch.threading.enumerate():
+    assert started.stdout is not None
+    assert started.stdout.readline() == "connected\n"
+    return started
+
+
+def wait_for_threads() -> None:
+    """Until all that listens has heard the end."""
+    for thread in threading.enumerate():
         if thread.name.startswith("jaxmoe-"):
             thread.join(20)
-    assert lost == (["process 3"] if killed else [])
 
 
-def test_the_end_is_one_line_with_a_remedy(capsys):
+@pytest.mark.parametrize(
+    ("how", "end", "expected"),
+    [
+        ("kill", "", ["process 3 has died"]),
+        ("line", "", []),
+        ("line", "host_watch.fail(2)", ["process 3 has failed"]),
+    ],
+)
+def test_each_end_is_told_from_the_others(lost, how, end, expected):
+    """A kill or a failure would go unseen, or each normal end would stop the others."""
+    process = other(*host_watch.listen(1), end)
+    if how == "kill":
+        process.kill()
+    else:
+        process.communicate("\n")
+    process.wait(20)
+    assert process.returncode == {"kill": -9, "line": 2 if end else 0}[how]
+    wait_for_threads()
+    assert lost == expected
+
+
+def test_strangers_are_not_heard(lost):
+    """Any port scan would stop the run, or take the place of a process."""
+    port, token = host_watch.listen(1)
+    for greeting in (b"", b"GET / HTTP/1.1\r\n\r\n" + bytes(30)):
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.sendall(greeting)
+    process = other(port, token)
+    assert lost == []
+    process.kill()
+    process.wait(20)
+    wait_for_threads()
+    assert lost == ["process 3 has died"]
+
+
+def test_failing_alone_changes_nothing(monkeypatch):
+    """A script of one process would end within the function, its exit code lost."""
+    monkeypatch.setattr(host_watch, "_connections", [])
+    host_watch.fail(2)
+
+
+def test_the_end_is_one_line_with_a_remedy(capsys, monkeypatch):
     """Who finds a run ended would not learn why, nor that nothing is lost."""
     codes: list[int] = []
-    host_watch._stop("process 1", codes.append)
+    monkeypatch.setattr(host_watch, "_leave", codes.append)
+    host_watch._stop("process 1 has died")
     assert codes == [host_watch.LOST]
     message = capsys.readouterr().err
     assert "process 1 has died" in message and "the same command" in message
@@ -89,4 +131,4 @@ def test_nobody_to_connect_to():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(OSError):
-        host_watch.connect("127.0.0.1", port, 1)
+        host_watch.connect("127.0.0.1", port, bytes(16), 1)

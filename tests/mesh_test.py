@@ -136,6 +136,19 @@ def test_slots_are_shared_equally():
     assert [layout.slots(n) for n in (1, 3, 4, 64)] == [3, 3, 6, 66]
 
 
+def test_heads_may_lie_on_an_axis_of_one_device():
+    """Own rules that work on 4 x 2 devices would fail deep inside on 8 x 1."""
+    rules = Rules(slots=("data",), heads=("model",), vocab=("model",))
+    layout = Layout(AbstractMesh((8, 1), ("data", "model")), rules)
+    assert layout.cached_heads(4) == 4
+
+
+def test_forgotten_key_value_heads_are_named():
+    """The remedy would be another mesh, where one more rule is enough."""
+    with pytest.raises(ValueError, match="pass kv_heads=heads"):
+        check_rules(Rules(heads=("model",)), shape_of(1, 2), SIZES)
+
+
 def test_routers_are_whole_everywhere():
     """Devices would each choose among their own experts only."""
     for name, axes in logical_axes(QWEN3_30B_A3B).items():

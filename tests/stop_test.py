@@ -35,6 +35,7 @@ def model():
         config=plain.config,
         params=plain.params,
         tokenizer=Letters(),
+        layout=None,
         require_tokenizer=lambda purpose: Letters(),
     )
 

@@ -15,12 +15,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe.cache import CHUNK, PrefixCache, SuffixCache, bucket
+from jaxmoe.cache import CHUNK, PrefixCache, SuffixCache, bucket, grow
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.prefill import prefill, prompt_bucket
 from jaxmoe.decode.request import Answer, Progress, Request
 from jaxmoe.decode.slots import Drawn, Slots
 from jaxmoe.decode.step import decode_segment, fill_slots
+from jaxmoe.hosts import check_equal
 from jaxmoe.keys import sample_key
 from jaxmoe.mesh import Layout
 from jaxmoe.nn.decoder import compute_dtype
@@ -57,6 +58,8 @@ def run(
         call, and gets every answer.
     """
     seats = slots or default_slots(len(request.prompts) * len(request.samples), layout)
+    if layout is not None and layout.spans_processes():
+        check_equal({"prompts, keys and options": request.describe(), "slots": seats})
     engine = _Engine(config, params, request, seats, layout)
     total = len(engine.waiting)
     began, finished = time.perf_counter(), 0
@@ -85,13 +88,15 @@ class _Programs:
     """The small programs between segments, with what they give back in its place."""
 
     def __init__(self, num_layers: int, layout: Layout | None):
+        own: dict[str, Any] = {}
         places: list[dict[str, Any]] = [{}] * 3
         if layout is not None:
             specs = _specs(num_layers, layout)
             places = [{"out_shardings": layout.shardings(spec)} for spec in specs]
-        prefix, suffix, slots = places
+            own = {"out_shardings": layout.sharding("slots", "heads")}
+        prefix, _, slots = places
         self.put = jax.jit(PrefixCache.put, donate_argnums=0, **prefix)
-        self.grow = jax.jit(SuffixCache.grow, static_argnums=1, **suffix)
+        self.grow = jax.jit(grow, static_argnums=1, **own)
         self.stop = jax.jit(_stop, **slots)
         self.empty = _empty
         if layout is not None:
@@ -271,7 +276,7 @@ class _Engine:
         longest = max(len(a.tokens) for a in live)
         need = min(longest + steps, limit)
         if need > self.suffix.size:
-            self.suffix = self.programs.grow(self.suffix, bucket(need))
+            self._grow(bucket(need))
         # With samples waiting, come back once an eighth of the slots is free.
         spare = max(1, len(self.seats) // 8)
         enough = len(live) - spare + 1 if self.waiting else 1
@@ -297,6 +302,14 @@ class _Engine:
         # Some slot is active throughout, and draws a token in every step.
         self.steps += int(np.asarray(drawn.count).max())
         return finished
+
+    def _grow(self, size: int) -> None:
+        """Room for `size` positions, one array at a time: no second cache beside it."""
+        layers, arrays = len(self.suffix.k), [*self.suffix.k, *self.suffix.v]
+        del self.suffix
+        for index in range(len(arrays)):
+            arrays[index] = self.programs.grow(arrays[index], size)
+        self.suffix = SuffixCache(tuple(arrays[:layers]), tuple(arrays[layers:]))
 
     def _replayed(self) -> np.ndarray | None:
         """Recorded routes of the coming steps, [S, M, L, K]; -1 past their end."""

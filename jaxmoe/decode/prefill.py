@@ -66,19 +66,23 @@ def run_sequence(
     key: the sample's key k_i, for a noisy policy.
     noise_from: positions before it are routed by the policy without noise.
     routes: experts to take instead, where not -1.
+    part: where its rows are divided, each device computes some positions, and attention
+      alone for all of them.
     """
     config = decoder.config
-    positions = jnp.arange(tokens.shape[0], dtype=jnp.int32)
+    every = jnp.arange(tokens.shape[0], dtype=jnp.int32)
     captured: list[QKV] = []
     form = attention_for(jax.default_backend())
 
-    def attend(layer: int, qkv: QKV) -> Array:
+    def attend(layer: int, own: QKV) -> Array:
+        qkv = part.everyone(own)
         # Padding may compute NaN, and 0 * NaN would reach the tokens that count.
-        count = (positions < length)[:, None, None]
+        count = (every < length)[:, None, None]
         qkv = QKV(qkv.q, *(jnp.where(count, a, 0) for a in (qkv.k, qkv.v)))
         captured.append(qkv)
-        return form.causal(qkv, window=config.layers[layer].mixer.window)
+        return part.own(form.causal(qkv, window=config.layers[layer].mixer.window))
 
+    tokens, positions, routes = part.own((tokens, every, routes))
     choose = _chooser(
         policy, key, positions, length, noise_from, routes, config.num_layers
     )
@@ -92,7 +96,13 @@ def run_sequence(
         implementation=implementation,
         part=part,
     )
-    return Pass(hidden, taken, captured)
+    return Pass(part.everyone(hidden), part.everyone(taken), captured)
+
+
+def _part(layout: Layout, size: int) -> Part:
+    """A device's part in a pass over `size` positions: some, where they divide."""
+    rows = layout.rules.slots
+    return Part(layout, rows if size % layout.size(rows) == 0 else ())
 
 
 def _chooser(policy, key, positions, length, noise_from, routes, num_layers) -> Choose:
@@ -144,8 +154,8 @@ def prefill(
       policy: a resolved policy.
       key: None routes without noise, as all samples can share; a sample's key k_i
         routes with it (`noisy_prefill`).
-      layout: of the weights, where they lie on several devices. Those that hold other
-        slots then do the same work: the prompt's samples need its cache on all.
+      layout: of the weights, where they lie on several devices. All get the cache, as
+        the prompt's samples may sit on any.
 
     Returns:
       A cache of one prompt, P = 1, C = T rounded up to whole chunks, 0 past the end.
@@ -161,7 +171,7 @@ def prefill(
     specs = (param_specs(config, layout), whole, whole, whole, whole)
     run = spread(
         layout,
-        partial(one_device, Part(layout)),
+        partial(one_device, _part(layout, _pad(tokens).shape[0])),
         specs=specs,
         out=PrefixCache.specs(config.num_layers, layout),
     )
@@ -242,6 +252,9 @@ def score(
         return one_device(WHOLE, params, *rest)
     specs = (param_specs(config, layout), *(layout.spec() for _ in rest))
     run = spread(
-        layout, partial(one_device, Part(layout)), specs=specs, out=layout.spec()
+        layout,
+        partial(one_device, _part(layout, tokens.shape[0])),
+        specs=specs,
+        out=layout.spec(),
     )
     return run(params, *rest)

@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -38,6 +40,16 @@ class Request:
     routes: np.ndarray | None = None
     implementation: Implementation = "auto"
     skip: Set[tuple[int, int]] = frozenset()
+
+    def describe(self) -> dict[str, Any]:
+        """In plain values, for processes to compare that draw together."""
+        plain = {name: repr(getattr(self, name)) for name in ("policy", "sampler")}
+        plain |= {"prompts": [list(map(int, prompt)) for prompt in self.prompts]}
+        plain |= {"keys": self.prompt_keys.tolist(), "skip": sorted(self.skip)}
+        routes = None if self.routes is None else crc32(self.routes.tobytes())
+        rest = (self.max_new_tokens, self.stop_ids, self.return_routes)
+        rest += (self.return_certainty, self.noisy_prefill, self.implementation)
+        return plain | {"rest": (list(map(int, self.samples)), routes, *rest)}
 
     def waiting(self) -> deque[tuple[int, int]]:
         """(prompt, place among `samples`) of every sample to draw, in order."""

@@ -23,7 +23,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe.decode.engine import default_slots
 from jaxmoe.decode.request import Progress
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.run import pack_routes
@@ -31,8 +30,8 @@ from jaxmoe.evals.run_directory import RunDirectory, RunWriteError
 from jaxmoe.evals.runs import Draw
 from jaxmoe.evals.shards import WHOLE, Shard, read_lines, records_files
 from jaxmoe.evals.tasks.base import Question, Task
-from jaxmoe.hosts import check_equal, first_decides
-from jaxmoe.inputs import check_prompt, check_whole
+from jaxmoe.hosts import check_equal, first_decides, wait_for_all
+from jaxmoe.inputs import check_prompt, check_slots, check_whole
 from jaxmoe.model import Model
 from jaxmoe.router.policies import for_model
 from jaxmoe.sampling import Finished, stream
@@ -134,7 +133,7 @@ def manifest_of(
       or chat template. checkpoint: the digest of its weights. data: where the questions
       are from, with "sha256" of the file.
     """
-    slots = draw.slots or default_slots(len(questions) * draw.n, model.layout)
+    slots = check_slots(model, len(questions) * draw.n, draw.slots)
     mesh = {} if model.layout is None else {"mesh": model.layout.describe()}
     return {
         "format": FORMAT,
@@ -197,7 +196,6 @@ def evaluate(
         raise ValueError("expected at least one question, found none")
     for name in ("n", "max_new_tokens"):
         check_whole(name, getattr(draw, name))
-    check_whole("slots", 1 if draw.slots is None else draw.slots)
     check_whole("graders", graders)
     # What does not fit is to be found before the directory is made: the options put
     # right would be another configuration.
@@ -250,7 +248,7 @@ def evaluate(
             deque(answers, maxlen=0)
         else:
             run.keep_all(answers)
-        first_decides(lambda: None)  # the others wait for the last grades
+    wait_for_all()
 
 
 class _Run:

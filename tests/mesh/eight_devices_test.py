@@ -21,7 +21,14 @@ def environment(devices: int) -> dict[str, str]:
     return os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
 
 
-@pytest.mark.parametrize("cases", ["parts", "sampling", "loading"])
+@pytest.mark.parametrize(
+    "cases",
+    [
+        "parts",
+        pytest.param("sampling", marks=pytest.mark.slow),
+        pytest.param("loading", marks=pytest.mark.slow),
+    ],
+)
 def test_on_eight_devices(cases):
     """See the cases; their output follows where one of them failed."""
     file = HERE / f"{cases}_cases.py"

@@ -137,3 +137,18 @@ def test_processes_that_disagree_are_stopped(evaluation, tmp_path):
         _, err = process.communicate(timeout=120)
         assert process.returncode == 2
         assert "expected the same options and questions in all 2 processes" in err
+
+
+def test_a_process_that_fails_alone_stops_the_others(evaluation, tmp_path):
+    """An error in one process, as of a file that its host lacks, would leave the others
+    waiting, or end them with a crash of the runtime that says nothing of it."""
+    lacking = ["--task", "exact", "--data", str(tmp_path / "missing.jsonl")]
+    began = time.monotonic()
+    evaluation.start(tmp_path / "run", 2, [], lacking)
+    codes, errors = [], []
+    for process in evaluation.started:
+        errors.append(process.communicate(timeout=BOUND)[1])
+        codes.append(process.returncode)
+    assert time.monotonic() - began < BOUND
+    assert codes == [70, 2]
+    assert "process 1 has failed" in errors[0] and "missing.jsonl" in errors[1]

@@ -60,6 +60,7 @@ def test_host(cloud):
     assert cloud.run(SCRIPT, "logs", *HOST).stdout == "[0,1] it's $1\n"
 
 
+@pytest.mark.slow
 def test_collect(cloud):
     """Results would not come back, or a retry on the same machine lose them."""
     write = ("sh", "-c", "mkdir -p out; echo x >>out/a")
@@ -73,6 +74,7 @@ def test_collect(cloud):
     assert got.exists()
 
 
+@pytest.mark.slow
 def test_instance(cloud):
     """An instance would be created twice, without its GPUs, or outlive `down`."""
     flags = ("--accelerator", "type=nvidia-l4,count=4", "--spot")
@@ -104,6 +106,7 @@ def test_instance(cloud):
     assert cloud.machines() == {} and cloud.count("instances delete") == 1
 
 
+@pytest.mark.slow
 def test_preempted_instance(cloud):
     """A stopped instance would be run on, or created anew with its disk lost."""
     assert cloud.run(SCRIPT, *UP).returncode == 0
@@ -123,6 +126,7 @@ STEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_up_goes_on_after_a_failure(cloud, step):
     """A failed step would pass for done, or `up` could not be run again after it."""

@@ -214,6 +214,7 @@ STEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_up_goes_on_after_a_failure(cloud, step):
     """A failed step would pass for done, or `up` could not be run again after it."""
@@ -228,6 +229,7 @@ def test_up_goes_on_after_a_failure(cloud, step):
     assert cloud.calls()[-1] == ["gcloud", "storage", "ls", "gs://b"]
 
 
+@pytest.mark.slow
 def test_up_of_a_preempted_machine(up):
     """A machine that is gone for good would be waited for, or kept."""
     up.set_state("moe", "PREEMPTED")
@@ -235,6 +237,7 @@ def test_up_of_a_preempted_machine(up):
     assert verbs(up.calls())[:4] == ["describe", "delete", "describe", "create"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "code", "message"),
     [
@@ -250,6 +253,7 @@ def test_up_of_a_machine_that_is_not_ready(up, state, code, message):
     assert verbs(up.calls()) == ["describe"]
 
 
+@pytest.mark.slow
 def test_up_of_another_type(up):
     """A machine of another size would be used in place of the one asked for."""
     done = up.run(SCRIPT, "up", *NAME, "--type", "v5litepod-8")
@@ -300,6 +304,7 @@ def test_words_arrive_exactly(up):
         assert json.loads((up.tree(worker=worker) / "words").read_text()) == WORDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -320,6 +325,7 @@ def test_log_and_exit_code(up, command, code):
     assert up.run(SCRIPT, "logs", *NAME, "--worker=1").stdout == "hello\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["follow", "state", "start"])
 def test_lost_connections(up, lost):
     """A connection that breaks would end the command, run it twice or cut its log."""
@@ -331,6 +337,7 @@ def test_lost_connections(up, lost):
     assert (up.tree() / "ran").read_text() == "x\n"
 
 
+@pytest.mark.slow
 def test_run_again_follows(up):
     """Whoever comes back would start the command a second time, beside the first."""
     waits = "echo one; echo x >>ran; until [ -e go ]; do sleep 0.05; done; echo two"
@@ -352,6 +359,7 @@ def test_run_again_follows(up):
     assert "its files stay as they were" in err
 
 
+@pytest.mark.slow
 def test_interrupt(up):
     """Ctrl-C would not be heard, or would end the command on the machine too."""
     waits = "until [ -e go ]; do sleep 0.05; done"
@@ -367,6 +375,7 @@ def test_interrupt(up):
         (up.tree(worker=worker) / "go").touch()
 
 
+@pytest.mark.slow
 def test_run_copies_what_changed(up):
     """A run would use old files, keep deleted ones, or lose what another run wrote."""
     up.write("notes.txt", "second\n")
@@ -422,6 +431,7 @@ def test_preempted_with_retries(up):
     assert first[3] != second[3] and first[4:] == second[4:] == list(words[-3:])
 
 
+@pytest.mark.slow
 def test_preempted_without_retries(up):
     """Preemption would pass for success, hang, or hide what is lost."""
     words = ("run", *NAME, "--", "sh", "-c", TWO_RECORDS)
@@ -434,6 +444,7 @@ def test_preempted_without_retries(up):
     assert late.returncode == 1 and "run `tpu_vm.sh up`, or give" in late.stderr
 
 
+@pytest.mark.slow
 def test_retries_end(up):
     """A command that never comes to its end would be started for ever."""
     words = ("run", *NAME, "--retries", "2", "--", "true")
@@ -442,6 +453,7 @@ def test_retries_end(up):
     assert "trying again in 0.05 s; 1 left" in done.stderr
 
 
+@pytest.mark.slow
 def test_restarted_machine(up):
     """A command that died with its machine would be waited for without end."""
     process = up.start(SCRIPT, "run", *NAME, "--", "sleep", "100")
@@ -460,6 +472,7 @@ def test_run_without_a_machine(cloud):
     assert verbs(cloud.calls()) == ["describe"]
 
 
+@pytest.mark.slow
 def test_collect(up):
     """Results would be nested, lost on a bad copy, or missing without a word."""
     out = up.tree() / "out" / "deep"
@@ -479,6 +492,7 @@ def test_collect(up):
     assert "expected a directory nowhere on worker 0" in missing.stderr
 
 
+@pytest.mark.slow
 def test_collect_that_fails_after_the_run(up):
     """A run whose results did not arrive would pass for whole."""
     words = ("run", *NAME, "--collect", "nowhere", "got", "--", "true")
@@ -486,6 +500,7 @@ def test_collect_that_fails_after_the_run(up):
     assert done.returncode == 1 and "expected a directory nowhere" in done.stderr
 
 
+@pytest.mark.slow
 def test_status_and_logs_before_a_run(up):
     """Looking too early would fail without saying why."""
     status = up.run(SCRIPT, "status", *NAME)

@@ -1,0 +1,216 @@
+"""Bytes on each device: weights and caches exactly, what comes besides roughly.
+
+All devices hold the same number of bytes: rules divide evenly, or not at all.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmoe.cache import CHUNK, bucket
+from jaxmoe.config import ModelConfig, MoEConfig
+from jaxmoe.decode.engine import FIRST_SUFFIX
+from jaxmoe.decode.prefill import prompt_bucket
+from jaxmoe.mesh import Layout
+from jaxmoe.nn.attend_whole import SCORES_AT_ONCE
+from jaxmoe.nn.decoder import abstract_params, logical_axes
+from jaxmoe.parts import Part
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of one value.
+
+    Raises:
+      TypeError: no such type.
+    """
+    return jnp.dtype(dtype).itemsize
+
+
+class Weight(NamedTuple):
+    """One shape of weight, and how many of it a model has.
+
+    shape: whole. axes: its logical axes. part: "experts" for a stack of them, "table"
+    for an embedding that is no head too, else "rest".
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    part: Literal["experts", "table", "rest"]
+    count: int
+
+    def own(self, layout: Layout) -> tuple[int, ...]:
+        """The shape of what lies on one device."""
+        over = [layout.size(layout.rules.of(axis)) for axis in self.axes]
+        return tuple(size // n for size, n in zip(self.shape, over, strict=True))
+
+    def read(self, layout: Layout) -> tuple[int, ...]:
+        """As `own`, but of key-value heads only those that the device computes.
+
+        Where they are fewer than the devices, each holds all and computes one
+        (`nn.decoder.own_heads`).
+        """
+        own, rules = self.own(layout), layout.rules
+        if rules.kv_heads == rules.heads:
+            return own
+        pairs = zip(own, self.axes, strict=True)
+        return tuple(1 if axis == "kv_heads" else size for size, axis in pairs)
+
+
+@lru_cache(maxsize=32)
+def weights_of(config: ModelConfig) -> tuple[Weight, ...]:
+    """Every weight of a model, those alike taken together."""
+    axes = logical_axes(config)
+
+    def part(name: str) -> Literal["experts", "table", "rest"]:
+        if name == "embed.weight" and not config.tie_embeddings:
+            return "table"
+        return "experts" if "experts" in axes[name] else "rest"
+
+    found = Counter(
+        (leaf.shape, axes[name], part(name))
+        for name, leaf in abstract_params(config).items()
+    )
+    return tuple(Weight(*kind, count) for kind, count in found.items())  # type: ignore[arg-type]
+
+
+def weight_bytes(config: ModelConfig, layout: Layout, dtype: str) -> int:
+    """Bytes of weights on each device."""
+    values = (w.count * math.prod(w.own(layout)) for w in weights_of(config))
+    return itemsize(dtype) * sum(values)
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Bytes of caches on each device.
+
+    prefix: of the prompt, which all its samples share: keys and values, and the logits
+      and routes of its last token. suffix: of the slots' own positions. growing:
+      one array of the suffix as it was, beside which it grows for the last time.
+    """
+
+    prefix: int
+    suffix: int
+    growing: int
+
+    @property
+    def total(self) -> int:
+        """Bytes held while decoding."""
+        return self.prefix + self.suffix
+
+
+def prefix_size(prompt: int) -> int:
+    """Positions allocated for a prompt of so many tokens."""
+    return max(CHUNK, prompt_bucket(prompt))
+
+
+def suffix_size(own: int) -> int:
+    """Positions allocated for answers of up to `own` tokens, in the end."""
+    return bucket(own)
+
+
+def position_bytes(config: ModelConfig, layout: Layout, dtype: str) -> int:
+    """Bytes of one position's keys and values on a device that has its row.
+
+    Where key-value heads are fewer than the devices that divide the query heads, each
+    device has one that others have too.
+    """
+    mixers = [layer.mixer for layer in config.layers]
+    devices = layout.size(layout.rules.heads)
+    values = sum(
+        2 * m.head_dim * layout.cached_heads(m.num_kv_heads) // devices for m in mixers
+    )
+    return values * itemsize(dtype)
+
+
+def cache_bytes(
+    config: ModelConfig,
+    layout: Layout,
+    *,
+    slots: int,
+    prompt: int,
+    own: int,
+    dtype: str,
+) -> Caches:
+    """Caches of `slots` samples of one prompt, as the engine allocates them.
+
+    Args:
+      slots: on all devices together; their parts are equal (`Layout.slots`).
+      prompt: tokens. own: the most tokens of an answer.
+    """
+    position = position_bytes(config, layout, dtype)
+    rows = slots // layout.size(layout.rules.slots)
+    size = suffix_size(own)
+    first = bucket(min(own, FIRST_SUFFIX))
+    last = 4 * config.vocab_size + 4
+    last += 2 * config.num_layers * config.experts_per_token
+    return Caches(
+        prefix=position * prefix_size(prompt) + last,
+        suffix=position * rows * size,
+        # One layer's keys or values at a time; the last size but one was half of it.
+        growing=position * rows * size // (4 * config.num_layers)
+        if size > first
+        else 0,
+    )
+
+
+def buffer_bytes(
+    config: ModelConfig,
+    layout: Layout,
+    *,
+    slots: int,
+    prompt: int,
+    own: int,
+    dtype: str,
+) -> int:
+    """What is there for a while, at the worst time: an estimate.
+
+    The larger of a step, a pass over the prompt, and the growth of the suffix cache.
+    Counted are the arrays that an accelerator's forms of attention and experts name
+    (`nn.attend_whole`, `experts.ragged`) and logits with two copies; a compiler may
+    do with less, or hold more.
+    """
+    caches = cache_bytes(
+        config, layout, slots=slots, prompt=prompt, own=own, dtype=dtype
+    )
+    part = Part(layout, layout.rules.slots)
+    rows = slots // part.count("slots")
+    gathered = rows * _apart(part)
+    longest = max(prefix_size(prompt), suffix_size(own))
+    heads = _own_heads(config, layout)
+    logits = 3 * 4 * rows * config.vocab_size // part.count("vocab")
+    # Scores, weights, and the sums of each chunk's values.
+    scores = 3 * 4 * rows * heads * longest
+    step = logits + scores + _expert_buffers(config, layout, gathered, dtype)
+    tokens = prompt_bucket(prompt)
+    scores = 3 * 4 * min(SCORES_AT_ONCE, heads * tokens * tokens)
+    whole = scores + _expert_buffers(config, layout, tokens, dtype)
+    # The prompt's keys and values as they are captured, and in the cache's order.
+    whole += 2 * tokens * position_bytes(config, layout, dtype)
+    return max(step, whole, caches.growing)
+
+
+def _apart(part: Part) -> int:
+    """Devices whose rows are gathered for their experts."""
+    axes = [a for a in part.axes("experts", "expert_mlp") if a in part.rows]
+    assert part.layout is not None
+    return part.layout.size(axes)
+
+
+def _own_heads(config: ModelConfig, layout: Layout) -> int:
+    """The most query heads that a layer has on one device."""
+    most = max(layer.mixer.num_heads for layer in config.layers)
+    return most // layout.size(layout.rules.heads)
+
+
+def _expert_buffers(config: ModelConfig, layout: Layout, rows: int, dtype: str) -> int:
+    """Sorted rows, gated and activated hidden units, and results in two orders."""
+    moe = [c.feed_forward for c in config.layers]
+    hidden = max((ff.hidden for ff in moe if isinstance(ff, MoEConfig)), default=0)
+    hidden //= layout.size(layout.rules.expert_mlp)
+    size, wide = itemsize(dtype), 4
+    pair = config.d_model * (size + 2 * wide) + hidden * (2 * wide + size)
+    return rows * config.experts_per_token * pair

@@ -1,0 +1,73 @@
+"""What a model takes on each mesh of a chip, as rows of plain values."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from jaxmoe.config import ModelConfig
+from jaxmoe.mesh import Preset
+from jaxmoe.planning import Chip, Load, Plan, Time, largest_n, step_time
+from jaxmoe.planning.plan import USABLE
+from jaxmoe.planning.scaling import plans_of
+
+MOST = 32
+"""Chips of a slice, where --devices does not say more."""
+
+
+def rows_of(
+    config: ModelConfig,
+    chip: Chip,
+    load: Load,
+    *,
+    devices: Iterable[int] | None,
+    rules: Preset,
+    latency: float,
+) -> list[dict[str, Any]]:
+    """A row a mesh; `smallest` marks the fastest of the fewest chips that do."""
+    counts = devices or [count for count in chip.slices if count <= MOST]
+    rows = []
+    for count in counts:
+        for shape, plan in plans_of(config, count, load, rules):
+            row = {"chip": chip.name, "mesh": "{}x{}".format(*shape), "devices": count}
+            if isinstance(plan, str):
+                lines = plan.splitlines()
+                reason = "; ".join(line.strip() for line in lines[1:-1]) or plan
+                rows.append(row | {"fits": False, "reason": reason})
+            else:
+                rows.append(row | _planned(plan, chip, latency))
+    _mark(rows, chip)
+    return rows
+
+
+def _planned(plan: Plan, chip: Chip, latency: float) -> dict[str, Any]:
+    fits, caches = plan.fits(chip), plan.caches
+    room = chip.memory * USABLE
+    lacks = f"needs {plan.total / 1e9:.1f} GB of {room / 1e9:.1f}"
+    return {
+        "fits": fits,
+        "reason": None if fits else lacks,
+        "slots": plan.slots,
+        "weights": plan.weights,
+        "prefix": caches.prefix,
+        "suffix": caches.suffix,
+        "buffers": plan.buffers,
+        "total": plan.total,
+        "largest_n": largest_n(plan, chip),
+        "ms": milliseconds(step_time(plan, chip, latency)),
+    }
+
+
+def milliseconds(time: Time) -> dict[str, float]:
+    """The parts of a step and the whole."""
+    return {
+        "memory": 1e3 * time.memory,
+        "arithmetic": 1e3 * time.arithmetic,
+        "exchange": 1e3 * time.exchange,
+        "total": 1e3 * time.total,
+    }
+
+
+def _mark(rows: list[dict[str, Any]], chip: Chip) -> None:
+    fitting = [row for row in rows if row["fits"]]
+    if fitting:
+        best = min(fitting, key=lambda row: (row["devices"], row["ms"]["total"]))
+        best["smallest"] = chip.slice_of(best["devices"])
