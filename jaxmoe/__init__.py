@@ -4,7 +4,7 @@ model = jaxmoe.load("ckpt")
 out = jaxmoe.sample(model, prompt, key=jax.random.key(0), n=32)
 """
 
-from jaxmoe import keys
+from jaxmoe import hosts, keys, mesh
 from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B, ModelConfig
 from jaxmoe.decode.generate import generate
 from jaxmoe.decode.prefill import prefill
@@ -39,8 +39,10 @@ __all__ = [
     "fill_slots",
     "forward",
     "generate",
+    "hosts",
     "keys",
     "load",
+    "mesh",
     "place_routes",
     "prefill",
     "sample",

@@ -45,6 +45,8 @@ from jaxmoe.model import abstract_weights, model_layout
 from jaxmoe.nn.decoder import abstract_params
 from tests.planning_test import LOAD, MESHES, PRESETS, eight_heads
 
+pytestmark = pytest.mark.xdist_group("planning")
+
 def held(tree):
     each = dict.fromkeys(jax.devices(), 0)
     for array in jax.tree.leaves(tree):

@@ -203,6 +203,7 @@ for shard in half.addressable_shards:
 """
 
 
+@pytest.mark.slow
 def test_each_process_reads_its_shards(bucket):
     """A process would fetch the experts of others, or its own more than once."""
     port, local = free_port(), bucket.folder / "models" / "ckpt"

@@ -42,6 +42,7 @@ def measures(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_all_goes_on_after_a_failure(run, measures, monkeypatch, capsys):
     """One benchmark would take the results of all others with it."""
 
@@ -78,6 +79,7 @@ def test_the_record_says_where_it_is_from(run, measures, monkeypatch):
     assert record["command"] == "python scripts/bench.py slots"
 
 
+@pytest.mark.slow
 def test_all_hands_its_options_on(run, measures, monkeypatch):
     """`all --rounds 1` would run for an hour."""
     seen = {}

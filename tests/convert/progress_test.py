@@ -11,6 +11,7 @@ from convert.progress import peak_memory
 CODE = "from convert.progress import peak_memory; print(peak_memory())"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands the peak on")
 def test_a_large_parent_does_not_count():
     """A conversion would be said to take what the process that started it takes."""

@@ -291,6 +291,7 @@ print((peak() - before) / 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_memory_does_not_grow_with_the_model(make, tmp_path):
     """A parameter, or the model, would have to fit in memory."""

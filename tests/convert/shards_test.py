@@ -154,6 +154,7 @@ def two_processes(code: str, *args) -> list[str]:
     return outputs
 
 
+@pytest.mark.slow
 def test_equal_to_converting_first(make, tmp_path):
     """A shard would hold other values than the converted checkpoint's, or a process
     would read what is not its own."""

@@ -62,6 +62,7 @@ def test_workers_that_are_none(text):
     assert Worker.parse("2/4") == Worker(2, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [None, "float32"])
 def test_three_at_once(make, tmp_path, trees, dtype):
     """Workers would disturb one another, or nobody would commit, or two."""
@@ -96,6 +97,7 @@ checkpoint.write_array = slow
 """
 
 
+@pytest.mark.slow
 def test_a_killed_worker_goes_on(make, tmp_path, trees):
     """What a killed worker had finished would be written again, or what it had begun
     would stay; or the others would commit without it."""
@@ -258,6 +260,7 @@ def test_completed_while_it_is_locked(make, tmp_path, trees, monkeypatch, late):
     assert names(tmp_path) == ["ckpt", "source"]
 
 
+@pytest.mark.slow
 def test_command_line(make, tmp_path, trees, capfd):
     """The documented commands would fail, or report less than they did."""
     source, out = str(make()), tmp_path / "ckpt"
@@ -275,6 +278,7 @@ def test_command_line(make, tmp_path, trees, capfd):
     assert_same(trees, tmp_path / "two", out)
 
 
+@pytest.mark.slow
 def test_a_failing_process(make, tmp_path, capfd):
     """One of several would fail, and the command say that all is well."""
     source, out = make(), tmp_path / "ckpt"

@@ -11,7 +11,7 @@ from jaxmoe.config import AttentionConfig, DenseConfig, LayerConfig, MoEConfig
 from jaxmoe.mesh import Preset, Rules
 from jaxmoe.model import model_layout
 from jaxmoe.nn.decoder import param_specs
-from tests.tiny import tiny_config, tiny_params
+from tests.tiny import prompt_of, tiny_config, tiny_params
 
 MESHES = [(8, 1), (1, 8), (2, 4), (4, 2)]
 KEY = jax.random.key(3)
@@ -47,6 +47,26 @@ def held_bytes(params: dict[str, jax.Array]) -> dict[Any, int]:
         for shard in weight.addressable_shards:
             held[shard.device] += shard.data.nbytes
     return held
+
+
+MODEL = divisible_model()
+PROMPTS = [prompt_of(length, length) % 96 for length in (9, 20, 5)]
+OPTIONS = {"max_new_tokens": 12, "slots": SLOTS, "return_routes": True}
+
+
+def draw(model: jaxmoe.Model, prompt: Any, **options: Any) -> Any:
+    """`jaxmoe.sample` with the options that all tests share."""
+    merged: dict[str, Any] = {"key": KEY} | OPTIONS | options
+    return jaxmoe.sample(model, prompt, **merged)
+
+
+def check_answers(alone: list[jaxmoe.Samples], model: jaxmoe.Model) -> None:
+    """The same tokens and experts as alone, and twice the same bits."""
+    once, again = (draw(model, PROMPTS, n=5) for _ in range(2))
+    for one, other, repeated in zip(alone, once, again, strict=True):
+        assert same(one, other)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+        assert same_bits(other, repeated)
 
 
 def same(one: jaxmoe.Samples, other: jaxmoe.Samples) -> bool:

@@ -13,20 +13,24 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 COUNT = 8
+MESH = [pytest.mark.slow, pytest.mark.mesh]
 
 
 def environment(devices: int) -> dict[str, str]:
     """What makes a process have so many CPU devices."""
     flag = f"--xla_force_host_platform_device_count={devices}"
-    return os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
+    own = os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
+    own.pop("JAXMOE_REQUIRE_PARITY", None)  # asked of the tests around these
+    return own
 
 
 @pytest.mark.parametrize(
     "cases",
     [
         "parts",
-        pytest.param("sampling", marks=pytest.mark.slow),
-        pytest.param("loading", marks=pytest.mark.slow),
+        pytest.param("sampling", marks=MESH),
+        pytest.param("loading", marks=MESH),
+        pytest.param("options", marks=pytest.mark.slow),
     ],
 )
 def test_on_eight_devices(cases):

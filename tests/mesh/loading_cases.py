@@ -36,9 +36,9 @@ def test_every_device_holds_its_share(path, shape):
     assert max(held.values()) <= 1.1 * total / 8
 
 
-@pytest.mark.parametrize("shape", [(2, 4), (8, 1)], ids=str)
-def test_loading_is_placing(path, shape):
+def test_loading_is_placing(path):
     """What is read shard by shard would differ from what is loaded whole."""
+    shape = (2, 4)
     mesh = jax.make_mesh(shape, ("data", "model"))
     whole, parts = jaxmoe.load(path), jaxmoe.load(path, mesh=mesh)
     assert parts.layout is not None and parts.layout.mesh.size == 8
@@ -53,6 +53,15 @@ def test_loading_is_placing(path, shape):
     one, other = (jaxmoe.sample(m, [[1, 2, 3]], **options) for m in (parts, placed))
     assert isinstance(one, list) and isinstance(other, list)
     assert same_bits(one[0], other[0])
+
+
+def test_a_mesh_of_one_device(path):
+    """It would be refused, or the model would land on the first device instead."""
+    device = jax.devices()[3]
+    mesh = jax.make_mesh((1, 1), ("data", "model"), devices=[device])
+    placed = jaxmoe.load(path, mesh=mesh)
+    assert placed.layout is None
+    assert all(weight.devices() == {device} for weight in placed.params.values())
 
 
 def test_a_model_that_does_not_divide_is_refused(path, untyped):

@@ -13,11 +13,11 @@ from jaxmoe.evals.shards import records_files
 from tests.mesh.eight_devices_test import ROOT, environment
 
 EVALUATE = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "demo"]
-PROBLEMS, SAMPLES = 40, 4
+PROBLEMS, SAMPLES = 24, 4
 BOUND = 90
 """Seconds in which the others must end once a process has died."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 
 def free_port() -> int:
@@ -104,6 +104,7 @@ def whole(evaluation, tmp_path_factory) -> list[bytes]:
     return found
 
 
+@pytest.mark.mesh
 def test_processes_that_are_killed_go_on_as_one(evaluation, whole, tmp_path):
     """The other process would wait for ever, or end as if all was well; or the run
     could not go on; or two processes of four devices would answer otherwise than one of
@@ -130,6 +131,7 @@ def test_four_processes_give_the_answers_of_one(evaluation, whole, tmp_path):
     assert len(found) == 6 * SAMPLES and set(found) <= set(whole)
 
 
+@pytest.mark.mesh
 def test_processes_that_disagree_are_stopped(evaluation, tmp_path):
     """Processes started with other options would wait for each other for ever."""
     evaluation.start(tmp_path / "run", 2, ["--seed", "1"], ["--seed", "2"])
@@ -139,6 +141,7 @@ def test_processes_that_disagree_are_stopped(evaluation, tmp_path):
         assert "expected the same options and questions in all 2 processes" in err
 
 
+@pytest.mark.mesh
 def test_a_process_that_fails_alone_stops_the_others(evaluation, tmp_path):
     """An error in one process, as of a file that its host lacks, would leave the others
     waiting, or end them with a crash of the runtime that says nothing of it."""

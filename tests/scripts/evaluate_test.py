@@ -24,6 +24,8 @@ from jaxmoe.evals.metrics import bootstrap, pass_at
 from jaxmoe.evals.run import read_run
 from tests.running import SCRIPTS, script
 
+pytestmark = pytest.mark.xdist_group("evaluate")
+
 evaluate, compare, sweep = map(script, ("evaluate", "compare", "sweep"))
 PLAYED = 12
 SMALL = ["demo", "--problems", str(PLAYED), "--n", "4", "--slots", "8"]
@@ -62,6 +64,7 @@ def refuse(main, capsys, argv: list[str]) -> str:
 # -- evaluate.py ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_models_answers(runs, capsys):
     """The accuracy printed would be that of other answers."""
     problems = demo.problems()[:PLAYED]
@@ -102,6 +105,7 @@ def test_the_numbers_are_those_of_the_models_answers(runs, capsys):
     assert about["policy"] == repr(ExpertSample())
 
 
+@pytest.mark.slow
 def test_a_run_that_is_there_is_printed_again(runs, capsys, monkeypatch):
     """A reader would wait for the same answers twice."""
 
@@ -224,6 +228,7 @@ def test_killed_ten_times(runs, cache, tmp_path):
 # -- compare.py ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compare_for_people(runs, capsys):
     """The table would leave a run out, or not say what differs."""
     assert compare.main([str(runs / "base"), str(runs / "es")]) == 0
@@ -234,6 +239,7 @@ def test_compare_for_people(runs, capsys):
     assert re.search(difference, text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_compare_writes_a_report(runs, capsys, tmp_path):
     """The one thing that a paper is written from would be missing or empty."""
     html = tmp_path / "report.html"
@@ -253,6 +259,7 @@ def test_compare_writes_a_report(runs, capsys, tmp_path):
     assert problems.count("\n") == 1 + 2 * PLAYED
 
 
+@pytest.mark.slow
 def test_router_curves_are_taken_in(runs, capsys, tmp_path):
     """The report would show the runs without the routers behind them."""
     stats = update(
@@ -272,6 +279,7 @@ def test_router_curves_are_taken_in(runs, capsys, tmp_path):
     assert "router_report.py" in refuse(compare.main, capsys, argv)
 
 
+@pytest.mark.slow
 def test_compare_takes_a_verifiers_scores(runs, capsys, tmp_path):
     """Best-of-N under one's own verifier could not be reported."""
     scores = tmp_path / "mine.jsonl"
@@ -290,6 +298,7 @@ def test_compare_takes_a_verifiers_scores(runs, capsys, tmp_path):
     assert "RUN=FILE" in refuse(compare.main, capsys, argv)
 
 
+@pytest.mark.slow
 def test_what_compare_refuses(runs, capsys, tmp_path):
     """A slip would end in a traceback."""
     assert "nowhere" in refuse(compare.main, capsys, [str(tmp_path / "nowhere")])
@@ -300,6 +309,7 @@ def test_what_compare_refuses(runs, capsys, tmp_path):
 # -- sweep.py ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep(runs, capsys, tmp_path, monkeypatch):
     """Points would be missing from the table, or be drawn again by a second call."""
     out = tmp_path / "sweep"

@@ -44,6 +44,7 @@ def test_run_here(cloud):
     assert cloud.calls() == []
 
 
+@pytest.mark.slow
 def test_host(cloud):
     """A machine behind ssh would be installed twice, or run something else."""
     assert cloud.run(SCRIPT, "up", *HOST).returncode == 0
@@ -85,7 +86,7 @@ def test_instance(cloud):
         "box",
         "--machine-type=g2-standard-48",
         "--maintenance-policy=TERMINATE",
-        "--scopes=cloud-platform",
+        "--scopes=storage-rw,logging-write",
         "--image-family=common-cu128-ubuntu-2204-nvidia-570",
         "--image-project=deeplearning-platform-release",
         "--boot-disk-size=200GB",

@@ -21,6 +21,8 @@ from jaxmoe.evals.runs import Draw
 from tests.outcomes import outcome_of
 from tests.running import script
 
+pytestmark = pytest.mark.xdist_group("study")
+
 PLAYED = 4
 main = script("study_demo").main
 
@@ -68,6 +70,7 @@ def study(asked, matplotlib, tmp_path_factory) -> tuple[Path, list[Run]]:
     return out, list(asked)
 
 
+@pytest.mark.slow
 def test_all_configurations_are_played(study):
     """A row would be missing, or take the answers of another from its file."""
     out, asked = study
@@ -82,6 +85,7 @@ def test_all_configurations_are_played(study):
     assert json.loads(about) == {"checkpoint": digest}
 
 
+@pytest.mark.slow
 def test_everything_is_written(study):
     """Hours of answers would end without results, or with half a file."""
     out, _ = study
@@ -100,6 +104,7 @@ def test_everything_is_written(study):
     assert f"| {BASE} | " in table
 
 
+@pytest.mark.slow
 def test_routers_are_those_of_the_answers(study):
     """The router's curve would be of prompts, padding, or answers of another form."""
     out, _ = study

@@ -95,6 +95,7 @@ def test_up_creates_once(cloud):
     assert len(cloud.pip()) == 2
 
 
+@pytest.mark.slow
 def test_commands_are_printed_first(cloud):
     """A command would run that was not printed, or other words than were printed."""
     done = cloud.run(SCRIPT, *UP)
@@ -409,6 +410,7 @@ COLLECT = ("--collect", "out", "got", "--every", "0")
 PREEMPTED = {"FAKE_PREEMPT": "worker.sh state", "FAKE_PREEMPT_AT": "2"}
 
 
+@pytest.mark.slow
 def test_preempted_with_retries(up):
     """The new machine would start from nothing, or with another command or size."""
     words = ("run", *NAME, "--retries", "1", *COLLECT, "--", "sh", "-c", TWO_RECORDS)
@@ -465,6 +467,7 @@ def test_restarted_machine(up):
     assert "w-1 exit 143" in up.run(SCRIPT, "status", *NAME).stdout
 
 
+@pytest.mark.slow
 def test_run_without_a_machine(cloud):
     """`run` would create a machine that nobody asked for."""
     done = cloud.run(SCRIPT, "run", *NAME, "--", "true")
