@@ -49,7 +49,7 @@ def _mesh(text: str) -> Any:
     if data * model > devices or (data * model < devices and jax.process_count() > 1):
         raise ValueError(
             f"--mesh {text} is of {data * model} devices, found {devices}; make its "
-            f"numbers multiply to {devices}"
+            f"numbers multiply to {devices}, or to less in a single process"
         )
     kinds = (jax.sharding.AxisType.Auto,) * 2
     some = jax.devices()[: data * model]

@@ -24,7 +24,7 @@ Answer i is a pure function of checkpoint, prompt, options, seed and i, whatever
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
     add = parser.add_argument
-    checkpoint = "written by `python -m convert` (default: demo, the bundled model)"
+    checkpoint = "made by `python -m convert`, or Hugging Face's (default: demo)"
     add("checkpoint", metavar="CKPT", nargs="?", default=DEMO, help=checkpoint)
     add_problem_option(parser)
     add_prompt_options(parser)

@@ -54,9 +54,9 @@ REMOTE starts at the directory that COMMAND runs in, unless it begins with /.
 
   scripts/gpu_vm.sh run --gpus 0,1 -- python scripts/evaluate.py ckpt --mesh 1x2 ...
   scripts/gpu_vm.sh up --host me@gpubox
-  scripts/gpu_vm.sh run --host me@gpubox --gpus 0,1,2,3 --collect runs/es runs/es -- \
+  scripts/gpu_vm.sh run --host me@gpubox --gpus 0,1,2,3 --collect runs/gpu runs/gpu -- \
     python scripts/evaluate.py /data/ckpt --mesh 1x4 --task aime \
-    --data aime2025.jsonl --n 32 --out runs/es
+    --data aime2025.jsonl --n 32 --out runs/gpu
 
 TEXT
   environment_help

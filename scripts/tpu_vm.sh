@@ -49,9 +49,9 @@ REMOTE starts at the directory that COMMAND runs in, unless it begins with /. On
 workers the key has to be in the agent: ssh-add ~/.ssh/google_compute_engine
 
   scripts/tpu_vm.sh up --name moe --type v5litepod-16 --zone us-west4-a --spot
-  scripts/tpu_vm.sh run --name moe --retries 3 --collect runs/es runs/es -- \
-    python scripts/evaluate.py gs://bucket/ckpt --mesh 2x8 --distributed \
-    --task aime --data aime2025.jsonl --n 32 --out runs/es
+  scripts/tpu_vm.sh run --name moe --retries 3 --collect runs/aime runs/aime -- \
+    python scripts/evaluate.py gs://bucket/ckpt --mesh 4x4 --distributed --slots 32 \
+    --task aime --data aime2025.jsonl --n 32 --out runs/aime
   scripts/tpu_vm.sh down --name moe
 
 The hosts of a TPU VM find each other: evaluate.py --distributed needs no addresses.
