@@ -18,7 +18,7 @@ import numpy as np
 from convert import hf
 from convert.families import FAMILIES
 from convert.to_hf import default_layout
-from jaxmoe.hf_config import from_hf
+from jaxmoe.families.config_json import from_hf
 from jaxmoe.nn.decoder import abstract_params
 
 MODEL: dict[str, Any] = {

@@ -12,14 +12,14 @@ from pathlib import Path, PurePath
 from typing import TextIO
 
 from convert.errors import ConversionError
-from jaxmoe.checkpoint import MANIFEST, sync
-from jaxmoe.checkpoint_partial import (
+from jaxmoe.checkpoints.partial import (
     KIND,
     RECORD,
     foreign_message,
     partial_of,
     read_record,
 )
+from jaxmoe.checkpoints.store import MANIFEST, sync
 
 EXPORTED = "model.safetensors*"
 """A pattern of files one of which is in every export: the weights or their index."""

@@ -8,10 +8,10 @@ import numpy as np
 
 from convert.shards import read_params
 from convert.to_jaxmoe import check, find_source
-from jaxmoe.mesh import Preset, Rules
 from jaxmoe.model import Model, abstract_weights, model_layout
+from jaxmoe.ops.bf16_bits import hold_for
+from jaxmoe.sharding.rules import Preset, Rules
 from jaxmoe.text.tokenizer import Tokenizer
-from jaxmoe.widen import hold_for
 
 
 def load(

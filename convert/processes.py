@@ -10,7 +10,7 @@ from pathlib import Path
 from convert import destination
 from convert.errors import ConversionError
 from convert.to_jaxmoe import check
-from jaxmoe.checkpoint import MANIFEST
+from jaxmoe.checkpoints.store import MANIFEST
 
 
 def convert_in_processes(

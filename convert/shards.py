@@ -16,8 +16,8 @@ from convert import hf
 from convert.errors import ConversionError
 from convert.rules import Fill, Piece, Plan
 from convert.stream import BLOCK, has_nonfinite
-from jaxmoe.checkpoint import chunks
-from jaxmoe.checkpoint_shards import STAGING_BYTES, Index, Read, aligned, place_all
+from jaxmoe.checkpoints.placement import STAGING_BYTES, Index, Read, aligned, place_all
+from jaxmoe.checkpoints.store import chunks
 from jaxmoe.typing import Array
 
 WINDOW = 32 << 20
@@ -45,11 +45,11 @@ def read_params(
         type other than the files' is cast to; without a sharding a parameter goes to
         the default device.
       jobs: parameters in flight.
-      staging: as in `jaxmoe.checkpoint.restore`.
+      staging: as in `jaxmoe.checkpoints.store.restore`.
       count: told the bytes copied out of the files.
 
     Returns:
-      What converting and `jaxmoe.checkpoint.restore` give, bit for bit.
+      What converting and `jaxmoe.checkpoints.store.restore` give, bit for bit.
 
     Raises:
       ConversionError: a tied copy that differs, in one of this process's shards.

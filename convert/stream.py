@@ -11,7 +11,7 @@ import numpy as np
 
 from convert import hf
 from convert.rules import Fill, Piece
-from jaxmoe.checkpoint import Chunk, ParamSpec
+from jaxmoe.checkpoints.store import Chunk, ParamSpec
 
 BLOCK = 256 << 10
 """Bytes read and scanned at a time: small enough to be scanned while in cache."""

@@ -19,10 +19,10 @@ from convert.progress import Progress, Totals
 from convert.rules import Family, Fill, Plan, default_tensors, make_plan
 from convert.stream import in_parallel, overlaps
 from convert.to_jaxmoe import CARRIED
-from jaxmoe import checkpoint
-from jaxmoe.checkpoint import Manifest
-from jaxmoe.checkpoint_partial import KIND
-from jaxmoe.hf_config import load_hf_config
+from jaxmoe.checkpoints import store
+from jaxmoe.checkpoints.partial import KIND
+from jaxmoe.checkpoints.store import Manifest
+from jaxmoe.families.config_json import load_hf_config
 from jaxmoe.nn.decoder import abstract_params
 
 SHARD_BYTES = 4 << 30
@@ -57,7 +57,7 @@ def export(
       ConversionError: what was expected, what was found, what to do.
     """
     path, out = Path(path), Path(out)
-    manifest = checkpoint.read_manifest(path)
+    manifest = store.read_manifest(path)
     destination.check(path, out, force=force, marker=destination.EXPORTED)
     config = load_hf_config(path)
     params = abstract_params(config)
@@ -205,11 +205,11 @@ def _write_param(
 ) -> str:
     """Writes one parameter to its places in `files`; the CRC-32 of what was read."""
     fill, crc = targets[0], 0
-    array = checkpoint.open_array(path, fill.param)
-    for chunk in checkpoint.chunks(fill.shape, fill.dtype.itemsize):
+    array = store.open_array(path, fill.param)
+    for chunk in store.chunks(fill.shape, fill.dtype.itemsize):
         if stop.is_set():
             raise InterruptedError("stopped")
-        values = checkpoint.read_values(array[chunk.index], fill.param)
+        values = store.read_values(array[chunk.index], fill.param)
         raw = values.view(np.uint8).reshape(-1)
         crc = zlib.crc32(raw, crc)
         size = fill.dtype.itemsize

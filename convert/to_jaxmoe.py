@@ -21,11 +21,11 @@ from convert.families import FAMILIES
 from convert.progress import Progress, Totals
 from convert.rules import Fill, Plan, make_plan
 from convert.stream import Reader, in_parallel
-from jaxmoe import checkpoint
-from jaxmoe.checkpoint import Manifest, ParamSpec
-from jaxmoe.checkpoint_partial import KIND
+from jaxmoe.checkpoints import store
+from jaxmoe.checkpoints.partial import KIND
+from jaxmoe.checkpoints.store import Manifest, ParamSpec
 from jaxmoe.config import ModelConfig
-from jaxmoe.hf_config import load_hf_config
+from jaxmoe.families.config_json import load_hf_config
 from jaxmoe.nn.decoder import abstract_params
 from jaxmoe.text.tokenizer import TOKENIZER_FILES
 
@@ -117,8 +117,8 @@ def convert(
     """Converts the Hugging Face checkpoint in `source` to the new directory `out`.
 
     Memory in use does not grow with the model: a block of each job, the headers, and
-    with `verify` a few times `jaxmoe.checkpoint.CHUNK_BYTES` for each job. After a
-    kill, the same call goes on with the parameters that are not finished.
+    with `verify` a few times `jaxmoe.checkpoints.store.CHUNK_BYTES` for each job.
+    After a kill, the same call goes on with the parameters that are not finished.
 
     Args:
       source: a directory with config.json and safetensors.
@@ -139,14 +139,14 @@ def convert(
       UserWarning: NaN or infinite weights, by tensor.
     """
     directory, out = Path(source), Path(out)
-    destination.check(directory, out, force=force, marker=checkpoint.MANIFEST)
+    destination.check(directory, out, force=force, marker=store.MANIFEST)
     job = check(directory, dtype)
     total = sum(fill.nbytes for fill in job.plan.fills.values())
     names = [header.file for header in job.source.headers]
     with hf.Files(directory, names) as files:
         check_copies(files, job.plan, job.plan.fills)
         with destination.staged(out, identity_of(job, dtype), force=force) as partial:
-            checkpoint.recover(partial)
+            store.recover(partial)
             with Progress(total, "convert", show=show) as progress:
                 fills = list(job.plan.fills.values())
                 receipts = write_params(job, fills, files, partial, progress, jobs)
@@ -166,7 +166,7 @@ def identity_of(job: Job, dtype: str | None) -> dict[str, Any]:
     config = (directory / "config.json").read_bytes()
     return {
         KIND: "convert",
-        "format": checkpoint.FORMAT,
+        "format": store.FORMAT,
         "family": job.config.family,
         "dtype": dtype,
         "config": hashlib.sha256(config).hexdigest(),
@@ -218,7 +218,7 @@ def write_params(
     def write(fill: Fill, stop: threading.Event):
         spec = job.spec(fill)
         reader = Reader(files, fill, spec, stop, progress.add)
-        checkpoint.write_array(arrays / fill.param, spec, reader.blocks)
+        store.write_array(arrays / fill.param, spec, reader.blocks)
         receipt = {"crc32": f"{reader.scan.crc:08x}", "bad": reader.scan.bad}
         # Only now, with the array on the disk, may it count as finished.
         path = kept / f"{fill.param}.json"
@@ -256,7 +256,7 @@ def check_copies(files: hf.Files, plan: Plan, params: Iterable[str]):
 def _check_copy(files: hf.Files, copy: Fill, fill: Fill):
     spec = ParamSpec(fill.shape, fill.dtype.name)
     readers = [Reader(files, f, spec) for f in (copy, fill)]
-    for chunk in checkpoint.chunks(fill.shape, fill.dtype.itemsize):
+    for chunk in store.chunks(fill.shape, fill.dtype.itemsize):
         a, b = (reader.read(chunk) for reader in readers)
         if a != b:
             names = (f.pieces[0].tensor.name for f in (copy, fill))
@@ -280,7 +280,7 @@ def finish(job: Job, partial: Path, receipts: dict[str, dict]):
     destination.sync_folders(kept, names)
     destination.carry(source.directory, partial, CARRIED)
     crcs = {name: receipts[name]["crc32"] for name in job.plan.fills}
-    checkpoint.finish(partial, manifest_of(job, crcs))
+    store.finish(partial, manifest_of(job, crcs))
 
 
 def manifest_of(job: Job, crcs: Mapping[str, str]) -> Manifest:
@@ -306,10 +306,10 @@ def verify_params(job: Job, files: hf.Files, partial: Path, jobs: int, show: boo
         for path in (partial / "params" / fill.param).iterdir():
             with path.open("rb") as file:
                 hf.forget(file.fileno())
-        array = checkpoint.open_array(partial, fill.param)
+        array = store.open_array(partial, fill.param)
         reader = Reader(files, fill, spec, stop, progress.add)
-        for chunk in checkpoint.chunks(fill.shape, np.dtype(spec.dtype).itemsize):
-            stored = checkpoint.read_values(array[chunk.index], fill.param)
+        for chunk in store.chunks(fill.shape, np.dtype(spec.dtype).itemsize):
+            stored = store.read_values(array[chunk.index], fill.param)
             if stored.tobytes() != reader.read(chunk):
                 raise ConversionError(
                     f"{fill.param}: read back other bytes than were written; the disk "

@@ -30,8 +30,8 @@ from convert.to_jaxmoe import (
     write_params,
 )
 from convert.workers import Worker, end, joined
-from jaxmoe import checkpoint
-from jaxmoe.checkpoint_partial import partial_of
+from jaxmoe.checkpoints import store
+from jaxmoe.checkpoints.partial import partial_of
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _may_write(
 ) -> bool:
     """Whether `out` is still to be made; refuses what must not be replaced."""
     try:
-        destination.check(source, out, force=force, marker=checkpoint.MANIFEST)
+        destination.check(source, out, force=force, marker=store.MANIFEST)
     except ConversionError:
         if is_done():  # since it was looked at last
             return False
@@ -130,10 +130,10 @@ def _may_write(
 
 def is_converted(job: Job, files: hf.Files, out: Path, jobs: int) -> bool:
     """Whether `out` is what the job makes: every parameter is read and compared."""
-    if not (out / checkpoint.MANIFEST).is_file():
+    if not (out / store.MANIFEST).is_file():
         return False
     try:
-        found = checkpoint.read_manifest(out)
+        found = store.read_manifest(out)
     except (OSError, ValueError):
         return False
     crcs = {name: spec.crc32 for name, spec in found.params.items()}
@@ -143,7 +143,7 @@ def is_converted(job: Job, files: hf.Files, out: Path, jobs: int) -> bool:
     def compare(fill: Fill, stop: threading.Event):
         spec = job.spec(fill)
         reader = Reader(files, fill, spec, stop)
-        for chunk in checkpoint.chunks(fill.shape, np.dtype(spec.dtype).itemsize):
+        for chunk in store.chunks(fill.shape, np.dtype(spec.dtype).itemsize):
             for _ in reader.blocks(chunk):
                 pass
         if f"{reader.scan.crc:08x}" != crcs[fill.param]:

@@ -22,8 +22,8 @@ from convert import destination
 from convert.errors import ConversionError
 from convert.rules import Fill
 from convert.to_jaxmoe import read_receipt
-from jaxmoe import checkpoint
-from jaxmoe.checkpoint_partial import RECORD, foreign_message, partial_of, read_record
+from jaxmoe.checkpoints import store
+from jaxmoe.checkpoints.partial import RECORD, foreign_message, partial_of, read_record
 
 PATIENCE = 10.0
 """Seconds to wait for another process that holds the lock for something else."""
@@ -145,7 +145,7 @@ def _try_join(partial: Path, identity: dict[str, Any], force: bool) -> TextIO | 
             # from the start, as another may lock it before it is shared again.
             if destination.try_lock(lock, partial, fcntl.LOCK_EX):
                 destination.begin(lock, partial, identity, force=force)
-                checkpoint.recover(partial)
+                store.recover(partial)
             elif (before := read_record(partial)) and before != identity and not force:
                 raise destination.other_error(partial, before, identity)
     except BaseException:

@@ -4,14 +4,15 @@ model = jaxmoe.load("ckpt")
 out = jaxmoe.sample(model, prompt, key=jax.random.key(0), n=32)
 """
 
-from jaxmoe import hosts, keys, mesh
+from jaxmoe import sharding as mesh
 from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B, ModelConfig
 from jaxmoe.decode.generate import generate
 from jaxmoe.decode.prefill import prefill
 from jaxmoe.decode.request import Progress
+from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.step import decode_segment, fill_slots
-from jaxmoe.decode.tokens import TokenSampler
 from jaxmoe.model import Model, load
+from jaxmoe.random import keys
 from jaxmoe.router.policies import (
     AdaptiveHead,
     ExpertSample,
@@ -20,6 +21,7 @@ from jaxmoe.router.policies import (
     TopK,
 )
 from jaxmoe.sampling import Finished, Samples, forward, place_routes, sample, stream
+from jaxmoe.sharding import processes as hosts
 
 __all__ = [
     "QWEN3_235B_A22B",

@@ -2,7 +2,7 @@
 
 A layer is a *mixer* (how positions exchange information) and a *feed-forward*
 (what each position does alone); each is chosen by its own dataclass, so that
-another family adds a dataclass and leaves the rest alone. `jaxmoe.hf_config`
+another family adds a dataclass and leaves the rest alone. `jaxmoe.families.config_json`
 reads these from a Hugging Face `config.json`.
 """
 

@@ -8,15 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe.bundled import converted, is_bundled
+from jaxmoe.checkpoints.bundled import converted, is_bundled
+from jaxmoe.checkpoints.gcs import fetch_small_files
 from jaxmoe.config import ModelConfig
-from jaxmoe.hf_config import load_hf_config
-from jaxmoe.mesh import Layout, Preset, Rules, layout_for
+from jaxmoe.families.config_json import load_hf_config
 from jaxmoe.nn.decoder import abstract_params, axis_sizes, logical_axes
-from jaxmoe.remote import fetch_small_files
+from jaxmoe.ops.bf16_bits import hold_for
+from jaxmoe.sharding.layout import Layout, layout_for
+from jaxmoe.sharding.rules import Preset, Rules
 from jaxmoe.text.tokenizer import Tokenizer
 from jaxmoe.typing import Params
-from jaxmoe.widen import hold_for
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Model:
     config: the shapes and rules. params: the weights by dotted name
     (`jaxmoe.nn.decoder.abstract_params`); on CPU bfloat16 is held as uint16 bits.
     tokenizer: None for a checkpoint without tokenizer files, which still samples ids.
-    layout: how the weights lie on several devices (`jaxmoe.mesh`); None for one.
+    layout: how the weights lie on several devices (`jaxmoe.sharding`); None for one.
     """
 
     config: ModelConfig
@@ -77,8 +78,8 @@ def load(
         the user's cache directory; a directory of that name is "./demo".
       mesh: devices to spread over, with axes named "data" and "model"; None for the
         default device. Of many processes each reads its own shards.
-      rules: how (`jaxmoe.mesh`): "data" gives every device whole weights and some of
-        the samples; "expert" and "tensor" divide the weights; "data-expert" divides
+      rules: how (`jaxmoe.sharding`): "data" gives every device whole weights and some
+        of the samples; "expert" and "tensor" divide the weights; "data-expert" divides
         experts over all devices, attention and vocabulary over "model", samples over
         "data"; "auto" is that, where need be with experts cut inside.
       dtype: type of the weights on the device; None for each one's own.
@@ -87,10 +88,10 @@ def load(
       ValueError: a checkpoint that does not hold what its config declares; a model
         that does not divide over the mesh.
     """
-    from jaxmoe import checkpoint  # imports orbax, which takes long
+    from jaxmoe.checkpoints import store  # imports orbax, which takes long
 
     directory = directory_of(path)
-    manifest = checkpoint.read_manifest(directory)
+    manifest = store.read_manifest(directory)
     small_files = fetch_small_files(directory)
     config = load_hf_config(small_files)
     layout = model_layout(config, mesh, rules)
@@ -99,7 +100,7 @@ def load(
     }
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     abstract = abstract_weights(config, dtypes, layout or device)
-    params = checkpoint.restore(directory, abstract)
+    params = store.restore(directory, abstract)
     for name in params:  # one at a time: a weight and its copy never both for long
         params[name] = hold_for(device.platform, params[name])
     return Model(config, params, Tokenizer.load(small_files), layout)

@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxmoe.decode.engine import run
-from jaxmoe.decode.prefill import prompt_bucket, score
-from jaxmoe.decode.request import Answer, Progress, Request
-from jaxmoe.decode.tokens import TokenSampler
-from jaxmoe.experts import Implementation
-from jaxmoe.inputs import (
+from jaxmoe.decode.inputs import (
     Prompt,
     check_prompt,
     check_routes,
@@ -25,8 +21,12 @@ from jaxmoe.inputs import (
     split_stops,
     stack_routes,
 )
-from jaxmoe.keys import check_key
+from jaxmoe.decode.prefill import prompt_bucket, score
+from jaxmoe.decode.request import Answer, Progress, Request
+from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.model import Model
+from jaxmoe.ops.experts import Implementation
+from jaxmoe.random.keys import check_key
 from jaxmoe.router.policies import ExpertSample, Policy, TopK, for_model
 from jaxmoe.text.stop import find_stop, stop_length
 from jaxmoe.typing import Array, Float, Key
@@ -190,7 +190,7 @@ def stream(
       slots: samples decoded side by side; None for the smallest power of two that
         holds them all, at most 64. Equal slots give equal bits. On a mesh a multiple
         of the devices that divide the samples.
-      implementation: of the experts (`jaxmoe.experts`).
+      implementation: of the experts (`jaxmoe.ops.experts`).
     """
     request = _request(
         model,

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, Integer, Key, Num, Shaped
 Params = dict[str, Array]
 """Dotted parameter name -> array, as `jaxmoe.nn.decoder.abstract_params` lists them.
 
-On CPU a bfloat16 weight is held as its bits, uint16 (see `jaxmoe.widen`)."""
+On CPU a bfloat16 weight is held as its bits, uint16 (see `jaxmoe.ops.bf16_bits`)."""
 
 if TYPE_CHECKING:
     Leaf = Array

@@ -24,12 +24,12 @@ class Outputs:
 
 def write_outputs(found: "Comparison", outputs: Outputs) -> None:
     """Writes the report, its tables as CSV, and the pass@n figure as PNG."""
-    from jaxmoe.analysis.comparison_csv import (
+    from jaxmoe.reports.comparison_csv import (
         differences_csv,
         measures_csv,
         problems_csv,
     )
-    from jaxmoe.analysis.html_report import render
+    from jaxmoe.reports.html_report import render
 
     router = None if outputs.router is None else _router_curves(outputs.router)
     several = len(found.runs) > 2
@@ -44,7 +44,7 @@ def write_outputs(found: "Comparison", outputs: Outputs) -> None:
     if not any(run.curves for run in found.runs):
         return  # one answer each: there is no curve to draw
     try:
-        from jaxmoe.analysis.comparison_figures import plot_pass_curves
+        from jaxmoe.reports.comparison_figures import plot_pass_curves
 
         plot_pass_curves(found, beside(".png"))
     except ImportError as error:

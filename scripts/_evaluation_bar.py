@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from jaxmoe.evals.evaluation import Status
+    from jaxmoe.evals.evaluate import Status
 
 
 class EvaluationBar:

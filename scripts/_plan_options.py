@@ -41,9 +41,9 @@ def add_load_options(add: Callable, chips: str) -> None:
 
 def config_of(model: str) -> "ModelConfig":
     """The shapes of `30b`, `235b`, `demo`, or of a config.json."""
-    from jaxmoe.bundled import BUNDLED
+    from jaxmoe.checkpoints.bundled import BUNDLED
     from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B
-    from jaxmoe.hf_config import load_hf_config
+    from jaxmoe.families.config_json import load_hf_config
 
     known = {"30b": QWEN3_30B_A3B, "235b": QWEN3_235B_A22B}
     if model in known:

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.mesh import Preset
 from jaxmoe.planning import Chip, Load, Plan, Time, largest_n, step_time
 from jaxmoe.planning.plan import USABLE
 from jaxmoe.planning.scaling import plans_of
+from jaxmoe.sharding.rules import Preset
 
 MOST = 32
 """Chips of a slice, where --devices does not say more."""

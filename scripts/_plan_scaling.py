@@ -8,8 +8,8 @@ from _plan_table import table
 
 from jaxmoe.benchmarks.report import number
 from jaxmoe.config import ModelConfig
-from jaxmoe.mesh import Preset
 from jaxmoe.planning import Chip, Load, Point, scale
+from jaxmoe.sharding.rules import Preset
 
 HEAD = ("chips", "mesh", "n", "GB a chip", "ms a step", "tokens a second", "of it")
 HEAD += ("exchange", "efficiency")

@@ -8,7 +8,7 @@ import sys
 def add_process_options(parser: argparse.ArgumentParser) -> None:
     """Adds how processes find each other."""
     group = parser.add_argument_group(
-        "processes", "Several of them (hosts): start the same command in each."
+        "processes", "Several of them (processes): start the same command in each."
     )
     add = group.add_argument
     distributed = "join the processes of a TPU pod, Slurm or Open MPI, found out"
@@ -25,10 +25,12 @@ def join_processes(args: argparse.Namespace) -> None:
         return
     if args.mesh is None:
         raise ValueError("several processes need --mesh, over the devices of all")
-    from jaxmoe import hosts
+    from jaxmoe.sharding import processes
 
     _keep_output_clean()
-    hosts.initialize(args.coordinator, processes=args.processes, process=args.process)
+    processes.initialize(
+        args.coordinator, processes=args.processes, process=args.process
+    )
 
 
 def _keep_output_clean() -> None:

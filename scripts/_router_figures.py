@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 def plot_routers(out: Path, layers: "LayerStats", k: int) -> None:
     """Writes scores.png, mass.png, loads.png, coactivation.png and heads.png."""
-    from jaxmoe.analysis import router_figures as figures
+    from jaxmoe.reports import router_figures as figures
 
     spread = "(median, 10 to 90 %)"
     figures.plot_scores(
@@ -38,7 +38,7 @@ def plot_against(
     out: Path, first: "LayerStats", second: "LayerStats", names: tuple[str, str]
 ) -> None:
     """Writes comparison.png."""
-    from jaxmoe.analysis.router_figures import plot_comparison
+    from jaxmoe.reports.router_figures import plot_comparison
 
     plot_comparison(
         first,

@@ -28,7 +28,7 @@ class Passages:
         policy: "jaxmoe.Policy",
     ):
         from jaxmoe.analysis.router_pass import passage
-        from jaxmoe.inputs import check_prompt
+        from jaxmoe.decode.inputs import check_prompt
 
         self._model, self._args, self._policy = model, args, policy
         self._given: list[tuple[Passage, Callable[[], Any] | None]] = []
@@ -88,7 +88,7 @@ class Passages:
 
         from jaxmoe.analysis.router_pass import draw
         from jaxmoe.decode.engine import default_slots
-        from jaxmoe.keys import prompt_key
+        from jaxmoe.random.keys import prompt_key
 
         yield from (_routed(one, find) for one, find in self._given)
         args, every = self._args, self._prompts

@@ -39,7 +39,7 @@ def run_rows(path: Path, checkpoint: str) -> list[Row]:
 
 
 def _chat_options(path: Path, manifest: Any) -> dict[str, Any] | None:
-    """What the template was given, as in `jaxmoe.evals.evaluation.prompts_of`."""
+    """What the template was given, as in `jaxmoe.evals.evaluate.prompts_of`."""
     from jaxmoe.demo.countdown import Countdown
     from jaxmoe.evals.tasks import task as find_task
 

@@ -18,8 +18,8 @@ def input_errors() -> Iterator[None]:
             yield
         except (ImportError, OSError, TypeError, ValueError) as error:
             print(f"error: {_one_line(error)}", file=sys.stderr)
-            if "jaxmoe.host_watch" in sys.modules:
-                sys.modules["jaxmoe.host_watch"].fail(2)
+            if "jaxmoe.sharding.watch" in sys.modules:
+                sys.modules["jaxmoe.sharding.watch"].fail(2)
             raise SystemExit(2) from error
 
 
@@ -38,7 +38,7 @@ def keep_compiled() -> None:
     """
     import jax
 
-    from jaxmoe.bundled import cache_directory
+    from jaxmoe.checkpoints.bundled import cache_directory
 
     name = "jax_compilation_cache_dir"
     if getattr(jax.config, name) is not None:
@@ -54,7 +54,7 @@ def keep_compiled() -> None:
 
 def digest_of(checkpoint: str) -> str:
     """What tells the weights of a checkpoint from all others."""
-    from jaxmoe.checkpoint import read_manifest
+    from jaxmoe.checkpoints.store import read_manifest
     from jaxmoe.model import directory_of
 
     return read_manifest(directory_of(checkpoint)).digest

@@ -16,10 +16,10 @@ def plot_outcomes(
     out: Path, outcomes: "Mapping[str, Outcome]", bands: "Mapping[Problem, str]"
 ) -> None:
     """Writes pass_at.png, of hard problems, and differences.png, of all."""
-    from jaxmoe.analysis.plots import plot_bars, plot_pass_at
     from jaxmoe.demo import configuration_names as names
     from jaxmoe.demo.game_runs import of_band
     from jaxmoe.demo.study import compare
+    from jaxmoe.reports.plots import plot_bars, plot_pass_at
 
     lines = {}
     for name in (
@@ -43,8 +43,8 @@ def plot_outcomes(
 
 def plot_router(out: Path, model: "jaxmoe.Model", logits: "np.ndarray") -> None:
     """Writes router.png."""
-    from jaxmoe.analysis.plots import plot_rank_curves
     from jaxmoe.demo.router_study import curves
+    from jaxmoe.reports.plots import plot_rank_curves
     from jaxmoe.router.policies import ExpertSample, for_model
 
     policy = for_model(ExpertSample(), model.config)

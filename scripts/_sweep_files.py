@@ -26,8 +26,8 @@ def write_sweep(out: Path, points: "Sequence[Point]", found: "Comparison") -> No
 
 
 def _write_heat_maps(out: Path, points: "Sequence[Point]", found: "Comparison") -> None:
-    from jaxmoe.analysis.heat_maps import plot_heat_maps
     from jaxmoe.evals.sweeps import panels_of
+    from jaxmoe.reports.heat_maps import plot_heat_maps
 
     n = found.runs[0].n
     for measure in ("accuracy", f"pass@{n}"):

@@ -12,7 +12,7 @@ from convert.families import FAMILIES
 from convert.rules import make_plan
 from convert.to_hf import Layout, default_layout
 from jaxmoe.config import ModelConfig
-from jaxmoe.hf_config import from_hf
+from jaxmoe.families.config_json import from_hf
 from jaxmoe.nn.decoder import abstract_params
 
 

@@ -24,24 +24,24 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command: 0 if done, 2 on input that does not fit."""
     args = parser_of(__doc__).parse_args(argv)
     with ends_quietly(), input_errors():
-        from jaxmoe import hosts
+        from jaxmoe.sharding import processes
 
         keep_compiled()
         join_processes(args)
         text = _evaluate(args)
-        if hosts.is_first():
+        if processes.is_first():
             print(text)
-        hosts.wait_for_all()
+        processes.wait_for_all()
     return 0
 
 
 def _evaluate(args: argparse.Namespace) -> str:
     """Draws and grades; what is to be said of the run, in the first process."""
-    from jaxmoe import hosts
-    from jaxmoe.evals.evaluation import Keep, evaluate
+    from jaxmoe.evals.evaluate import Keep, evaluate
     from jaxmoe.evals.run import read_run
     from jaxmoe.evals.shards import WHOLE, Shard
     from jaxmoe.evals.summary import summarise
+    from jaxmoe.sharding import processes
 
     if args.shard is not None and args.out is None:
         raise ValueError("--shard needs --out, where the parts come together")
@@ -56,9 +56,9 @@ def _evaluate(args: argparse.Namespace) -> str:
     place = tempfile.TemporaryDirectory() if args.out is None else nullcontext()
     with place as temporary:
         out = args.out or Path(temporary or "") / "run"
-        with EvaluationBar(quiet=args.json or not hosts.is_first()) as bar:
+        with EvaluationBar(quiet=args.json or not processes.is_first()) as bar:
             evaluate(model, task, questions, draw, out, progress=bar.show, **options)
-        if not hosts.is_first():
+        if not processes.is_first():
             return ""
         if shard.count > 1:
             return f"part {args.shard} is done; `compare.py {out}` reads all parts"

@@ -35,9 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     with ends_quietly(), input_errors():
         import jaxmoe
-        from jaxmoe.analysis.plots import require_matplotlib
         from jaxmoe.demo.game_runs import play
         from jaxmoe.demo.study import configurations
+        from jaxmoe.reports.plots import require_matplotlib
 
         rows = configurations()
         if unknown := [name for name in args.only if name not in rows]:

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser_of(__doc__).parse_args(argv)
     with ends_quietly(), input_errors():
         import jaxmoe
-        from jaxmoe.evals.evaluation import evaluate
+        from jaxmoe.evals.evaluate import evaluate
         from jaxmoe.evals.run import read_run
         from jaxmoe.evals.sweeps import check_points, compare_points
 

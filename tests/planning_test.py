@@ -13,7 +13,6 @@ import pytest
 from jaxmoe.benchmarks import work
 from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B, AttentionConfig, MoEConfig
 from jaxmoe.nn.decoder import abstract_params
-from jaxmoe.parts import Part
 from jaxmoe.planning import (
     CHIPS,
     Load,
@@ -29,6 +28,7 @@ from jaxmoe.planning.exchanges import distinct_experts, touched
 from jaxmoe.planning.memory import position_bytes
 from jaxmoe.planning.plan import check_load, exchanges_of
 from jaxmoe.planning.work import operations, read_bytes
+from jaxmoe.sharding.collectives import DeviceContext
 from tests.running import SCRIPTS
 from tests.tiny import tiny_config
 
@@ -40,7 +40,7 @@ SHORT = replace(QWEN3_30B_A3B, layers=QWEN3_30B_A3B.layers[:4])
 ON_DEVICES = """
 import json
 import jax, jax.numpy as jnp
-from jaxmoe.cache import PrefixCache, SuffixCache
+from jaxmoe.decode.cache import PrefixCache, SuffixCache
 from jaxmoe.model import abstract_weights, model_layout
 from jaxmoe.nn.decoder import abstract_params
 from tests.planning_test import LOAD, MESHES, PRESETS, eight_heads
@@ -196,13 +196,13 @@ def test_minimum_against_drawn_routes(shape, rules):
     config = small_moe(16, 2)
     plan = plan_for(config, shape, LOAD, rules)
     least = minimum(config, plan.layout, slots=plan.slots, dtype="float32")
-    part = Part(plan.layout, plan.layout.rules.slots)
+    part = DeviceContext(plan.layout, plan.layout.rules.slots)
     rows = plan.slots // part.count("slots")
     drawn = rows * 4 * config.d_model * _drawn(config, part)
     assert least["experts"] == pytest.approx(drawn, rel=0.04)
 
 
-def _drawn(config, part: Part) -> float:
+def _drawn(config, part: DeviceContext) -> float:
     """Rows that a device receives for one of its rows, over many drawn routes."""
     whole = part.axes("experts")
     axes = part.axes("experts", "expert_mlp")

@@ -7,7 +7,7 @@ import pytest
 import jaxmoe
 from jaxmoe import ExpertSample, GumbelTopK, TokenSampler, TopK
 from jaxmoe.config import RopeConfig
-from jaxmoe.keys import prompt_key, sample_key, sample_keys
+from jaxmoe.random.keys import prompt_key, sample_key, sample_keys
 from tests.tiny import (
     CHOSEN,
     EXPERTS,

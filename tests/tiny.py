@@ -16,7 +16,7 @@ from jaxmoe.config import (
     RopeConfig,
 )
 from jaxmoe.nn.decoder import abstract_params
-from jaxmoe.widen import hold_for
+from jaxmoe.ops.bf16_bits import hold_for
 
 EXPERTS, CHOSEN, VOCAB, STOP = 16, 4, 97, 7
 

@@ -16,15 +16,16 @@ import numpy as np
 
 from jaxmoe.analysis.router_stats import RouterStats, empty, merge, to_host, update
 from jaxmoe.config import ModelConfig, MoEConfig
+from jaxmoe.decode.inputs import Prompt, check_prompt, check_routes
 from jaxmoe.decode.prefill import prompt_bucket
-from jaxmoe.experts import Implementation
-from jaxmoe.inputs import Prompt, check_prompt, check_routes
 from jaxmoe.model import Model
-from jaxmoe.nn.attend import QKV
-from jaxmoe.nn.attend_whole import attention_for
 from jaxmoe.nn.decoder import Decoder, bind
-from jaxmoe.nn.moe import MoEFeedForward, choose_experts
+from jaxmoe.nn.moe import MoEFeedForward
+from jaxmoe.ops.attention.chunked import QKV
+from jaxmoe.ops.attention.whole import attention_for
+from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import Policy, TopK, for_model
+from jaxmoe.router.routing import choose_experts
 from jaxmoe.router.scores import SoftmaxScores
 from jaxmoe.sampling import place_routes, sample
 from jaxmoe.typing import Array, Float, Int, Params

@@ -19,11 +19,12 @@ from jaxmoe.benchmarks.subject import SAMPLER
 from jaxmoe.benchmarks.targets import Place
 from jaxmoe.benchmarks.timing import Spread
 from jaxmoe.benchmarks.weights import held_params
-from jaxmoe.cache import CHUNK, PrefixCache, SuffixCache
+from jaxmoe.decode.cache import PrefixCache, SuffixCache
 from jaxmoe.decode.engine import SEGMENT
 from jaxmoe.decode.prefill import prefill, prompt_bucket
 from jaxmoe.decode.slots import Slots
 from jaxmoe.decode.step import decode_segment
+from jaxmoe.ops.attention.chunked import CHUNK
 from jaxmoe.router.policies import ExpertSample, TopK, for_model
 
 SETTINGS: dict[str, Any] = {

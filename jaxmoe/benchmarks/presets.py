@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.hf_config import from_hf
+from jaxmoe.families.config_json import from_hf
 
 COMMON: dict[str, Any] = {
     "architectures": ["Qwen3MoeForCausalLM"],

@@ -16,12 +16,13 @@ from jaxmoe.benchmarks import machine, seats, work
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
-from jaxmoe.decode.tokens import TokenSampler, log_probability
-from jaxmoe.experts import apply_experts
-from jaxmoe.keys import position_key, route_noise, sample_keys
+from jaxmoe.decode.sampler import TokenSampler, log_probability
 from jaxmoe.nn.decoder import Decoder, bind
-from jaxmoe.nn.moe import MoEFeedForward, choose_experts
+from jaxmoe.nn.moe import MoEFeedForward
+from jaxmoe.ops.experts import apply_experts
+from jaxmoe.random.keys import position_key, route_noise, sample_keys
 from jaxmoe.router.policies import ExpertSample, Policy, TopK
+from jaxmoe.router.routing import choose_experts
 from jaxmoe.typing import Array, Float, Int
 
 POLICIES: dict[str, Policy] = {"TopK": TopK(), "ExpertSample": ExpertSample()}

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.benchmarks.subject import Subject
-from jaxmoe.cache import CHUNK, PrefixCache, SuffixCache, bucket
+from jaxmoe.decode.cache import PrefixCache, SuffixCache, bucket
 from jaxmoe.decode.prefill import prefill, prompt_bucket
 from jaxmoe.decode.slots import Drawn, Slots
 from jaxmoe.decode.step import decode_segment, fill_slots
-from jaxmoe.keys import sample_keys
+from jaxmoe.ops.attention.chunked import CHUNK
+from jaxmoe.random.keys import sample_keys
 from jaxmoe.router.policies import Policy, TopK, for_model
 from jaxmoe.typing import Array
 

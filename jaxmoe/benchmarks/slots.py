@@ -16,7 +16,7 @@ from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
 from jaxmoe.decode.engine import SEGMENT, run
 from jaxmoe.decode.request import Progress, Request
-from jaxmoe.keys import sample_keys
+from jaxmoe.random.keys import sample_keys
 from jaxmoe.router.policies import ExpertSample, Policy
 
 STOPPING = 64

@@ -11,7 +11,7 @@ from jaxmoe.benchmarks import targets
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.targets import Place
 from jaxmoe.benchmarks.timing import Spread
-from jaxmoe.bundled import converted
+from jaxmoe.checkpoints.bundled import converted
 
 
 def measure(place: Place, command: Sequence[str], rounds: int) -> Iterator[Row]:

@@ -11,7 +11,7 @@ from jaxmoe.benchmarks.presets import PRESETS, Preset
 from jaxmoe.benchmarks.targets import Place
 from jaxmoe.benchmarks.weights import random_params
 from jaxmoe.config import ModelConfig
-from jaxmoe.decode.tokens import TokenSampler
+from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.nn.decoder import compute_dtype
 from jaxmoe.typing import Params
 

@@ -24,18 +24,19 @@ import numpy as np
 from jax.sharding import AxisType
 
 from jaxmoe.benchmarks.traffic import Traffic, count_traffic
-from jaxmoe.cache import PrefixCache, SuffixCache
 from jaxmoe.config import ModelConfig
+from jaxmoe.decode.cache import PrefixCache, SuffixCache
+from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import Slots
 from jaxmoe.decode.step import decode_segment
-from jaxmoe.decode.tokens import TokenSampler
-from jaxmoe.experts import Implementation
-from jaxmoe.mesh import DATA, MODEL, Layout, Preset, Rules
 from jaxmoe.model import abstract_weights, model_layout
 from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.ops.experts import Implementation
 from jaxmoe.planning.memory import prefix_size, suffix_size
 from jaxmoe.planning.plan import Load
 from jaxmoe.router.policies import ExpertSample, for_model
+from jaxmoe.sharding.layout import Layout
+from jaxmoe.sharding.rules import DATA, MODEL, Preset, Rules
 
 _SEGMENT = 1
 _SECONDS = 600

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.keys import sample_key
 from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.ops.bf16_bits import hold_for
+from jaxmoe.random.keys import sample_key
 from jaxmoe.typing import Params
-from jaxmoe.widen import hold_for
 
 GAINS = {"router.weight": 2.5, "head.weight": 3.0}
 """Over 1 / sqrt(fan-in): routers that are sharp, next tokens neither sure nor noise."""

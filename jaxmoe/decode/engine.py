@@ -15,16 +15,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe.cache import CHUNK, PrefixCache, SuffixCache, bucket, grow
 from jaxmoe.config import ModelConfig
+from jaxmoe.decode.cache import PrefixCache, SuffixCache, bucket, grow
 from jaxmoe.decode.prefill import prefill, prompt_bucket
 from jaxmoe.decode.request import Answer, Progress, Request
 from jaxmoe.decode.slots import Drawn, Slots
 from jaxmoe.decode.step import decode_segment, fill_slots
-from jaxmoe.hosts import check_equal
-from jaxmoe.keys import sample_key
-from jaxmoe.mesh import Layout
 from jaxmoe.nn.decoder import compute_dtype
+from jaxmoe.ops.attention.chunked import CHUNK
+from jaxmoe.random.keys import sample_key
+from jaxmoe.sharding.layout import Layout
+from jaxmoe.sharding.processes import check_equal
 from jaxmoe.typing import Array, Bool, Params
 
 SEGMENT = 32

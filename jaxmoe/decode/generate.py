@@ -2,16 +2,16 @@
 
 import jax.numpy as jnp
 
-from jaxmoe.cache import PrefixCache, SuffixCache, bucket
 from jaxmoe.config import ModelConfig
+from jaxmoe.decode.cache import PrefixCache, SuffixCache, bucket
 from jaxmoe.decode.prefill import prefill
+from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import Drawn, Slots
 from jaxmoe.decode.step import decode_segment, fill_slots
-from jaxmoe.decode.tokens import TokenSampler
-from jaxmoe.experts import Implementation
-from jaxmoe.mesh import Layout
 from jaxmoe.nn.decoder import compute_dtype
+from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import Policy, for_model
+from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Int, Key, Params
 
 

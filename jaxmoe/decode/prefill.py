@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmoe.cache import CHUNK, PrefixCache
 from jaxmoe.config import ModelConfig
-from jaxmoe.experts import Implementation
-from jaxmoe.keys import position_key, route_key
-from jaxmoe.mesh import Layout
-from jaxmoe.nn.attend import QKV
-from jaxmoe.nn.attend_whole import attention_for
+from jaxmoe.decode.cache import PrefixCache
 from jaxmoe.nn.decoder import Decoder, bind, own_heads, param_specs
-from jaxmoe.nn.moe import Choose, choose_experts
-from jaxmoe.parts import WHOLE, Part, spread
+from jaxmoe.ops.attention.chunked import CHUNK, QKV
+from jaxmoe.ops.attention.whole import attention_for
+from jaxmoe.ops.experts import Implementation
+from jaxmoe.random.keys import position_key, route_key
 from jaxmoe.router.policies import Policy
+from jaxmoe.router.routing import Choose, choose_experts
+from jaxmoe.sharding.collectives import WHOLE, DeviceContext, spread
+from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Float, Int, Key, Params
 
 
@@ -59,7 +59,7 @@ def run_sequence(
     noise_from: Array | int = 0,
     routes: Int[Array, "T L K"] | None = None,
     implementation: Implementation = "auto",
-    part: Part = WHOLE,
+    part: DeviceContext = WHOLE,
 ) -> Pass:
     """All positions of one padded sequence at once.
 
@@ -99,10 +99,10 @@ def run_sequence(
     return Pass(part.everyone(hidden), part.everyone(taken), captured)
 
 
-def _part(layout: Layout, size: int) -> Part:
+def _part(layout: Layout, size: int) -> DeviceContext:
     """A device's part in a pass over `size` positions: some, where they divide."""
     rows = layout.rules.slots
-    return Part(layout, rows if size % layout.size(rows) == 0 else ())
+    return DeviceContext(layout, rows if size % layout.size(rows) == 0 else ())
 
 
 def _chooser(policy, key, positions, length, noise_from, routes, num_layers) -> Choose:
@@ -161,7 +161,9 @@ def prefill(
       A cache of one prompt, P = 1, C = T rounded up to whole chunks, 0 past the end.
     """
 
-    def one_device(part: Part, params, tokens, length, policy, key) -> PrefixCache:
+    def one_device(
+        part: DeviceContext, params, tokens, length, policy, key
+    ) -> PrefixCache:
         decoder = bind(config, own_heads(config, params, part))
         return _prefill(decoder, tokens, length, policy, key, implementation, part)
 
@@ -185,7 +187,7 @@ def _prefill(
     policy: Policy,
     key: Key[Array, ""] | None,
     implementation: Implementation,
-    part: Part,
+    part: DeviceContext,
 ) -> PrefixCache:
     tokens = _pad(tokens)
     run = run_sequence(
@@ -231,7 +233,9 @@ def score(
         more = ((0, tokens.shape[0] - size), (0, 0), (0, 0))
         routes = jnp.pad(routes, more, constant_values=-1)
 
-    def one_device(part: Part, params, tokens, length, policy, key, start, routes):
+    def one_device(
+        part: DeviceContext, params, tokens, length, policy, key, start, routes
+    ):
         decoder = bind(config, own_heads(config, params, part))
         run = run_sequence(
             decoder,

@@ -8,8 +8,8 @@ from zlib import crc32
 
 import numpy as np
 
-from jaxmoe.decode.tokens import TokenSampler
-from jaxmoe.experts import Implementation
+from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import Policy
 
 

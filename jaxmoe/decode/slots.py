@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmoe.keys import position_key
-from jaxmoe.mesh import Layout
+from jaxmoe.random.keys import position_key
+from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Leaf
 
 

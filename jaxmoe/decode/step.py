@@ -3,7 +3,7 @@
 A slot holds one sample. `fill_slots` seats samples and draws each one's first token
 from its prompt's logits; `decode_segment` runs a number of steps. On several devices
 each does the same for its own slots, and they meet in every product by a weight that is
-divided among them (`jaxmoe.parts`).
+divided among them (`jaxmoe.sharding.collectives`).
 """
 
 from dataclasses import replace
@@ -14,25 +14,25 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmoe.cache import PrefixCache, SuffixCache
 from jaxmoe.config import ModelConfig
-from jaxmoe.decode.slots import Drawn, Slots
-from jaxmoe.decode.tokens import (
+from jaxmoe.decode.cache import PrefixCache, SuffixCache
+from jaxmoe.decode.sampler import (
     TokenSampler,
     is_stop,
     log_probability,
     self_certainty,
 )
-from jaxmoe.experts import Implementation
-from jaxmoe.grouping import cut_blocks
-from jaxmoe.keys import position_key, route_noise
-from jaxmoe.mesh import Layout
-from jaxmoe.nn.attend import QKV
-from jaxmoe.nn.attend_whole import attention_for
+from jaxmoe.decode.slots import Drawn, Slots
 from jaxmoe.nn.decoder import Attend, Decoder, bind, own_heads, param_specs
-from jaxmoe.nn.moe import choose_experts
-from jaxmoe.parts import WHOLE, Part, spread
+from jaxmoe.ops.attention.chunked import QKV
+from jaxmoe.ops.attention.whole import attention_for
+from jaxmoe.ops.experts import Implementation
+from jaxmoe.ops.grouping import cut_blocks
+from jaxmoe.random.keys import position_key, route_noise
 from jaxmoe.router.policies import Policy
+from jaxmoe.router.routing import choose_experts
+from jaxmoe.sharding.collectives import WHOLE, DeviceContext, spread
+from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Bool, Float, Int, Integer, Key, Params
 
 PROMPT_BLOCK = 8
@@ -84,13 +84,13 @@ def _places(num_layers: int, layout: Layout) -> tuple[Any, ...]:
     return prefix, Slots.specs(layout), SuffixCache.specs(num_layers, layout)
 
 
-def _decoding(layout: Layout) -> Part:
+def _decoding(layout: Layout) -> DeviceContext:
     """A device's part while decoding."""
-    return Part(layout, layout.rules.slots)
+    return DeviceContext(layout, layout.rules.slots)
 
 
 def _fill(
-    part: Part,
+    part: DeviceContext,
     return_certainty: bool,
     prefix: PrefixCache,
     slots: Slots,
@@ -165,7 +165,7 @@ def decode_segment(
         on each.
     """
 
-    def one_device(part: Part, params: Params, *rest):
+    def one_device(part: DeviceContext, params: Params, *rest):
         decoder = bind(config, own_heads(config, params, part))
         return _segment(
             decoder,
@@ -214,7 +214,7 @@ def _segment(
     return_routes: bool,
     return_certainty: bool,
     implementation: Implementation,
-    part: Part,
+    part: DeviceContext,
 ) -> tuple[Slots, SuffixCache, Drawn]:
     config = decoder.config
     count = slots.active.shape[0]
@@ -263,7 +263,7 @@ def next_logits(
     policy: Policy,
     routes: Int[Array, "S L K"] | None = None,
     implementation: Implementation = "auto",
-    part: Part = WHOLE,
+    part: DeviceContext = WHOLE,
 ) -> tuple[Float[Array, "S V"], Int[Array, "S L K"], SuffixCache]:
     """One pass over the last token of each slot: logits, experts, longer caches.
 
@@ -358,12 +358,12 @@ def _draw(
     sampler: TokenSampler,
     stop_ids: Int[Array, "X"],
     return_certainty: bool,
-    part: Part,
+    part: DeviceContext,
 ) -> tuple[Slots, Float[Array, "S"], Float[Array, "S"] | None]:
     """Each active slot's next token, its log-probability and self-certainty."""
     position = jnp.where(slots.active, slots.position + 1, slots.position)
     # Devices that have the same slots draw some of them each.
-    logits = part.turn(logits, "vocab")
+    logits = part.rows_for_columns(logits, "vocab")
     own, at = part.mine((slots, position), "vocab")
     drawn = jax.vmap(sampler.draw)(own.position_keys(at), logits)
     tokens = jnp.where(own.active, drawn, own.token)

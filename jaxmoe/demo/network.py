@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.experts import Implementation
-from jaxmoe.hf_config import from_hf
-from jaxmoe.nn.attend import QKV
+from jaxmoe.families.config_json import from_hf
 from jaxmoe.nn.decoder import abstract_params, bind
-from jaxmoe.nn.moe import choose_experts
+from jaxmoe.ops.attention.chunked import QKV
+from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import TopK, for_model
+from jaxmoe.router.routing import choose_experts
 from jaxmoe.typing import Array, Float, Int, Params
 
 HF_CONFIG: dict[str, Any] = {

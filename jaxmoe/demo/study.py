@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmoe.decode.tokens import TokenSampler
+from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.demo.claims import CLAIMS, SOLVED, Claim
 from jaxmoe.demo.configuration_names import (
     BASE,

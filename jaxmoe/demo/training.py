@@ -19,8 +19,8 @@ from jaxmoe.config import ModelConfig
 from jaxmoe.demo.chains import Chains
 from jaxmoe.demo.encoding import PROMPT_LENGTH, encode_chains
 from jaxmoe.demo.network import first_params, logits_of
-from jaxmoe.experts import Implementation
-from jaxmoe.mesh import BATCH
+from jaxmoe.ops.experts import Implementation
+from jaxmoe.sharding.layout import BATCH
 from jaxmoe.typing import Array, Float, Int, Params
 
 

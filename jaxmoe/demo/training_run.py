@@ -12,17 +12,17 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.decode.tokens import TokenSampler
+from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.demo.chains import all_chains, number_sets, split_of
 from jaxmoe.demo.encoding import decode, encode
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
 from jaxmoe.demo.numbers_game import Problem, is_right
 from jaxmoe.demo.training import Batches, Losses, Recipe, first_state, make_step
 from jaxmoe.demo.training_state import load_state, save_state
-from jaxmoe.mesh import batch_mesh
 from jaxmoe.model import Model
 from jaxmoe.router.policies import TopK
 from jaxmoe.sampling import sample
+from jaxmoe.sharding.layout import batch_mesh
 from jaxmoe.typing import Params
 
 

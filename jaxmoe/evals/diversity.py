@@ -1,6 +1,6 @@
 """How much the answers to one problem, and the experts behind them, differ.
 
-Of answers: `answers` is integer [P, n] as in `jaxmoe.evals.voting`, and every measure
+Of answers: `answers` is integer [P, n] as in `jaxmoe.evals.votes`, and every measure
 returns one finite number per problem, float64 [P]; samples without an answer (-1) are
 left out. Of routes: expert ids of one problem's samples, padded with -1, and every
 measure returns one number per layer, float64 [L]; nan where a layer is dense (-1

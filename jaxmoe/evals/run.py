@@ -15,14 +15,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int16, Int64, Integer
 
 from jaxmoe.evals.records import Record
-from jaxmoe.evals.run_directory import (
+from jaxmoe.evals.shards import WHOLE, Line, read_lines, records_files
+from jaxmoe.evals.store import (
     MANIFEST,
     differences,
     read_manifest,
     sync_folder,
     write_manifest,
 )
-from jaxmoe.evals.shards import WHOLE, Line, read_lines, records_files
 
 
 # Arrays have no single truth value, so the generated == could only raise.

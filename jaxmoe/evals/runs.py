@@ -16,9 +16,9 @@ from typing import Any, TextIO
 
 import jax
 
-from jaxmoe.decode.tokens import TokenSampler
-from jaxmoe.keys import prompt_key
+from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.model import Model
+from jaxmoe.random.keys import prompt_key
 from jaxmoe.router.policies import Policy
 from jaxmoe.sampling import stream
 from jaxmoe.typing import Array, Key

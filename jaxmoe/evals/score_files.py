@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxmoe.evals.run import Run
-from jaxmoe.evals.run_directory import RunWriteError
+from jaxmoe.evals.store import RunWriteError
 from jaxmoe.evals.verifiers import Verifier, VerifierError, end_of, scores_from
 
 _BEGINNING = b'{"problem": '

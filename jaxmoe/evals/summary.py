@@ -9,7 +9,7 @@ from jaxmoe.evals.comparison import Curve, RunSummary
 from jaxmoe.evals.diversity import distinct, mean_route_jaccard
 from jaxmoe.evals.metrics import Interval, bootstrap, pass_at
 from jaxmoe.evals.run import Run, routes_of
-from jaxmoe.evals.voting import (
+from jaxmoe.evals.votes import (
     best_of_k,
     best_of_n,
     codes,

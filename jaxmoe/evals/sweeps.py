@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.decode.tokens import TokenSampler
+from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.evals.compare import compare
 from jaxmoe.evals.comparison import Comparison
 from jaxmoe.evals.run import Run

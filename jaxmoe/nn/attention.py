@@ -3,13 +3,13 @@
 from flax import nnx
 
 from jaxmoe.config import AttentionConfig
-from jaxmoe.nn.attend import QKV
 from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.norm import RMSNorm
-from jaxmoe.nn.rope import rotate, rotation
-from jaxmoe.parts import WHOLE, Part
+from jaxmoe.ops.attention.chunked import QKV
+from jaxmoe.ops.bf16_bits import widen
+from jaxmoe.ops.rope import rotate, rotation
+from jaxmoe.sharding.collectives import WHOLE, DeviceContext
 from jaxmoe.typing import Array, Float, Int
-from jaxmoe.widen import widen
 
 
 class Attention(nnx.Module):
@@ -73,12 +73,12 @@ class Output(nnx.Module):
         self.has_bias = bias
 
     def __call__(
-        self, heads: Float[Array, "N H A"], part: Part = WHOLE
+        self, heads: Float[Array, "N H A"], part: DeviceContext = WHOLE
     ) -> Float[Array, "N D"]:
         """The heads of each row brought together."""
         matrix = self.weight[...]
         out = project(
             heads.reshape(heads.shape[0], -1), matrix.reshape(matrix.shape[0], -1)
         )
-        out = part.add(out, "heads")
+        out = part.reduce_scatter_ordered(out, "heads")
         return out + widen(self.bias[...], out.dtype)[None] if self.has_bias else out

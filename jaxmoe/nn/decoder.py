@@ -10,17 +10,18 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig
-from jaxmoe.experts import Implementation
-from jaxmoe.mesh import Layout
-from jaxmoe.nn.attend import QKV
 from jaxmoe.nn.attention import Attention
+from jaxmoe.nn.dense import DenseFeedForward
 from jaxmoe.nn.linear import project, weight
-from jaxmoe.nn.mlp import DenseFeedForward
-from jaxmoe.nn.moe import Choose, MoEFeedForward
+from jaxmoe.nn.moe import MoEFeedForward
 from jaxmoe.nn.norm import RMSNorm
-from jaxmoe.parts import WHOLE, Part
+from jaxmoe.ops.attention.chunked import QKV
+from jaxmoe.ops.bf16_bits import is_bits, widen
+from jaxmoe.ops.experts import Implementation
+from jaxmoe.router.routing import Choose
+from jaxmoe.sharding.collectives import WHOLE, DeviceContext
+from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Float, Int, Params
-from jaxmoe.widen import is_bits, widen
 
 Attend = Callable[[int, QKV], Float[Array, "N H A"]]
 """(layer, queries keys and values of N rows) -> attended heads: the cache's part."""
@@ -45,7 +46,7 @@ class Embedding(nnx.Module):
     def __init__(self, vocab_size: int, d_model: int, dtype):
         self.weight = weight((vocab_size, d_model), dtype, ("vocab", "embed"))
 
-    def rows(self, tokens: Int[Array, "N"], part: Part) -> Float[Array, "N D"]:
+    def rows(self, tokens: Int[Array, "N"], part: DeviceContext) -> Float[Array, "N D"]:
         """The row of each token."""
         table = self.weight[...]
         dtype = compute_dtype(table)
@@ -53,7 +54,7 @@ class Embedding(nnx.Module):
             return widen(table[tokens], dtype)
         own, here = part.inside(tokens, "vocab", table.shape[0])
         found = widen(table[jnp.where(here, own, 0)], dtype)
-        return part.add(jnp.where(here[:, None], found, 0), "vocab")
+        return part.reduce_scatter_ordered(jnp.where(here[:, None], found, 0), "vocab")
 
 
 class Decoder(nnx.Module):
@@ -78,7 +79,7 @@ class Decoder(nnx.Module):
         choose: Choose,
         width: int,
         implementation: Implementation = "auto",
-        part: Part = WHOLE,
+        part: DeviceContext = WHOLE,
     ) -> tuple[Float[Array, "N D"], Int[Array, "N L K"]]:
         """Last hidden state of each row, before the final norm, and its experts.
 
@@ -167,7 +168,7 @@ def param_specs(config: ModelConfig, layout: Layout) -> dict[str, PartitionSpec]
     return {name: layout.spec(*axes) for name, axes in logical_axes(config).items()}
 
 
-def own_heads(config: ModelConfig, params: Params, part: Part) -> Params:
+def own_heads(config: ModelConfig, params: Params, part: DeviceContext) -> Params:
     """`params` with the one key-value head that a device's query heads share.
 
     Where key-value heads are fewer than the devices that divide the query heads: the

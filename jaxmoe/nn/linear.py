@@ -4,9 +4,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jaxmoe.products import multiply
+from jaxmoe.ops.bf16_bits import is_bits, widen
+from jaxmoe.ops.matmul import multiply
 from jaxmoe.typing import Array, Float, Num
-from jaxmoe.widen import is_bits, widen
 
 # Bits are widened tile by tile: a tile of this many values (4 bytes each once wide)
 # stays in the shared cache between widening and multiplying. Smaller tiles would stay
@@ -17,7 +17,7 @@ _TILE_VALUES = 640 << 10
 def weight(shape: tuple[int, ...], dtype, axes: tuple[str, ...]) -> nnx.Param:
     """A weight that names its logical axes; meant for `nnx.eval_shape`, so never made.
 
-    axes: one logical axis a dimension (`jaxmoe.mesh.LOGICAL_AXES`).
+    axes: one logical axis a dimension (`jaxmoe.sharding.layout.LOGICAL_AXES`).
     """
     assert len(shape) == len(axes), (shape, axes)
     return nnx.Param(jnp.zeros(shape, dtype), axes=axes)

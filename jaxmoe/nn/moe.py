@@ -1,50 +1,19 @@
 """The mixture of experts: router, policy, experts."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
 from jaxmoe.config import MoEConfig
-from jaxmoe.experts import Implementation, apply_experts
 from jaxmoe.nn.linear import weight
-from jaxmoe.parts import WHOLE, Part
-from jaxmoe.products import multiply
-from jaxmoe.router.policies import Policy
+from jaxmoe.ops.bf16_bits import widen
+from jaxmoe.ops.experts import Implementation, apply_experts
+from jaxmoe.ops.matmul import multiply
+from jaxmoe.router.routing import Choose
 from jaxmoe.router.scores import SoftmaxScores
-from jaxmoe.typing import Array, Bool, Float, Int
-from jaxmoe.widen import widen
-
-Choose = Callable[[int, Float[Array, "N E"]], Int[Array, "N K"]]
-"""(layer, ranking [N, E]) -> experts [N, K]: a policy at work on rows."""
-
-
-def choose_experts(
-    policy: Policy,
-    ranking: Float[Array, "N E"],
-    noise: Float[Array, "N E"] | None,
-    *,
-    forced: Int[Array, "N K"] | None = None,
-    active: Bool[Array, "N"] | None = None,
-) -> Int[Array, "N K"]:
-    """Each row's experts under the policy of one layer.
-
-    forced: experts to take instead, in rows whose first entry is not -1 (replay).
-    active: rows that count; the others get no expert, and read none.
-    """
-    if noise is None:
-        experts = jax.vmap(lambda row: policy.choose(row, None))(ranking)
-    else:
-        experts = jax.vmap(policy.choose)(ranking, noise)
-    if forced is not None:
-        experts = jnp.where(forced[:, :1] >= 0, forced, experts)
-    if active is not None:
-        experts = jnp.where(active[:, None], experts, -1)
-    # All that follows compiles alike whatever the policy, so that policies which
-    # choose the same experts give the same bits.
-    return lax.optimization_barrier(experts)
+from jaxmoe.sharding.collectives import WHOLE, DeviceContext
+from jaxmoe.typing import Array, Float, Int
 
 
 class MoEFeedForward(nnx.Module):
@@ -69,7 +38,7 @@ class MoEFeedForward(nnx.Module):
         layer: int,
         choose: Choose,
         implementation: Implementation,
-        part: Part = WHOLE,
+        part: DeviceContext = WHOLE,
     ) -> tuple[Float[Array, "N D"], Int[Array, "N K"]]:
         """The output, and the experts that made it."""
         with jax.named_scope("router"):
@@ -86,19 +55,21 @@ class MoEFeedForward(nnx.Module):
         experts: Int[Array, "N K"],
         weights: Float[Array, "N K"],
         implementation: Implementation,
-        part: Part,
+        part: DeviceContext,
     ) -> Float[Array, "N D"]:
         """The chosen experts' sum; those that lie elsewhere are computed there."""
         divided = ("experts", "expert_mlp")
         gate_up, down = self.gate_up[...], self.down[...]
-        x, experts, weights = (part.gather(a, *divided) for a in (x, experts, weights))
+        x, experts, weights = (
+            part.all_gather_rows(a, *divided) for a in (x, experts, weights)
+        )
         if part.axes("experts"):
             own, here = part.inside(experts, "experts", gate_up.shape[0])
             experts = jnp.where((experts >= 0) & here, own, -1)
         out = apply_experts(
             x, experts, weights, gate_up, down, implementation=implementation
         )
-        return part.add(out, *divided)
+        return part.reduce_scatter_ordered(out, *divided)
 
 
 class Router(nnx.Module):

@@ -5,8 +5,8 @@ from flax import nnx
 from jax import lax
 
 from jaxmoe.nn.linear import weight
+from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.typing import Array, Float
-from jaxmoe.widen import widen
 
 
 class RMSNorm(nnx.Module):

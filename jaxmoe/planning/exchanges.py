@@ -1,8 +1,8 @@
 """What devices say to each other in one step of decoding, and the least they must.
 
-The formulas follow `jaxmoe.parts` and who calls it; the compiled program is held to
-them by `jaxmoe.benchmarks.traffic`. Bytes are those that a device receives from
-others, which are as many as it sends:
+The formulas follow `jaxmoe.sharding.collectives` and who calls it; the compiled
+program is compared with them by `jaxmoe.benchmarks.traffic`. Bytes are those that a
+device receives from others, which are as many as it sends:
 
     all-gather   (M - 1) * own part            all-to-all   (M - 1) / M * what it has
     all-reduce   2 * (M - 1) / M * what it has
@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from jaxmoe.config import ModelConfig, MoEConfig
-from jaxmoe.mesh import Layout
-from jaxmoe.parts import Part
 from jaxmoe.planning.memory import itemsize
+from jaxmoe.sharding.collectives import DeviceContext
+from jaxmoe.sharding.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def step_exchanges(
 
     dtype: of activations, as `nn.decoder.compute_dtype` has it.
     """
-    part = Part(layout, layout.rules.slots)
+    part = DeviceContext(layout, layout.rules.slots)
     rows, width, size = slots // part.count("slots"), config.d_model, itemsize(dtype)
     found = _add(part, "embedding", (rows, width), size, "vocab")
     for layer, count in Counter(config.layers).items():
@@ -63,7 +63,7 @@ def step_exchanges(
 
 
 def _experts(
-    part: Part, shape: tuple[int, int], places: int, size: int
+    part: DeviceContext, shape: tuple[int, int], places: int, size: int
 ) -> list[Exchange]:
     rows, width = shape
     divided = ("experts", "expert_mlp")
@@ -76,9 +76,9 @@ def _experts(
 
 
 def _add(
-    part: Part, what: str, shape: tuple[int, int], size: int, *logical: str
+    part: DeviceContext, what: str, shape: tuple[int, int], size: int, *logical: str
 ) -> list[Exchange]:
-    """`Part.add` of results [rows, width] for each device's own rows."""
+    """`DeviceContext.add` of results [rows, width] for each device's own rows."""
     rows, width = shape
     axes = part.axes(*logical)
     apart = _count(part, [a for a in axes if a in part.rows])
@@ -89,7 +89,7 @@ def _add(
     return pieces + _gather(what, alike, rows * padded // alike * size)
 
 
-def _logits(part: Part, rows: int, vocab: int) -> list[Exchange]:
+def _logits(part: DeviceContext, rows: int, vocab: int) -> list[Exchange]:
     devices = part.count("vocab")
     own = 4 * rows * vocab // devices
     if rows % devices:
@@ -115,7 +115,7 @@ def _reduce(what: str, devices: int, whole: float) -> list[Exchange]:
     return [Exchange(what, "all-reduce", devices, moved)] if devices > 1 else []
 
 
-def _count(part: Part, axes: Iterable[str]) -> int:
+def _count(part: DeviceContext, axes: Iterable[str]) -> int:
     assert part.layout is not None
     return part.layout.size(tuple(axes))
 
@@ -150,7 +150,7 @@ def distinct_experts(config: ModelConfig, layout: Layout, slots: int) -> float:
 
 def rows_reaching(layout: Layout, slots: int) -> int:
     """Rows that a device computes experts for: its own and those gathered."""
-    part = Part(layout, layout.rules.slots)
+    part = DeviceContext(layout, layout.rules.slots)
     gathered = [a for a in part.axes("experts", "expert_mlp") if a in part.rows]
     return slots // part.count("slots") * layout.size(gathered)
 
@@ -166,7 +166,7 @@ def minimum(
     partial everywhere, its embedding lies in one place, and each row is drawn where V
     logits come together. Who is routed where is not counted.
     """
-    part = Part(layout, layout.rules.slots)
+    part = DeviceContext(layout, layout.rules.slots)
     rows, size = slots // part.count("slots"), itemsize(dtype)
     row = config.d_model * size
     share = lambda *logical: 1 - 1 / part.count(*logical)  # noqa: E731
@@ -183,7 +183,7 @@ def minimum(
     return found
 
 
-def _expert_rows(config: ModelConfig, part: Part, rows: int) -> float:
+def _expert_rows(config: ModelConfig, part: DeviceContext, rows: int) -> float:
     """Rows and partial results that a device must receive for one layer's experts."""
     axes = part.axes("experts", "expert_mlp")
     if not axes:

@@ -11,14 +11,15 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmoe.cache import CHUNK, bucket
 from jaxmoe.config import ModelConfig, MoEConfig
+from jaxmoe.decode.cache import bucket
 from jaxmoe.decode.engine import FIRST_SUFFIX
 from jaxmoe.decode.prefill import prompt_bucket
-from jaxmoe.mesh import Layout
-from jaxmoe.nn.attend_whole import SCORES_AT_ONCE
 from jaxmoe.nn.decoder import abstract_params, logical_axes
-from jaxmoe.parts import Part
+from jaxmoe.ops.attention.chunked import CHUNK
+from jaxmoe.ops.attention.whole import SCORES_AT_ONCE
+from jaxmoe.sharding.collectives import DeviceContext
+from jaxmoe.sharding.layout import Layout
 
 
 def itemsize(dtype: str) -> int:
@@ -176,7 +177,7 @@ def buffer_bytes(
     caches = cache_bytes(
         config, layout, slots=slots, prompt=prompt, own=own, dtype=dtype
     )
-    part = Part(layout, layout.rules.slots)
+    part = DeviceContext(layout, layout.rules.slots)
     rows = slots // part.count("slots")
     gathered = rows * _apart(part)
     longest = max(prefix_size(prompt), suffix_size(own))
@@ -193,7 +194,7 @@ def buffer_bytes(
     return max(step, whole, caches.growing)
 
 
-def _apart(part: Part) -> int:
+def _apart(part: DeviceContext) -> int:
     """Devices whose rows are gathered for their experts."""
     axes = [a for a in part.axes("experts", "expert_mlp") if a in part.rows]
     assert part.layout is not None

@@ -7,12 +7,13 @@ from functools import lru_cache
 from jax.sharding import AbstractMesh
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.mesh import DATA, MODEL, Layout, Preset, Rules, layout_for
 from jaxmoe.nn.decoder import axis_sizes
 from jaxmoe.planning.chips import Chip
 from jaxmoe.planning.exchanges import Exchange, step_exchanges
 from jaxmoe.planning.memory import Caches, buffer_bytes, cache_bytes, weight_bytes
 from jaxmoe.planning.work import operations, read_bytes
+from jaxmoe.sharding.layout import Layout, layout_for
+from jaxmoe.sharding.rules import DATA, MODEL, Preset, Rules
 
 USABLE = 0.95
 """Of a chip's memory: the rest is the runtime's, and lost between arrays."""

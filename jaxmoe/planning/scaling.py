@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.mesh import Preset
 from jaxmoe.planning.chips import Chip
 from jaxmoe.planning.plan import LATENCY, Load, Plan, Time, plan_for, step_time
+from jaxmoe.sharding.rules import Preset
 
 COUNTS = tuple(1 << power for power in range(9))
 """1 to 256 chips."""

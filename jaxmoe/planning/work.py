@@ -3,7 +3,6 @@
 import math
 
 from jaxmoe.config import ModelConfig, MoEConfig
-from jaxmoe.mesh import Layout
 from jaxmoe.planning.exchanges import distinct_experts
 from jaxmoe.planning.memory import (
     Caches,
@@ -12,6 +11,7 @@ from jaxmoe.planning.memory import (
     suffix_size,
     weights_of,
 )
+from jaxmoe.sharding.layout import Layout
 
 
 def read_bytes(

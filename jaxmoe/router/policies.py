@@ -21,7 +21,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.products import whole_top_k
+from jaxmoe.ops.top_k import whole_top_k
 from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
 
 _LARGEST = float(np.finfo(np.float32).max)

@@ -13,7 +13,7 @@ import pytest
 from convert import hf
 from convert.families import FAMILIES
 from convert.rules import default_tensors
-from jaxmoe.hf_config import from_hf
+from jaxmoe.families.config_json import from_hf
 from jaxmoe.nn.decoder import abstract_params
 
 CONFIG = {
@@ -195,15 +195,15 @@ def wanted():
 @pytest.fixture
 def load():
     """Restores a checkpoint whole, each parameter in the type it is stored in."""
-    from jaxmoe import checkpoint
+    from jaxmoe.checkpoints import store
 
     def restore(path: Path) -> dict[str, np.ndarray]:
-        specs = checkpoint.read_manifest(path).params
+        specs = store.read_manifest(path).params
         abstract = {
             name: jax.ShapeDtypeStruct(spec.shape, jnp.dtype(spec.dtype))
             for name, spec in specs.items()
         }
-        restored = checkpoint.restore(path, abstract)
+        restored = store.restore(path, abstract)
         return {name: np.asarray(param) for name, param in restored.items()}
 
     return restore

@@ -17,7 +17,7 @@ import pytest
 
 from convert import ConversionError, convert, destination, export
 from convert.__main__ import main
-from jaxmoe import checkpoint
+from jaxmoe.checkpoints import store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,12 +57,12 @@ def test_force_replaces_when_complete(make, tmp_path, monkeypatch, trees):
     convert(source, tmp_path / "ckpt")
     before = trees(tmp_path / "ckpt")
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "finish", _fail(RuntimeError("power cut")))
+        patch.setattr(store, "finish", _fail(RuntimeError("power cut")))
         with pytest.raises(RuntimeError, match="power cut"):
             convert(source, tmp_path / "ckpt", dtype="float32", force=True)
     assert trees(tmp_path / "ckpt") == before
     convert(source, tmp_path / "ckpt", dtype="float32", force=True)
-    params = checkpoint.read_manifest(tmp_path / "ckpt").params
+    params = store.read_manifest(tmp_path / "ckpt").params
     assert {spec.dtype for spec in params.values()} == {"float32"}
     assert names(tmp_path) == ["ckpt", "source"]
     export(tmp_path / "ckpt", tmp_path / "again")
@@ -91,7 +91,7 @@ def test_empty_directory(make, tmp_path):
     """An empty directory made beforehand would be refused."""
     (tmp_path / "ckpt").mkdir()
     convert(make(), tmp_path / "ckpt")
-    assert (tmp_path / "ckpt" / checkpoint.MANIFEST).exists()
+    assert (tmp_path / "ckpt" / store.MANIFEST).exists()
     assert names(tmp_path) == ["ckpt", "source"]
 
 
@@ -115,7 +115,7 @@ def test_spares_what_is_named_old(make, tmp_path, trees, force):
 
 def test_filled_in_the_meantime(make, tmp_path, monkeypatch):
     """Files put into the empty destination while it is written would be removed."""
-    source, out, finish = make(), tmp_path / "ckpt", checkpoint.finish
+    source, out, finish = make(), tmp_path / "ckpt", store.finish
 
     def fill(*args):
         out.mkdir()
@@ -123,12 +123,12 @@ def test_filled_in_the_meantime(make, tmp_path, monkeypatch):
         finish(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "finish", fill)
+        patch.setattr(store, "finish", fill)
         with pytest.raises(ConversionError, match="filled by something else"):
             convert(source, out)
     out = out.rename(tmp_path / "moved")
     assert names(out) == ["thesis.txt"]
-    monkeypatch.setattr(checkpoint, "write_array", _fail(AssertionError("again")))
+    monkeypatch.setattr(store, "write_array", _fail(AssertionError("again")))
     convert(source, tmp_path / "ckpt")
 
 
@@ -172,7 +172,7 @@ def test_spares_what_is_named_partial(make, tmp_path, force, kind):
     with pytest.raises(ConversionError, match=match):
         export(tmp_path / "ckpt", tmp_path / "new", force=force)
     with pytest.raises(FileExistsError, match=match):
-        checkpoint.save(tmp_path / "new", {}, family="f", files={})
+        store.save(tmp_path / "new", {}, family="f", files={})
     assert (names(tmp_path), home.is_dir() and names(home)) == before
 
 
@@ -218,7 +218,7 @@ def test_too_little_space(make, tmp_path, monkeypatch):
 def test_full_disk(make, tmp_path, monkeypatch, code):
     """A full disk would stay full of what is of no use."""
     error = OSError(code, os.strerror(code))
-    monkeypatch.setattr(checkpoint, "sync", _fail(error))
+    monkeypatch.setattr(store, "sync", _fail(error))
     with pytest.raises(ConversionError, match="no room left"):
         convert(make(), tmp_path / "ckpt")
     assert names(tmp_path) == ["source"]
@@ -252,18 +252,18 @@ def test_write_fails_in_the_system(make, tmp_path):
 
 SLOW_WRITE = """
 import time
-from jaxmoe import checkpoint
-write = checkpoint.write_array
+from jaxmoe.checkpoints import store
+write = store.write_array
 def slow(path, spec, read):
     write(path, spec, read)
     time.sleep(0.05)
-checkpoint.write_array = slow
+store.write_array = slow
 """
 SLOW_END = """
 import time
-from jaxmoe import checkpoint
-manifest = checkpoint.write_manifest
-checkpoint.write_manifest = lambda *args: time.sleep(60)
+from jaxmoe.checkpoints import store
+manifest = store.write_manifest
+store.write_manifest = lambda *args: time.sleep(60)
 """
 
 
@@ -293,13 +293,13 @@ def test_goes_on_after_a_kill(make, tmp_path, trees, monkeypatch):
     source = make(shards=2)
     finished = kill_half_way(tmp_path, source, tmp_path / "ckpt")
     assert 3 < len(finished) < 25
-    written, write = [], checkpoint.write_array
+    written, write = [], store.write_array
 
     def note(path, spec, read):
         written.append(path.name)
         write(path, spec, read)
 
-    monkeypatch.setattr(checkpoint, "write_array", note)
+    monkeypatch.setattr(store, "write_array", note)
     convert(source, tmp_path / "ckpt", verify=True)
     assert not {path.stem for path in finished} & set(written)
     assert names(tmp_path) == ["ckpt", "source"]
@@ -318,7 +318,7 @@ def test_goes_on_after_a_kill_at_the_end(make, tmp_path, load, monkeypatch):
     kill_when(done.exists, SLOW_END, source, tmp_path / "ckpt")
     write = _fail(AssertionError("written again"))
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_array", write)
+        patch.setattr(store, "write_array", write)
         convert(source, tmp_path / "ckpt", verify=True)
     assert len(load(tmp_path / "ckpt")) > 20
 
@@ -334,7 +334,7 @@ def test_export_begins_anew(make, tmp_path, trees):
     kill_when(written.exists, slow, *args)
     (written.parent / "model-00007.safetensors").write_text("of another layout")
     with pytest.raises(FileExistsError, match="unfinished output of 'export'"):
-        checkpoint.save(tmp_path / "again", {}, family="f", files={})
+        store.save(tmp_path / "again", {}, family="f", files={})
     with pytest.raises(ConversionError, match="unfinished output of another"):
         convert(source, tmp_path / "again")
     export(tmp_path / "ckpt", tmp_path / "again")
@@ -363,12 +363,12 @@ def test_says_what_an_interrupt_leaves(make, tmp_path, monkeypatch, capsys, way)
 def test_save_begins_anew(make, tmp_path, monkeypatch):
     """What a killed `save` left would stop the next one."""
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "finish", _fail(RuntimeError("power cut")))
+        patch.setattr(store, "finish", _fail(RuntimeError("power cut")))
         with pytest.raises(RuntimeError, match="power cut"):
-            checkpoint.save(tmp_path / "ckpt", {}, family="f", files={})
+            store.save(tmp_path / "ckpt", {}, family="f", files={})
     assert names(tmp_path) == ["ckpt.partial"]
     params = {"w": np.ones(3, np.float32)}
-    checkpoint.save(tmp_path / "ckpt", params, family="f", files={"config.json": "{}"})
+    store.save(tmp_path / "ckpt", params, family="f", files={"config.json": "{}"})
     assert names(tmp_path) == ["ckpt"]
     assert names(tmp_path / "ckpt") == ["config.json", "jaxmoe.json", "params"]
 

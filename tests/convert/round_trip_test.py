@@ -16,8 +16,8 @@ from convert.__main__ import main
 from convert.families import FAMILIES
 from convert.rules import default_tensors
 from convert.to_jaxmoe import CARRIED, find_source
-from jaxmoe import checkpoint
-from jaxmoe.hf_config import from_hf
+from jaxmoe.checkpoints import store
+from jaxmoe.families.config_json import from_hf
 from jaxmoe.nn.decoder import abstract_params
 from jaxmoe.text.tokenizer import TOKENIZER_FILES
 
@@ -67,7 +67,7 @@ def test_export_gives_back_the_files(make, layout, trees, tmp_path, shards):
 @pytest.mark.parametrize("size", [64, 100, 1 << 10])
 def test_chunks_of_any_size(make, layout, trees, wanted, load, monkeypatch, size):
     """Tensors that do not end where chunks end would be cut wrongly."""
-    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", size)
+    monkeypatch.setattr(store, "CHUNK_BYTES", size)
     source = make(layout, shards=2)
     convert(source, source.parent / "ckpt", verify=True)
     expected = wanted(make.tensors(make.config), make.config)
@@ -158,7 +158,7 @@ def test_derived_tensors_are_left_out(make, tmp_path, load):
         return {name: np.ones(3, np.float32)} | tensors
 
     convert(make(add, shards=2), tmp_path / "ckpt")
-    ignored = checkpoint.read_manifest(tmp_path / "ckpt").source["ignored"]
+    ignored = store.read_manifest(tmp_path / "ckpt").source["ignored"]
     assert ignored == ["model.layers.0.self_attn.rotary_emb.inv_freq"]
     export(tmp_path / "ckpt", tmp_path / "again")
     convert(tmp_path / "again", tmp_path / "ckpt2")
@@ -170,7 +170,7 @@ def test_export_of_a_model_that_came_from_no_files(make, wanted, load, tmp_path)
     """A model made here could not leave."""
     params = wanted(make.tensors(make.config), make.config)
     files = {"config.json": json.dumps(make.config)}
-    checkpoint.save(tmp_path / "ckpt", params, family="qwen3_moe", files=files)
+    store.save(tmp_path / "ckpt", params, family="qwen3_moe", files=files)
     export(tmp_path / "ckpt", tmp_path / "hf")
     convert(tmp_path / "hf", tmp_path / "again")
     found = load(tmp_path / "again")
@@ -240,14 +240,14 @@ def test_orbax_reads_it(make, wanted, tmp_path):
 
 def test_verify_finds_what_the_disk_changed(make, tmp_path, monkeypatch):
     """--verify would not read what is on the disk."""
-    finish = checkpoint.finish
+    finish = store.finish
 
     def damage(path, manifest):
         finish(path, manifest)
         file = path / "params" / "final_norm.scale" / "0"
         file.write_bytes(bytes(32))
 
-    monkeypatch.setattr(checkpoint, "finish", damage)
+    monkeypatch.setattr(store, "finish", damage)
     with pytest.raises(ConversionError, match=r"final_norm.scale: read back other"):
         convert(make(), tmp_path / "ckpt", verify=True)
     assert not (tmp_path / "ckpt").exists()
@@ -259,7 +259,7 @@ def test_verify_finds_what_the_disk_changed(make, tmp_path, monkeypatch):
 def test_verify_reads_the_disk(make, tmp_path, monkeypatch):
     """--verify would compare with what memory holds of the output."""
     forgotten = set()
-    read = checkpoint.read_values
+    read = store.read_values
 
     def forget(fd, offset, length, advice):
         assert (offset, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)
@@ -271,7 +271,7 @@ def test_verify_reads_the_disk(make, tmp_path, monkeypatch):
         return read(array, name)
 
     monkeypatch.setattr(os, "posix_fadvise", forget)
-    monkeypatch.setattr(checkpoint, "read_values", check)
+    monkeypatch.setattr(store, "read_values", check)
     source = make()
     convert(source, tmp_path / "ckpt", verify=True)
     assert (source / hf.SINGLE).stat().st_ino in forgotten

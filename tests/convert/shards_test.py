@@ -18,7 +18,7 @@ from convert.families import FAMILIES
 from convert.rules import default_tensors
 from convert.shards import read_params
 from convert.to_jaxmoe import check
-from jaxmoe.hf_config import from_hf
+from jaxmoe.families.config_json import from_hf
 from jaxmoe.nn.decoder import abstract_params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ port, process, source, *rest = sys.argv[1:]
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(process))
 from convert.shards import read_params
 from convert.to_jaxmoe import check
-from jaxmoe import checkpoint
+from jaxmoe.checkpoints import store
 mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(2, 4), ("a", "b"))
 job = check(Path(source))
 lock = threading.Lock()
@@ -86,7 +86,7 @@ for rule in (experts, heads, vocabulary, inner, replicated):
     for dtype in (None, "float32"):
         wanted, count = leaves(rule, dtype), Count()
         found = read_params(job.source, job.plan, wanted, count=count)
-        expected = checkpoint.restore(rest[0], wanted)
+        expected = store.restore(rest[0], wanted)
         assert list(found) == list(expected)
         for name, value in found.items():
             assert value.sharding == wanted[name].sharding
@@ -119,7 +119,7 @@ def rule(name, ndim):
 jax.block_until_ready(jax.device_put(np.zeros(8), jax.local_devices()[0]))
 wanted = leaves(rule)
 load = {"files": lambda: read_params(job.source, job.plan, wanted),
-        "checkpoint": lambda: checkpoint.restore(rest[0], wanted)}[rest[1]]
+        "checkpoint": lambda: store.restore(rest[0], wanted)}[rest[1]]
 before = peak("VmRSS")
 found = load()
 print(peak("VmHWM") - before, own_bytes(wanted), job.source.nbytes)

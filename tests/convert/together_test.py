@@ -15,7 +15,7 @@ from convert.__main__ import main
 from convert.to_jaxmoe import check
 from convert.together import convert_share
 from convert.workers import Worker
-from jaxmoe import checkpoint
+from jaxmoe.checkpoints import store
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMPED = {"params/_CHECKPOINT_METADATA", "params/commit_success.txt"}
@@ -88,12 +88,12 @@ def test_three_at_once(make, tmp_path, trees, dtype):
 
 SLOW = """
 import time
-from jaxmoe import checkpoint
-write = checkpoint.write_array
+from jaxmoe.checkpoints import store
+write = store.write_array
 def slow(path, spec, read):
     write(path, spec, read)
     time.sleep(0.05)
-checkpoint.write_array = slow
+store.write_array = slow
 """
 
 
@@ -124,13 +124,13 @@ def test_a_killed_worker_goes_on(make, tmp_path, trees):
     assert convert_share(source, out, Worker(2, 3)).missing == len(own) - len(before)
     assert not out.exists()
     with pytest.MonkeyPatch.context() as patch:
-        written, write = [], checkpoint.write_array
+        written, write = [], store.write_array
 
         def note(path, spec, read):
             written.append(path.name)
             write(path, spec, read)
 
-        patch.setattr(checkpoint, "write_array", note)
+        patch.setattr(store, "write_array", note)
         assert convert_share(source, out, Worker(1, 3)).missing == 0
     assert sorted(written) == sorted(own.keys() - set(before))
     convert(source, tmp_path / "one")
@@ -148,7 +148,7 @@ def test_a_commit_cut_short(make, tmp_path, trees, monkeypatch, step):
 
     with monkeypatch.context() as patch:
         # Before anything is moved, and when Orbax has all of it.
-        patch.setattr(checkpoint, step, stop)
+        patch.setattr(store, step, stop)
         with pytest.raises(KeyboardInterrupt):
             convert_share(source, out, Worker(1, 2))
     assert not out.exists()
@@ -157,7 +157,7 @@ def test_a_commit_cut_short(make, tmp_path, trees, monkeypatch, step):
         raise AssertionError("written again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_array", refuse)
+        patch.setattr(store, "write_array", refuse)
         assert convert_share(source, out, Worker(0, 2)).missing == 0
     convert(source, tmp_path / "one")
     assert_same(trees, out, tmp_path / "one")
@@ -188,7 +188,7 @@ def test_while_others_write(make, tmp_path, monkeypatch):
     source, out = make(), tmp_path / "ckpt"
     monkeypatch.setattr(workers, "PATIENCE", 0.2)
     inside, leave = threading.Event(), threading.Event()
-    write = checkpoint.write_array
+    write = store.write_array
 
     def wait(*args):
         inside.set()
@@ -196,7 +196,7 @@ def test_while_others_write(make, tmp_path, monkeypatch):
         write(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_array", wait)
+        patch.setattr(store, "write_array", wait)
         thread = threading.Thread(
             target=convert_share, args=(source, out, Worker(0, 2))
         )

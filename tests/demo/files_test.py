@@ -8,13 +8,13 @@ import pytest
 
 import jaxmoe
 from jaxmoe import demo
-from jaxmoe.bundled import BUNDLED
+from jaxmoe.checkpoints.bundled import BUNDLED
 from jaxmoe.config import AttentionConfig, MoEConfig
 from jaxmoe.demo.chains import all_chains, number_sets, split_of
 from jaxmoe.demo.encoding import END, ID, VOCAB, decode, encode
 from jaxmoe.demo.training import Recipe
 from jaxmoe.demo.training_run import Record
-from jaxmoe.hf_config import load_hf_config
+from jaxmoe.families.config_json import load_hf_config
 from jaxmoe.text.tokenizer import Tokenizer
 from tests.running import script
 

@@ -15,7 +15,7 @@ from jaxmoe.demo.encoding import ANSWER_LENGTH, PROMPT_LENGTH, VOCAB
 from jaxmoe.demo.network import demo_config, first_params, logits_of
 from jaxmoe.demo.training import Batches, Recipe, balance_loss, first_state, make_step
 from jaxmoe.demo.training_state import load_state, save_state
-from jaxmoe.mesh import batch_mesh
+from jaxmoe.sharding.layout import batch_mesh
 from tests.chi_square import excess
 
 ATTRIBUTES = {

@@ -13,8 +13,8 @@ import pytest
 
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.run import merge, pack_routes, read_run, routes_of, shared
-from jaxmoe.evals.run_directory import RunDirectory
 from jaxmoe.evals.shards import WHOLE, Shard
+from jaxmoe.evals.store import RunDirectory
 
 IDS = ["b", "a", "d", "c", "e"]  # in no order of their own
 N = 3

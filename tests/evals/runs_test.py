@@ -13,7 +13,7 @@ import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler, TopK
 from jaxmoe.evals import runs
 from jaxmoe.evals.runs import Draw, draw_answers
-from jaxmoe.keys import prompt_key
+from jaxmoe.random.keys import prompt_key
 from jaxmoe.text.tokenizer import Tokenizer
 from tests.tiny import VOCAB, tiny_model
 

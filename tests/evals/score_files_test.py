@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from jaxmoe.evals.run_directory import RunWriteError
 from jaxmoe.evals.score_files import read_scores, score_run
+from jaxmoe.evals.store import RunWriteError
 from jaxmoe.evals.verifiers import VerifierError
 from tests.evals.compare_test import run_of
 

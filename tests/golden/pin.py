@@ -71,7 +71,9 @@ def tensors(config: dict) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     d, v = config["hidden_size"], config["vocab_size"]
     heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
-    a, f, m = (config[k] for k in ("head_dim", "moe_intermediate_size", "intermediate_size"))
+    a, f, m = (
+        config[k] for k in ("head_dim", "moe_intermediate_size", "intermediate_size")
+    )
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (v, d)}
     shapes["model.norm.weight"] = (d,)
     if not config.get("tie_word_embeddings"):
@@ -134,28 +136,37 @@ def draw(model: jaxmoe.Model, *, whole: bool) -> dict[str, np.ndarray]:
             model, prompts, n=5, max_new_tokens=24, return_routes=True, **hot
         )
     }
-    runs |= {} if not whole else {
-        "certain": jaxmoe.sample(
-            model, prompts[:1], n=3, max_new_tokens=9, return_certainty=True, **shared
-        ),
-        "greedy": jaxmoe.sample(
-            model,
-            prompts[1:2],
-            policy=jaxmoe.TopK(),
-            sampler=jaxmoe.TokenSampler(0),
-            max_new_tokens=16,
-            **shared,
-        ),
-        "noisy": jaxmoe.sample(
-            model, prompts[:2], n=2, max_new_tokens=8, noisy_prefill=True, **hot
-        ),
-        "gumbel": jaxmoe.sample(
-            model, prompts[:1], n=2, policy=jaxmoe.GumbelTopK(0.5), **hot
-        ),
-        "adaptive": jaxmoe.sample(
-            model, prompts[:1], n=2, policy=jaxmoe.AdaptiveHead(0.4), **hot
-        ),
-    }
+    runs |= (
+        {}
+        if not whole
+        else {
+            "certain": jaxmoe.sample(
+                model,
+                prompts[:1],
+                n=3,
+                max_new_tokens=9,
+                return_certainty=True,
+                **shared,
+            ),
+            "greedy": jaxmoe.sample(
+                model,
+                prompts[1:2],
+                policy=jaxmoe.TopK(),
+                sampler=jaxmoe.TokenSampler(0),
+                max_new_tokens=16,
+                **shared,
+            ),
+            "noisy": jaxmoe.sample(
+                model, prompts[:2], n=2, max_new_tokens=8, noisy_prefill=True, **hot
+            ),
+            "gumbel": jaxmoe.sample(
+                model, prompts[:1], n=2, policy=jaxmoe.GumbelTopK(0.5), **hot
+            ),
+            "adaptive": jaxmoe.sample(
+                model, prompts[:1], n=2, policy=jaxmoe.AdaptiveHead(0.4), **hot
+            ),
+        }
+    )
     kept: dict[str, np.ndarray] = {}
     for name, results in runs.items():
         for j, result in enumerate(results):
@@ -180,7 +191,9 @@ def pin() -> tuple[dict[str, np.ndarray], dict[str, int]]:
         for name in ["demo", *TINY]:
             path = name if name == "demo" else checkpoint(name, scratch)
             for title, shape in MESHES.items():
-                mesh = None if shape is None else jax.make_mesh(shape, ("data", "model"))
+                mesh = (
+                    None if shape is None else jax.make_mesh(shape, ("data", "model"))
+                )
                 model = jaxmoe.load(path, mesh=mesh)
                 whole = mesh is None and name in ("demo", "dense-first")
                 seen = set((scratch / "ir").glob("*.mlir"))
@@ -199,10 +212,14 @@ def differences(old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> list[
     for name in sorted(old.keys() & new.keys()):
         one, other = old[name], new[name]
         if one.shape != other.shape or one.dtype != other.dtype:
-            lines.append(f"{name}: {one.dtype}{one.shape} was, {other.dtype}{other.shape}")
+            lines.append(
+                f"{name}: {one.dtype}{one.shape} was, {other.dtype}{other.shape}"
+            )
         elif one.tobytes() != other.tobytes():
             wide = np.abs(one.astype(np.float64) - other.astype(np.float64))
-            lines.append(f"{name}: {(one != other).sum()} differ, by {np.nanmax(wide):.3g}")
+            lines.append(
+                f"{name}: {(one != other).sum()} differ, by {np.nanmax(wide):.3g}"
+            )
     return lines
 
 

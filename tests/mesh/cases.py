@@ -8,9 +8,9 @@ import numpy as np
 
 import jaxmoe
 from jaxmoe.config import AttentionConfig, DenseConfig, LayerConfig, MoEConfig
-from jaxmoe.mesh import Preset, Rules
 from jaxmoe.model import model_layout
 from jaxmoe.nn.decoder import param_specs
+from jaxmoe.sharding.rules import Preset, Rules
 from tests.tiny import prompt_of, tiny_config, tiny_params
 
 MESHES = [(8, 1), (1, 8), (2, 4), (4, 2)]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxmoe
-from jaxmoe import checkpoint
+from jaxmoe.checkpoints import store
 from tests.mesh.cases import KEY, MESHES, held_bytes, on_mesh, same_bits
 from tests.running import script
 
@@ -31,7 +31,7 @@ def test_every_device_holds_its_share(path, shape):
     """A device would hold the whole model, or much more than its part of it."""
     mesh = jax.make_mesh(shape, ("data", "model"))
     model = jaxmoe.load(path, mesh=mesh, rules="expert")
-    total = checkpoint.read_manifest(path).nbytes
+    total = store.read_manifest(path).nbytes
     held = held_bytes(model.params)
     assert max(held.values()) <= 1.1 * total / 8
 

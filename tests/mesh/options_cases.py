@@ -9,7 +9,7 @@ import pytest
 
 import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler, TopK
-from jaxmoe.widen import hold_for
+from jaxmoe.ops.bf16_bits import hold_for
 from tests.mesh.cases import KEY, MODEL, PROMPTS, check_answers, draw, on_mesh, same
 from tests.tiny import prompt_of
 

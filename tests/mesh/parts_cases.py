@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from jaxmoe.mesh import Layout, Rules
-from jaxmoe.parts import Part, spread
+from jaxmoe.sharding.collectives import DeviceContext, spread
+from jaxmoe.sharding.layout import Layout
+from jaxmoe.sharding.rules import Rules
 
 AXES = ("data", "model")
 
@@ -27,13 +28,13 @@ def test_gathered_rows_come_back_added(shape, experts, width):
     """Each device multiplies all rows by its own weight; a row's owner would get the
     sum over some devices only, or another row's."""
     layout = layout_of(shape, slots=("data",), experts=experts)
-    part = Part(layout, ("data",))
+    part = DeviceContext(layout, ("data",))
     rows = np.random.default_rng(0).normal(size=(16, width)).astype(np.float32)
 
     def work(x):
-        every = part.gather(x, "experts")
+        every = part.all_gather_rows(x, "experts")
         weight = 1.0 + part.index("experts") * 1.0
-        return part.add(every * weight, "experts")
+        return part.reduce_scatter_ordered(every * weight, "experts")
 
     axis = PartitionSpec("data")
     out = jax.jit(spread(layout, work, specs=axis, out=axis))(rows)
@@ -45,13 +46,13 @@ def test_every_row_is_added_in_one_order():
     """Equal rows in other places, or on other devices, would get other last bits, as
     they do from an all-reduce that begins each piece at another device."""
     layout = layout_of((2, 4), slots=("data",), experts=AXES)
-    part = Part(layout, ("data",))
+    part = DeviceContext(layout, ("data",))
     pieces = np.random.default_rng(1).normal(size=8).astype(np.float32) ** 9
 
     def work(x):
-        every = part.gather(x, "experts")
+        every = part.all_gather_rows(x, "experts")
         own = jnp.asarray(pieces)[part.index("experts")]
-        return part.add(every * own, "experts")
+        return part.reduce_scatter_ordered(every * own, "experts")
 
     axis = PartitionSpec("data")
     rows = np.full((16, 12), np.float32(1 / 3))
@@ -67,12 +68,12 @@ def test_every_row_is_added_in_one_order():
 def test_columns_turn_into_rows_and_back(rows):
     """Tokens would be drawn from a part of the vocabulary, or for another slot."""
     layout = layout_of((1, 8), vocab=("model",))
-    part = Part(layout)
+    part = DeviceContext(layout)
     logits = np.arange(rows * 16, dtype=np.float32).reshape(rows, 16)
     names = np.arange(rows)
 
     def work(columns, names):
-        turned, own = part.turn(columns, "vocab"), part.mine(names, "vocab")
+        turned, own = part.rows_for_columns(columns, "vocab"), part.mine(names, "vocab")
         found = turned.sum(axis=1) * 1000 + own
         return part.share(found, "vocab", rows), part.join(columns, "vocab")
 
@@ -86,7 +87,7 @@ def test_columns_turn_into_rows_and_back(rows):
 def test_what_lies_elsewhere_is_marked():
     """An expert would be computed by a device that does not have it, or by two."""
     layout = layout_of((2, 4), experts=AXES)
-    part = Part(layout)
+    part = DeviceContext(layout)
     ids = np.array([[0, 5, 15, -1]])
 
     def work(ids):
@@ -103,7 +104,7 @@ def test_what_lies_elsewhere_is_marked():
 def test_counts_are_of_all_rows():
     """Devices would stop at different steps, and wait for each other for ever."""
     layout = layout_of((4, 2), slots=("data",))
-    part = Part(layout, ("data",))
+    part = DeviceContext(layout, ("data",))
     total = partial(lambda active: part.sum_rows(active.sum())[None])
     run = spread(layout, total, specs=PartitionSpec("data"), out=PartitionSpec("data"))
     active = np.array([True, False] * 6)

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmoe.config import QWEN3_30B_A3B
-from jaxmoe.mesh import LOGICAL_AXES
 from jaxmoe.nn.decoder import abstract_params, logical_axes
+from jaxmoe.sharding.rules import LOGICAL_AXES
 
 
 def test_every_dimension_of_every_weight_has_a_logical_axis():

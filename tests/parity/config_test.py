@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B, MoEConfig, RopeConfig
-from jaxmoe.hf_config import from_hf, load_hf_config
+from jaxmoe.families.config_json import from_hf, load_hf_config
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

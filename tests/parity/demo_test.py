@@ -6,7 +6,7 @@ import pytest
 
 import jaxmoe
 from jaxmoe import TokenSampler, TopK, demo
-from jaxmoe.bundled import BUNDLED
+from jaxmoe.checkpoints.bundled import BUNDLED
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.hf_config import from_hf
-from jaxmoe.nn import rope as rope_lib
+from jaxmoe.families.config_json import from_hf
+from jaxmoe.ops import rope as rope_lib
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

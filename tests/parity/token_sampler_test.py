@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.decode.tokens import TokenSampler
+from jaxmoe.decode.sampler import TokenSampler
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

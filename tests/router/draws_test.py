@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.keys import position_key, route_noise, sample_key, token_key
-from jaxmoe.nn.moe import choose_experts
+from jaxmoe.random.keys import position_key, route_noise, sample_key, token_key
 from jaxmoe.router.policies import AdaptiveHead, ExpertSample, GumbelTopK
+from jaxmoe.router.routing import choose_experts
 from jaxmoe.router.scores import SoftmaxScores
 from tests.chi_square import excess, plackett_luce_sets
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.nn.moe import choose_experts
 from jaxmoe.router.policies import (
     AdaptiveHead,
     ExpertSample,
@@ -16,6 +15,7 @@ from jaxmoe.router.policies import (
     TopK,
     ranked,
 )
+from jaxmoe.router.routing import choose_experts
 
 E, K, N = 16, 4, 64
 FIT = {"k": K, "num_experts": E, "num_layers": 1}

@@ -15,7 +15,6 @@ from jaxmoe.config import (
     ModelConfig,
     MoEConfig,
 )
-from jaxmoe.nn.moe import choose_experts
 from jaxmoe.router.policies import (
     AdaptiveHead,
     ExpertSample,
@@ -24,6 +23,7 @@ from jaxmoe.router.policies import (
     TopK,
     for_model,
 )
+from jaxmoe.router.routing import choose_experts
 
 E, K, L = 16, 4, 3
 FIT = {"k": K, "num_experts": E, "num_layers": L}

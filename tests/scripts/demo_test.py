@@ -15,7 +15,7 @@ import pytest
 import jaxmoe
 from convert import convert
 from jaxmoe import demo
-from jaxmoe.bundled import BUNDLED
+from jaxmoe.checkpoints.bundled import BUNDLED
 from jaxmoe.demo import training_run
 from jaxmoe.demo.network import demo_config
 from jaxmoe.demo.training import Recipe, first_state

@@ -16,10 +16,10 @@ import pytest
 import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler, demo
 from jaxmoe.analysis.router_stats import empty, to_host, to_json, update
-from jaxmoe.bundled import converted
-from jaxmoe.checkpoint import read_manifest
+from jaxmoe.checkpoints.bundled import converted
+from jaxmoe.checkpoints.store import read_manifest
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
-from jaxmoe.evals import evaluation
+from jaxmoe.evals import evaluate as evaluation
 from jaxmoe.evals.metrics import bootstrap, pass_at
 from jaxmoe.evals.run import read_run
 from tests.running import SCRIPTS, script

@@ -10,13 +10,14 @@ import pytest
 
 import jaxmoe
 import jaxmoe.demo
-from jaxmoe.analysis import plots, router_pass
+from jaxmoe.analysis import router_pass
 from jaxmoe.analysis.router_pass import Passage
 from jaxmoe.analysis.router_stats import from_json
-from jaxmoe.checkpoint import read_manifest
+from jaxmoe.checkpoints.store import read_manifest
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.run import pack_routes
-from jaxmoe.evals.run_directory import RunDirectory
+from jaxmoe.evals.store import RunDirectory
+from jaxmoe.reports import plots
 from tests.running import script
 
 main, data = script("router_report").main, script("_router_data")

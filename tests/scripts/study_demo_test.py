@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jaxmoe import demo
-from jaxmoe.bundled import converted
-from jaxmoe.checkpoint import read_manifest
+from jaxmoe.checkpoints.bundled import converted
+from jaxmoe.checkpoints.store import read_manifest
 from jaxmoe.demo import game_runs
 from jaxmoe.demo.chains import all_chains
 from jaxmoe.demo.configuration_names import BASE

@@ -5,8 +5,8 @@ import shlex
 import pytest
 
 from jaxmoe.evals.run import read_run
-from jaxmoe.evals.run_directory import RunDirectory
 from jaxmoe.evals.score_files import read_scores
+from jaxmoe.evals.store import RunDirectory
 from tests.evals.chat_verifier_test import completion, endpoint
 from tests.evals.compare_test import RIGHT, run_of
 from tests.running import script

@@ -1,0 +1,177 @@
+"""What users pass to `jaxmoe.sample` and `jaxmoe.forward`, checked and made arrays.
+
+Each function raises one TypeError or ValueError that says what was expected, what was
+found and what to do, before any work is done.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmoe.decode.engine import default_slots
+from jaxmoe.model import Model
+from jaxmoe.random.keys import check_key, prompt_key
+from jaxmoe.text.stop import check_stops
+from jaxmoe.typing import Array
+
+Prompt = str | Sequence[int] | np.ndarray | Array
+
+
+def is_many(prompt: Any) -> bool:
+    """Whether `prompt` is a list of prompts rather than one."""
+    if isinstance(prompt, str) or getattr(prompt, "ndim", None) == 1:
+        return False
+    indexed = hasattr(prompt, "__len__") and hasattr(prompt, "__getitem__")
+    if not indexed or isinstance(prompt, Mapping | bytes):
+        raise TypeError(
+            f"prompt must be text, token ids, or a list of such, found {prompt!r}"
+        )
+    return len(prompt) > 0 and (isinstance(prompt[0], str) or np.ndim(prompt[0]) == 1)
+
+
+def check_prompt(model: Model, prompt: Prompt, max_new_tokens: int) -> np.ndarray:
+    """Checked token ids, int32 [T]."""
+    ids = np.asarray(model.encode(prompt) if isinstance(prompt, str) else prompt)
+    if ids.ndim != 1 or not len(ids):
+        raise ValueError(
+            "a prompt must have at least one token, found "
+            f"{'none' if not ids.size else f'an array of shape {ids.shape}'}; "
+            "add a token or a beginning-of-sequence id"
+        )
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise TypeError(f"token ids must be integers, found {ids.dtype}")
+    vocab, context = model.config.vocab_size, model.config.context_length
+    wrong = ids[(ids < 0) | (ids >= vocab)]
+    if len(wrong):
+        raise ValueError(
+            f"token ids must lie in 0..{vocab - 1}, found {wrong[0]}; was the prompt "
+            "encoded with this model's tokenizer?"
+        )
+    if len(ids) + max_new_tokens > context:
+        asked = f" and {max_new_tokens} new ones" if max_new_tokens else ""
+        raise ValueError(
+            f"the context holds {context} tokens, found a prompt of {len(ids)}{asked}; "
+            "shorten the prompt" + (" or lower max_new_tokens" if asked else "")
+        )
+    return ids.astype(np.int32)
+
+
+def key_data(key: Any, prompts: int, many: bool) -> np.ndarray:
+    """Key data of each prompt, uint32 [P, 2]."""
+    if isinstance(key, list | tuple):
+        if not many or len(key) != prompts:
+            raise ValueError(
+                f"expected one key or a list of {prompts} keys for as many prompts, "
+                f"found {len(key)} keys for "
+                f"{'a list of ' + str(prompts) if many else 'one prompt'}"
+            )
+        for one in key:
+            check_key(one)
+        keys = key
+    elif many and getattr(key, "shape", None) == (prompts,):
+        check_key(key[0])
+        return np.asarray(jax.random.key_data(key))
+    else:
+        check_key(key)
+        keys = [prompt_key(key, j) for j in range(prompts)] if many else [key]
+    return np.stack([np.asarray(jax.random.key_data(k)) for k in keys])
+
+
+def check_slots(model: Model, samples: int, slots: int | None) -> int:
+    """Slots for so many samples: `slots`, or as many as is usual.
+
+    Raises:
+      ValueError: less than one, or not a multiple of the devices that divide them.
+    """
+    if slots is None:
+        return default_slots(samples, model.layout)
+    slots = check_whole("slots", slots)
+    if model.layout is not None and model.layout.slots(slots) != slots:
+        parts = model.layout.slots(1)
+        raise ValueError(
+            f"slots must be a multiple of the {parts} devices that divide them, found "
+            f"{slots}; pass {model.layout.slots(slots)}"
+        )
+    return slots
+
+
+def check_stop_ids(stop_ids: Sequence[int], vocab: int) -> list[int]:
+    """Stop ids, each a token of the vocabulary."""
+    ids = np.asarray(stop_ids)
+    if ids.size and (ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer)):
+        raise TypeError(f"stop_ids must be token ids, found {stop_ids!r}")
+    wrong = ids[(ids < 0) | (ids >= vocab)]
+    if len(wrong):
+        raise ValueError(f"stop_ids must lie in 0..{vocab - 1}, found {wrong[0]}")
+    return ids.tolist()
+
+
+def split_stops(
+    model: Model, stop: str | Sequence[str]
+) -> tuple[tuple[str, ...], list[int]]:
+    """Stop strings to look for in text, and ids of those that are special tokens.
+
+    A special token such as `<|im_end|>` never shows in text: it stops as its id.
+    """
+    stops = check_stops(stop)
+    tokenizer = model.tokenizer
+    ids = {s: None if tokenizer is None else tokenizer.token_to_id(s) for s in stops}
+    special = tokenizer.special_ids if tokenizer is not None else frozenset()
+    as_text = tuple(s for s in stops if ids[s] not in special)
+    return as_text, [i for i in ids.values() if i is not None and i in special]
+
+
+def sample_indices(n: int, samples: Sequence[int] | None) -> tuple[int, ...]:
+    """The sample indices to draw: 0..n-1, or those asked for."""
+    if samples is None:
+        return tuple(range(check_whole("n", n)))
+    chosen = tuple(int(i) for i in samples)
+    if not chosen or min(chosen) < 0 or len(set(chosen)) != len(chosen):
+        raise ValueError(
+            f"samples must be distinct sample indices >= 0, found {samples!r}"
+        )
+    return chosen
+
+
+def check_whole(name: str, value: Any) -> int:
+    """`value` as an int of at least 1."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, found {value}")
+    return int(value)
+
+
+def check_routes(
+    routes: Any, shape: tuple[int | None, ...], experts: int
+) -> np.ndarray:
+    """Routes checked against a shape (None matches any size) and the experts."""
+    array = np.asarray(routes)
+    fits = array.ndim == len(shape) and all(
+        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+    )
+    if not fits or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"routes must be integers of shape {shape} (None: any), found "
+            f"{array.dtype} of {array.shape}; were they recorded with this policy?"
+        )
+    if array.size and not -1 <= array.min() <= array.max() < experts:
+        raise ValueError(
+            f"routes must name experts 0..{experts - 1} or -1, found "
+            f"{array.min()}..{array.max()}"
+        )
+    return array.astype(np.int16)
+
+
+def stack_routes(given: Any, prompts: int, shape, experts: int) -> np.ndarray:
+    """int16 [P, n, T, L, K], padded with -1 to the longest T."""
+    if len(given) != prompts:
+        raise ValueError(
+            f"routes must hold one array for each of {prompts} prompts, "
+            f"found {len(given)}"
+        )
+    arrays = [check_routes(one, shape, experts) for one in given]
+    longest = max(array.shape[1] for array in arrays)
+    pad = lambda a: ((0, 0), (0, longest - a.shape[1]), (0, 0), (0, 0))  # noqa: E731
+    return np.stack([np.pad(a, pad(a), constant_values=-1) for a in arrays])

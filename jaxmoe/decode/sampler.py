@@ -1,0 +1,230 @@
+"""Token samplers: which token follows, given logits and a key.
+
+The filters and their order are transformers': temperature, top-k, top-p, min-p. The
+draw itself needs one uniform number: tokens are laid end to end in order of id, each
+as long as its probability, and the one at the drawn point is taken. Order of id, not
+of rank: two nearly tied tokens that swap ranks under other rounding change nothing.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from jaxmoe.config import GenerationConfig
+from jaxmoe.ops.top_k import whole_top_k
+from jaxmoe.random.keys import token_key
+from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
+
+_BLOCK = 512
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["temperature", "top_k", "top_p", "min_p"],
+    meta_fields=["candidates"],
+)
+@dataclass(frozen=True)
+class TokenSampler:
+    """How the next token is drawn.
+
+    temperature: logits are divided by it; 0 takes the most likely token (argmax).
+    top_k: draw from the k most likely tokens (and those tied with the k-th); None or
+      0 for all.
+    top_p: draw from the fewest most likely tokens whose probabilities, at this
+      temperature and after top_k, reach top_p; None or 1 for all.
+    min_p: drop tokens less likely than min_p times the most likely; None or 0 for
+      none.
+    candidates: set by `resolve`: the best so many tokens are enough to look at.
+
+    All but `candidates` may be arrays, and other values compile nothing anew; turning
+    a filter on or off does.
+    """
+
+    temperature: ArrayLike = 1.0
+    top_k: ArrayLike | None = None
+    top_p: ArrayLike | None = None
+    min_p: ArrayLike | None = None
+    candidates: int | None = field(default=None, kw_only=True)
+
+    @classmethod
+    def from_config(cls, config: GenerationConfig) -> "TokenSampler":
+        """What a checkpoint's `generation_config.json` asks for."""
+        return cls(config.temperature, config.top_k, config.top_p, config.min_p)
+
+    def resolve(self, vocab_size: int) -> "TokenSampler":
+        """Numbers checked and made arrays, filters that filter nothing dropped.
+
+        Raises:
+          ValueError: a concrete value out of its range.
+        """
+        top_k = _number("top_k", self.top_k, 0, np.inf, np.int32, off=0)
+        candidates = None
+        if isinstance(top_k, np.ndarray):
+            # Room for ties with the k-th, and a compiled shape that nearby k share.
+            candidates = 32
+            while candidates < int(top_k) + 8:
+                candidates *= 2
+            candidates = candidates if candidates < vocab_size else None
+        return TokenSampler(
+            temperature=_number("temperature", self.temperature, 0, np.inf),
+            top_k=top_k,
+            top_p=_number("top_p", self.top_p, 0, 1, off=1),
+            min_p=_number("min_p", self.min_p, 0, 1, off=0),
+            candidates=candidates,
+        )
+
+    def draw(self, key: Key[Array, ""], logits: Float[Array, "V"]) -> Int[Array, ""]:
+        """One token id, int32; `key` is the position's (`jaxmoe.random.keys`)."""
+        if self.candidates is None:
+            ids, candidates = None, logits
+            best = jnp.argmax(logits).astype(jnp.int32)
+            highest = logits[best]
+        else:
+            # To `top_k`, 0.0 and -0.0 are no equals, and a negative NaN is the least.
+            logits = jnp.where(logits == 0, 0.0, logits)
+            logits = jnp.where(jnp.isnan(logits), jnp.nan, logits)
+            candidates, ids = whole_top_k(logits, self.candidates)
+            best, highest = ids[0].astype(jnp.int32), candidates[0]
+        # Logits that are NaN or infinite leave nothing to draw from: some id of the
+        # vocabulary must come out all the same.
+        greedy = (jnp.asarray(self.temperature) == 0) | ~jnp.isfinite(highest)
+        point = jax.random.uniform(token_key(key))
+        scaled = (candidates - highest) / jnp.where(greedy, 1.0, self.temperature)
+        kept = self._filter(jnp.exp(scaled), ranked=ids is not None)
+        drawn = _locate(point, kept) if ids is None else _pick(point, kept, ids)
+        return jnp.where(greedy, best, drawn)
+
+    def _filter(
+        self, weights: Float[Array, "Q"], *, ranked: bool = False
+    ) -> Float[Array, "Q"]:
+        """`weights`, which are 1 for the most likely, with filtered tokens at 0.
+
+        ranked: whether they are few, and come the most likely first.
+        """
+        reaching = _first_reaching if ranked else _largest_reaching
+        if self.top_k is not None:
+            everything = weights.shape[0]
+            some = jnp.minimum(jnp.asarray(self.top_k), everything)
+            # A 0 that was traced: `resolve` could not see that the filter is off.
+            enough = jnp.where(some == 0, everything, some).astype(jnp.float32)
+            lowest = reaching(weights, jnp.ones_like(weights), enough)
+            weights = jnp.where(weights >= lowest, weights, 0.0)
+        if self.top_p is not None:
+            # At top_p 0 the most likely token stays: its weight is 1.
+            mass = jnp.maximum(self.top_p * weights.sum(), jnp.finfo(jnp.float32).tiny)
+            lowest = reaching(weights, weights, mass)
+            weights = jnp.where(weights >= lowest, weights, 0.0)
+        if self.min_p is not None:
+            weights = jnp.where(weights >= self.min_p, weights, 0.0)
+        return weights
+
+
+def log_probability(
+    logits: Float[Array, "V"], token: Int[Array, ""]
+) -> Float[Array, ""]:
+    """Of `token` under the model's own distribution: no temperature, no filter."""
+    return logits[token] - jax.nn.logsumexp(logits)
+
+
+def self_certainty(logits: Float[Array, "V"]) -> Float[Array, ""]:
+    """KL(uniform || model) of the next token, nats: how far from undecided it is.
+
+    - log V - mean over v of log p_v, p the model's own distribution: no temperature,
+    no filter. Of an answer one takes the mean over its tokens.
+
+    Source: Kang et al. 2025 (arXiv 2502.18581), section 3.
+    """
+    logits = logits.astype(jnp.float32)
+    return jax.nn.logsumexp(logits) - logits.mean() - jnp.log(logits.shape[0])
+
+
+def is_stop(tokens: Int[Array, "S"], stop_ids: Int[Array, "X"]) -> Bool[Array, "S"]:
+    """Which tokens end an answer; `stop_ids` is padded with -1."""
+    return (tokens[:, None] == stop_ids[None, :]).any(axis=1)
+
+
+def _number(name, value, low, high, dtype: Any = np.float32, off=None) -> Any:
+    """`value` as an array, checked where concrete; None where it is `off`."""
+    if value is None or isinstance(value, Tracer):
+        return value
+    number = np.asarray(value)
+    if number.shape or not np.issubdtype(number.dtype, np.number):
+        raise ValueError(f"sampler: {name} must be one number, found {value!r}")
+    whole = dtype is not np.int32 or number == np.floor(number)
+    limit = np.iinfo(np.int32) if dtype is np.int32 else np.finfo(np.float32)
+    if not (low <= number <= high and number <= limit.max and whole):
+        bounds = f"in {low}..{high}" if np.isfinite(high) else f"finite and >= {low}"
+        kind = " and whole" if dtype is np.int32 else ""
+        raise ValueError(f"sampler: {name} must be {bounds}{kind}, found {value}")
+    return None if off is not None and number == off else number.astype(dtype)
+
+
+def _largest_reaching(
+    weights: Float[Array, "Q"], measure: Float[Array, "Q"], target: ArrayLike
+) -> Float[Array, ""]:
+    """The largest w such that the measure of {weights >= w} is at least `target`.
+
+    Bisection over the bits of a float32 in [0, 1], which order as the floats do: 31
+    passes over the weights, where sorting a vocabulary would cost far more.
+    """
+    as_float = lambda bits: lax.bitcast_convert_type(bits, jnp.float32)  # noqa: E731
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = low + (high - low) // 2
+        reached = jnp.where(weights >= as_float(middle), measure, 0.0).sum() >= target
+        return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
+
+    past_one = np.float32(1).view(np.int32) + 1
+    low, _ = lax.fori_loop(0, 31, halve, (jnp.int32(0), jnp.int32(past_one)))
+    return as_float(low)
+
+
+def _first_reaching(
+    weights: Float[Array, "Q"], measure: Float[Array, "Q"], target: ArrayLike
+) -> Float[Array, ""]:
+    """`_largest_reaching` of weights that come the largest first."""
+    return jnp.where(_running_sum(measure) >= target, weights, 0.0).max()
+
+
+def _pick(
+    point: Array, weights: Float[Array, "Q"], ids: Int[Array, "Q"]
+) -> Int[Array, ""]:
+    """The id at `point` in [0, 1) of the weights laid end to end in order of id."""
+    ids, weights = lax.sort((ids, weights), num_keys=1)
+    end = _running_sum(weights)
+    return ids[_first((end > point * end[-1]) & (weights > 0), weights > 0)]
+
+
+def _running_sum(values: Float[Array, "Q"]) -> Float[Array, "Q"]:
+    """Sums up to and with each of few values: one product, where a scan is many."""
+    upto = np.triu(np.ones((values.shape[0], values.shape[0]), np.float32))
+    return jnp.matmul(values, upto, precision=lax.Precision.HIGHEST)
+
+
+def _locate(point: Array, weights: Float[Array, "V"]) -> Int[Array, ""]:
+    """The index at `point` in [0, 1) of the weights laid end to end.
+
+    In two levels, so that no running sum spans a whole vocabulary.
+    """
+    size = weights.shape[0]
+    rows = jnp.pad(weights, (0, -size % _BLOCK)).reshape(-1, _BLOCK)
+    sums = rows.sum(axis=1)
+    ends = jnp.cumsum(sums)
+    goal = point * ends[-1]
+    row = _first((ends > goal) & (sums > 0), sums > 0)
+    inner = ends[row] - sums[row] + jnp.cumsum(rows[row])
+    column = _first((inner > goal) & (rows[row] > 0), rows[row] > 0)
+    return (row * _BLOCK + column).astype(jnp.int32)
+
+
+def _first(reached: Bool[Array, "X"], possible: Bool[Array, "X"]) -> Int[Array, ""]:
+    """First index reached; where rounding left none, the last one possible."""
+    last = reached.shape[0] - 1 - jnp.argmax(possible[::-1])
+    return jnp.where(reached.any(), jnp.argmax(reached), last)

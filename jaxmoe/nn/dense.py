@@ -1,0 +1,26 @@
+"""The dense gated feed-forward."""
+
+import jax
+from flax import nnx
+
+from jaxmoe.config import DenseConfig
+from jaxmoe.nn.linear import project, weight
+from jaxmoe.sharding.collectives import WHOLE, DeviceContext
+from jaxmoe.typing import Array, Float
+
+
+class DenseFeedForward(nnx.Module):
+    """down(silu(gate(x)) * up(x)) (SwiGLU, arXiv 2002.05202)."""
+
+    def __init__(self, config: DenseConfig, d_model: int, dtype):
+        axes = ("gate_up", "mlp", "embed")
+        self.gate_up = weight((2, config.hidden, d_model), dtype, axes)
+        self.down = weight((d_model, config.hidden), dtype, ("embed", "mlp"))
+
+    def __call__(
+        self, x: Float[Array, "N D"], part: DeviceContext = WHOLE
+    ) -> Float[Array, "N D"]:
+        """The output of each row."""
+        gated = project(x, self.gate_up[...])
+        out = project(jax.nn.silu(gated[:, 0]) * gated[:, 1], self.down[...])
+        return part.reduce_scatter_ordered(out, "mlp")

@@ -1,0 +1,1 @@
+"""Attention over cached positions, in chunks (`chunked`) or whole arrays (`whole`)."""

@@ -1,0 +1,224 @@
+"""Attending: softmax over cached positions, in chunks of fixed size.
+
+Every form walks the positions chunk by chunk with a running softmax (arXiv
+1805.02867). A chunk that a query does not see changes nothing, to the bit, so how much
+cache is allocated, or how far other samples have come, does not show in a sample's
+numbers.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmoe.ops.grouping import Blocks, block_members
+from jaxmoe.ops.matmul import FEW_ROWS, precision_for
+from jaxmoe.typing import Array, Bool, Float, Int
+
+CHUNK = 128
+"""Cached positions that attention reads at a time."""
+
+_LOWEST = -1e30
+
+
+class QKV(NamedTuple):
+    """Rotated queries [N, H, A] and keys [N, G, A], and values [N, G, A]."""
+
+    q: Array
+    k: Array
+    v: Array
+
+
+class OnlineSoftmax(NamedTuple):
+    """A softmax under way: largest score, sum of weights, weighted sum of values.
+
+    top, total: float32 [..., R]; out: float32 [..., R, A].
+    """
+
+    top: Array
+    total: Array
+    out: Array
+
+    @classmethod
+    def start(cls, shape: tuple[int, ...], width: int) -> "OnlineSoftmax":
+        """Nothing seen yet, for queries of leading `shape`."""
+        return cls(
+            jnp.full(shape, _LOWEST, jnp.float32),
+            jnp.zeros(shape, jnp.float32),
+            jnp.zeros((*shape, width), jnp.float32),
+        )
+
+    def add(self, q: Array, k: Array, v: Array, seen: Array) -> "OnlineSoftmax":
+        """Take in one chunk: q [..., R, A], k and v [..., C, A], seen [..., R, C]."""
+        batch, last = tuple(range(q.ndim - 2)), q.ndim - 1
+        scores = compare(q, k)
+        scores = jnp.where(seen, scores * q.shape[-1] ** -0.5, _LOWEST)
+        top = jnp.maximum(self.top, scores.max(axis=-1))
+        weights = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
+        keep = jnp.exp(self.top - top)
+        added = lax.dot_general(
+            weights.astype(v.dtype),
+            v,
+            (((last,), (last - 1,)), (batch, batch)),
+            precision=precision_for(v.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return OnlineSoftmax(
+            top,
+            self.total * keep + weights.sum(axis=-1),
+            self.out * keep[..., None] + added,
+        )
+
+    def finish(self) -> Array:
+        """The weighted mean of values, [..., R, A]; 0 where nothing was seen."""
+        return self.out / jnp.where(self.total > 0, self.total, 1.0)[..., None]
+
+
+def compare(
+    q: Float[Array, "*X R A"], k: Float[Array, "*X C A"]
+) -> Float[Array, "*X R C"]:
+    """Products of every query with every key, float32."""
+    batch, last = tuple(range(q.ndim - 2)), q.ndim - 1
+    multiply = partial(
+        lax.dot_general,
+        dimension_numbers=(((last,), (last,)), (batch, batch)),
+        precision=precision_for(q.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    if q.shape[-2] < FEW_ROWS and jax.default_backend() == "cpu":
+        # Keys on the left, as weights are in `jaxmoe.ops.matmul.multiply`.
+        return lax.optimization_barrier(multiply(k, q)).swapaxes(-1, -2)
+    return multiply(q, k)
+
+
+def group_queries(q: Float[Array, "N H A"], groups: int) -> Float[Array, "N G R A"]:
+    """Query heads beside the key-value head that they share."""
+    return q.reshape(q.shape[0], groups, -1, q.shape[-1])
+
+
+def visible(
+    query: Int[Array, "*Q"], position: Int[Array, "C"], window: int | None
+) -> Bool[Array, "*Q C"]:
+    """Whether a query at an absolute position sees a key at one."""
+    key = position.reshape((1,) * query.ndim + position.shape)
+    seen = key <= query[..., None]
+    return seen if window is None else seen & (key > query[..., None] - window)
+
+
+def attend_causal(qkv: QKV, *, window: int | None) -> Float[Array, "T H A"]:
+    """Attention within one sequence of T positions, each seeing itself and before."""
+    tokens, heads, width = qkv.q.shape
+    groups = qkv.k.shape[1]
+    q = group_queries(qkv.q, groups)
+    k, v = qkv.k.swapaxes(0, 1), qkv.v.swapaxes(0, 1)
+    size = min(tokens, CHUNK)
+    assert tokens % size == 0, (tokens, size)
+
+    def one_block(first):
+        queries = lax.dynamic_slice_in_dim(q, first, size)
+        queries = queries.transpose(1, 2, 0, 3).reshape(groups, -1, width)
+        row = jnp.tile(first + jnp.arange(size), heads // groups)
+
+        def one_chunk(chunk, running):
+            keys = lax.dynamic_slice_in_dim(k, chunk * size, size, axis=1)
+            values = lax.dynamic_slice_in_dim(v, chunk * size, size, axis=1)
+            seen = visible(row, chunk * size + jnp.arange(size), window)
+            return running.add(queries, keys, values, seen[None])
+
+        running = OnlineSoftmax.start((groups, row.shape[0]), width)
+        out = lax.fori_loop(0, first // size + 1, one_chunk, running).finish()
+        out = out.reshape(groups, heads // groups, size, width)
+        return out.transpose(2, 0, 1, 3).reshape(size, heads, width)
+
+    firsts = jnp.arange(0, tokens, size)
+    out = one_block(0) if tokens == size else lax.map(one_block, firsts)
+    return out.reshape(tokens, heads, width).astype(qkv.q.dtype)
+
+
+def attend_prefix(
+    q: Float[Array, "S H A"],
+    k: Float[Array, "P G C A"],
+    v: Float[Array, "P G C A"],
+    *,
+    length: Int[Array, "P"],
+    positions: Int[Array, "S"],
+    blocks: Blocks | None,
+    block: int,
+    window: int | None,
+) -> OnlineSoftmax:
+    """Each slot's softmax over its prompt's prefix, [S, G, R].
+
+    A block of slots shares a prompt, and so each read of its cache. `blocks` None:
+    all slots are one block, of the only prompt.
+    """
+    slots, heads, width = q.shape
+    groups = k.shape[1]
+    grouped = group_queries(q, groups)
+
+    def one_prompt(prompt: Array, members: Array, queries: Array) -> OnlineSoftmax:
+        """Queries [B, G, R, A] of one prompt, as rows [G, B * R] of one product."""
+        rows = queries.swapaxes(0, 1).reshape(groups, -1, width)
+        row_position = jnp.repeat(positions[members], heads // groups)
+
+        def one_chunk(chunk, running):
+            at = (prompt, 0, chunk * CHUNK, 0)
+            keys = lax.dynamic_slice(k, at, (1, groups, CHUNK, width))[0]
+            values = lax.dynamic_slice(v, at, (1, groups, CHUNK, width))[0]
+            place = chunk * CHUNK + jnp.arange(CHUNK)
+            seen = visible(row_position, place, window)
+            seen = seen & (place < length[prompt])[None, :]
+            return running.add(rows, keys, values, seen[None])
+
+        running = OnlineSoftmax.start((groups, rows.shape[1]), width)
+        chunks = (length[prompt] + CHUNK - 1) // CHUNK
+        running = lax.fori_loop(0, chunks, one_chunk, running)
+        shape = (groups, queries.shape[0], heads // groups)
+        return jax.tree.map(
+            lambda a: a.reshape(*shape, *a.shape[2:]).swapaxes(0, 1), running
+        )
+
+    if blocks is None:
+        return one_prompt(jnp.int32(0), jnp.arange(slots), grouped)
+
+    def one_block(index, running):
+        members, filled = block_members(blocks, index, block)
+        part = one_prompt(blocks.group[index], members, grouped[members])
+        target = jnp.where(filled, members, slots)
+        return jax.tree.map(
+            lambda a, b: a.at[target].set(b, mode="drop"), running, part
+        )
+
+    running = OnlineSoftmax.start((slots, groups, heads // groups), width)
+    return lax.fori_loop(0, blocks.count, one_block, running)
+
+
+def attend_suffix(
+    running: OnlineSoftmax,
+    q: Float[Array, "S H A"],
+    k: Float[Array, "S G C A"],
+    v: Float[Array, "S G C A"],
+    *,
+    start: Int[Array, "S"],
+    positions: Int[Array, "S"],
+    longest: Int[Array, ""],
+    window: int | None,
+) -> Float[Array, "S H A"]:
+    """The same softmax carried on over each slot's own positions, and finished.
+
+    start: absolute position of each slot's first own position.
+    longest: the most own positions that any slot has; chunks past it are not read.
+    """
+    groups = k.shape[1]
+    queries = group_queries(q, groups)
+    own = positions - start
+
+    def one_chunk(chunk, running):
+        keys = lax.dynamic_slice_in_dim(k, chunk * CHUNK, CHUNK, axis=2)
+        values = lax.dynamic_slice_in_dim(v, chunk * CHUNK, CHUNK, axis=2)
+        seen = visible(own, chunk * CHUNK + jnp.arange(CHUNK), window)
+        return running.add(queries, keys, values, seen[:, None, None, :])
+
+    running = lax.fori_loop(0, (longest + CHUNK - 1) // CHUNK, one_chunk, running)
+    return running.finish().reshape(q.shape).astype(q.dtype)

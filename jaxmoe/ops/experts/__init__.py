@@ -1,0 +1,95 @@
+"""Applying chosen experts: one call, several implementations.
+
+`apply_experts` computes, for every row n, sum over j of weights[n, j] times expert
+experts[n, j] of x[n], where an expert is down(silu(gate(x)) * up(x)). Rows of all
+samples stand flat beside each other, so that they share one read of an expert, and no
+row is ever dropped, however skewed the routing.
+"""
+
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import jax
+
+from jaxmoe.ops.experts.batched import apply_batched
+from jaxmoe.ops.experts.blocks import apply_blocks
+from jaxmoe.ops.experts.ragged import apply_ragged
+from jaxmoe.ops.experts.reference import apply_reference
+from jaxmoe.typing import Array, Float, Int, Num
+
+Implementation = Literal["auto", "reference", "batched", "blocks", "ragged", "pallas"]
+
+_TRITON = "jax.experimental.pallas.triton"
+
+
+def _apply_pallas(*args: Any) -> Array:
+    device = jax.devices()[0]
+    if device.platform != "cpu" and not runs_kernels(device):
+        raise ValueError(
+            "implementation='pallas' needs CUDA of compute capability 8.0 or later "
+            f"and {_TRITON}, or a CPU to be interpreted on; found "
+            f"{device.device_kind}, jax {jax.__version__}; use 'ragged'"
+        )
+    # Imported when asked for: jax 0.11 announces the end of this backend.
+    from jaxmoe.ops.experts.pallas import apply_pallas
+
+    return apply_pallas(*args)
+
+
+_IMPLEMENTATIONS = {
+    "reference": apply_reference,
+    "batched": apply_batched,
+    "blocks": apply_blocks,
+    "ragged": apply_ragged,
+    "pallas": _apply_pallas,
+}
+
+
+def choose_implementation(platform: str) -> str:
+    """The implementation "auto" means: the block loop on CPU, ragged elsewhere.
+
+    On CPU `lax.ragged_dot` is a masked dense product over all experts. "pallas" is
+    for who asks for it, until its kernels have been run on a GPU.
+    """
+    return "blocks" if platform == "cpu" else "ragged"
+
+
+def runs_kernels(device: Any) -> bool:
+    """Whether Triton compiles for `device`: CUDA, compute capability 8.0 or later."""
+    capability = str(getattr(device, "compute_capability", ""))
+    major = capability.partition(".")[0]  # "9" of "9.0"; AMD's are named, as "gfx942"
+    return major.isdigit() and int(major) >= 8 and find_spec(_TRITON) is not None
+
+
+def apply_experts(
+    x: Float[Array, "N D"],
+    experts: Int[Array, "N K"],
+    weights: Float[Array, "N K"],
+    gate_up: Num[Array, "E 2 F D"],
+    down: Num[Array, "E D F"],
+    *,
+    implementation: Implementation = "auto",
+) -> Float[Array, "N D"]:
+    """Weighted sum of the chosen experts of each row.
+
+    experts: -1 for a place that stays empty (its weight is not looked at).
+    gate_up, down: any float type, or uint16 holding bfloat16 bits.
+    implementation: "auto" looks at the default backend; "batched" and "ragged"
+      have gradients.
+
+    Raises:
+      ValueError: an implementation that does not exist, or not on this device.
+    """
+    name = implementation
+    if name == "auto":
+        name = choose_implementation(jax.default_backend())
+    if name not in _IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be one of auto, {', '.join(_IMPLEMENTATIONS)}; "
+            f"found {implementation!r}"
+        )
+    with jax.named_scope("experts"):
+        return _IMPLEMENTATIONS[name](x, experts, weights, gate_up, down)
+
+
+__all__ = ["Implementation", "apply_experts", "choose_implementation", "runs_kernels"]

@@ -1,0 +1,37 @@
+"""The gather reference: slow, plain, and what the others are held against."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmoe.ops.bf16_bits import widen
+from jaxmoe.ops.matmul import precision_for
+from jaxmoe.typing import Array, Float, Int, Num
+
+
+def apply_reference(
+    x: Float[Array, "N D"],
+    experts: Int[Array, "N K"],
+    weights: Float[Array, "N K"],
+    gate_up: Num[Array, "E 2 F D"],
+    down: Num[Array, "E D F"],
+) -> Float[Array, "N D"]:
+    """See `jaxmoe.ops.experts.apply_experts`. Copies K experts for every row."""
+    chosen = jnp.maximum(experts, 0)
+    hidden = jnp.einsum(
+        "nd,nkgfd->nkgf",
+        x,
+        widen(gate_up[chosen], x.dtype),
+        precision=precision_for(x.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    hidden = (jax.nn.silu(hidden[:, :, 0]) * hidden[:, :, 1]).astype(x.dtype)
+    out = jnp.einsum(
+        "nkf,nkdf->nkd",
+        hidden,
+        widen(down[chosen], x.dtype),
+        precision=precision_for(x.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    # An empty place must not let a NaN of expert 0 through: 0 * NaN is NaN.
+    weighted = jnp.where(experts[:, :, None] >= 0, out * weights[:, :, None], 0.0)
+    return weighted.sum(axis=1).astype(x.dtype)

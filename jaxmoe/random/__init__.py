@@ -1,0 +1,1 @@
+"""Where random numbers come from: the key schedule, and threefry compiled fast."""

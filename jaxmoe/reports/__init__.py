@@ -1,0 +1,1 @@
+"""What is shown of measurements: HTML pages, figures, CSV files."""

@@ -1,0 +1,149 @@
+"""The kernels for GPUs: what the tests of every implementation do not reach.
+
+Those take sizes of one tile; here are several tiles each way, with a rest. Interpreted
+on CPU, and lowered for CUDA without a device.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmoe.ops.experts.pallas import BLOCK, TILE, apply_pallas, tile_size
+from jaxmoe.ops.experts.reference import apply_reference
+
+E, K, D, F = 6, 3, 2 * 64 + 8, 64 + 24
+
+_apply = jax.jit(apply_pallas)
+
+
+def _arguments(rows, dtype=jnp.float32, seed=0):
+    """Rows, experts, of which 1 and 4 are never chosen, weights, and matrices."""
+    rng = np.random.default_rng([rows, seed])
+    x = rng.normal(size=(rows, D))
+    experts = np.stack([rng.permutation([0, 2, 3, 5])[:K] for _ in range(rows)])
+    weights = rng.dirichlet(np.ones(K), size=rows)
+    matrices = np.random.default_rng(0)
+    gate_up = matrices.normal(size=(E, 2, F, D)) / np.sqrt(D)
+    down = matrices.normal(size=(E, D, F)) / np.sqrt(F)
+    floats = (jnp.asarray(a, dtype) for a in (x, weights, gate_up, down))
+    x, weights, gate_up, down = floats
+    return x, jnp.asarray(experts, jnp.int32), weights, gate_up, down
+
+
+# -- tiles ---------------------------------------------------------------------------
+
+
+def test_these_sizes_have_several_tiles_and_a_rest():
+    """Masks and sums over steps would not be tried."""
+    for width in (D, F):
+        for tile in (TILE, 64):  # 64: the step of float32
+            assert width > tile and width % tile != 0
+
+
+@pytest.mark.parametrize(
+    ("width", "tile"), [(1, 16), (16, 16), (17, 32), (24, 32), (40, 64), (768, 128)]
+)
+def test_tiles_are_powers_of_two(width, tile):
+    """Triton takes no others, and its products none below 16."""
+    assert tile_size(width, 128) == tile
+
+
+# -- numbers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)]
+)
+def test_several_tiles_equal_the_reference(dtype, tolerance):
+    """A tile left out, read twice or past the edge."""
+    x, experts, weights, gate_up, down = _arguments(BLOCK + 7, dtype)
+    args = (x, experts.at[3, 1].set(-1).at[5].set(-1), weights, gate_up, down)
+    found, expected = _apply(*args), apply_reference(*args)
+    assert found.dtype == dtype
+    found, expected = (np.asarray(a, np.float64) for a in (found, expected))
+    np.testing.assert_allclose(found, expected, atol=tolerance * abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_row_does_not_feel_what_shares_its_blocks(dtype):
+    """A sample must keep its bits whoever shares the batch, NaN too (promise 2)."""
+    rows, kept = BLOCK + 7, 11
+    x, experts, weights, *matrices = _arguments(rows, dtype)
+    alone = _apply(x, experts, weights, *matrices)[kept]
+    other_x, other_experts, other_weights, *_ = _arguments(rows, dtype, seed=1)
+    place = 2
+    moved = (
+        other_x.at[:4].set(jnp.nan).at[place].set(x[kept]),
+        other_experts.at[place].set(experts[kept]),
+        other_weights.at[place].set(weights[kept]),
+    )
+    np.testing.assert_array_equal(_apply(*moved, *matrices)[place], alone)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_experts_that_nobody_chose_do_not_matter(dtype):
+    """Reading them all is what ruins a step; NaN shows where one is used."""
+    x, experts, weights, gate_up, down = _arguments(BLOCK + 7, dtype)
+    never = jnp.array([1, 4])
+    broken = (gate_up.at[never].set(jnp.nan), down.at[never].set(jnp.inf))
+    expected = _apply(x, experts, weights, gate_up, down)
+    np.testing.assert_array_equal(_apply(x, experts, weights, *broken), expected)
+
+
+# -- lowering ------------------------------------------------------------------------
+
+
+def _lower(rows, k, experts, model, hidden, dtype, weight_dtype):
+    shapes = (
+        ((rows, model), dtype),
+        ((rows, k), jnp.int32),
+        ((rows, k), dtype),
+        ((experts, 2, hidden, model), weight_dtype),
+        ((experts, model, hidden), weight_dtype),
+    )
+    traced = jax.jit(apply_pallas).trace(*(jax.ShapeDtypeStruct(*s) for s in shapes))
+    try:
+        return traced.lower(lowering_platforms=("cuda",)).as_text()
+    except RuntimeError as error:
+        if "Triton compilation handler" in str(error):
+            pytest.skip(f"this jax lowers Triton kernels with CUDA only: {error}")
+        raise
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+@pytest.mark.parametrize(
+    ("dtype", "weight_dtype"),
+    [
+        (jnp.bfloat16, jnp.bfloat16),
+        (jnp.float32, jnp.float32),
+        (jnp.float32, jnp.uint16),
+    ],
+)
+@pytest.mark.parametrize(
+    ("k", "experts", "model", "hidden"),
+    [
+        (8, 128, 2048, 768),
+        pytest.param(4, 32, 2880, 2880, marks=pytest.mark.slow),
+        (2, 8, 24, 40),
+    ],
+    ids=["Qwen3-30B-A3B", "GPT-OSS-20B", "small"],
+)
+def test_lowers_for_cuda(rows, k, experts, model, hidden, dtype, weight_dtype):
+    """Triton refuses much that the interpreter takes; a GPU would be the first to say.
+
+    Two kernels, and no operation between that makes a copy of the weights.
+    """
+    text = _lower(rows, k, experts, model, hidden, dtype, weight_dtype)
+    calls = [line for line in text.splitlines() if "stablehlo.custom_call" in line]
+    kernels = [line for line in calls if "triton" in line]
+    assert len(kernels) == 2
+    assert "_gate_up_kernel" in kernels[0] and "_down_kernel" in kernels[1]
+    matrices = (
+        f"tensor<{experts}x2x{hidden}x{model}x",
+        f"tensor<{2 * experts}x{hidden}x{model}x",
+        f"tensor<{experts}x{model}x{hidden}x",
+    )
+    for line in text.splitlines():
+        if any(shape in line for shape in matrices):
+            assert "@main" in line or "stablehlo.reshape" in line or line in kernels
