@@ -1,7 +1,7 @@
 """Collectives of a program that many devices run under `jax.shard_map`.
 
 Functions under `shard_map` see their own shards only. A `DeviceContext` tells them
-which device they run on. Three collectives are enough: an all-gather of rows by the devices
+which device they run on. Three collectives are enough: an all-gather of rows by those
 that divide a weight, a reduce-scatter of partial results, and an all-to-all of logits
 from all rows of some columns to some rows of all columns.
 
