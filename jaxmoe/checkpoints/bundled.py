@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TypeGuard
 
-BUNDLED = {"demo": Path(__file__).resolve().parent / "demo" / "hf"}
+BUNDLED = {"demo": Path(__file__).resolve().parents[1] / "demo" / "hf"}
 """Name -> Hugging Face directory within the package."""
 
 
@@ -87,7 +87,7 @@ def _digest(source: Path) -> str:
 
 def _convert(source: Path, out: Path) -> None:
     """Runs `python -m convert`, which builds on this package and so is no import."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-P", "-m", "convert", str(source), str(out)]
     # Reading and writing files needs no accelerator, and one may be taken already.

@@ -16,7 +16,7 @@ import jaxmoe
 from jaxmoe.checkpoints import bundled
 from jaxmoe.checkpoints.bundled import BUNDLED, converted
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
