@@ -11,10 +11,12 @@ import numpy as np
 from jaxmoe.checkpoints.bundled import converted, is_bundled
 from jaxmoe.checkpoints.gcs import fetch_small_files
 from jaxmoe.config import ModelConfig
+from jaxmoe.execution import Execution, default_layers, execution_for, platform_of
 from jaxmoe.families.config_json import load_hf_config
 from jaxmoe.nn.decoder import abstract_params, axis_sizes, logical_axes
-from jaxmoe.ops.bf16_bits import hold_for
-from jaxmoe.sharding.layout import Layout, layout_for
+from jaxmoe.nn.segments import stored_names
+from jaxmoe.ops.bf16_bits import held_dtype
+from jaxmoe.sharding.layout import Layout, layout_for, single_device_layout
 from jaxmoe.sharding.rules import Preset, Rules
 from jaxmoe.text.tokenizer import Tokenizer
 from jaxmoe.typing import Params
@@ -34,6 +36,11 @@ class Model:
     params: Params = field(repr=False)
     tokenizer: Tokenizer | None = None
     layout: Layout | None = None
+
+    @property
+    def execution(self) -> Execution:
+        """Mesh and kernels, as the devices that hold the weights want them."""
+        return execution_for(self.params, self.layout)
 
     def chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> list[int]:
         """Token ids of a conversation under the checkpoint's chat template.
@@ -99,10 +106,8 @@ def load(
         name: np.dtype(dtype or spec.dtype) for name, spec in manifest.params.items()
     }
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    abstract = abstract_weights(config, dtypes, layout or device)
+    abstract = abstract_weights(config, dtypes, layout or single_device_layout(device))
     params = store.restore(directory, abstract)
-    for name in params:  # one at a time: a weight and its copy never both for long
-        params[name] = hold_for(device.platform, params[name])
     return Model(config, params, Tokenizer.load(small_files), layout)
 
 
@@ -120,26 +125,34 @@ def model_layout(
 
 
 def abstract_weights(
-    config: ModelConfig, dtypes: Mapping[str, Any], place: Any
+    config: ModelConfig, dtypes: Mapping[str, Any], layout: Layout
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Name, shape, type and sharding of every weight, for `checkpoint.restore`.
+    """Name, shape, type and sharding of every weight as the devices are to hold it.
 
-    place: a `Layout`, or one device. A name that is not in `dtypes` has no sharding,
-    and the type of `abstract_params`.
+    Layers of one kind are stacked where they will be scanned (`execution.Layers`), but
+    in a model whose layers are stored in several types.
+
+    dtypes: of each stored weight. One that is missing has no sharding, and the type of
+      `abstract_params`, for `restore` to complain of.
     """
-    axes = logical_axes(config)
+    platform = platform_of(layout)
+    layers = default_layers(platform)
+    abstract = abstract_params(config, layers=layers)
+    kinds = {n: {dtypes.get(s) for s in stored_names(n)} for n in abstract}
+    if any(len(found) > 1 for found in kinds.values()):
+        layers = "unroll"
+        abstract = abstract_params(config, layers=layers)
+    axes = logical_axes(config, layers=layers)
 
     def describe(name: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        if name not in dtypes:
+        dtype = dtypes.get(stored_names(name)[0])
+        if dtype is None:
             return leaf
-        sharding = (
-            place.sharding(*axes[name])
-            if isinstance(place, Layout)
-            else jax.sharding.SingleDeviceSharding(place)
-        )
-        return jax.ShapeDtypeStruct(leaf.shape, dtypes[name], sharding=sharding)
+        place = layout.single or layout.sharding(*axes[name])
+        held = held_dtype(platform, dtype)
+        return jax.ShapeDtypeStruct(leaf.shape, held, sharding=place)
 
-    return {n: describe(n, leaf) for n, leaf in abstract_params(config).items()}
+    return {name: describe(name, leaf) for name, leaf in abstract.items()}
 
 
 def directory_of(path: str | Path) -> Path:

@@ -209,7 +209,6 @@ def stream(
         skip=frozenset(skip),
         noisy_prefill=noisy_prefill,
         routes=routes,
-        implementation=implementation,
     )
     total = len(request.prompts) * len(request.samples)
     answers = run(
@@ -218,7 +217,7 @@ def stream(
         request,
         slots=check_slots(model, total, slots),
         on_progress=progress,
-        layout=model.layout,
+        execution=model.execution.using(implementation),
     )
     stops, _ = split_stops(model, stop)
     return (_finished(model, answer, request, stops) for answer in answers)
@@ -273,8 +272,7 @@ def forward(
         key,
         np.int32(noise_from),
         routes,
-        implementation=implementation,
-        layout=model.layout,
+        execution=model.execution.using(implementation),
     )
     logits = logits[: len(ids)]
     return (logits, np.asarray(taken)[: len(ids)]) if return_routes else logits

@@ -15,19 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.analysis.router_stats import RouterStats, empty, merge, to_host, update
-from jaxmoe.config import ModelConfig, MoEConfig
+from jaxmoe.config import ModelConfig
 from jaxmoe.decode.inputs import Prompt, check_prompt, check_routes
 from jaxmoe.decode.prefill import prompt_bucket
+from jaxmoe.execution import Execution
 from jaxmoe.model import Model
-from jaxmoe.nn.decoder import Decoder, bind
+from jaxmoe.nn.base import Context, Sequences
+from jaxmoe.nn.decoder import Decoder, bind, whole_sequences
 from jaxmoe.nn.moe import MoEFeedForward
-from jaxmoe.ops.attention.chunked import QKV
-from jaxmoe.ops.attention.whole import attention_for
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import Policy, TopK, for_model
-from jaxmoe.router.routing import choose_experts
+from jaxmoe.router.routing import choose_experts, of_layer
 from jaxmoe.router.scores import SoftmaxScores
 from jaxmoe.sampling import place_routes, sample
+from jaxmoe.sharding.collectives import DeviceContext
 from jaxmoe.typing import Array, Float, Int, Params
 
 CLASSES = ("prompt", "generated")
@@ -147,9 +148,9 @@ def accumulate(
     plain = resolved.deterministic(config.num_layers)
     checked = (_checked(model, one, plain.width) for one in passages)
     sums: dict[tuple[int, str], RouterStats] = {}
-    done = 0
+    done, execution = 0, model.execution.using(implementation)
     for batch in _batches(checked, config.num_layers, plain.width, rows):
-        part = _run(config, model.params, batch, plain, implementation=implementation)
+        part = _run(config, model.params, batch, plain, execution=execution)
         _add(sums, to_host(part), config)
         done += int((batch.lengths > 0).sum())
         if progress is not None:
@@ -251,19 +252,20 @@ def _batch(members: list[Passage], shape: tuple[int, ...]) -> _Batch:
     return _Batch(tokens, lengths, prompts, routes)
 
 
-@partial(jax.jit, static_argnames=("config", "implementation"))
+@partial(jax.jit, static_argnames=("config", "execution"))
 def _run(
     config: ModelConfig,
     params: Params,
     batch: Any,
     policy: TopK,
     *,
-    implementation: Implementation,
+    execution: Execution,
 ) -> RouterStats:
     """The statistics of one `_Batch`: each array has layers with experts and classes
     before its own dimensions.
     """
-    decoder = bind(config, params)
+    context = Context(execution, DeviceContext(execution.layout))
+    decoder = bind(config, params, context)
     _check_scores(decoder)
     count, size = batch.tokens.shape
     position = jnp.tile(jnp.arange(size, dtype=jnp.int32), count)
@@ -271,32 +273,22 @@ def _run(
     length, prompt = (jnp.repeat(a, size) for a in lengths)
     forced = batch.routes.reshape(count * size, *batch.routes.shape[2:])
     active = position < length
-    form = attention_for(jax.default_backend())
-    rankings: list[Array] = []
+    sequences = Sequences(position, length, active, count, keep=False)
 
-    def attend(layer: int, qkv: QKV) -> Array:
-        # Padding may compute nan, and 0 * nan would reach the tokens that count.
-        k, v = (jnp.where(active[:, None, None], a, 0) for a in (qkv.k, qkv.v))
-        apart = [a.reshape(count, size, *a.shape[1:]) for a in (qkv.q, k, v)]
-        window = config.layers[layer].mixer.window
-        out = jax.vmap(lambda *one: form.causal(QKV(*one), window=window))(*apart)
-        return out.reshape(count * size, *out.shape[2:])
-
-    def choose(layer: int, ranking: Float[Array, "N E"]) -> Int[Array, "N K"]:
-        rankings.append(ranking)
+    def choose(layer: Array | int, ranking: Float[Array, "N E"]) -> Int[Array, "N K"]:
         here = policy.at_layer(layer)
-        given = forced[:, layer].astype(jnp.int32)
+        given = of_layer(forced, layer, jnp.int32)
         return choose_experts(here, ranking, None, forced=given, active=active)
 
-    _, taken = decoder.hidden(
+    passed = decoder.run(
         batch.tokens.reshape(-1),
-        position,
-        length,
-        attend=attend,
-        choose=choose,
+        whole_sequences(sequences, context),
+        choose,
+        context,
         width=policy.width,
-        implementation=implementation,
+        keep_rankings=True,
     )
+    assert passed.rankings is not None
     classes = jnp.stack([active & (position < prompt), active & (position >= prompt)])
     start = empty(config.num_experts)
 
@@ -304,18 +296,17 @@ def _run(
         ranking, experts = given
         return jax.vmap(lambda mask: update(start, ranking, experts, mask))(classes)
 
-    experts = jnp.moveaxis(taken[:, np.array(config.moe_layers)], 1, 0)
+    experts = jnp.moveaxis(passed.routes[:, np.array(config.moe_layers)], 1, 0)
     # A loop over layers, so that what is summed up is compiled once.
-    return jax.lax.map(one_layer, (jnp.stack(rankings), experts.astype(jnp.int32)))
+    return jax.lax.map(one_layer, (passed.rankings, experts.astype(jnp.int32)))
 
 
 def _check_scores(decoder: Decoder) -> None:
     """The ranking that a policy sees has to be the logits whose softmax is meant."""
-    for index, layer in enumerate(decoder.config.layers):
-        if not isinstance(layer.feed_forward, MoEConfig):
+    for layer in decoder.layers():
+        module = layer.feed_forward
+        if not isinstance(module, MoEFeedForward):
             continue
-        module = decoder.layers[index].feed_forward
-        assert isinstance(module, MoEFeedForward)
         if not isinstance(module.scores, SoftmaxScores):
             raise ValueError(
                 "router statistics are of softmax(logits), found a model of "

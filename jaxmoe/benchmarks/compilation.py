@@ -19,12 +19,14 @@ from jaxmoe.benchmarks.subject import SAMPLER
 from jaxmoe.benchmarks.targets import Place
 from jaxmoe.benchmarks.timing import Spread
 from jaxmoe.benchmarks.weights import held_params
-from jaxmoe.decode.cache import PrefixCache, SuffixCache
+from jaxmoe.decode.cache import PrefixCache
 from jaxmoe.decode.engine import SEGMENT
 from jaxmoe.decode.prefill import prefill, prompt_bucket
 from jaxmoe.decode.slots import Slots
 from jaxmoe.decode.step import decode_segment
-from jaxmoe.ops.attention.chunked import CHUNK
+from jaxmoe.execution import execution_for
+from jaxmoe.nn.decoder import empty_states
+from jaxmoe.ops.attention import CHUNK
 from jaxmoe.router.policies import ExpertSample, TopK, for_model
 
 SETTINGS: dict[str, Any] = {
@@ -93,7 +95,10 @@ def _lower_prefill(place: Place, prompt: int):
     tokens = jax.ShapeDtypeStruct((prompt_bucket(prompt),), jnp.int32)
     policy = for_model(TopK(), config)
     params = held_params(config, place.backend)
-    return prefill.lower(config, params, tokens, np.int32(prompt), policy)
+    execution = execution_for(params)
+    return prefill.lower(
+        config, params, tokens, np.int32(prompt), policy, execution=execution
+    )
 
 
 def _lower_step(place: Place, n: int, prompt: int):
@@ -101,21 +106,25 @@ def _lower_step(place: Place, n: int, prompt: int):
     policy = for_model(ExpertSample(), config)
     dtype = jnp.float32 if place.backend == "cpu" else jnp.bfloat16
 
-    def state() -> tuple[PrefixCache, Slots, SuffixCache]:
+    params = held_params(config, place.backend)
+    execution = execution_for(params)
+
+    def state() -> tuple[PrefixCache, Slots, tuple[Any, ...]]:
         size = max(CHUNK, prompt_bucket(prompt))
         prefix = PrefixCache.empty(
-            config, prompts=1, size=size, width=policy.width, dtype=dtype
+            config, execution, prompts=1, size=size, width=policy.width, dtype=dtype
         )
-        suffix = SuffixCache.empty(config, slots=n, size=CHUNK, dtype=dtype)
-        return prefix, Slots.empty(n), suffix
+        states = empty_states(config, execution, rows=n, size=CHUNK, dtype=dtype)
+        return prefix, Slots.empty(n), states
 
     return decode_segment.lower(
         config,
-        held_params(config, place.backend),
+        params,
         *jax.eval_shape(state),
         policy,
         SAMPLER.resolve(config.vocab_size),
         seats.NO_STOP,
         np.int32(SEGMENT),
         segment=SEGMENT,
+        execution=execution,
     )

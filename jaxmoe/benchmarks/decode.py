@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from functools import partial
 
+import jax.numpy as jnp
+
 from jaxmoe.benchmarks import machine, seats, targets, work
 from jaxmoe.benchmarks.peer import Peer, fastest
 from jaxmoe.benchmarks.report import Row
@@ -69,7 +71,7 @@ def _policy_rows(
         own=(steps - 1) / 2,
         distinct=distinct,
         weight_bytes=subject.params["embed.weight"].dtype.itemsize,
-        cache_bytes=seated.suffix.k[0].dtype.itemsize,
+        cache_bytes=jnp.dtype(subject.dtype).itemsize,
     )
     floor = bandwidth.into(least.bytes)
     arithmetic = least.operations / subject.machine.matmul.median

@@ -7,6 +7,7 @@ from jaxmoe.benchmarks import seats, targets
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, take_turns
+from jaxmoe.decode import cache
 from jaxmoe.router.policies import TopK
 
 ROOMS = (128, 1024, 8192)
@@ -60,5 +61,5 @@ def _filled(seated: seats.Seated, steps: int, rounds: int) -> Iterator[Row]:
     for filled in FILLED:
         ms = found[str(filled)].times(1e3 / steps)
         ratio = found[str(filled)].over(found[str(FILLED[0])])
-        what = f"room for {seated.suffix.size}, filled {filled}"
+        what = f"room for {cache.room(seated.suffix)}, filled {filled}"
         yield row(what, ms.median, "ms a step", ms=ms, ratio_to_shortest=ratio)

@@ -17,12 +17,14 @@ from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
 from jaxmoe.decode.sampler import TokenSampler, log_probability
+from jaxmoe.nn.base import Context
 from jaxmoe.nn.decoder import Decoder, bind
 from jaxmoe.nn.moe import MoEFeedForward
 from jaxmoe.ops.experts import apply_experts
 from jaxmoe.random.keys import position_key, route_noise, sample_keys
 from jaxmoe.router.policies import ExpertSample, Policy, TopK
 from jaxmoe.router.routing import choose_experts
+from jaxmoe.sharding.collectives import DeviceContext
 from jaxmoe.typing import Array, Float, Int
 
 POLICIES: dict[str, Policy] = {"TopK": TopK(), "ExpertSample": ExpertSample()}
@@ -83,10 +85,11 @@ def _rows(
 
 def _looped(subject: Subject, part: Part, n: int, steps: int) -> Side:
     """`steps` turns of one part, in one program."""
+    context = _context(subject)
 
     @jax.jit
     def turns(params, rows, steps):
-        decoder = bind(subject.config, params)
+        decoder = bind(subject.config, params, context)
         turn = lambda step, rows: part.run(decoder, rows, step)  # noqa: E731
         return lax.fori_loop(0, steps, turn, rows)
 
@@ -96,7 +99,7 @@ def _looped(subject: Subject, part: Part, n: int, steps: int) -> Side:
 
 
 def _parts(subject: Subject, routes: Int[Array, "S M L K"]) -> dict[str, Part]:
-    config = subject.config
+    config, context = subject.config, _context(subject)
     size, value = work.sizes(config), subject.params["embed.weight"].dtype.itemsize
     distinct = seats.distinct_experts(jax.device_get(routes), config.moe_layers)
     routers = len(config.moe_layers) * config.num_experts * config.d_model
@@ -104,27 +107,38 @@ def _parts(subject: Subject, routes: Int[Array, "S M L K"]) -> dict[str, Part]:
     mixers = size.matrices - size.head - routers
     choosing = {
         f"choosing experts, {name}": Part(
-            partial(_choose, policy=seats.resolved(subject, policy)), routers * value
+            partial(_choose, context, policy=seats.resolved(subject, policy)),
+            routers * value,
         )
         for name, policy in POLICIES.items()
     }
     return {
-        "experts": Part(partial(_experts, routes), distinct * size.expert * value),
-        "projections around attention": Part(_project, mixers * value),
-        "output head": Part(partial(_head, config.d_model), size.head * value),
+        "experts": Part(
+            partial(_experts, routes, context), distinct * size.expert * value
+        ),
+        "projections around attention": Part(
+            partial(_project, context), mixers * value
+        ),
+        "output head": Part(partial(_head, config.d_model, context), size.head * value),
         **choosing,
         "drawing tokens": Part(partial(_draw, subject.sampler, config.vocab_size), 0.0),
     }
 
 
+def _context(subject: Subject) -> Context:
+    execution = subject.execution
+    return Context(execution, DeviceContext(execution.layout))
+
+
 def _moe(decoder: Decoder) -> Iterator[tuple[int, MoEFeedForward]]:
-    for index, layer in enumerate(decoder.layers):
+    for index, layer in enumerate(decoder.layers()):
         if isinstance(layer.feed_forward, MoEFeedForward):
             yield index, layer.feed_forward
 
 
 def _experts(
     routes: Int[Array, "S M L K"],
+    context: Context,
     decoder: Decoder,
     rows: Float[Array, "S D"],
     step: Int[Array, ""],
@@ -134,34 +148,51 @@ def _experts(
     for index, moe in _moe(decoder):
         experts = chosen[:, index]
         weights = jnp.full(experts.shape, 1 / experts.shape[1], rows.dtype)
-        out = apply_experts(rows, experts, weights, moe.gate_up[...], moe.down[...])
+        out = apply_experts(
+            rows,
+            experts,
+            weights,
+            moe.gate_up[...],
+            moe.down[...],
+            implementation=context.execution.experts,
+        )
         rows = rows + out
     return rows
 
 
 def _project(
-    decoder: Decoder, rows: Float[Array, "S D"], step: Int[Array, ""]
+    context: Context, decoder: Decoder, rows: Float[Array, "S D"], step: Int[Array, ""]
 ) -> Float[Array, "S D"]:
     """Queries, keys and values of all layers, and what follows attention."""
     positions = jnp.full(rows.shape[0], step, jnp.int32)
-    for layer in decoder.layers:
-        qkv = layer.mixer.project(layer.mixer_norm(rows), positions, positions + 1)
+    for layer in decoder.layers():
+        qkv = layer.mixer.project(
+            layer.mixer_norm(rows), positions, positions + 1, context
+        )
         groups = qkv.q.shape[1] // qkv.k.shape[1]
         heads = qkv.q + jnp.repeat(qkv.k + qkv.v, groups, axis=1)
-        rows = rows + layer.mixer.o(heads)
+        rows = rows + layer.mixer.o(heads, context)
     return rows
 
 
 def _head(
-    width: int, decoder: Decoder, rows: Float[Array, "S D"], step: Int[Array, ""]
+    width: int,
+    context: Context,
+    decoder: Decoder,
+    rows: Float[Array, "S D"],
+    step: Int[Array, ""],
 ) -> Float[Array, "S D"]:
     """Logits; all of them are looked at."""
-    logits = decoder.logits(rows)
+    logits = decoder.logits(rows, context)
     return rows + logits.max(axis=1, keepdims=True).astype(rows.dtype)
 
 
 def _choose(
-    decoder: Decoder, rows: Float[Array, "S D"], step: Int[Array, ""], policy: Policy
+    context: Context,
+    decoder: Decoder,
+    rows: Float[Array, "S D"],
+    step: Int[Array, ""],
+    policy: Policy,
 ) -> Float[Array, "S D"]:
     """Router, noise and policy of all layers."""
     config, noise = decoder.config, None
@@ -173,7 +204,7 @@ def _choose(
         )
         noise = jax.vmap(draw)(at)
     for index, moe in _moe(decoder):
-        logits = lax.optimization_barrier(moe.router(rows))
+        logits = lax.optimization_barrier(moe.router(rows, context))
         of_layer = None if noise is None else noise[:, index]
         ranking = moe.scores.ranking(logits)
         experts = choose_experts(policy.at_layer(index), ranking, of_layer)

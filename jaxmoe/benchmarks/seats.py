@@ -1,17 +1,19 @@
 """Prompts loaded and samples seated, as the engine does it, to run steps from."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.benchmarks.subject import Subject
-from jaxmoe.decode.cache import PrefixCache, SuffixCache, bucket
+from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.prefill import prefill, prompt_bucket
 from jaxmoe.decode.slots import Drawn, Slots
 from jaxmoe.decode.step import decode_segment, fill_slots
-from jaxmoe.ops.attention.chunked import CHUNK
+from jaxmoe.nn.decoder import empty_states
+from jaxmoe.ops.attention import CHUNK
 from jaxmoe.random.keys import sample_keys
 from jaxmoe.router.policies import Policy, TopK, for_model
 from jaxmoe.typing import Array
@@ -33,7 +35,7 @@ class Seated:
     subject: Subject
     prefix: PrefixCache
     slots: Slots
-    suffix: SuffixCache
+    suffix: tuple[Any, ...]
     policy: Policy
     stop_ids: np.ndarray
 
@@ -61,6 +63,7 @@ class Seated:
             np.int32(steps),
             segment=steps if segment is None else segment,
             return_routes=return_routes,
+            execution=self.subject.execution,
         )
         return drawn
 
@@ -86,7 +89,12 @@ def pass_over(subject: Subject, prompt: np.ndarray) -> PrefixCache:
     tokens[: len(prompt)] = prompt
     policy = resolved(subject, TopK())
     return prefill(
-        subject.config, subject.params, tokens, np.int32(len(prompt)), policy
+        subject.config,
+        subject.params,
+        tokens,
+        np.int32(len(prompt)),
+        policy,
+        execution=subject.execution,
     )
 
 
@@ -95,6 +103,7 @@ def load(subject: Subject, prompts: list[np.ndarray]) -> PrefixCache:
     longest = max(len(prompt) for prompt in prompts)
     prefix = PrefixCache.empty(
         subject.config,
+        subject.execution,
         prompts=1 << (len(prompts) - 1).bit_length(),
         size=max(CHUNK, prompt_bucket(longest)),
         width=resolved(subject, TopK()).width,
@@ -119,10 +128,15 @@ def seat(
 
     room: positions of its own that each sample needs at least.
     """
-    suffix = SuffixCache.empty(
-        subject.config, slots=n, size=bucket(room), dtype=subject.dtype
+    suffix = empty_states(
+        subject.config,
+        subject.execution,
+        rows=n,
+        size=bucket(room),
+        dtype=subject.dtype,
     )
     slots, suffix, _ = fill_slots(
+        subject.config,
         prefix,
         Slots.empty(n),
         suffix,
@@ -132,6 +146,7 @@ def seat(
         np.full(n, UNLIMITED, np.int32),
         subject.sampler,
         stop_ids,
+        execution=subject.execution,
     )
     return Seated(subject, prefix, slots, suffix, resolved(subject, policy), stop_ids)
 
@@ -140,9 +155,10 @@ def scribbled(seated: Seated) -> Seated:
     """`seated` with something in every position, as after long answers."""
 
     def add(array: Array) -> Array:
-        shape = (1, array.shape[1], CHUNK, array.shape[3])
+        layers, rows, heads, size, width = array.shape
+        shape = (1, 1, heads, CHUNK, width)
         chunk = jax.random.normal(jax.random.key(1), shape, array.dtype)
-        tiled = jnp.tile(chunk, (array.shape[0], 1, array.shape[2] // CHUNK, 1))
+        tiled = jnp.tile(chunk, (layers, rows, 1, size // CHUNK, 1))
         return array + tiled
 
     filled = jax.jit(lambda cache: jax.tree.map(add, cache), donate_argnums=0)

@@ -40,6 +40,7 @@ class _Load:
             self.request,
             slots=self.slots,
             on_progress=self._hear,
+            execution=self.subject.execution,
         )
         self.lengths = tuple(len(answer.tokens) for answer in stream)
 

@@ -12,6 +12,7 @@ from jaxmoe.benchmarks.targets import Place
 from jaxmoe.benchmarks.weights import random_params
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.execution import Execution, execution_for
 from jaxmoe.nn.decoder import compute_dtype
 from jaxmoe.typing import Params
 
@@ -38,6 +39,11 @@ class Subject:
         preset = PRESETS[name]
         params = jax.block_until_ready(random_params(preset.config, backend))
         return cls(Place(name, backend), preset, preset.config, params)
+
+    @property
+    def execution(self) -> Execution:
+        """Mesh and kernels."""
+        return execution_for(self.params)
 
     @cached_property
     def machine(self) -> machine.Machine:

@@ -13,7 +13,7 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,17 +25,18 @@ from jax.sharding import AxisType
 
 from jaxmoe.benchmarks.traffic import Traffic, count_traffic
 from jaxmoe.config import ModelConfig
-from jaxmoe.decode.cache import PrefixCache, SuffixCache
+from jaxmoe.decode.cache import PrefixCache
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import Slots
 from jaxmoe.decode.step import decode_segment
+from jaxmoe.execution import execution_on
 from jaxmoe.model import abstract_weights, model_layout
-from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.nn.decoder import abstract_params, empty_states, state_specs
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.planning.memory import prefix_size, suffix_size
 from jaxmoe.planning.plan import Load
 from jaxmoe.router.policies import ExpertSample, for_model
-from jaxmoe.sharding.layout import Layout
+from jaxmoe.sharding.layout import Layout, single_device_layout
 from jaxmoe.sharding.rules import DATA, MODEL, Preset, Rules
 
 _SEGMENT = 1
@@ -98,33 +99,44 @@ def compile_step(step: Step) -> Compiled:
     some = jax.devices()[:devices]
     mesh = jax.make_mesh(step.shape, (DATA, MODEL), kinds, devices=some)
     layout = model_layout(step.config, mesh, step.rules)
-    compiled = _lower(step, layout, some[0]).compile()
+    compiled = _lower(step, layout or single_device_layout(some[0])).compile()
     traffic = Traffic((), ()) if layout is None else count_traffic(compiled.as_text())
     return Compiled(traffic, compiled.memory_analysis().argument_size_in_bytes)
 
 
-def _lower(step: Step, layout: Layout | None, device: Any) -> Any:
+def _lower(step: Step, layout: Layout) -> Any:
     config, load = step.config, step.load
-    dtypes = dict.fromkeys(abstract_params(config), jnp.dtype(load.dtype))
-    params = abstract_weights(config, dtypes, layout or device)
+    dtype = jnp.dtype(load.dtype)
+    params = abstract_weights(
+        config, dict.fromkeys(abstract_params(config), dtype), layout
+    )
+    execution = execution_on("cpu", layout).using(step.implementation)
     policy = for_model(ExpertSample(), config)
-    slots = load.n if layout is None else layout.slots(load.n)
-    sizes = {"dtype": jnp.dtype(load.dtype), "layout": layout}
+    slots = layout.slots(load.n)
     prefix = partial(
         PrefixCache.empty,
         config,
+        execution,
         prompts=1,
         size=prefix_size(load.prompt),
         width=policy.width,
-        **sizes,
+        dtype=dtype,
     )
-    suffix = partial(
-        SuffixCache.empty, config, slots=slots, size=suffix_size(load.own), **sizes
+    own = partial(
+        empty_states,
+        config,
+        execution,
+        rows=slots,
+        size=suffix_size(load.own),
+        dtype=dtype,
     )
-    kinds = (partial(PrefixCache.specs, config.num_layers), Slots.specs)
-    kinds += (partial(SuffixCache.specs, config.num_layers),)
-    shapes = map(jax.eval_shape, (prefix, partial(Slots.empty, slots), suffix))
-    state = [_placed(s, layout, kind) for s, kind in zip(shapes, kinds, strict=True)]
+    specs = (
+        PrefixCache.specs(config, execution),
+        Slots.specs(layout),
+        state_specs(config, execution, "slots"),
+    )
+    shapes = map(jax.eval_shape, (prefix, partial(Slots.empty, slots), own))
+    state = [_placed(s, layout, spec) for s, spec in zip(shapes, specs, strict=True)]
     sampler = TokenSampler(temperature=0.6, top_k=20, top_p=0.95)
     return decode_segment.lower(
         config,
@@ -136,17 +148,14 @@ def _lower(step: Step, layout: Layout | None, device: Any) -> Any:
         np.int32(_SEGMENT),
         np.int32(1),
         segment=_SEGMENT,
-        implementation=step.implementation,
-        layout=layout,
+        execution=execution,
     )
 
 
-def _placed(shapes: Any, layout: Layout | None, specs: Callable[..., Any]) -> Any:
+def _placed(shapes: Any, layout: Layout, specs: Any) -> Any:
     """Shapes with the shardings that their specs say."""
-    if layout is None:
-        return shapes
     put = lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)  # noqa: E731
-    return jax.tree.map(put, shapes, layout.shardings(specs(layout)))
+    return jax.tree.map(put, shapes, layout.shardings(specs))
 
 
 def main() -> None:

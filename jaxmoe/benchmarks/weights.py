@@ -5,10 +5,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmoe.config import ModelConfig
+from jaxmoe.execution import default_layers
 from jaxmoe.nn.decoder import abstract_params
-from jaxmoe.ops.bf16_bits import hold_for
+from jaxmoe.nn.segments import stored_names
+from jaxmoe.ops.bf16_bits import held_dtype, hold_for
 from jaxmoe.random.keys import sample_key
 from jaxmoe.typing import Params
 
@@ -17,21 +20,38 @@ GAINS = {"router.weight": 2.5, "head.weight": 3.0}
 
 
 def random_params(config: ModelConfig, backend: str, seed: int = 0) -> Params:
-    """bfloat16 weights of a model; the same for the same seed."""
+    """bfloat16 weights of a model as `load` lays them out; the same for a seed."""
     key = jax.random.key(seed)
-    params = {}
-    for index, (name, leaf) in enumerate(abstract_params(config).items()):
-        mean, scale = _distribution(name, leaf.shape)
-        drawn = _normal(sample_key(key, index), mean, scale, leaf.shape, leaf.dtype)
-        params[name] = hold_for(backend, drawn)
-    return params
+    order = {name: index for index, name in enumerate(abstract_params(config))}
+    shapes = abstract_params(config)
+
+    def draw(name: str) -> jax.Array:
+        shape, dtype = shapes[name].shape, shapes[name].dtype
+        mean, scale = _distribution(name, shape)
+        drawn = _normal(sample_key(key, order[name]), mean, scale, shape, dtype)
+        return hold_for(backend, drawn)
+
+    def stack(name: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        names = stored_names(name)
+        if names == [name]:
+            return draw(name)
+        whole = jnp.zeros(leaf.shape, leaf.dtype)
+        for at, stored in enumerate(names):
+            whole = _put(whole, np.int32(at), draw(stored))
+        return whole
+
+    return {n: stack(n, leaf) for n, leaf in held_params(config, backend).items()}
 
 
 def held_params(config: ModelConfig, backend: str) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of `random_params`, with nothing made."""
-    dtype = jnp.uint16 if backend == "cpu" else jnp.bfloat16
-    shapes = abstract_params(config).items()
-    return {name: jax.ShapeDtypeStruct(leaf.shape, dtype) for name, leaf in shapes}
+    dtype = held_dtype(backend, jnp.bfloat16)
+    return abstract_params(config, dtype, layers=default_layers(backend))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(stack, at, layer):
+    return jax.lax.dynamic_update_index_in_dim(stack, layer, at, 0)
 
 
 @partial(jax.jit, static_argnums=(3, 4))

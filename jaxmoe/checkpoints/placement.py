@@ -1,7 +1,8 @@
 """Sharded arrays put together shard by shard, with few bytes in hand at a time.
 
 A process reads only the shards of its own devices, each once however many of them
-hold it. On CPU the memory that a shard is read into becomes the device's array.
+hold it. On CPU the memory that a shard is read into becomes the device's array, and a
+stack of layers is read layer by layer into its place: no weight is there twice.
 """
 
 import math
@@ -14,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxmoe.nn.segments import stored_names
 
 STAGING_BYTES = 512 << 20
 """Bytes of shards on their way to devices, in all threads of a process together."""
@@ -52,6 +55,22 @@ class Budget:
                 self._changed.notify_all()
 
 
+def unstacked(
+    abstract: Mapping[str, jax.ShapeDtypeStruct],
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Stored name -> shape and type to read, of weights some of which are stacks.
+
+    What is to be held as bits is read as the bfloat16 that it is.
+    """
+    found = {}
+    for name, leaf in abstract.items():
+        names = stored_names(name)
+        shape = leaf.shape if names == [name] else leaf.shape[1:]
+        dtype = jnp.bfloat16 if leaf.dtype == jnp.uint16 else leaf.dtype
+        found |= dict.fromkeys(names, jax.ShapeDtypeStruct(shape, dtype))
+    return found
+
+
 def place_all(
     abstract: Mapping[str, jax.ShapeDtypeStruct],
     reader: Callable[[str], Read],
@@ -63,8 +82,10 @@ def place_all(
 
     Args:
       abstract: name -> shape, type and sharding; without a sharding the array goes to
-        the default device.
-      reader: from a name to what reads its shards; called in threads, as is its result.
+        the default device. A name may be of a stack of layers
+        (`jaxmoe.nn.segments`), and a type uint16, for bfloat16 held as bits.
+      reader: from a stored name to what reads its shards (see `unstacked`); called in
+        threads, as is its result.
       jobs: arrays in flight.
       staging: bytes in hand at once beside what the devices hold. A shard larger than
         that goes alone.
@@ -75,7 +96,10 @@ def place_all(
     budget = Budget(staging)
 
     def load(name: str) -> jax.Array:
-        return place(abstract[name], reader(name), budget)
+        names = stored_names(name)
+        reads = [reader(stored) for stored in names]
+        read = reads[0] if names == [name] else _stack(reads)
+        return place(abstract[name], read, budget)
 
     # Large ones first, so that no thread is left alone with one at the end.
     names = sorted(abstract, key=lambda n: -math.prod(abstract[n].shape))
@@ -95,11 +119,30 @@ def place(want: jax.ShapeDtypeStruct, read: Read, budget: Budget) -> jax.Array:
     for index, devices in owners(sharding, shape).items():
         with budget.hold(math.prod(b - a for a, b in index) * dtype.itemsize):
             values = read(tuple(slice(a, b) for a, b in index))
+            if values.dtype != dtype:
+                values = values.view(dtype)  # bits
             copies = [jax.device_put(values, device) for device in devices]
             jax.block_until_ready(copies)
             del values
         parts += copies
     return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+
+def _stack(reads: list[Read]) -> Read:
+    """Reads parts of a stack, one layer after the other."""
+
+    def read(index: Index) -> np.ndarray:
+        layers, *rest = index
+        out = None
+        for at, layer in enumerate(range(layers.start, layers.stop)):
+            part = reads[layer](tuple(rest))
+            if out is None:
+                out = aligned((layers.stop - layers.start, *part.shape), part.dtype)
+            out[at] = part
+        assert out is not None, index
+        return out
+
+    return read
 
 
 def owners(

@@ -39,7 +39,14 @@ from jaxmoe.checkpoints.manifest import (
 )
 from jaxmoe.checkpoints.orbax import commit, recover
 from jaxmoe.checkpoints.partial import RECORD, begin_save
-from jaxmoe.checkpoints.placement import STAGING_BYTES, Index, Read, aligned, place_all
+from jaxmoe.checkpoints.placement import (
+    STAGING_BYTES,
+    Index,
+    Read,
+    aligned,
+    place_all,
+    unstacked,
+)
 from jaxmoe.checkpoints.ranges import read_runs, runs
 
 __all__ = [
@@ -269,7 +276,9 @@ def restore(
         it lies in, which its neighbours in the process share.
       abstract: name -> shape and type; a float type other than the stored one is cast
         to while loading. Where `sharding` is set each process reads only its own
-        shards, each once; else the array goes to the default device.
+        shards, each once; else the array goes to the default device. Names of stacks
+        of layers (`jaxmoe.nn.segments`) are read from the layers' own, and uint16 asks
+        for bfloat16 held as bits.
       jobs: parameters in flight.
       staging: bytes of shards in hand at once, beside what the devices hold (on CPU a
         shard is read into its device's memory). A larger shard goes alone.
@@ -280,11 +289,12 @@ def restore(
       ValueError: everything in which checkpoint and `abstract` differ, in one message;
         or an array that is missing or damaged.
     """
-    _check(path, read_manifest(path), abstract)
+    stored = unstacked(abstract)
+    _check(path, read_manifest(path), stored)
 
     def reader(name: str) -> Read:
-        array = _open_as_listed(path, name, tuple(abstract[name].shape))
-        dtype = np.dtype(abstract[name].dtype)
+        array = _open_as_listed(path, name, tuple(stored[name].shape))
+        dtype = np.dtype(stored[name].dtype)
         return lambda index: _read_shard(path, name, array, index, dtype)
 
     return place_all(abstract, reader, jobs=jobs, staging=staging)

@@ -9,19 +9,21 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.decode.cache import PrefixCache, SuffixCache, bucket, grow
+from jaxmoe.decode.cache import PrefixCache, bucket, room
 from jaxmoe.decode.prefill import prefill, prompt_bucket
 from jaxmoe.decode.request import Answer, Progress, Request
 from jaxmoe.decode.slots import Drawn, Slots
 from jaxmoe.decode.step import decode_segment, fill_slots
-from jaxmoe.nn.decoder import compute_dtype
+from jaxmoe.execution import Execution
+from jaxmoe.nn.decoder import compute_dtype, empty_states, state_specs
 from jaxmoe.ops.attention.chunked import CHUNK
 from jaxmoe.random.keys import sample_key
 from jaxmoe.sharding.layout import Layout
@@ -49,19 +51,20 @@ def run(
     *,
     slots: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    layout: Layout | None = None,
+    execution: Execution,
 ) -> Iterator[Answer]:
     """Yields every answer as it finishes, in an order that depends on their lengths.
 
     Args:
       slots: on a mesh, a multiple of the devices that divide them.
-      layout: of `params` on several devices. Each process of several runs the same
-        call, and gets every answer.
+      execution: mesh and kernels. Each process of several runs the same call, and
+        gets every answer.
     """
+    layout = execution.layout
     seats = slots or default_slots(len(request.prompts) * len(request.samples), layout)
-    if layout is not None and layout.spans_processes():
+    if layout.spans_processes():
         check_equal({"prompts, keys and options": request.describe(), "slots": seats})
-    engine = _Engine(config, params, request, seats, layout)
+    engine = _Engine(config, params, request, seats, execution)
     total = len(engine.waiting)
     began, finished = time.perf_counter(), 0
     while engine.busy():
@@ -88,33 +91,34 @@ def _stop(slots: Slots, stopped: Bool[Array, "S"]) -> Slots:
 class _Programs:
     """The small programs between segments, with what they give back in its place."""
 
-    def __init__(self, num_layers: int, layout: Layout | None):
-        own: dict[str, Any] = {}
-        places: list[dict[str, Any]] = [{}] * 3
-        if layout is not None:
-            specs = _specs(num_layers, layout)
-            places = [{"out_shardings": layout.shardings(spec)} for spec in specs]
-            own = {"out_shardings": layout.sharding("slots", "heads")}
-        prefix, _, slots = places
-        self.put = jax.jit(PrefixCache.put, donate_argnums=0, **prefix)
-        self.grow = jax.jit(grow, static_argnums=1, **own)
-        self.stop = jax.jit(_stop, **slots)
-        self.empty = _empty
-        if layout is not None:
-            # Made in their shards: no device could hold them whole.
-            self.empty = jax.jit(
-                _empty,
-                static_argnums=0,
-                static_argnames=_SIZES,
-                out_shardings=tuple(place["out_shardings"] for place in places),
-            )
+    def __init__(self, config: ModelConfig, execution: Execution):
+        layout = execution.layout
+        specs = (
+            PrefixCache.specs(config, execution),
+            state_specs(config, execution, "slots"),
+            Slots.specs(layout),
+        )
+        prefix, states, slots = places = tuple(map(layout.placed, specs))
+        self.put = jax.jit(PrefixCache.put, donate_argnums=0, out_shardings=prefix)
+        # One state at a time: no second cache beside the first.
+        grow = lambda state, size: state.grow(size)  # noqa: E731
+        own = None if states is None else states[0]
+        self.grow = jax.jit(grow, static_argnums=1, out_shardings=own)
+        self.stop = jax.jit(_stop, out_shardings=slots)
+        # Made in their shards: no device could hold them whole.
+        self.empty = jax.jit(
+            partial(_empty, config, execution),
+            static_argnames=_SIZES,
+            out_shardings=None if prefix is None else places,
+        )
 
 
-_SIZES = ("prompts", "prompt_size", "slots", "suffix_size", "width", "dtype", "layout")
+_SIZES = ("prompts", "prompt_size", "slots", "suffix_size", "width", "dtype")
 
 
 def _empty(
     config: ModelConfig,
+    execution: Execution,
     *,
     prompts: int,
     prompt_size: int,
@@ -122,21 +126,13 @@ def _empty(
     suffix_size: int,
     width: int,
     dtype: Any,
-    layout: Layout | None,
-) -> tuple[PrefixCache, SuffixCache, Slots]:
-    """Caches and slots with nothing in them."""
-    more: dict[str, Any] = {"dtype": dtype, "layout": layout}
+) -> tuple[PrefixCache, tuple[Any, ...], Slots]:
+    """Prompts' and slots' states with nothing in them."""
     prefix = PrefixCache.empty(
-        config, prompts=prompts, size=prompt_size, width=width, **more
+        config, execution, prompts=prompts, size=prompt_size, width=width, dtype=dtype
     )
-    suffix = SuffixCache.empty(config, slots=slots, size=suffix_size, **more)
-    return prefix, suffix, Slots.empty(slots)
-
-
-def _specs(num_layers: int, layout: Layout) -> tuple[PrefixCache, SuffixCache, Slots]:
-    """How caches and slots lie on a mesh."""
-    prefix = PrefixCache.specs(num_layers, layout)
-    return prefix, SuffixCache.specs(num_layers, layout), Slots.specs(layout)
+    states = empty_states(config, execution, rows=slots, size=suffix_size, dtype=dtype)
+    return prefix, states, Slots.empty(slots)
 
 
 _programs = lru_cache(maxsize=16)(_Programs)
@@ -151,13 +147,13 @@ class _Engine:
         params: Params,
         request: Request,
         seats: int,
-        layout: Layout | None,
+        execution: Execution,
     ):
         self.config, self.params, self.request = config, params, request
-        self.layout, self.programs = layout, _programs(config.num_layers, layout)
+        self.execution, self.programs = execution, _programs(config, execution)
         self.seats: list[Answer | None] = [None] * seats
         # Round the devices, so that few samples are spread over many.
-        parts = 1 if layout is None else layout.size(layout.rules.slots)
+        parts = execution.layout.slots(1)
         self.order = np.arange(seats).reshape(parts, -1).T.reshape(-1).tolist()
         self.waiting = request.waiting()
         self.drawn_tokens = self.steps = 0
@@ -171,19 +167,17 @@ class _Engine:
         self.stop_ids = np.full(-(-max(len(stops), 1) // 8) * 8, -1, np.int32)
         self.stop_ids[: len(stops)] = stops
 
-    def _empty(self) -> tuple[PrefixCache, SuffixCache, Slots]:
+    def _empty(self) -> tuple[PrefixCache, tuple[Any, ...], Slots]:
         """Caches and slots with nothing in them."""
         weight, request = self.params["embed.weight"], self.request
         longest = max(len(prompt) for prompt in request.prompts)
         state = self.programs.empty(
-            self.config,
             prompts=len(self.entries),
             prompt_size=max(CHUNK, prompt_bucket(longest)),
             slots=len(self.seats),
             suffix_size=bucket(min(request.max_new_tokens, FIRST_SUFFIX)),
             width=request.policy.width,
-            dtype=compute_dtype(weight),
-            layout=self.layout,
+            dtype=jnp.dtype(compute_dtype(weight)),
         )
         # Bound to the weights' device, as all that is computed from them will be:
         # else the second call of each program would be compiled anew.
@@ -221,6 +215,7 @@ class _Engine:
         prompt_keys = self.request.prompt_keys[[a.prompt for a in answers]]
         samples = np.array([a.sample for a in answers], np.uint32)
         self.slots, self.suffix, drawn = fill_slots(
+            self.config,
             self.prefix,
             self.slots,
             self.suffix,
@@ -231,7 +226,7 @@ class _Engine:
             self.request.sampler,
             self.stop_ids,
             return_certainty=self.request.return_certainty,
-            layout=self.layout,
+            execution=self.execution,
         )
         return self._take(drawn)
 
@@ -263,8 +258,7 @@ class _Engine:
             np.int32(len(ids)),
             self.request.policy if noisy else self.plain,
             key,
-            implementation=self.request.implementation,
-            layout=self.layout,
+            execution=self.execution,
         )
         self.prefix = self.programs.put(self.prefix, np.int32(free[0]), computed)
         self.entries[free[0]] = wanted
@@ -276,7 +270,8 @@ class _Engine:
         steps = min(SEGMENT, limit - min(len(a.tokens) for a in live))
         longest = max(len(a.tokens) for a in live)
         need = min(longest + steps, limit)
-        if need > self.suffix.size:
+        size = room(self.suffix)
+        if size is not None and need > size:
             self._grow(bucket(need))
         # With samples waiting, come back once an eighth of the slots is free.
         spare = max(1, len(self.seats) // 8)
@@ -296,8 +291,7 @@ class _Engine:
             segment=SEGMENT,
             return_routes=self.request.return_routes,
             return_certainty=self.request.return_certainty,
-            implementation=self.request.implementation,
-            layout=self.layout,
+            execution=self.execution,
         )
         finished = self._take(drawn)
         # Some slot is active throughout, and draws a token in every step.
@@ -305,12 +299,12 @@ class _Engine:
         return finished
 
     def _grow(self, size: int) -> None:
-        """Room for `size` positions, one array at a time: no second cache beside it."""
-        layers, arrays = len(self.suffix.k), [*self.suffix.k, *self.suffix.v]
+        """Room for `size` positions, one state at a time: no second cache beside it."""
+        states = list(self.suffix)
         del self.suffix
-        for index in range(len(arrays)):
-            arrays[index] = self.programs.grow(arrays[index], size)
-        self.suffix = SuffixCache(tuple(arrays[:layers]), tuple(arrays[layers:]))
+        for index in range(len(states)):
+            states[index] = self.programs.grow(states[index], size)
+        self.suffix = tuple(states)
 
     def _replayed(self) -> np.ndarray | None:
         """Recorded routes of the coming steps, [S, M, L, K]; -1 past their end."""

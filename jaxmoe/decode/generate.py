@@ -3,15 +3,14 @@
 import jax.numpy as jnp
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.decode.cache import PrefixCache, SuffixCache, bucket
+from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.prefill import prefill
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import Drawn, Slots
 from jaxmoe.decode.step import decode_segment, fill_slots
-from jaxmoe.nn.decoder import compute_dtype
-from jaxmoe.ops.experts import Implementation
+from jaxmoe.execution import Execution, execution_for
+from jaxmoe.nn.decoder import compute_dtype, empty_states
 from jaxmoe.router.policies import Policy, for_model
-from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Int, Key, Params
 
 
@@ -27,8 +26,7 @@ def generate(
     max_new_tokens: int,
     stop_ids: tuple[int, ...] | None = None,
     return_routes: bool = False,
-    implementation: Implementation = "auto",
-    layout: Layout | None = None,
+    execution: Execution | None = None,
 ) -> Drawn:
     """Answers of one prompt, one a key: prefill and decode as one pure function.
 
@@ -39,12 +37,13 @@ def generate(
       keys: the samples' keys k_i, e.g. `jaxmoe.keys.sample_keys(key, n)`.
       policy, sampler: as given to `jaxmoe.sample`; resolved here.
       stop_ids: None for the model's own.
-      layout: of the weights on several devices (`Model.layout`), over which the slots
-        must divide.
+      execution: mesh and kernels (`Model.execution`), over whose devices the slots
+        must divide; None for one device, the default one where `params` are traced.
 
     Returns:
       Tokens [S, max_new_tokens], with their number in `count`.
     """
+    execution = execution or execution_for(params)
     policy = for_model(policy, config)
     sampler = sampler.resolve(config.vocab_size)
     plain = policy.deterministic(config.num_layers)
@@ -54,51 +53,50 @@ def generate(
         tokens,
         jnp.asarray(length, jnp.int32),
         plain,
-        implementation=implementation,
-        layout=layout,
+        execution=execution,
     )
     count, dtype = keys.shape[0], compute_dtype(params["embed.weight"])
     prefix = PrefixCache.empty(
         config,
+        execution,
         prompts=1,
         size=bucket(tokens.shape[0]),
         width=policy.width,
         dtype=dtype,
-        layout=layout,
     ).put(jnp.int32(0), prompt)
-    suffix = SuffixCache.empty(
-        config, slots=count, size=bucket(max_new_tokens), dtype=dtype, layout=layout
+    states = empty_states(
+        config, execution, rows=count, size=bucket(max_new_tokens), dtype=dtype
     )
     stops = jnp.asarray(config.stop_ids if stop_ids is None else stop_ids, jnp.int32)
     everyone = jnp.ones(count, bool)
     limit = jnp.full(count, max_new_tokens, jnp.int32)
     none = jnp.zeros(count, jnp.int32)
-    slots, suffix, first = fill_slots(
+    slots, states, first = fill_slots(
+        config,
         prefix,
         Slots.empty(count),
-        suffix,
+        states,
         everyone,
         keys,
         none,
         limit,
         sampler,
         stops,
-        layout=layout,
+        execution=execution,
     )
     _, _, rest = decode_segment(
         config,
         params,
         prefix,
         slots,
-        suffix,
+        states,
         policy,
         sampler,
         stops,
         jnp.int32(max_new_tokens - 1),
         segment=max(max_new_tokens - 1, 1),
         return_routes=return_routes,
-        implementation=implementation,
-        layout=layout,
+        execution=execution,
     )
     join = lambda a, b: jnp.concatenate([a, b], axis=1)[:, :max_new_tokens]  # noqa: E731
     return Drawn(

@@ -1,7 +1,6 @@
 """One pass over a prompt."""
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,27 +8,15 @@ from jax import lax
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.cache import PrefixCache
-from jaxmoe.nn.decoder import Decoder, bind, own_heads, param_specs
-from jaxmoe.ops.attention.chunked import CHUNK, QKV
-from jaxmoe.ops.attention.whole import attention_for
-from jaxmoe.ops.experts import Implementation
+from jaxmoe.execution import Execution
+from jaxmoe.nn.base import Context, Sequences
+from jaxmoe.nn.decoder import Decoder, Passed, bind, param_specs, whole_sequences
+from jaxmoe.ops.attention import CHUNK
 from jaxmoe.random.keys import position_key, route_key
 from jaxmoe.router.policies import Policy
-from jaxmoe.router.routing import Choose, choose_experts
-from jaxmoe.sharding.collectives import WHOLE, DeviceContext, spread
-from jaxmoe.sharding.layout import Layout
+from jaxmoe.router.routing import Choose, choose_experts, of_layer
+from jaxmoe.sharding.collectives import DeviceContext, spread
 from jaxmoe.typing import Array, Float, Int, Key, Params
-
-
-class Pass(NamedTuple):
-    """A sequence run through the network.
-
-    hidden: last hidden states [T, D]; routes: int16 [T, L, K]; qkv: one a layer.
-    """
-
-    hidden: Array
-    routes: Array
-    qkv: list[QKV]
 
 
 def prompt_bucket(length: int) -> int:
@@ -53,56 +40,48 @@ def run_sequence(
     decoder: Decoder,
     tokens: Int[Array, "T"],
     length: Int[Array, ""],
+    context: Context,
     *,
     policy: Policy,
     key: Key[Array, ""] | None,
     noise_from: Array | int = 0,
     routes: Int[Array, "T L K"] | None = None,
-    implementation: Implementation = "auto",
-    part: DeviceContext = WHOLE,
-) -> Pass:
+    keep: bool = False,
+) -> Passed:
     """All positions of one padded sequence at once.
 
-    key: the sample's key k_i, for a noisy policy.
-    noise_from: positions before it are routed by the policy without noise.
-    routes: experts to take instead, where not -1.
-    part: where its rows are divided, each device computes some positions, and attention
-      alone for all of them.
+    Where rows are divided over devices, each computes some positions, and attention
+    alone for all of them.
+
+    Args:
+      key: the sample's key k_i, for a noisy policy.
+      noise_from: positions before it are routed by the policy without noise.
+      routes: experts to take instead, where not -1.
+      keep: whether the states after the sequence are wanted.
     """
-    config = decoder.config
+    device, num_layers = context.device, decoder.config.num_layers
     every = jnp.arange(tokens.shape[0], dtype=jnp.int32)
-    captured: list[QKV] = []
-    form = attention_for(jax.default_backend())
-
-    def attend(layer: int, own: QKV) -> Array:
-        qkv = part.everyone(own)
-        # Padding may compute NaN, and 0 * NaN would reach the tokens that count.
-        count = (every < length)[:, None, None]
-        qkv = QKV(qkv.q, *(jnp.where(count, a, 0) for a in (qkv.k, qkv.v)))
-        captured.append(qkv)
-        return part.own(form.causal(qkv, window=config.layers[layer].mixer.window))
-
-    tokens, positions, routes = part.own((tokens, every, routes))
-    choose = _chooser(
-        policy, key, positions, length, noise_from, routes, config.num_layers
-    )
-    hidden, taken = decoder.hidden(
+    tokens, positions, routes = device.own((tokens, every, routes))
+    lengths = jnp.broadcast_to(length, positions.shape)
+    sequences = Sequences(positions, lengths, every < length, 1, keep)
+    choose = _chooser(policy, key, positions, length, noise_from, routes, num_layers)
+    passed = decoder.run(
         tokens,
-        positions,
-        jnp.broadcast_to(length, positions.shape),
-        attend=attend,
-        choose=choose,
+        whole_sequences(sequences, context),
+        choose,
+        context,
         width=policy.width,
-        implementation=implementation,
-        part=part,
     )
-    return Pass(part.everyone(hidden), part.everyone(taken), captured)
+    hidden, taken = device.everyone((passed.hidden, passed.routes))
+    return passed._replace(hidden=hidden, routes=taken)
 
 
-def _part(layout: Layout, size: int) -> DeviceContext:
+def _context(execution: Execution, size: int) -> Context:
     """A device's part in a pass over `size` positions: some, where they divide."""
+    layout = execution.layout
     rows = layout.rules.slots
-    return DeviceContext(layout, rows if size % layout.size(rows) == 0 else ())
+    divides = size % layout.size(rows) == 0
+    return Context(execution, DeviceContext(layout, rows if divides else ()))
 
 
 def _chooser(policy, key, positions, length, noise_from, routes, num_layers) -> Choose:
@@ -111,8 +90,8 @@ def _chooser(policy, key, positions, length, noise_from, routes, num_layers) -> 
     if policy.noisy and key is not None:
         keys = jax.vmap(lambda t: position_key(key, t))(positions)
 
-    def choose(layer: int, ranking: Float[Array, "T E"]) -> Int[Array, "T K"]:
-        forced = None if routes is None else routes[:, layer].astype(jnp.int32)
+    def choose(layer: Array | int, ranking: Float[Array, "T E"]) -> Int[Array, "T K"]:
+        forced = of_layer(routes, layer, jnp.int32)
         if keys is not None:
             without = choose_experts(plain.at_layer(layer), ranking, None)
             early = positions < noise_from
@@ -134,7 +113,7 @@ def _chooser(policy, key, positions, length, noise_from, routes, num_layers) -> 
     return choose
 
 
-@partial(jax.jit, static_argnames=("config", "implementation", "layout"))
+@partial(jax.jit, static_argnames=("config", "execution"))
 def prefill(
     config: ModelConfig,
     params: Params,
@@ -143,10 +122,9 @@ def prefill(
     policy: Policy,
     key: Key[Array, ""] | None = None,
     *,
-    implementation: Implementation = "auto",
-    layout: Layout | None = None,
+    execution: Execution,
 ) -> PrefixCache:
-    """A prompt's cache, and the logits of the token that follows it.
+    """A prompt's states, and the logits of the token that follows it.
 
     Args:
       tokens: the prompt, padded at the end to any length.
@@ -154,65 +132,40 @@ def prefill(
       policy: a resolved policy.
       key: None routes without noise, as all samples can share; a sample's key k_i
         routes with it (`noisy_prefill`).
-      layout: of the weights, where they lie on several devices. All get the cache, as
-        the prompt's samples may sit on any.
+      execution: mesh and kernels (`Model.execution`). On several devices all get the
+        states, as the prompt's samples may sit on any.
 
     Returns:
       A cache of one prompt, P = 1, C = T rounded up to whole chunks, 0 past the end.
     """
+    tokens = _pad(tokens)
+    context = _context(execution, tokens.shape[0])
 
-    def one_device(
-        part: DeviceContext, params, tokens, length, policy, key
-    ) -> PrefixCache:
-        decoder = bind(config, own_heads(config, params, part))
-        return _prefill(decoder, tokens, length, policy, key, implementation, part)
+    def one_device(params, tokens, length, policy, key) -> PrefixCache:
+        decoder = bind(config, params, context)
+        passed = run_sequence(
+            decoder, tokens, length, context, policy=policy, key=key, keep=True
+        )
+        last = lax.dynamic_slice_in_dim(passed.hidden, length - 1, 1)
+        return PrefixCache(
+            states=passed.kept,
+            length=length.astype(jnp.int32)[None],
+            logits=context.device.join(decoder.logits(last, context), "vocab"),
+            routes=lax.dynamic_slice_in_dim(passed.routes, length - 1, 1),
+        )
 
-    if layout is None:
-        return one_device(WHOLE, params, tokens, length, policy, key)
-    whole = layout.spec()
-    specs = (param_specs(config, layout), whole, whole, whole, whole)
+    layout = execution.layout
+    whole, weights = layout.spec(), param_specs(config, layout, layers=execution.layers)
     run = spread(
         layout,
-        partial(one_device, _part(layout, _pad(tokens).shape[0])),
-        specs=specs,
-        out=PrefixCache.specs(config.num_layers, layout),
+        one_device,
+        specs=(weights, whole, whole, whole, whole),
+        out=PrefixCache.specs(config, execution),
     )
     return run(params, tokens, length, policy, key)
 
 
-def _prefill(
-    decoder: Decoder,
-    tokens: Int[Array, "T"],
-    length: Int[Array, ""],
-    policy: Policy,
-    key: Key[Array, ""] | None,
-    implementation: Implementation,
-    part: DeviceContext,
-) -> PrefixCache:
-    tokens = _pad(tokens)
-    run = run_sequence(
-        decoder,
-        tokens,
-        length,
-        policy=policy,
-        key=key,
-        implementation=implementation,
-        part=part,
-    )
-    # Whole chunks, so that nothing of an entry's last prompt stays in sight.
-    room = ((0, 0), (0, 0), (0, -tokens.shape[0] % CHUNK), (0, 0))
-    cached = lambda a: jnp.pad(a.swapaxes(0, 1)[None], room)  # noqa: E731
-    last = lax.dynamic_slice_in_dim(run.hidden, length - 1, 1)
-    return PrefixCache(
-        k=tuple(cached(qkv.k) for qkv in run.qkv),
-        v=tuple(cached(qkv.v) for qkv in run.qkv),
-        length=length.astype(jnp.int32)[None],
-        logits=part.join(decoder.logits(last), "vocab"),
-        routes=lax.dynamic_slice_in_dim(run.routes, length - 1, 1),
-    )
-
-
-@partial(jax.jit, static_argnames=("config", "implementation", "layout"))
+@partial(jax.jit, static_argnames=("config", "execution"))
 def score(
     config: ModelConfig,
     params: Params,
@@ -223,8 +176,7 @@ def score(
     noise_from: Int[Array, ""] | int = 0,
     routes: Int[Array, "T L K"] | None = None,
     *,
-    implementation: Implementation = "auto",
-    layout: Layout | None = None,
+    execution: Execution,
 ) -> tuple[Float[Array, "T V"], Int[Array, "T L K"]]:
     """Logits and experts at every position; see `run_sequence` for the arguments."""
     size = tokens.shape[0]
@@ -232,33 +184,26 @@ def score(
     if routes is not None:
         more = ((0, tokens.shape[0] - size), (0, 0), (0, 0))
         routes = jnp.pad(routes, more, constant_values=-1)
+    context = _context(execution, tokens.shape[0])
 
-    def one_device(
-        part: DeviceContext, params, tokens, length, policy, key, start, routes
-    ):
-        decoder = bind(config, own_heads(config, params, part))
-        run = run_sequence(
+    def one_device(params, tokens, length, policy, key, start, routes):
+        decoder = bind(config, params, context)
+        passed = run_sequence(
             decoder,
             tokens,
             length,
+            context,
             policy=policy,
             key=key,
             noise_from=start,
             routes=routes,
-            implementation=implementation,
-            part=part,
         )
-        logits = part.join(decoder.logits(run.hidden[:size]), "vocab")
-        return logits, run.routes[:size]
+        logits = decoder.logits(passed.hidden[:size], context)
+        return context.device.join(logits, "vocab"), passed.routes[:size]
 
+    layout = execution.layout
     rest = (tokens, length, policy, key, noise_from, routes)
-    if layout is None:
-        return one_device(WHOLE, params, *rest)
-    specs = (param_specs(config, layout), *(layout.spec() for _ in rest))
-    run = spread(
-        layout,
-        partial(one_device, _part(layout, tokens.shape[0])),
-        specs=specs,
-        out=layout.spec(),
-    )
+    weights = param_specs(config, layout, layers=execution.layers)
+    specs = (weights, *(layout.spec() for _ in rest))
+    run = spread(layout, one_device, specs=specs, out=layout.spec())
     return run(params, *rest)

@@ -9,7 +9,6 @@ from zlib import crc32
 import numpy as np
 
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import Policy
 
 
@@ -38,7 +37,6 @@ class Request:
     return_certainty: bool = False
     noisy_prefill: bool = False
     routes: np.ndarray | None = None
-    implementation: Implementation = "auto"
     skip: Set[tuple[int, int]] = frozenset()
 
     def describe(self) -> dict[str, Any]:
@@ -48,7 +46,7 @@ class Request:
         plain |= {"keys": self.prompt_keys.tolist(), "skip": sorted(self.skip)}
         routes = None if self.routes is None else crc32(self.routes.tobytes())
         rest = (self.max_new_tokens, self.stop_ids, self.return_routes)
-        rest += (self.return_certainty, self.noisy_prefill, self.implementation)
+        rest += (self.return_certainty, self.noisy_prefill)
         return plain | {"rest": (list(map(int, self.samples)), routes, *rest)}
 
     def waiting(self) -> deque[tuple[int, int]]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.decode.cache import PrefixCache, SuffixCache
+from jaxmoe.decode.cache import PrefixCache, fork
 from jaxmoe.decode.sampler import (
     TokenSampler,
     is_stop,
@@ -23,16 +23,14 @@ from jaxmoe.decode.sampler import (
     self_certainty,
 )
 from jaxmoe.decode.slots import Drawn, Slots
-from jaxmoe.nn.decoder import Attend, Decoder, bind, own_heads, param_specs
-from jaxmoe.ops.attention.chunked import QKV
-from jaxmoe.ops.attention.whole import attention_for
-from jaxmoe.ops.experts import Implementation
+from jaxmoe.execution import Execution
+from jaxmoe.nn.base import Context, Step
+from jaxmoe.nn.decoder import Decoder, bind, one_step, param_specs, state_specs
 from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.random.keys import position_key, route_noise
 from jaxmoe.router.policies import Policy
-from jaxmoe.router.routing import choose_experts
-from jaxmoe.sharding.collectives import WHOLE, DeviceContext, spread
-from jaxmoe.sharding.layout import Layout
+from jaxmoe.router.routing import choose_experts, of_layer
+from jaxmoe.sharding.collectives import DeviceContext, spread
 from jaxmoe.typing import Array, Bool, Float, Int, Integer, Key, Params
 
 PROMPT_BLOCK = 8
@@ -41,13 +39,14 @@ PROMPT_BLOCK = 8
 
 @partial(
     jax.jit,
-    static_argnames=("return_certainty", "layout"),
-    donate_argnames=("suffix",),
+    static_argnames=("config", "return_certainty", "execution"),
+    donate_argnames=("states",),
 )
 def fill_slots(
+    config: ModelConfig,
     prefix: PrefixCache,
     slots: Slots,
-    suffix: SuffixCache,
+    states: tuple[Any, ...],
     seats: Bool[Array, "S"],
     keys: Key[Array, "S"],
     prompt: Int[Array, "S"],
@@ -56,37 +55,38 @@ def fill_slots(
     stop_ids: Int[Array, "X"],
     *,
     return_certainty: bool = False,
-    layout: Layout | None = None,
-) -> tuple[Slots, SuffixCache, Drawn]:
+    execution: Execution,
+) -> tuple[Slots, tuple[Any, ...], Drawn]:
     """Seat new samples where `seats` is true and draw their first tokens.
 
     keys, prompt, limit: of the new samples; looked at only where seated.
-    sampler: a resolved one. layout: of weights and caches on several devices.
+    sampler: a resolved one. execution: mesh and kernels.
     """
     data = jax.random.key_data(keys)
-    rest = (prefix, slots, suffix, seats, data, prompt, limit, sampler, stop_ids)
-    if layout is None:
-        return _fill(WHOLE, return_certainty, *rest)
+    rest = (prefix, slots, states, seats, data, prompt, limit, sampler, stop_ids)
+    layout = execution.layout
     whole, own = layout.spec(), layout.spec("slots")
-    prompts, *places = _places(len(suffix.k), layout)
+    prompts, *places = _places(config, execution)
     fill = spread(
         layout,
-        partial(_fill, _decoding(layout), return_certainty),
+        partial(_fill, _decoding(execution).device, return_certainty),
         specs=(prompts, *places, own, own, own, own, whole, whole),
         out=(*places, whole),
     )
     return fill(*rest)
 
 
-def _places(num_layers: int, layout: Layout) -> tuple[Any, ...]:
-    """How prefix, slots and suffix lie on a mesh."""
-    prefix = PrefixCache.specs(num_layers, layout)
-    return prefix, Slots.specs(layout), SuffixCache.specs(num_layers, layout)
+def _places(config: ModelConfig, execution: Execution) -> tuple[Any, ...]:
+    """How prefix, slots and their states lie on a mesh."""
+    slots = Slots.specs(execution.layout)
+    own = state_specs(config, execution, "slots")
+    return PrefixCache.specs(config, execution), slots, own
 
 
-def _decoding(layout: Layout) -> DeviceContext:
-    """A device's part while decoding."""
-    return DeviceContext(layout, layout.rules.slots)
+def _decoding(execution: Execution) -> Context:
+    """What a device runs on while decoding."""
+    layout = execution.layout
+    return Context(execution, DeviceContext(layout, layout.rules.slots))
 
 
 def _fill(
@@ -94,14 +94,14 @@ def _fill(
     return_certainty: bool,
     prefix: PrefixCache,
     slots: Slots,
-    suffix: SuffixCache,
+    states: tuple[Any, ...],
     seats: Bool[Array, "S"],
     key_data: Integer[Array, "S 2"],
     prompt: Int[Array, "S"],
     limit: Int[Array, "S"],
     sampler: TokenSampler,
     stop_ids: Int[Array, "X"],
-) -> tuple[Slots, SuffixCache, Drawn]:
+) -> tuple[Slots, tuple[Any, ...], Drawn]:
     keys = jax.random.wrap_key_data(key_data)
     start = prefix.length[prompt]
     logits = prefix.logits[prompt]
@@ -119,7 +119,7 @@ def _fill(
         seats.astype(jnp.int32),
         jax.vmap(self_certainty)(logits)[:, None] if return_certainty else None,
     )
-    return slots, suffix.clear(seats), part.everyone(drawn)
+    return slots, fork(states, prefix, prompt, seats), part.everyone(drawn)
 
 
 @partial(
@@ -129,17 +129,16 @@ def _fill(
         "segment",
         "return_routes",
         "return_certainty",
-        "implementation",
-        "layout",
+        "execution",
     ),
-    donate_argnames=("suffix",),
+    donate_argnames=("states",),
 )
 def decode_segment(
     config: ModelConfig,
     params: Params,
     prefix: PrefixCache,
     slots: Slots,
-    suffix: SuffixCache,
+    states: tuple[Any, ...],
     policy: Policy,
     sampler: TokenSampler,
     stop_ids: Int[Array, "X"],
@@ -150,9 +149,8 @@ def decode_segment(
     segment: int,
     return_routes: bool = False,
     return_certainty: bool = False,
-    implementation: Implementation = "auto",
-    layout: Layout | None = None,
-) -> tuple[Slots, SuffixCache, Drawn]:
+    execution: Execution,
+) -> tuple[Slots, tuple[Any, ...], Drawn]:
     """Up to `steps` <= `segment` tokens in each active slot.
 
     Args:
@@ -161,38 +159,32 @@ def decode_segment(
       enough: stop early when fewer slots than this are still active.
       routes: experts to take in each step instead, where not -1 (replay).
       segment: M, room for drawn tokens.
-      layout: of weights and caches on several devices. What is drawn comes out whole
-        on each.
+      execution: mesh and kernels (`Model.execution`). On several devices what is
+        drawn comes out whole on each.
     """
 
-    def one_device(part: DeviceContext, params: Params, *rest):
-        decoder = bind(config, own_heads(config, params, part))
+    context = _decoding(execution)
+
+    def one_device(params: Params, *rest):
         return _segment(
-            decoder,
+            bind(config, params, context),
             *rest,
             segment=segment,
             return_routes=return_routes,
             return_certainty=return_certainty,
-            implementation=implementation,
-            part=part,
+            context=context,
         )
 
+    layout = execution.layout
     common = (policy, sampler, stop_ids, steps, enough)
-    rest = (prefix, slots, suffix, *common, routes)
-    if layout is None:
-        return one_device(WHOLE, params, *rest)
+    rest = (prefix, slots, states, *common, routes)
     whole, own = layout.spec(), layout.spec("slots")
-    prompts, *places = _places(config.num_layers, layout)
+    prompts, *places = _places(config, execution)
+    weights = param_specs(config, layout, layers=execution.layers)
     run = spread(
         layout,
-        partial(one_device, _decoding(layout)),
-        specs=(
-            param_specs(config, layout),
-            prompts,
-            *places,
-            *(whole for _ in common),
-            own,
-        ),
+        one_device,
+        specs=(weights, prompts, *places, *(whole for _ in common), own),
         out=(*places, whole),
     )
     return run(params, *rest)
@@ -202,7 +194,7 @@ def _segment(
     decoder: Decoder,
     prefix: PrefixCache,
     slots: Slots,
-    suffix: SuffixCache,
+    states: tuple[Any, ...],
     policy: Policy,
     sampler: TokenSampler,
     stop_ids: Int[Array, "X"],
@@ -213,10 +205,9 @@ def _segment(
     segment: int,
     return_routes: bool,
     return_certainty: bool,
-    implementation: Implementation,
-    part: DeviceContext,
-) -> tuple[Slots, SuffixCache, Drawn]:
-    config = decoder.config
+    context: Context,
+) -> tuple[Slots, tuple[Any, ...], Drawn]:
+    config, part = decoder.config, context.device
     count = slots.active.shape[0]
     drawn = Drawn(
         jnp.zeros((count, segment), jnp.int32),
@@ -237,10 +228,10 @@ def _segment(
         return (index < steps) & going
 
     def advance(carry):
-        index, _, slots, suffix, drawn = carry
+        index, _, slots, states, drawn = carry
         forced = None if routes is None else routes[:, index]
-        logits, taken, suffix = next_logits(
-            decoder, prefix, slots, suffix, policy, forced, implementation, part
+        logits, taken, states = next_logits(
+            decoder, prefix, slots, states, policy, context, forced
         )
         was_active = slots.active
         slots, logprobs, sure = _draw(
@@ -248,97 +239,63 @@ def _segment(
         )
         new = Drawn(slots.token, logprobs, taken, was_active, sure)
         drawn = _record(drawn, index, new)
-        return index + 1, busy(slots), slots, suffix, drawn
+        return index + 1, busy(slots), slots, states, drawn
 
-    start = (jnp.int32(0), busy(slots), slots, suffix, drawn)
-    _, _, slots, suffix, drawn = lax.while_loop(unfinished, advance, start)
-    return slots, suffix, part.everyone(drawn)
+    start = (jnp.int32(0), busy(slots), slots, states, drawn)
+    _, _, slots, states, drawn = lax.while_loop(unfinished, advance, start)
+    return slots, states, part.everyone(drawn)
 
 
 def next_logits(
     decoder: Decoder,
     prefix: PrefixCache,
     slots: Slots,
-    suffix: SuffixCache,
+    states: tuple[Any, ...],
     policy: Policy,
+    context: Context,
     routes: Int[Array, "S L K"] | None = None,
-    implementation: Implementation = "auto",
-    part: DeviceContext = WHOLE,
-) -> tuple[Float[Array, "S V"], Int[Array, "S L K"], SuffixCache]:
-    """One pass over the last token of each slot: logits, experts, longer caches.
+) -> tuple[Float[Array, "S V"], Int[Array, "S L K"], tuple[Any, ...]]:
+    """One pass over the last token of each slot: logits, experts, states carried on.
 
     On several devices the logits are those of the part of the vocabulary that lies
     here.
     """
-    config = decoder.config
-    caches = [suffix]
-    attend = _attend_with(config, prefix, slots, caches)
-    noise = _step_noise(slots, policy, config)
+    noise = _step_noise(slots, policy, decoder.config)
 
-    def choose(layer: int, ranking: Float[Array, "S E"]) -> Int[Array, "S K"]:
+    def choose(layer: Array | int, ranking: Float[Array, "S E"]) -> Int[Array, "S K"]:
         return choose_experts(
             policy.at_layer(layer),
             ranking,
-            None if noise is None else noise[:, layer],
-            forced=None if routes is None else routes[:, layer].astype(jnp.int32),
+            of_layer(noise, layer),
+            forced=of_layer(routes, layer, jnp.int32),
             active=slots.active,
         )
 
-    hidden, taken = decoder.hidden(
+    passed = decoder.run(
         slots.token,
-        slots.position,
-        slots.position + 1,
-        attend=attend,
-        choose=choose,
+        one_step(prefix.states, _step(prefix, slots), context),
+        choose,
+        context,
         width=policy.width,
-        implementation=implementation,
-        part=part,
+        states=states,
     )
-    return decoder.logits(hidden), taken, caches[0]
+    return decoder.logits(passed.hidden, context), passed.routes, passed.states
 
 
-def _attend_with(
-    config: ModelConfig, prefix: PrefixCache, slots: Slots, caches: list[SuffixCache]
-) -> Attend:
-    """Attention of each slot to its prompt and its own positions.
-
-    caches: holds the suffix cache, replaced as each layer writes to it.
-    """
-    form = attention_for(jax.default_backend())
-    own = slots.position - slots.start
-    longest = jnp.where(slots.active, own + 1, 0).max()
-    # In a slot at rest the write goes past the end, and is dropped.
-    place = jnp.where(slots.active, own, caches[0].size)
+def _step(prefix: PrefixCache, slots: Slots) -> Step:
+    """What mixers are told of the slots; those that share a prompt read it together."""
     groups = jnp.where(slots.active, slots.prompt, -1)
     prompts = prefix.length.shape[0]
-    size = min(PROMPT_BLOCK, slots.active.shape[0])
-    blocks = cut_blocks(groups, prompts, size) if prompts > 1 else None
-
-    def attend(layer: int, qkv: QKV) -> Array:
-        caches[0] = caches[0].write(layer, qkv.k, qkv.v, place)
-        window = config.layers[layer].mixer.window
-        running = form.prefix(
-            qkv.q,
-            prefix.k[layer],
-            prefix.v[layer],
-            length=prefix.length,
-            positions=slots.position,
-            blocks=blocks,
-            block=size,
-            window=window,
-        )
-        return form.suffix(
-            running,
-            qkv.q,
-            caches[0].k[layer],
-            caches[0].v[layer],
-            start=slots.start,
-            positions=slots.position,
-            longest=longest,
-            window=window,
-        )
-
-    return attend
+    block = min(PROMPT_BLOCK, slots.active.shape[0])
+    return Step(
+        positions=slots.position,
+        start=slots.start,
+        active=slots.active,
+        longest=jnp.where(slots.active, slots.position - slots.start + 1, 0).max(),
+        prompt_lengths=prefix.length,
+        blocks=cut_blocks(groups, prompts, block) if prompts > 1 else None,
+        block=block,
+    )
 
 
 def _step_noise(slots: Slots, policy: Policy, config: ModelConfig):

@@ -5,6 +5,7 @@ short sequences and the experts' implementation are chosen for training.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.config import ModelConfig
+from jaxmoe.execution import execution_for
 from jaxmoe.families.config_json import from_hf
-from jaxmoe.nn.decoder import abstract_params, bind
-from jaxmoe.ops.attention.chunked import QKV
+from jaxmoe.nn.base import Context, Sequences
+from jaxmoe.nn.decoder import abstract_params, bind, whole_sequences
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import TopK, for_model
 from jaxmoe.router.routing import choose_experts
+from jaxmoe.sharding.collectives import DeviceContext
 from jaxmoe.typing import Array, Float, Int, Params
 
 HF_CONFIG: dict[str, Any] = {
@@ -98,29 +101,28 @@ def logits_of(
       logits of the next token; router logits and chosen experts of every layer.
     """
     count, length = tokens.shape
+    # Of the default device: under a jit weights have none of their own.
+    execution = execution_for(params, implementation=implementation)
+    execution = replace(execution, attention="dense")
+    context = Context(execution, DeviceContext(execution.layout))
     positions = jnp.tile(jnp.arange(length, dtype=jnp.int32), count)
-    decoder = bind(config, params)
+    valid = jnp.ones(positions.shape, bool)
+    sequences = Sequences(positions, positions + 1, valid, count, keep=False)
+    decoder = bind(config, params, context)
     policy = for_model(TopK(), config)
-    rankings: list[Array] = []
 
-    def attend(layer: int, qkv: QKV) -> Array:
-        q, k, v = (part.reshape(count, length, *part.shape[1:]) for part in qkv)
-        out = jax.nn.dot_product_attention(q, k, v, is_causal=True)
-        return out.reshape(count * length, *out.shape[2:])
-
-    def choose(layer: int, ranking: Array) -> Array:
-        rankings.append(ranking)
+    def choose(layer: Array | int, ranking: Array) -> Array:
         here = policy.at_layer(layer)
         return choose_experts(here, jax.lax.stop_gradient(ranking), None)
 
-    hidden, routes = decoder.hidden(
+    passed = decoder.run(
         tokens.reshape(-1),
-        positions,
-        positions + 1,
-        attend=attend,
-        choose=choose,
+        whole_sequences(sequences, context),
+        choose,
+        context,
         width=policy.width,
-        implementation=implementation,
+        keep_rankings=True,
     )
-    logits = decoder.logits(hidden).reshape(count, length, -1)
-    return logits, jnp.stack(rankings), jnp.moveaxis(routes, 1, 0)
+    assert passed.rankings is not None
+    logits = decoder.logits(passed.hidden, context).reshape(count, length, -1)
+    return logits, passed.rankings, jnp.moveaxis(passed.routes, 1, 0)

@@ -1,14 +1,20 @@
-"""Grouped-query attention: the projections around it."""
+"""Grouped-query attention (GQA, arXiv 2305.13245): a mixer with keys and values."""
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from jaxmoe.config import AttentionConfig
+from jaxmoe.nn.base import Context, Sequences, Step
+from jaxmoe.nn.key_values import KeyValues
 from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.norm import RMSNorm
-from jaxmoe.ops.attention.chunked import QKV
+from jaxmoe.ops.attention import CHUNK, FORMS, QKV
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.rope import rotate, rotation
-from jaxmoe.sharding.collectives import WHOLE, DeviceContext
+from jaxmoe.ops.stack import OfLayer
 from jaxmoe.typing import Array, Float, Int
 
 
@@ -30,6 +36,7 @@ class Attention(nnx.Module):
         x: Float[Array, "N D"],
         positions: Int[Array, "N"],
         lengths: Int[Array, "N"],
+        context: Context,
     ) -> QKV:
         """Queries, keys and values of rows at absolute `positions`.
 
@@ -37,9 +44,74 @@ class Attention(nnx.Module):
         """
         c = self.config
         cos, sin = rotation(c.rope, c.head_dim, positions, lengths)
-        q = rotate(self.q_norm(self.q(x)), cos, sin)
-        k = rotate(self.k_norm(self.k(x)), cos, sin)
-        return QKV(q, k, self.v(x))
+        q = rotate(self.q_norm(self.q(x, context)), cos, sin)
+        k = rotate(self.k_norm(self.k(x, context)), cos, sin)
+        return QKV(q, k, self.v(x, context))
+
+    def prefill(
+        self, x: Float[Array, "N D"], sequences: Sequences, context: Context
+    ) -> tuple[Float[Array, "N D"], KeyValues | None]:
+        """See `Mixer`."""
+        own = self.project(x, sequences.positions, sequences.lengths, context)
+        qkv = context.device.everyone(own)
+        # Padding may compute NaN, and 0 * NaN would reach the tokens that count.
+        valid = sequences.valid[:, None, None]
+        qkv = QKV(qkv.q, *(jnp.where(valid, a, 0) for a in (qkv.k, qkv.v)))
+        form = FORMS[context.execution.attention]
+        causal = partial(form.causal, window=self.config.window)
+        count = sequences.count
+        apart = lambda a: a.reshape(count, -1, *a.shape[1:])  # noqa: E731
+        if count == 1:
+            heads = causal(qkv)
+        else:
+            heads = jax.vmap(causal)(QKV(*map(apart, qkv)))
+            heads = heads.reshape(-1, *heads.shape[2:])
+        out = self.o(context.device.own(heads), context)
+        if not sequences.keep:
+            return out, None
+        # Whole chunks, so that nothing of a row's last prompt stays in sight.
+        size = qkv.k.shape[0] // count
+        room = ((0, 0), (0, 0), (0, -size % CHUNK), (0, 0))
+        kept = [jnp.pad(apart(a).swapaxes(1, 2), room) for a in (qkv.k, qkv.v)]
+        return out, KeyValues(*kept)
+
+    def decode(
+        self,
+        x: Float[Array, "S D"],
+        at: Array | int,
+        prefix: KeyValues,
+        own: KeyValues,
+        step: Step,
+        context: Context,
+    ) -> tuple[Float[Array, "S D"], KeyValues]:
+        """See `Mixer`: each slot attends to its prompt, then to its own positions."""
+        qkv = self.project(x, step.positions, step.positions + 1, context)
+        # In a slot at rest the write goes past the end, and is dropped.
+        place = jnp.where(step.active, step.positions - step.start, own.size)
+        own = own.write(at, qkv.k, qkv.v, place)
+        form, window = FORMS[context.execution.attention], self.config.window
+        assert form.prefix is not None and form.suffix is not None, form
+        running = form.prefix(
+            qkv.q,
+            OfLayer(prefix.k, at),
+            OfLayer(prefix.v, at),
+            length=step.prompt_lengths,
+            positions=step.positions,
+            blocks=step.blocks,
+            block=step.block,
+            window=window,
+        )
+        heads = form.suffix(
+            running,
+            qkv.q,
+            OfLayer(own.k, at),
+            OfLayer(own.v, at),
+            start=step.start,
+            positions=step.positions,
+            longest=step.longest,
+            window=window,
+        )
+        return self.o(heads, context), own
 
 
 class Projection(nnx.Module):
@@ -55,9 +127,11 @@ class Projection(nnx.Module):
             self.bias = weight((heads, width), dtype, (axis, "head_dim"))
         self.has_bias = bias
 
-    def __call__(self, x: Float[Array, "N D"]) -> Float[Array, "N H A"]:
+    def __call__(
+        self, x: Float[Array, "N D"], context: Context
+    ) -> Float[Array, "N H A"]:
         """Every row's heads."""
-        out = project(x, self.weight[...])
+        out = project(x, self.weight[...], context.execution)
         return out + widen(self.bias[...], x.dtype)[None] if self.has_bias else out
 
 
@@ -73,12 +147,11 @@ class Output(nnx.Module):
         self.has_bias = bias
 
     def __call__(
-        self, heads: Float[Array, "N H A"], part: DeviceContext = WHOLE
+        self, heads: Float[Array, "N H A"], context: Context
     ) -> Float[Array, "N D"]:
         """The heads of each row brought together."""
         matrix = self.weight[...]
-        out = project(
-            heads.reshape(heads.shape[0], -1), matrix.reshape(matrix.shape[0], -1)
-        )
-        out = part.reduce_scatter_ordered(out, "heads")
+        flat, rows = matrix.reshape(matrix.shape[0], -1), heads.shape[0]
+        out = project(heads.reshape(rows, -1), flat, context.execution)
+        out = context.device.reduce_scatter_ordered(out, "heads")
         return out + widen(self.bias[...], out.dtype)[None] if self.has_bias else out

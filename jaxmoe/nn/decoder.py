@@ -1,7 +1,13 @@
-"""The decoder: embedding, layers, norm, head; weights declared, never made."""
+"""The decoder: embedding, layers, norm, head; weights declared, never made.
+
+One loop over layers serves every pass: prompts, steps, statistics, training. What is
+done with the mixers comes with the call, and so does who chooses the experts; what was
+chosen, and what else was asked for, is returned.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +16,41 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig
+from jaxmoe.execution import STACKED, Execution, Layers
 from jaxmoe.nn.attention import Attention
+from jaxmoe.nn.base import Context, LayerState, Sequences, Step
 from jaxmoe.nn.dense import DenseFeedForward
+from jaxmoe.nn.key_values import KeyValues
 from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.moe import MoEFeedForward
 from jaxmoe.nn.norm import RMSNorm
-from jaxmoe.ops.attention.chunked import QKV
+from jaxmoe.nn.segments import Segment, segments, stored_names
 from jaxmoe.ops.bf16_bits import is_bits, widen
-from jaxmoe.ops.experts import Implementation
+from jaxmoe.ops.stack import OfLayer
 from jaxmoe.router.routing import Choose
-from jaxmoe.sharding.collectives import WHOLE, DeviceContext
+from jaxmoe.sharding.collectives import DeviceContext
 from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Float, Int, Params
 
-Attend = Callable[[int, QKV], Float[Array, "N H A"]]
-"""(layer, queries keys and values of N rows) -> attended heads: the cache's part."""
+Mix = Callable[[Any, Array, int, Array | int, Any], tuple[Array, Any, Any]]
+"""(mixer, x [N, D], stack, layer within it, its state) -> output, state, what to keep.
+
+How one kind of pass uses a mixer: `prefill` or `decode` of `jaxmoe.nn.base.Mixer`."""
+
+
+class Passed(NamedTuple):
+    """What a pass over the layers gives.
+
+    hidden: [N, D], before the final norm. routes: int16 [N, L, K], -1 in dense layers.
+    states: one a stack (`stacks`), carried on. kept: what mixers kept, one a stack,
+    [layers of the stack, ...]. rankings: float32 [layers with experts, N, E], if asked.
+    """
+
+    hidden: Array
+    routes: Array
+    states: tuple[Any, ...]
+    kept: tuple[Any, ...]
+    rankings: Array | None
 
 
 class Layer(nnx.Module):
@@ -46,70 +72,242 @@ class Embedding(nnx.Module):
     def __init__(self, vocab_size: int, d_model: int, dtype):
         self.weight = weight((vocab_size, d_model), dtype, ("vocab", "embed"))
 
-    def rows(self, tokens: Int[Array, "N"], part: DeviceContext) -> Float[Array, "N D"]:
+    def rows(
+        self, tokens: Int[Array, "N"], device: DeviceContext
+    ) -> Float[Array, "N D"]:
         """The row of each token."""
         table = self.weight[...]
         dtype = compute_dtype(table)
-        if not part.axes("vocab"):
+        if not device.axes("vocab"):
             return widen(table[tokens], dtype)
-        own, here = part.inside(tokens, "vocab", table.shape[0])
+        own, here = device.inside(tokens, "vocab", table.shape[0])
         found = widen(table[jnp.where(here, own, 0)], dtype)
-        return part.reduce_scatter_ordered(jnp.where(here[:, None], found, 0), "vocab")
+        return device.reduce_scatter_ordered(
+            jnp.where(here[:, None], found, 0), "vocab"
+        )
 
 
-class Decoder(nnx.Module):
-    """All weights of a model; how rows attend and are routed comes with the call."""
+class Frame(nnx.Module):
+    """All that is no layer."""
 
-    def __init__(self, config: ModelConfig, dtype=jnp.bfloat16):
-        self.config = config
-        d_model, eps = config.d_model, config.norm_eps
+    def __init__(self, config: ModelConfig, dtype):
+        d_model = config.d_model
         self.embed = Embedding(config.vocab_size, d_model, dtype)
-        self.layers = nnx.List([Layer(c, d_model, eps, dtype) for c in config.layers])
-        self.final_norm = RMSNorm(d_model, eps, dtype, "embed")
+        self.final_norm = RMSNorm(d_model, config.norm_eps, dtype, "embed")
         if not config.tie_embeddings:
             self.head = Embedding(config.vocab_size, d_model, dtype)
 
-    def hidden(
+
+class Decoder:
+    """A model's modules over its weights, for use inside a jitted function."""
+
+    def __init__(self, config: ModelConfig, params: Params, execution: Execution):
+        self.config, self.params = config, params
+        self.segments = segments(config, execution.layers)
+        self.frame = _merged(_frame(config), params, "")
+
+    def layer(self, segment: Segment, place: int, turn: Array | int) -> Layer:
+        """The layer at one place of one turn of a segment."""
+        declared = _layer(segment.period[place], self.config.d_model, self._eps)
+        prefix = segment.prefix(place)
+        if segment.count == 1:
+            return _merged(declared, self.params, prefix)
+        pick = {
+            prefix + name: OfLayer(self.params[prefix + name], turn)
+            for name in declared.names
+        }
+        return _merged(declared, pick, prefix)
+
+    def layers(self) -> list[Layer]:
+        """All layers in order."""
+        found = {
+            s.index(turn, place): self.layer(s, place, turn)
+            for s in self.segments
+            for turn in range(s.count)
+            for place in range(len(s.period))
+        }
+        return [found[index] for index in range(self.config.num_layers)]
+
+    def run(
         self,
         tokens: Int[Array, "N"],
-        positions: Int[Array, "N"],
-        lengths: Int[Array, "N"],
-        *,
-        attend: Attend,
+        mix: Mix,
         choose: Choose,
+        context: Context,
+        *,
         width: int,
-        implementation: Implementation = "auto",
-        part: DeviceContext = WHOLE,
-    ) -> tuple[Float[Array, "N D"], Int[Array, "N L K"]]:
-        """Last hidden state of each row, before the final norm, and its experts.
+        states: tuple[Any, ...] | None = None,
+        keep_rankings: bool = False,
+    ) -> Passed:
+        """One pass of rows over all layers.
 
-        lengths: tokens of its sequence that each row's pass has seen.
-        width: K; dense layers hold -1 there.
-        part: which of the model's devices computes this; the weights are its own.
+        Args:
+          mix: how the pass uses a mixer.
+          choose: who chooses experts.
+          width: K; dense layers hold -1 there.
+          states: one a stack, handed to `mix` layer by layer.
         """
-        x = self.embed.rows(tokens, part)
-        routes = []
-        for index, layer in enumerate(self.layers):
-            with jax.named_scope("attention"):
-                qkv = layer.mixer.project(layer.mixer_norm(x), positions, lengths)
-                x = x + layer.mixer.o(attend(index, qkv), part)
-            normed = layer.ff_norm(x)
-            if isinstance(layer.feed_forward, MoEFeedForward):
-                out, experts = layer.feed_forward(
-                    normed, index, choose, implementation, part
-                )
+        x = self.frame.embed.rows(tokens, context.device)
+        left = list(states or (None,) * len(stacks(self.config, context.execution)))
+        after: list[Any] = []
+        outs: list[tuple[range, _Out]] = []
+        for segment in self.segments:
+            size, first = len(segment.period), len(after)
+            mine, left = tuple(left[:size]), left[size:]
+            body = self._period(
+                segment, first, mix, choose, context, width, keep_rankings
+            )
+            if segment.count == 1:
+                (x, mine), found = body((x, mine), 0)
+                found = jax.tree.map(lambda a: a[None], found)
             else:
-                out = layer.feed_forward(normed, part)
-                experts = jnp.full((x.shape[0], width), -1, jnp.int32)
-            x = x + out
-            routes.append(experts.astype(jnp.int16))
-        return x, jnp.stack(routes, axis=1)
+                turns = jnp.arange(segment.count, dtype=jnp.int32)
+                (x, mine), found = lax.scan(body, (x, mine), turns)
+            after += mine
+            outs += [(segment.layers(place), out) for place, out in enumerate(found)]
+        routes = _in_order([(layers, out.routes) for layers, out in outs])
+        ranked = [(layers, o.ranking) for layers, o in outs if o.ranking is not None]
+        return Passed(
+            x,
+            jnp.moveaxis(routes, 0, 1),
+            tuple(after),
+            tuple(out.kept for _, out in outs),
+            _in_order(ranked) if ranked else None,
+        )
 
-    def logits(self, hidden: Float[Array, "N D"]) -> Float[Array, "N V"]:
+    def _period(
+        self,
+        segment: Segment,
+        first: int,
+        mix: Mix,
+        choose: Choose,
+        context: Context,
+        width: int,
+        keep_rankings: bool,
+    ):
+        """One turn of a segment's period, as `lax.scan` wants it."""
+
+        def body(carry, turn):
+            x, states = carry
+            after, outs = [], []
+            for place, state in enumerate(states):
+                layer = self.layer(segment, place, turn)
+                with jax.named_scope("attention"):
+                    normed = layer.mixer_norm(x)
+                    out, state, kept = mix(
+                        layer.mixer, normed, first + place, turn, state
+                    )
+                    x = x + out
+                normed, ranking = layer.ff_norm(x), None
+                if isinstance(layer.feed_forward, MoEFeedForward):
+                    index = segment.index(turn, place)
+                    out, experts, ranking = layer.feed_forward(
+                        normed, index, choose, context
+                    )
+                else:
+                    out = layer.feed_forward(normed, context)
+                    experts = jnp.full((x.shape[0], width), -1, jnp.int32)
+                x = x + out
+                after.append(state)
+                ranking = ranking if keep_rankings else None
+                outs.append(_Out(experts.astype(jnp.int16), kept, ranking))
+            return (x, tuple(after)), tuple(outs)
+
+        return body
+
+    def logits(
+        self, hidden: Float[Array, "N D"], context: Context
+    ) -> Float[Array, "N V"]:
         """float32 logits of the next token; of the rows of the head that lie here."""
-        head = self.embed if self.config.tie_embeddings else self.head
-        normed = self.final_norm(hidden)
-        return project(normed, head.weight[...]).astype(jnp.float32)
+        frame = self.frame
+        head = frame.embed if self.config.tie_embeddings else frame.head
+        normed = frame.final_norm(hidden)
+        out = project(normed, head.weight[...], context.execution)
+        return out.astype(jnp.float32)
+
+    @property
+    def _eps(self) -> float:
+        return self.config.norm_eps
+
+
+class _Out(NamedTuple):
+    """Of one layer: routes int16 [N, K], what its mixer kept, its ranking."""
+
+    routes: Array
+    kept: Any
+    ranking: Array | None
+
+
+def _in_order(stacked: list[tuple[range, Array]]) -> Array:
+    """Stacks of several layers each, as one of all, in order of the layers."""
+    index = [i for layers, _ in stacked for i in layers]
+    joined = stacked[0][1]
+    if len(stacked) > 1:
+        joined = jnp.concatenate([array for _, array in stacked])
+    if index == sorted(index):
+        return joined
+    return joined[jnp.array(sorted(range(len(index)), key=index.__getitem__))]
+
+
+# -- kinds of passes -----------------------------------------------------------------
+
+
+def whole_sequences(sequences: Sequences, context: Context) -> Mix:
+    """Mixers over whole sequences; what they keep are the states after them."""
+
+    def mix(mixer, x, stack, at, state):
+        out, kept = mixer.prefill(x, sequences, context)
+        return out, state, kept
+
+    return mix
+
+
+def one_step(prefix: tuple[Any, ...], step: Step, context: Context) -> Mix:
+    """Mixers over one more position a slot, after the prompts' states."""
+
+    def mix(mixer, x, stack, at, state):
+        out, state = mixer.decode(x, at, prefix[stack], state, step, context)
+        return out, state, None
+
+    return mix
+
+
+# -- states --------------------------------------------------------------------------
+
+
+def stacks(config: ModelConfig, execution: Execution) -> list[tuple[LayerConfig, int]]:
+    """(kind of layer, how many) of each stack of layers, as states are held."""
+    return [
+        (layer, segment.count)
+        for segment in segments(config, execution.layers)
+        for layer in segment.period
+    ]
+
+
+def empty_states(
+    config: ModelConfig, execution: Execution, *, rows: int, size: int, dtype: Any
+) -> tuple[LayerState, ...]:
+    """States with room for `size` positions in each row, one a stack."""
+    return tuple(
+        KeyValues.empty(
+            layer.mixer,
+            layers=count,
+            rows=rows,
+            size=size,
+            dtype=dtype,
+            layout=execution.layout,
+        )
+        for layer, count in stacks(config, execution)
+    )
+
+
+def state_specs(config: ModelConfig, execution: Execution, rows: str | None) -> Any:
+    """How states lie on a mesh; rows: the logical axis of their rows."""
+    one = KeyValues.specs(execution.layout, rows)
+    return (one,) * len(stacks(config, execution))
+
+
+# -- weights -------------------------------------------------------------------------
 
 
 def compute_dtype(weights: Array):
@@ -117,18 +315,25 @@ def compute_dtype(weights: Array):
     return jnp.float32 if is_bits(weights) else weights.dtype
 
 
-@lru_cache(maxsize=16)
-def _declared(config: ModelConfig, dtype):
-    """(graphdef, tree structure, names, abstract leaves, axes) of a config."""
-    model = nnx.eval_shape(lambda: Decoder(config, dtype))
-    graphdef, state = nnx.split(model)
+class _Declared(NamedTuple):
+    """A module that was never made: names, abstract leaves and axes of its weights."""
+
+    graphdef: Any
+    structure: Any
+    names: tuple[str, ...]
+    leaves: tuple[Any, ...]
+    axes: dict[str, tuple[str, ...]]
+
+
+def _declare(make: Callable[[], nnx.Module]) -> _Declared:
+    graphdef, state = nnx.split(nnx.eval_shape(make))
     leaves, structure = jax.tree_util.tree_flatten_with_path(state)
     names = tuple(_name(path) for path, _ in leaves)
     axes = {
         ".".join(str(part) for part in path): param.get_metadata()["axes"]
         for path, param in nnx.to_flat_state(state)
     }
-    return graphdef, structure, names, tuple(leaf for _, leaf in leaves), axes
+    return _Declared(graphdef, structure, names, tuple(a for _, a in leaves), axes)
 
 
 def _name(path) -> str:
@@ -138,71 +343,131 @@ def _name(path) -> str:
     return ".".join(str(part) for part in parts if part not in ("value", None))
 
 
+@lru_cache(maxsize=64)
+def _frame(config: ModelConfig) -> _Declared:
+    return _declare(lambda: Frame(config, jnp.bfloat16))
+
+
+@lru_cache(maxsize=64)
+def _layer(layer: LayerConfig, d_model: int, eps: float) -> _Declared:
+    return _declare(lambda: Layer(layer, d_model, eps, jnp.bfloat16))
+
+
+def _merged(declared: _Declared, params: Any, prefix: str) -> Any:
+    leaves = [params[prefix + name] for name in declared.names]
+    state = jax.tree.unflatten(declared.structure, leaves)
+    return nnx.merge(declared.graphdef, state)
+
+
+@lru_cache(maxsize=64)
+def _weights(
+    config: ModelConfig, layers: Layers
+) -> dict[str, tuple[tuple[int, ...], tuple[str | None, ...]]]:
+    """Name -> (shape, logical axes) of every weight."""
+    frame = _frame(config)
+    found: dict[str, Any] = {
+        name: (leaf.shape, frame.axes[name])
+        for name, leaf in zip(frame.names, frame.leaves, strict=True)
+    }
+    for segment in segments(config, layers):
+        for place, layer in enumerate(segment.period):
+            declared = _layer(layer, config.d_model, config.norm_eps)
+            prefix, many = segment.prefix(place), segment.count > 1
+            for name, leaf in zip(declared.names, declared.leaves, strict=True):
+                shape = (segment.count, *leaf.shape) if many else leaf.shape
+                axes = (None, *declared.axes[name]) if many else declared.axes[name]
+                found[prefix + name] = (shape, axes)
+    return found
+
+
 def abstract_params(
-    config: ModelConfig, dtype=jnp.bfloat16
+    config: ModelConfig, dtype=jnp.bfloat16, *, layers: Layers = "unroll"
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Name, shape and (uniform) type of every weight; allocates nothing."""
-    _, _, names, leaves, _ = _declared(config, jnp.dtype(dtype))
+    """Name, shape and (uniform) type of every weight; allocates nothing.
+
+    layers: "scan" for weights stacked as a scan over layers wants them.
+    """
     return {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        for name, leaf in zip(names, leaves, strict=True)
+        name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+        for name, (shape, _) in _weights(config, layers).items()
     }
 
 
-def logical_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """Name -> logical axis of each dimension, for every weight."""
-    return dict(_declared(config, jnp.dtype(jnp.bfloat16))[4])
+def logical_axes(
+    config: ModelConfig, *, layers: Layers = "unroll"
+) -> dict[str, tuple[str | None, ...]]:
+    """Name -> logical axis of each dimension, for every weight; None for a stack's."""
+    return {name: axes for name, (_, axes) in _weights(config, layers).items()}
 
 
 def axis_sizes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Logical axis -> the sizes that it has in the weights."""
-    axes, found = logical_axes(config), dict[str, set[int]]()
-    for name, leaf in abstract_params(config).items():
-        for axis, size in zip(axes[name], leaf.shape, strict=True):
+    found = dict[str, set[int]]()
+    for shape, axes in _weights(config, "unroll").values():
+        for axis, size in zip(axes, shape, strict=True):
+            assert axis is not None
             found.setdefault(axis, set()).add(size)
     return {axis: tuple(sorted(sizes)) for axis, sizes in found.items()}
 
 
-def param_specs(config: ModelConfig, layout: Layout) -> dict[str, PartitionSpec]:
+def param_specs(
+    config: ModelConfig, layout: Layout, *, layers: Layers = "unroll"
+) -> dict[str, PartitionSpec]:
     """Name -> how each weight lies on the layout's mesh."""
-    return {name: layout.spec(*axes) for name, axes in logical_axes(config).items()}
+    axes = logical_axes(config, layers=layers)
+    return {name: layout.spec(*names) for name, names in axes.items()}
 
 
-def own_heads(config: ModelConfig, params: Params, part: DeviceContext) -> Params:
+def stack_params(config: ModelConfig, params: Params) -> Params:
+    """Weights of single layers, stacked as a scan over layers wants them.
+
+    For models made in memory; `jaxmoe.load` reads stacks without a second copy.
+    """
+
+    def stack(name: str) -> Array:
+        names = stored_names(name)
+        parts = [params[stored] for stored in names]
+        return parts[0] if names == [name] else jnp.stack(parts)
+
+    return {name: stack(name) for name in _weights(config, "scan")}
+
+
+def own_heads(config: ModelConfig, params: Params, device: DeviceContext) -> Params:
     """`params` with the one key-value head that a device's query heads share.
 
     Where key-value heads are fewer than the devices that divide the query heads: the
     weights of all of them lie on each device.
     """
-    devices = part.count("heads")
-    if part.count("kv_heads") == devices:
+    devices = device.count("heads")
+    if device.count("kv_heads") == devices:
         return params
-    axes = logical_axes(config)
+    stacked = any(STACKED in name for name in params)
+    axes = logical_axes(config, layers="scan" if stacked else "unroll")
 
     def cut(name: str, weight: Array) -> Array:
         if "kv_heads" not in axes[name]:
             return weight
         dimension = axes[name].index("kv_heads")
         heads = weight.shape[dimension]
-        own = part.index("heads") * heads // devices
+        own = device.index("heads") * heads // devices
         return lax.dynamic_slice_in_dim(weight, own, 1, dimension)
 
     return {name: cut(name, weight) for name, weight in params.items()}
 
 
-def bind(config: ModelConfig, params: Params) -> Decoder:
+def bind(config: ModelConfig, params: Params, context: Context) -> Decoder:
     """The decoder of `params`, for use inside a jitted function.
 
     Raises:
       ValueError: names in `params` that differ from what the config declares.
     """
-    graphdef, structure, names, _, _ = _declared(config, jnp.dtype(jnp.bfloat16))
-    if set(names) != set(params):
-        missing = sorted(set(names) - set(params))
-        extra = sorted(set(params) - set(names))
+    names = _weights(config, context.execution.layers)
+    if names.keys() != params.keys():
+        missing = sorted(names.keys() - params.keys())
+        extra = sorted(params.keys() - names.keys())
         raise ValueError(
             f"params must hold the {len(names)} weights of the config; missing "
             f"{missing[:5]}, unexpected {extra[:5]}; convert the checkpoint again"
         )
-    state = jax.tree.unflatten(structure, [params[name] for name in names])
-    return nnx.merge(graphdef, state)
+    own = own_heads(config, params, context.device)
+    return Decoder(config, own, context.execution)

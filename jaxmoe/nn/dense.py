@@ -4,8 +4,8 @@ import jax
 from flax import nnx
 
 from jaxmoe.config import DenseConfig
+from jaxmoe.nn.base import Context
 from jaxmoe.nn.linear import project, weight
-from jaxmoe.sharding.collectives import WHOLE, DeviceContext
 from jaxmoe.typing import Array, Float
 
 
@@ -17,10 +17,9 @@ class DenseFeedForward(nnx.Module):
         self.gate_up = weight((2, config.hidden, d_model), dtype, axes)
         self.down = weight((d_model, config.hidden), dtype, ("embed", "mlp"))
 
-    def __call__(
-        self, x: Float[Array, "N D"], part: DeviceContext = WHOLE
-    ) -> Float[Array, "N D"]:
+    def __call__(self, x: Float[Array, "N D"], context: Context) -> Float[Array, "N D"]:
         """The output of each row."""
-        gated = project(x, self.gate_up[...])
-        out = project(jax.nn.silu(gated[:, 0]) * gated[:, 1], self.down[...])
-        return part.reduce_scatter_ordered(out, "mlp")
+        gated = project(x, self.gate_up[...], context.execution)
+        act = jax.nn.silu(gated[:, 0]) * gated[:, 1]
+        out = project(act, self.down[...], context.execution)
+        return context.device.reduce_scatter_ordered(out, "mlp")

@@ -1,11 +1,16 @@
 """Weights with named axes, and multiplying by them."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from jaxmoe.execution import Execution
 from jaxmoe.ops.bf16_bits import is_bits, widen
 from jaxmoe.ops.matmul import multiply
+from jaxmoe.ops.stack import OfLayer, cut
 from jaxmoe.typing import Array, Float, Num
 
 # Bits are widened tile by tile: a tile of this many values (4 bytes each once wide)
@@ -23,36 +28,41 @@ def weight(shape: tuple[int, ...], dtype, axes: tuple[str, ...]) -> nnx.Param:
     return nnx.Param(jnp.zeros(shape, dtype), axes=axes)
 
 
-def project(x: Float[Array, "N D"], weight: Num[Array, "..."]) -> Float[Array, "..."]:
+def project(
+    x: Float[Array, "N D"], weight: Num[Array, "..."] | OfLayer, execution: Execution
+) -> Float[Array, "..."]:
     """x [N, D] times weight [..., D] transposed -> [N, ...], in x's type.
 
     Sums in float32. A weight held as bits is widened in tiles.
     """
     out_shape = weight.shape[:-1]
     matrix = weight.reshape(-1, weight.shape[-1])
+    times = partial(multiply, weight_left=execution.weight_left)
     if is_bits(matrix) and matrix.size > 2 * _TILE_VALUES:
-        out = _project_tiles(x, matrix)
+        out = _project_tiles(x, matrix, times)
     else:
-        out = multiply(x, widen(matrix, x.dtype))
+        out = times(x, widen(matrix, x.dtype))
     return out.astype(x.dtype).reshape(x.shape[0], *out_shape)
 
 
-def _project_tiles(x: Array, matrix: Array) -> Array:
+def _project_tiles(
+    x: Array, matrix: Array | OfLayer, times: Callable[[Array, Array], Array]
+) -> Array:
     rows, columns = matrix.shape
     tile = _tile_rows(rows, max(1, _TILE_VALUES // columns))
-    whole = rows // tile
+    full = rows // tile
 
     def one(index, out):
-        part = lax.dynamic_slice_in_dim(matrix, index * tile, tile)
+        part = widen(cut(matrix, index * tile, tile), x.dtype)
         return lax.dynamic_update_slice_in_dim(
-            out, multiply(x, widen(part, x.dtype)), index * tile, axis=1
+            out, times(x, part), index * tile, axis=1
         )
 
     out = jnp.zeros((x.shape[0], rows), jnp.float32)
-    out = lax.fori_loop(0, whole, one, out)
+    out = lax.fori_loop(0, full, one, out)
     if rows % tile:
-        rest = multiply(x, widen(matrix[whole * tile :], x.dtype))
-        out = lax.dynamic_update_slice_in_dim(out, rest, whole * tile, axis=1)
+        rest = widen(cut(matrix, full * tile, rows % tile), x.dtype)
+        out = lax.dynamic_update_slice_in_dim(out, times(x, rest), full * tile, axis=1)
     return out
 
 

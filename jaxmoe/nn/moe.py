@@ -6,13 +6,13 @@ from flax import nnx
 from jax import lax
 
 from jaxmoe.config import MoEConfig
+from jaxmoe.nn.base import Context
 from jaxmoe.nn.linear import weight
 from jaxmoe.ops.bf16_bits import widen
-from jaxmoe.ops.experts import Implementation, apply_experts
+from jaxmoe.ops.experts import apply_experts
 from jaxmoe.ops.matmul import multiply
 from jaxmoe.router.routing import Choose
 from jaxmoe.router.scores import SoftmaxScores
-from jaxmoe.sharding.collectives import WHOLE, DeviceContext
 from jaxmoe.typing import Array, Float, Int
 
 
@@ -35,41 +35,41 @@ class MoEFeedForward(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "N D"],
-        layer: int,
+        layer: Array | int,
         choose: Choose,
-        implementation: Implementation,
-        part: DeviceContext = WHOLE,
-    ) -> tuple[Float[Array, "N D"], Int[Array, "N K"]]:
-        """The output, and the experts that made it."""
+        context: Context,
+    ) -> tuple[Float[Array, "N D"], Int[Array, "N K"], Float[Array, "N E"]]:
+        """The output, the experts that made it, and what they were ranked by.
+
+        layer: its index among all layers of the model.
+        """
         with jax.named_scope("router"):
-            logits = lax.optimization_barrier(self.router(x))
-            experts = choose(layer, self.scores.ranking(logits))
+            logits = lax.optimization_barrier(self.router(x, context))
+            ranking = self.scores.ranking(logits)
+            experts = choose(layer, ranking)
             weights = self.scores.weights(logits, experts)
         weights = weights.astype(x.dtype)
-        out = self._apply(x, experts, weights, implementation, part)
-        return out, experts
+        return self._apply(x, experts, weights, context), experts, ranking
 
     def _apply(
         self,
         x: Float[Array, "N D"],
         experts: Int[Array, "N K"],
         weights: Float[Array, "N K"],
-        implementation: Implementation,
-        part: DeviceContext,
+        context: Context,
     ) -> Float[Array, "N D"]:
         """The chosen experts' sum; those that lie elsewhere are computed there."""
-        divided = ("experts", "expert_mlp")
+        device, divided = context.device, ("experts", "expert_mlp")
         gate_up, down = self.gate_up[...], self.down[...]
         x, experts, weights = (
-            part.all_gather_rows(a, *divided) for a in (x, experts, weights)
+            device.all_gather_rows(a, *divided) for a in (x, experts, weights)
         )
-        if part.axes("experts"):
-            own, here = part.inside(experts, "experts", gate_up.shape[0])
+        if device.axes("experts"):
+            own, here = device.inside(experts, "experts", gate_up.shape[0])
             experts = jnp.where((experts >= 0) & here, own, -1)
-        out = apply_experts(
-            x, experts, weights, gate_up, down, implementation=implementation
-        )
-        return part.reduce_scatter_ordered(out, *divided)
+        kernel = context.execution.experts
+        out = apply_experts(x, experts, weights, gate_up, down, implementation=kernel)
+        return device.reduce_scatter_ordered(out, *divided)
 
 
 class Router(nnx.Module):
@@ -78,7 +78,8 @@ class Router(nnx.Module):
     def __init__(self, num_experts: int, d_model: int, dtype):
         self.weight = weight((num_experts, d_model), dtype, ("router", "embed"))
 
-    def __call__(self, x: Float[Array, "N D"]) -> Float[Array, "N E"]:
+    def __call__(self, x: Float[Array, "N D"], context: Context) -> Float[Array, "N E"]:
         """Router logits of each row."""
         matrix = widen(self.weight[...], jnp.float32)
-        return multiply(x.astype(jnp.float32), matrix)
+        left = context.execution.weight_left
+        return multiply(x.astype(jnp.float32), matrix, weight_left=left)

@@ -6,26 +6,38 @@ after it is cut, exactly (bfloat16 is the upper half of float32), at half the tr
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxmoe.ops.stack import OfLayer, whole
 from jaxmoe.typing import Array
 
 
-def is_bits(weight: Array) -> bool:
+def is_bits(weight: Array | OfLayer) -> bool:
     """Whether `weight` holds bfloat16 values as their bits."""
     return weight.dtype == jnp.uint16
 
 
-def widen(weight: Array, dtype=jnp.float32) -> Array:
+def widen(weight: Array | OfLayer, dtype=jnp.float32) -> Array:
     """`weight` as values of `dtype`; bits become exact float32 first."""
+    weight = whole(weight)
     if is_bits(weight):
         bits = weight.astype(jnp.uint32) << 16
         weight = lax.bitcast_convert_type(bits, jnp.float32)
     return weight.astype(dtype)
+
+
+def held_dtype(platform: str, dtype: Any) -> np.dtype:
+    """The type in which weights of a type are held on `platform` (see `hold_for`)."""
+    if platform == "cpu" and dtype == jnp.bfloat16:
+        return np.dtype(np.uint16)
+    if platform == "cpu" and dtype == jnp.float16:
+        return np.dtype(np.float32)
+    return np.dtype(dtype)
 
 
 def hold_for(platform: str, array: Array) -> Array:

@@ -3,7 +3,6 @@
 Written so that XLA keeps to its fast forms of them.
 """
 
-import jax
 from jax import lax
 from jax import numpy as jnp
 
@@ -26,10 +25,13 @@ def precision_for(dtype) -> lax.Precision:
     return lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT
 
 
-def multiply(x: Array, weight: Array) -> Array:
-    """x [N, D] times weight [O, D] transposed, float32 [N, O]."""
+def multiply(x: Array, weight: Array, *, weight_left: bool = False) -> Array:
+    """x [N, D] times weight [O, D] transposed, float32 [N, O].
+
+    weight_left: where rows are few, have the weight on the left, for CPUs.
+    """
     few = x.shape[0] < FEW_ROWS and weight.size >= LARGE
-    if few and jax.default_backend() == "cpu":
+    if few and weight_left:
         # Behind a barrier: XLA would fold the transpose back into the product.
         return lax.optimization_barrier(contract(weight, x, 1, 1)).T
     return contract(x, weight, 1, 1)

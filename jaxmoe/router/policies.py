@@ -93,9 +93,9 @@ class Policy:
         """The same number of experts without noise, for prompt tokens."""
         return TopK(np.full(num_layers, self.width, np.int32), places=self.width)
 
-    def at_layer(self, layer: int) -> Self:
+    def at_layer(self, layer: Array | int) -> Self:
         """The policy of one layer, from a resolved one."""
-        return jax.tree.map(lambda values: values[layer], self)
+        return jax.tree.map(lambda values: jnp.asarray(values)[layer], self)
 
     def choose(
         self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None

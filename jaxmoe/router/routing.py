@@ -1,15 +1,16 @@
 """A policy at work on rows: noise, replay, rows at rest."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.router.policies import Policy
-from jaxmoe.typing import Array, Bool, Float, Int
+from jaxmoe.typing import Array, Bool, Float, Int, Shaped
 
-Choose = Callable[[int, Float[Array, "N E"]], Int[Array, "N K"]]
+Choose = Callable[[Array | int, Float[Array, "N E"]], Int[Array, "N K"]]
 """(layer, ranking [N, E]) -> experts [N, K]: a policy at work on rows."""
 
 
@@ -37,3 +38,16 @@ def choose_experts(
     # All that follows compiles alike whatever the policy, so that policies which
     # choose the same experts give the same bits.
     return lax.optimization_barrier(experts)
+
+
+def of_layer(
+    values: Shaped[Array, "N L *X"] | None, layer: Array | int, dtype: Any = None
+) -> Shaped[Array, "N *X"] | None:
+    """What [N, L, ...] holds of one layer; None of None."""
+    if values is None:
+        return None
+    if isinstance(layer, int):
+        found = values[:, layer]
+    else:
+        found = lax.dynamic_index_in_dim(values, layer, 1, keepdims=False)
+    return found if dtype is None else found.astype(dtype)

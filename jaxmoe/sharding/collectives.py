@@ -26,19 +26,17 @@ from jaxmoe.typing import Array, Bool, Float, Int, Num
 
 @dataclass(frozen=True)
 class DeviceContext:
-    """One device of a layout, seen from within; without one, the only device.
+    """One device of a layout, seen from within.
 
     rows: mesh axes over which the rows at hand are divided: those of the slots; none in
     a pass over a prompt whose positions do not divide.
     """
 
-    layout: Layout | None = None
+    layout: Layout
     rows: tuple[str, ...] = ()
 
     def axes(self, *logical: str) -> tuple[str, ...]:
         """Mesh axes over which these logical axes are divided, larger than 1."""
-        if self.layout is None:
-            return ()
         named = [axis for name in logical for axis in self.layout.rules.of(name)]
         return tuple(a for a in dict.fromkeys(named) if self._size((a,)) > 1)
 
@@ -123,7 +121,7 @@ class DeviceContext:
 
     def own(self, tree: Any) -> Any:
         """Of rows that all devices have, those that are this one's to compute."""
-        if self.layout is None or not self.rows:
+        if not self._size(self.rows) > 1:
             return tree
         index, count = lax.axis_index(self.rows), self._size(self.rows)
 
@@ -135,7 +133,7 @@ class DeviceContext:
 
     def everyone(self, tree: Any) -> Any:
         """Rows of all devices, on each."""
-        if self.layout is None or not self.rows:
+        if not self._size(self.rows) > 1:
             return tree
         rows = self.rows
         every = lambda array: lax.all_gather(array, rows, axis=0, tiled=True)  # noqa: E731
@@ -143,14 +141,14 @@ class DeviceContext:
 
     def sum_rows(self, count: Int[Array, ""]) -> Int[Array, ""]:
         """An integer summed over the devices that have other rows."""
-        return lax.psum(count, self.rows) if self.layout and self.rows else count
+        return lax.psum(count, self.rows) if self._size(self.rows) > 1 else count
 
     def _exchanges(self, rows: int, logical: str) -> bool:
         count = self.count(logical)
         return count > 1 and rows % count == 0
 
     def _size(self, axes: tuple[str, ...]) -> int:
-        return self.layout.size(axes) if self.layout is not None else 1
+        return self.layout.size(axes)
 
 
 def _add_in_order(parts: Float[Array, "R N D"]) -> Float[Array, "N D"]:
@@ -162,10 +160,6 @@ def _add_in_order(parts: Float[Array, "R N D"]) -> Float[Array, "N D"]:
     return lax.scan(add, start, wide, unroll=unroll)[0]
 
 
-WHOLE = DeviceContext()
-"""One device that has everything."""
-
-
 def spread(
     layout: Layout, function: Callable[..., Any], *, specs: Any, out: Any
 ) -> Callable[..., Any]:
@@ -173,6 +167,8 @@ def spread(
 
     specs, out: `PartitionSpec`s of arguments and results (prefixes of their trees).
     """
+    if layout.mesh.size == 1:
+        return function  # its shards are whole arrays
     return jax.shard_map(
         function, mesh=layout.mesh, in_specs=specs, out_specs=out, check_vma=False
     )

@@ -7,7 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    SingleDeviceSharding,
+)
 
 from jaxmoe.sharding.rules import Preset, Rules, check_rules, rules_for
 
@@ -39,12 +46,27 @@ class Layout:
         """As `spec`, with the mesh."""
         return NamedSharding(self.mesh, self.spec(*logical))
 
+    @property
+    def single(self) -> SingleDeviceSharding | None:
+        """The only device, as arrays are bound to it; None of several."""
+        if self.mesh.size > 1 or not isinstance(self.mesh, Mesh):
+            return None
+        return SingleDeviceSharding(self.mesh.devices.flat[0])
+
     def shardings(self, specs: Any) -> Any:
         """A tree of specs as shardings."""
         place = lambda spec: NamedSharding(self.mesh, spec)  # noqa: E731
         return jax.tree.map(
             place, specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec)
         )
+
+    def placed(self, specs: Any) -> Any:
+        """As `shardings`, for what a program gives back; None on one device.
+
+        There results stay where the weights are: bound to the device as these are, so
+        that no second call compiles anew.
+        """
+        return None if self.mesh.size == 1 else self.shardings(specs)
 
     def cached_heads(self, kv_heads: int) -> int:
         """Key-value heads of a cache: one a device at least, some then repeated."""
@@ -64,6 +86,11 @@ class Layout:
         """The fewest slots, `wanted` or more, that all devices share equally."""
         parts = self.size(self.rules.slots)
         return -(-wanted // parts) * parts
+
+
+def single_device_layout(device: Any) -> Layout:
+    """The mesh of one device, where nothing is divided."""
+    return Layout(Mesh(np.array([device]), ("data",)), Rules())
 
 
 def layout_for(

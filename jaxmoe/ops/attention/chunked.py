@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxmoe.ops.grouping import Blocks, block_members
 from jaxmoe.ops.matmul import FEW_ROWS, precision_for
+from jaxmoe.ops.stack import OfLayer, piece
 from jaxmoe.typing import Array, Bool, Float, Int
 
 CHUNK = 128
@@ -50,10 +51,12 @@ class OnlineSoftmax(NamedTuple):
             jnp.zeros((*shape, width), jnp.float32),
         )
 
-    def add(self, q: Array, k: Array, v: Array, seen: Array) -> "OnlineSoftmax":
+    def add(
+        self, q: Array, k: Array, v: Array, seen: Array, *, keys_left: bool = True
+    ) -> "OnlineSoftmax":
         """Take in one chunk: q [..., R, A], k and v [..., C, A], seen [..., R, C]."""
         batch, last = tuple(range(q.ndim - 2)), q.ndim - 1
-        scores = compare(q, k)
+        scores = compare(q, k, keys_left=keys_left)
         scores = jnp.where(seen, scores * q.shape[-1] ** -0.5, _LOWEST)
         top = jnp.maximum(self.top, scores.max(axis=-1))
         weights = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
@@ -77,9 +80,12 @@ class OnlineSoftmax(NamedTuple):
 
 
 def compare(
-    q: Float[Array, "*X R A"], k: Float[Array, "*X C A"]
+    q: Float[Array, "*X R A"], k: Float[Array, "*X C A"], *, keys_left: bool = True
 ) -> Float[Array, "*X R C"]:
-    """Products of every query with every key, float32."""
+    """Products of every query with every key, float32.
+
+    keys_left: where queries are few, have the keys on the left, for CPUs.
+    """
     batch, last = tuple(range(q.ndim - 2)), q.ndim - 1
     multiply = partial(
         lax.dot_general,
@@ -87,8 +93,8 @@ def compare(
         precision=precision_for(q.dtype),
         preferred_element_type=jnp.float32,
     )
-    if q.shape[-2] < FEW_ROWS and jax.default_backend() == "cpu":
-        # Keys on the left, as weights are in `jaxmoe.ops.matmul.multiply`.
+    if q.shape[-2] < FEW_ROWS and keys_left:
+        # As weights are in `jaxmoe.ops.matmul.multiply`.
         return lax.optimization_barrier(multiply(k, q)).swapaxes(-1, -2)
     return multiply(q, k)
 
@@ -139,8 +145,8 @@ def attend_causal(qkv: QKV, *, window: int | None) -> Float[Array, "T H A"]:
 
 def attend_prefix(
     q: Float[Array, "S H A"],
-    k: Float[Array, "P G C A"],
-    v: Float[Array, "P G C A"],
+    k: Float[Array, "P G C A"] | OfLayer,
+    v: Float[Array, "P G C A"] | OfLayer,
     *,
     length: Int[Array, "P"],
     positions: Int[Array, "S"],
@@ -164,8 +170,8 @@ def attend_prefix(
 
         def one_chunk(chunk, running):
             at = (prompt, 0, chunk * CHUNK, 0)
-            keys = lax.dynamic_slice(k, at, (1, groups, CHUNK, width))[0]
-            values = lax.dynamic_slice(v, at, (1, groups, CHUNK, width))[0]
+            keys = piece(k, at, (1, groups, CHUNK, width))[0]
+            values = piece(v, at, (1, groups, CHUNK, width))[0]
             place = chunk * CHUNK + jnp.arange(CHUNK)
             seen = visible(row_position, place, window)
             seen = seen & (place < length[prompt])[None, :]
@@ -197,8 +203,8 @@ def attend_prefix(
 def attend_suffix(
     running: OnlineSoftmax,
     q: Float[Array, "S H A"],
-    k: Float[Array, "S G C A"],
-    v: Float[Array, "S G C A"],
+    k: Float[Array, "S G C A"] | OfLayer,
+    v: Float[Array, "S G C A"] | OfLayer,
     *,
     start: Int[Array, "S"],
     positions: Int[Array, "S"],
@@ -215,8 +221,8 @@ def attend_suffix(
     own = positions - start
 
     def one_chunk(chunk, running):
-        keys = lax.dynamic_slice_in_dim(k, chunk * CHUNK, CHUNK, axis=2)
-        values = lax.dynamic_slice_in_dim(v, chunk * CHUNK, CHUNK, axis=2)
+        at, sizes = (0, 0, chunk * CHUNK, 0), (*k.shape[:2], CHUNK, k.shape[3])
+        keys, values = piece(k, at, sizes), piece(v, at, sizes)
         seen = visible(own, chunk * CHUNK + jnp.arange(CHUNK), window)
         return running.add(queries, keys, values, seen[:, None, None, :])
 

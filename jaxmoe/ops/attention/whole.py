@@ -14,14 +14,10 @@ changes no order of sums. They are left out by selection, so that even a NaN amo
 values is not felt; within the last chunk in use the caches hold zeros past their end.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmoe.ops.attention import chunked
 from jaxmoe.ops.attention.chunked import (
     _LOWEST,
     CHUNK,
@@ -32,6 +28,7 @@ from jaxmoe.ops.attention.chunked import (
 )
 from jaxmoe.ops.grouping import Blocks, block_members
 from jaxmoe.ops.matmul import precision_for
+from jaxmoe.ops.stack import OfLayer, whole
 from jaxmoe.typing import Array, Bool, Float, Int
 
 SCORES_AT_ONCE = 1 << 27
@@ -39,23 +36,6 @@ SCORES_AT_ONCE = 1 << 27
 
 COPY_AT_ONCE = 1 << 30
 """Bytes of prefix cache copied at a time where several prompts are in flight."""
-
-
-class Attending(NamedTuple):
-    """One form of attention: three functions with the signatures of `nn.attend`."""
-
-    causal: Callable[..., Array]
-    prefix: Callable[..., OnlineSoftmax]
-    suffix: Callable[..., Array]
-
-
-def attention_for(platform: str) -> Attending:
-    """Chunk by chunk on CPU, where only what is filled is read; whole elsewhere."""
-    if platform == "cpu":
-        return Attending(
-            chunked.attend_causal, chunked.attend_prefix, chunked.attend_suffix
-        )
-    return Attending(attend_causal, attend_prefix, attend_suffix)
 
 
 def attend_causal(qkv: QKV, *, window: int | None) -> Float[Array, "T H A"]:
@@ -78,7 +58,8 @@ def attend_causal(qkv: QKV, *, window: int | None) -> Float[Array, "T H A"]:
         row_position = jnp.tile(positions, heads // groups)
         seen = visible(row_position, jnp.arange(tokens), window)
         running = OnlineSoftmax.start(rows.shape[:2], width)
-        out = running.add(rows, k, v, seen[None]).finish().astype(qkv.q.dtype)
+        running = running.add(rows, k, v, seen[None], keys_left=False)
+        out = running.finish().astype(qkv.q.dtype)
         out = out.reshape(groups, heads // groups, size, width)
         return out.transpose(2, 0, 1, 3).reshape(size, heads, width)
 
@@ -96,8 +77,8 @@ def _queries_at_once(tokens: int, heads: int) -> int:
 
 def attend_prefix(
     q: Float[Array, "S H A"],
-    k: Float[Array, "P G C A"],
-    v: Float[Array, "P G C A"],
+    k: Float[Array, "P G C A"] | OfLayer,
+    v: Float[Array, "P G C A"] | OfLayer,
     *,
     length: Int[Array, "P"],
     positions: Int[Array, "S"],
@@ -115,6 +96,7 @@ def attend_prefix(
     in the same batched product wherever its block lies, so that its neighbours do not
     choose the kernel that computes it.
     """
+    k, v = whole(k), whole(v)
     queries = group_queries(q, k.shape[1])
     if blocks is None:
         one = _attend_shared(
@@ -192,8 +174,8 @@ def _to_slots(parts: OnlineSoftmax, blocks: Blocks, block: int) -> OnlineSoftmax
 def attend_suffix(
     running: OnlineSoftmax,
     q: Float[Array, "S H A"],
-    k: Float[Array, "S G C A"],
-    v: Float[Array, "S G C A"],
+    k: Float[Array, "S G C A"] | OfLayer,
+    v: Float[Array, "S G C A"] | OfLayer,
     *,
     start: Int[Array, "S"],
     positions: Int[Array, "S"],
@@ -205,6 +187,7 @@ def attend_suffix(
     start: absolute position of each slot's first own position.
     longest: not looked at.
     """
+    k, v = whole(k), whole(v)
     queries = group_queries(q, k.shape[1])
     seen = visible(positions - start, jnp.arange(k.shape[2]), window)
     running = _add(running, queries, k, v, seen[:, None, None])

@@ -15,6 +15,7 @@ from jaxmoe.ops.experts.batched import apply_batched
 from jaxmoe.ops.experts.blocks import apply_blocks
 from jaxmoe.ops.experts.ragged import apply_ragged
 from jaxmoe.ops.experts.reference import apply_reference
+from jaxmoe.ops.stack import OfLayer, whole
 from jaxmoe.typing import Array, Float, Int, Num
 
 Implementation = Literal["auto", "reference", "batched", "blocks", "ragged", "pallas"]
@@ -45,15 +46,6 @@ _IMPLEMENTATIONS = {
 }
 
 
-def choose_implementation(platform: str) -> str:
-    """The implementation "auto" means: the block loop on CPU, ragged elsewhere.
-
-    On CPU `lax.ragged_dot` is a masked dense product over all experts. "pallas" is
-    for who asks for it, until its kernels have been run on a GPU.
-    """
-    return "blocks" if platform == "cpu" else "ragged"
-
-
 def runs_kernels(device: Any) -> bool:
     """Whether Triton compiles for `device`: CUDA, compute capability 8.0 or later."""
     capability = str(getattr(device, "compute_capability", ""))
@@ -65,31 +57,30 @@ def apply_experts(
     x: Float[Array, "N D"],
     experts: Int[Array, "N K"],
     weights: Float[Array, "N K"],
-    gate_up: Num[Array, "E 2 F D"],
-    down: Num[Array, "E D F"],
+    gate_up: Num[Array, "E 2 F D"] | OfLayer,
+    down: Num[Array, "E D F"] | OfLayer,
     *,
-    implementation: Implementation = "auto",
+    implementation: str,
 ) -> Float[Array, "N D"]:
     """Weighted sum of the chosen experts of each row.
 
     experts: -1 for a place that stays empty (its weight is not looked at).
     gate_up, down: any float type, or uint16 holding bfloat16 bits.
-    implementation: "auto" looks at the default backend; "batched" and "ragged"
-      have gradients.
+    implementation: "batched" and "ragged" have gradients, "blocks" reads one expert at
+      a time.
 
     Raises:
       ValueError: an implementation that does not exist, or not on this device.
     """
-    name = implementation
-    if name == "auto":
-        name = choose_implementation(jax.default_backend())
-    if name not in _IMPLEMENTATIONS:
+    if implementation not in _IMPLEMENTATIONS:
         raise ValueError(
-            f"implementation must be one of auto, {', '.join(_IMPLEMENTATIONS)}; "
+            f"implementation must be one of {', '.join(_IMPLEMENTATIONS)}; "
             f"found {implementation!r}"
         )
+    if implementation != "blocks":
+        gate_up, down = whole(gate_up), whole(down)
     with jax.named_scope("experts"):
-        return _IMPLEMENTATIONS[name](x, experts, weights, gate_up, down)
+        return _IMPLEMENTATIONS[implementation](x, experts, weights, gate_up, down)
 
 
-__all__ = ["Implementation", "apply_experts", "choose_implementation", "runs_kernels"]
+__all__ = ["Implementation", "apply_experts", "runs_kernels"]

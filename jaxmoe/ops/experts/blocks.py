@@ -13,6 +13,7 @@ from jax import lax
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.ops.matmul import contract
+from jaxmoe.ops.stack import OfLayer, cut
 from jaxmoe.typing import Array, Float, Int, Num
 
 
@@ -29,8 +30,8 @@ def apply_blocks(
     x: Float[Array, "N D"],
     experts: Int[Array, "N K"],
     weights: Float[Array, "N K"],
-    gate_up: Num[Array, "E 2 F D"],
-    down: Num[Array, "E D F"],
+    gate_up: Num[Array, "E 2 F D"] | OfLayer,
+    down: Num[Array, "E D F"] | OfLayer,
 ) -> Float[Array, "N D"]:
     """See `jaxmoe.ops.experts.apply_experts`."""
     num_rows, width = experts.shape
@@ -41,8 +42,8 @@ def apply_blocks(
 
     def one_expert(index, results):
         expert, start = blocks.group[index], blocks.start[index]
-        both = widen(lax.dynamic_index_in_dim(gate_up, expert, 0, False), x.dtype)
-        last = widen(lax.dynamic_index_in_dim(down, expert, 0, False), x.dtype)
+        both = widen(cut(gate_up, expert, 1)[0], x.dtype)
+        last = widen(cut(down, expert, 1)[0], x.dtype)
         # Without the barrier XLA would widen again for every product.
         both, last = lax.optimization_barrier((both.reshape(2 * hidden, model), last))
 

@@ -1,0 +1,113 @@
+"""What a mixer is asked for, and what it is told: the contracts of `jaxmoe.nn`.
+
+A mixer exchanges information between positions, and owns what it has to remember of
+those already passed (its `LayerState`). A whole sequence goes through `prefill`, which
+gives the state of a prompt; one more position a slot goes through `decode`, which reads
+the prompt's state and carries on the slot's own.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, Self
+
+from jaxmoe.execution import Execution
+from jaxmoe.ops.grouping import Blocks
+from jaxmoe.sharding.collectives import DeviceContext
+from jaxmoe.sharding.layout import Layout
+from jaxmoe.typing import Array, Bool, Float, Int
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass runs on: the kernels, and which device of the mesh this is."""
+
+    execution: Execution
+    device: DeviceContext
+
+
+class Sequences(NamedTuple):
+    """Whole sequences side by side, all padded to one length.
+
+    positions: int32 [N], of the rows at hand. lengths: int32 [N], tokens of each row's
+    sequence. valid: bool [M], which rows of all devices are tokens and not padding.
+    count: how many sequences, static. keep: whether states are wanted, static.
+    """
+
+    positions: Int[Array, "N"]
+    lengths: Int[Array, "N"]
+    valid: Bool[Array, "M"]
+    count: int
+    keep: bool
+
+
+class Step(NamedTuple):
+    """One more position in every slot.
+
+    positions: int32 [S], absolute, of the token at hand. start: int32 [S], where each
+    slot's own positions begin, after its prompt. active: bool [S]. longest: the most
+    own positions of any slot. prompt_lengths: int32 [P]. blocks: slots that share a
+    prompt, `block` (static) of them at most; None with one prompt.
+    """
+
+    positions: Int[Array, "S"]
+    start: Int[Array, "S"]
+    active: Bool[Array, "S"]
+    longest: Int[Array, ""]
+    prompt_lengths: Int[Array, "P"]
+    blocks: Blocks | None
+    block: int
+
+
+class LayerState(Protocol):
+    """What mixers of one kind remember, of L layers: every array is [L, rows, ...].
+
+    Rows are prompts (a state that is read) or slots (one that is carried on).
+    """
+
+    @property
+    def size(self) -> int | None:
+        """Positions a row has room for; None where that does not grow."""
+        ...
+
+    @classmethod
+    def specs(cls, layout: Layout, rows: str | None) -> Any:
+        """How the arrays lie on a mesh; rows: logical axis of the rows."""
+        ...
+
+    def put(self, index: Array, prompt: Self) -> Self:
+        """With row `index` replaced by the one row of `prompt`."""
+        ...
+
+    def fork(
+        self, prefix: Self, prompt: Int[Array, "S"], new: Bool[Array, "S"]
+    ) -> Self:
+        """Slots that begin where `new`: what they hold after row `prompt` of `prefix`.
+
+        Keys and values begin empty, as the prompt's are read where they are.
+        """
+        ...
+
+    def grow(self, size: int) -> Self:
+        """With room for `size` positions."""
+        ...
+
+
+class Mixer(Protocol):
+    """How positions exchange information."""
+
+    def prefill(
+        self, x: Float[Array, "N D"], sequences: Sequences, context: Context
+    ) -> tuple[Float[Array, "N D"], Any]:
+        """The output, and the state of one layer, [count, ...]; None if not kept."""
+        ...
+
+    def decode(
+        self,
+        x: Float[Array, "S D"],
+        at: Array | int,
+        prefix: Any,
+        own: Any,
+        step: Step,
+        context: Context,
+    ) -> tuple[Float[Array, "S D"], Any]:
+        """The output, and `own` with this position in layer `at` of the state."""
+        ...

@@ -1,0 +1,76 @@
+"""One layer of an array that holds the same thing of several layers, cut out lazily.
+
+A loop over layers that cut each layer's weights or cache out of a stack would copy
+them at every turn. `OfLayer` names the layer, and who reads it cuts just what it needs:
+one slice of (layer, start, 0, ...).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax import lax
+
+from jaxmoe.typing import Array, Leaf
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OfLayer:
+    """`stack[layer]`, not yet read. stack: [L, ...]; layer: int, or a traced index."""
+
+    stack: Leaf
+    layer: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the layer."""
+        return self.stack.shape[1:]
+
+    @property
+    def ndim(self) -> int:
+        """Of the layer."""
+        return self.stack.ndim - 1
+
+    @property
+    def size(self) -> int:
+        """Values of the layer."""
+        return self.stack.size // self.stack.shape[0]
+
+    @property
+    def dtype(self):
+        """Of the stack, and so of the layer."""
+        return self.stack.dtype
+
+    def reshape(self, *shape: int) -> "OfLayer":
+        """The layer in another shape."""
+        return OfLayer(self.stack.reshape(self.stack.shape[0], *shape), self.layer)
+
+    def __getitem__(self, index) -> "OfLayer":
+        if index is not Ellipsis:
+            raise TypeError(f"cut a layer with `cut` or `piece`, found [{index!r}]")
+        return self
+
+
+def whole(array: Array | OfLayer) -> Array:
+    """The layer as an array of its own."""
+    if not isinstance(array, OfLayer):
+        return array
+    if isinstance(array.layer, int):
+        return array.stack[array.layer]
+    return lax.dynamic_index_in_dim(array.stack, array.layer, 0, keepdims=False)
+
+
+def piece(
+    array: Array | OfLayer, starts: tuple[Array | int, ...], sizes: tuple[int, ...]
+) -> Array:
+    """`lax.dynamic_slice` of the layer, in one slice of the stack."""
+    if not isinstance(array, OfLayer):
+        return lax.dynamic_slice(array, starts, sizes)
+    return lax.dynamic_slice(array.stack, (array.layer, *starts), (1, *sizes))[0]
+
+
+def cut(array: Array | OfLayer, start: Array | int, size: int) -> Array:
+    """`size` entries of the first dimension, from `start` on."""
+    rest = array.shape[1:]
+    return piece(array, (start, *(0 for _ in rest)), (size, *rest))
