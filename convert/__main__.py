@@ -9,9 +9,10 @@ import jax
 
 from convert.processes import convert_in_processes
 from convert.to_hf import export
-from convert.to_jaxmoe import convert, find_source
+from convert.to_jaxmoe import convert
 from convert.together import convert_share
 from convert.workers import Worker
+from jaxmoe.checkpoints.hub import find_directory
 
 EPILOG = """\
 SRC is a directory with config.json and safetensors (one file, or shards and their
@@ -117,7 +118,7 @@ def _work(args: argparse.Namespace) -> object:
     if args.export:
         options = {"jobs": args.jobs, "force": args.force}
         return export(args.source, args.out, **options, show=True)
-    source = find_source(args.source)
+    source = find_directory(args.source)
     if args.processes is not None:
         out, options = Path(args.out), _options(args)
         return convert_in_processes(source, out, args.processes, options)

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from convert import hf
-from convert.families import FAMILIES
 from convert.to_hf import default_layout
+from jaxmoe.checkpoints import safetensors, weight_files
 from jaxmoe.families.config_json import from_hf
+from jaxmoe.families.registry import family_of
 from jaxmoe.nn.decoder import abstract_params
 
 MODEL: dict[str, Any] = {
@@ -54,7 +54,7 @@ def write_random(directory: Path, model: dict[str, Any], shard_bytes: int) -> in
     (directory / "config.json").write_text(json.dumps(model))
     config = from_hf(model)
     params = abstract_params(config)
-    layout = default_layout(FAMILIES[config.family], params, shard_bytes)
+    layout = default_layout(family_of(config), params, shard_bytes)
     rng = np.random.default_rng(0)
     for header in layout.headers:
         raw = header.text.encode()
@@ -65,7 +65,7 @@ def write_random(directory: Path, model: dict[str, Any], shard_bytes: int) -> in
                 # Without the top bit of the exponent every value is finite.
                 file.write((bits & np.uint16(0xBFFF)).data)
     if layout.index is not None:
-        (directory / hf.INDEX).write_text(layout.index)
+        (directory / weight_files.INDEX).write_text(layout.index)
     return sum(header.nbytes for header in layout.headers)
 
 
@@ -82,7 +82,7 @@ def copy(source: Path, out: Path):
 def _timed(work: Callable[[], Any], source: Path) -> tuple[float, Any]:
     """Seconds and result of `work`, with nothing left to write and nothing cached."""
     os.sync()
-    with hf.Files(source, [path.name for path in source.iterdir()]) as files:
+    with safetensors.Files(source, [path.name for path in source.iterdir()]) as files:
         files.forget()
     begin = time.perf_counter()
     result = work()

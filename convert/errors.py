@@ -1,29 +1,5 @@
-"""The error of a conversion that cannot be done."""
+"""The error of a conversion that cannot be done, by the converter's name for it."""
 
-SHOWN = 60
+from jaxmoe.checkpoints.errors import CheckpointError as ConversionError
 
-
-class ConversionError(ValueError):
-    """Says what was expected, what was found, what to do; `failures` lists them all."""
-
-    def __init__(self, message: str, failures: tuple[str, ...] = ()):
-        """Takes the message and, where it abridges a list, the whole list."""
-        super().__init__(message)
-        self.failures = failures or (message,)
-
-    @classmethod
-    def listing(cls, title: str, failures: list[str]) -> "ConversionError":
-        """One error for many failures; the message shows the first `SHOWN`."""
-        lines = failures[:SHOWN]
-        if more := len(failures) - len(lines):
-            lines.append(f"... and {more} more")
-        return cls("\n  ".join([f"{title}:", *lines]), tuple(failures))
-
-    @classmethod
-    def untied(cls, copy: str, tied: str) -> "ConversionError":
-        """The error for a tensor that differs from the one the config ties it to."""
-        return cls(
-            f"{copy}: the config ties it to {tied}, expected equal tensors, found "
-            "different ones; set tie_word_embeddings to false in config.json if the "
-            "model has a head of its own"
-        )
+__all__ = ["ConversionError"]

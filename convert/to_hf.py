@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from convert import destination, hf
+from convert import destination
 from convert.errors import ConversionError
-from convert.families import FAMILIES
 from convert.progress import Progress, Totals
-from convert.rules import Family, Fill, Plan, default_tensors, make_plan
-from convert.stream import in_parallel, overlaps
-from convert.to_jaxmoe import CARRIED
-from jaxmoe.checkpoints import store
+from jaxmoe.checkpoints import safetensors, store, weight_files
+from jaxmoe.checkpoints.hugging_face import SMALL_FILES
 from jaxmoe.checkpoints.partial import KIND
+from jaxmoe.checkpoints.plan import Fill, Plan, default_tensors, make_plan
 from jaxmoe.checkpoints.store import Manifest
+from jaxmoe.checkpoints.stream import in_parallel, overlaps
+from jaxmoe.config import ModelConfig
+from jaxmoe.families.base import Family
 from jaxmoe.families.config_json import load_hf_config
+from jaxmoe.families.registry import family_of
 from jaxmoe.nn.decoder import abstract_params
 
 SHARD_BYTES = 4 << 30
@@ -33,7 +35,7 @@ METADATA = {"format": "pt"}
 class Layout:
     """The files to write; `index` is the text of the index, None for a single file."""
 
-    headers: tuple[hf.Header, ...]
+    headers: tuple[safetensors.Header, ...]
     index: str | None
 
 
@@ -61,9 +63,9 @@ def export(
     destination.check(path, out, force=force, marker=destination.EXPORTED)
     config = load_hf_config(path)
     params = abstract_params(config)
-    layout = _layout(path, manifest)
+    layout = _layout(path, manifest, config)
     tensors = {t.name: t for header in layout.headers for t in header.tensors}
-    plan = make_plan(FAMILIES[config.family], tensors, params)
+    plan = make_plan(family_of(config), tensors, params)
     _check_types(manifest, plan)
     identity = {KIND: "export", "digest": manifest.digest}
     # Written in one go: what an earlier, killed run left is begun anew.
@@ -73,19 +75,21 @@ def export(
         with Progress(manifest.nbytes, "export", show=show) as progress:
             _write_all(path, manifest, layout, plan, partial, progress, jobs)
             if layout.index is not None:
-                (partial / hf.INDEX).write_text(layout.index, encoding="utf-8")
-            destination.carry(path, partial, CARRIED)
+                (partial / weight_files.INDEX).write_text(
+                    layout.index, encoding="utf-8"
+                )
+            destination.carry(path, partial, SMALL_FILES)
             if cast := manifest.source.get("cast"):
                 _restate_type(partial / "config.json", cast)
             return progress.close()
 
 
-def _layout(path: Path, manifest: Manifest) -> Layout:
+def _layout(path: Path, manifest: Manifest, config: ModelConfig) -> Layout:
     source = manifest.source
     if not source:
-        return default_layout(FAMILIES[manifest.family], manifest.params)
+        return default_layout(family_of(config), manifest.params)
     headers = [_saved_header(path, file) for file in source["files"]]
-    index = path / "source" / hf.INDEX
+    index = path / "source" / weight_files.INDEX
     text = index.read_text(encoding="utf-8") if index.exists() else None
     if source["cast"] or source["ignored"]:
         headers = [
@@ -96,10 +100,10 @@ def _layout(path: Path, manifest: Manifest) -> Layout:
     return Layout(tuple(headers), text)
 
 
-def _saved_header(path: Path, file: str) -> hf.Header:
+def _saved_header(path: Path, file: str) -> safetensors.Header:
     saved = path / "source" / f"{file}.header"
     try:
-        return hf.parse_header(saved.read_bytes().decode("utf-8"), file)
+        return safetensors.parse_header(saved.read_bytes().decode("utf-8"), file)
     except (OSError, ValueError) as error:
         raise ConversionError(
             f"{saved} should describe the source's {file}, but: {error}; convert the "
@@ -107,18 +111,24 @@ def _saved_header(path: Path, file: str) -> hf.Header:
         ) from None
 
 
-def _rewrite(header: hf.Header, cast: str | None, ignored: list[str]) -> hf.Header:
+def _rewrite(
+    header: safetensors.Header, cast: str | None, ignored: list[str]
+) -> safetensors.Header:
     """The header without ignored tensors, floats in the type they were cast to."""
     tensors = []
     for tensor in sorted(header.tensors, key=lambda t: t.offset):
         if tensor.name not in ignored:
             floating = tensor.dtype in ("BF16", "F16", "F32")
-            dtype = hf.TAGS[cast] if cast and floating else tensor.dtype
+            dtype = safetensors.TAGS[cast] if cast and floating else tensor.dtype
             tensors.append((tensor.name, dtype, tensor.shape))
-    return hf.make_header(header.file, tensors, hf.header_metadata(header))
+    return safetensors.make_header(
+        header.file, tensors, safetensors.header_metadata(header)
+    )
 
 
-def _index(headers: list[hf.Header], before: dict[str, Any] | None = None) -> str:
+def _index(
+    headers: list[safetensors.Header], before: dict[str, Any] | None = None
+) -> str:
     tensors = [tensor for header in headers for tensor in header.tensors]
     metadata = dict((before or {}).get("metadata") or {})
     metadata["total_size"] = sum(tensor.nbytes for tensor in tensors)
@@ -138,12 +148,16 @@ def default_layout(
         if shards[-1] and size + nbytes > shard_bytes:
             shards.append([])
             size = 0
-        shards[-1].append((name, hf.TAGS[dtype.name], shape))
+        shards[-1].append((name, safetensors.TAGS[dtype.name], shape))
         size += nbytes
     if len(shards) == 1:
-        return Layout((hf.make_header(hf.SINGLE, shards[0], METADATA),), None)
+        return Layout(
+            (safetensors.make_header(weight_files.SINGLE, shards[0], METADATA),), None
+        )
     headers = [
-        hf.make_header(f"model-{i:05}-of-{len(shards):05}.safetensors", s, METADATA)
+        safetensors.make_header(
+            f"model-{i:05}-of-{len(shards):05}.safetensors", s, METADATA
+        )
         for i, s in enumerate(shards, 1)
     ]
     return Layout(tuple(headers), _index(headers))
@@ -174,7 +188,9 @@ def _write_all(
     copies = {copy.param: copy for copy in plan.copies}
     names = [header.file for header in layout.headers]
     destination.make_folders(partial, names)
-    with hf.Files(partial, names, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as files:
+    with safetensors.Files(
+        partial, names, os.O_RDWR | os.O_CREAT | os.O_TRUNC
+    ) as files:
         for header in layout.headers:
             raw = header.text.encode()
             files.write(header.file, 0, len(raw).to_bytes(8, "little") + raw)
@@ -199,7 +215,7 @@ def _write_all(
 def _write_param(
     path: Path,
     targets: list[Fill],
-    files: hf.Files,
+    files: safetensors.Files,
     progress: Progress,
     stop: threading.Event,
 ) -> str:

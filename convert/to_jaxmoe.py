@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 import threading
 import warnings
@@ -15,35 +14,23 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from convert import destination, hf
+from convert import destination
 from convert.errors import ConversionError
-from convert.families import FAMILIES
 from convert.progress import Progress, Totals
-from convert.rules import Fill, Plan, make_plan
-from convert.stream import Reader, in_parallel
-from jaxmoe.checkpoints import store
+from jaxmoe.checkpoints import safetensors, store, weight_files
+from jaxmoe.checkpoints.hugging_face import SMALL_FILES, HuggingFaceSource
 from jaxmoe.checkpoints.partial import KIND
+from jaxmoe.checkpoints.plan import Fill, Plan
 from jaxmoe.checkpoints.store import Manifest, ParamSpec
+from jaxmoe.checkpoints.stream import Reader, in_parallel
 from jaxmoe.config import ModelConfig
-from jaxmoe.families.config_json import load_hf_config
-from jaxmoe.nn.decoder import abstract_params
-from jaxmoe.text.tokenizer import TOKENIZER_FILES
-
-CARRIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.model",
-    "chat_template.json",
-    *TOKENIZER_FILES,
-)
-"""Patterns of the files beside the weights that are carried along unchanged."""
 
 
 @dataclass(frozen=True)
 class Job:
     """A checked conversion: everything that can be known to fail has been looked at."""
 
-    source: hf.Source
+    source: weight_files.Weights
     config: ModelConfig
     plan: Plan
     cast: np.dtype | None
@@ -55,36 +42,6 @@ class Job:
         return ParamSpec(fill.shape, dtype.name)
 
 
-def find_source(source: str) -> Path:
-    """The directory `source`, or the hub's model of that name, downloaded.
-
-    Raises:
-      ConversionError: neither; or a name of the hub without huggingface-hub.
-    """
-    path = Path(source)
-    if path.is_dir():
-        return path
-    if path.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
-        raise ConversionError(
-            f"{source}: expected a directory with config.json and safetensors, or a "
-            "hub name like Qwen/Qwen3-30B-A3B, found neither"
-        )
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise ConversionError(
-            f"{source} is no directory here; to download the hub's model of that name: "
-            "pip install huggingface-hub"
-        ) from None
-    patterns = ["*.safetensors", hf.INDEX, *CARRIED]
-    try:
-        return Path(snapshot_download(source, allow_patterns=patterns))
-    except Exception as error:
-        raise ConversionError(
-            f"{source} is no directory here, and the hub does not give it: {error}"
-        ) from error
-
-
 def check(directory: Path, dtype: str | None = None) -> Job:
     """Reads config and headers, and plans the conversion; writes nothing.
 
@@ -92,16 +49,13 @@ def check(directory: Path, dtype: str | None = None) -> Job:
       ConversionError: files, index or tensors that do not fit.
       ValueError, FileNotFoundError: config.json, as `load_hf_config`.
     """
-    source = hf.open_source(directory)
-    config = load_hf_config(directory)
-    params = abstract_params(config)
-    plan = make_plan(FAMILIES[config.family], source.tensors, params)
+    source = HuggingFaceSource.open(directory)
     cast = None
     if dtype is not None:
         if dtype not in ("bfloat16", "float32"):
             raise ConversionError(f"--dtype is bfloat16 or float32, found {dtype}")
         cast = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    return Job(source, config, plan, cast)
+    return Job(source.weights, source.config, source.plan, cast)
 
 
 def convert(
@@ -143,7 +97,7 @@ def convert(
     job = check(directory, dtype)
     total = sum(fill.nbytes for fill in job.plan.fills.values())
     names = [header.file for header in job.source.headers]
-    with hf.Files(directory, names) as files:
+    with safetensors.Files(directory, names) as files:
         check_copies(files, job.plan, job.plan.fills)
         with destination.staged(out, identity_of(job, dtype), force=force) as partial:
             store.recover(partial)
@@ -196,7 +150,7 @@ def read_receipt(partial: Path, param: str) -> dict | None:
 def write_params(
     job: Job,
     fills: Iterable[Fill],
-    files: hf.Files,
+    files: safetensors.Files,
     partial: Path,
     progress: Progress,
     jobs: int,
@@ -246,14 +200,14 @@ def warn_bad(receipts: dict[str, dict]):
             )
 
 
-def check_copies(files: hf.Files, plan: Plan, params: Iterable[str]):
+def check_copies(files: safetensors.Files, plan: Plan, params: Iterable[str]):
     """Raises unless tied copies of `params` have the bytes of what they are tied to."""
     for copy in plan.copies:
         if copy.param in params:
             _check_copy(files, copy, plan.fills[copy.param])
 
 
-def _check_copy(files: hf.Files, copy: Fill, fill: Fill):
+def _check_copy(files: safetensors.Files, copy: Fill, fill: Fill):
     spec = ParamSpec(fill.shape, fill.dtype.name)
     readers = [Reader(files, f, spec) for f in (copy, fill)]
     for chunk in store.chunks(fill.shape, fill.dtype.itemsize):
@@ -276,9 +230,9 @@ def finish(job: Job, partial: Path, receipts: dict[str, dict]):
     for header in source.headers:
         (kept / f"{header.file}.header").write_text(header.text, encoding="utf-8")
     if source.index is not None:
-        (kept / hf.INDEX).write_text(source.index, encoding="utf-8")
+        (kept / weight_files.INDEX).write_text(source.index, encoding="utf-8")
     destination.sync_folders(kept, names)
-    destination.carry(source.directory, partial, CARRIED)
+    destination.carry(source.directory, partial, SMALL_FILES)
     crcs = {name: receipts[name]["crc32"] for name in job.plan.fills}
     store.finish(partial, manifest_of(job, crcs))
 
@@ -295,7 +249,9 @@ def manifest_of(job: Job, crcs: Mapping[str, str]) -> Manifest:
     return Manifest(job.config.family, params, described)
 
 
-def verify_params(job: Job, files: hf.Files, partial: Path, jobs: int, show: bool):
+def verify_params(
+    job: Job, files: safetensors.Files, partial: Path, jobs: int, show: bool
+):
     """Reads source and output from the disk again and compares every byte."""
     files.forget()
     total = sum(fill.nbytes for fill in job.plan.fills.values())
@@ -305,7 +261,7 @@ def verify_params(job: Job, files: hf.Files, partial: Path, jobs: int, show: boo
         spec = job.spec(fill)
         for path in (partial / "params" / fill.param).iterdir():
             with path.open("rb") as file:
-                hf.forget(file.fileno())
+                safetensors.forget(file.fileno())
         array = store.open_array(partial, fill.param)
         reader = Reader(files, fill, spec, stop, progress.add)
         for chunk in store.chunks(fill.shape, np.dtype(spec.dtype).itemsize):

@@ -13,11 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from convert import destination, hf
+from convert import destination
 from convert.errors import ConversionError
 from convert.progress import Progress, Totals
-from convert.rules import Fill
-from convert.stream import Reader, in_parallel
 from convert.to_jaxmoe import (
     Job,
     check,
@@ -30,8 +28,10 @@ from convert.to_jaxmoe import (
     write_params,
 )
 from convert.workers import Worker, end, joined
-from jaxmoe.checkpoints import store
+from jaxmoe.checkpoints import safetensors, store
 from jaxmoe.checkpoints.partial import partial_of
+from jaxmoe.checkpoints.plan import Fill
+from jaxmoe.checkpoints.stream import Reader, in_parallel
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def convert_share(
     if worker.count > 1:
         identity |= {destination.WORKERS: worker.count}
     with (
-        hf.Files(source, [header.file for header in job.source.headers]) as files,
+        safetensors.Files(
+            source, [header.file for header in job.source.headers]
+        ) as files,
         Progress(total, "convert", show=show) as progress,
     ):
 
@@ -128,7 +130,7 @@ def _may_write(
     return True
 
 
-def is_converted(job: Job, files: hf.Files, out: Path, jobs: int) -> bool:
+def is_converted(job: Job, files: safetensors.Files, out: Path, jobs: int) -> bool:
     """Whether `out` is what the job makes: every parameter is read and compared."""
     if not (out / store.MANIFEST).is_file():
         return False

@@ -20,10 +20,10 @@ from typing import Any, TextIO
 
 from convert import destination
 from convert.errors import ConversionError
-from convert.rules import Fill
 from convert.to_jaxmoe import read_receipt
 from jaxmoe.checkpoints import store
 from jaxmoe.checkpoints.partial import RECORD, foreign_message, partial_of, read_record
+from jaxmoe.checkpoints.plan import Fill
 
 PATIENCE = 10.0
 """Seconds to wait for another process that holds the lock for something else."""

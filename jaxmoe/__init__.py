@@ -5,12 +5,15 @@ out = jaxmoe.sample(model, prompt, key=jax.random.key(0), n=32)
 """
 
 from jaxmoe import sharding as mesh
-from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B, ModelConfig
+from jaxmoe.config import ModelConfig
 from jaxmoe.decode.generate import generate
 from jaxmoe.decode.prefill import prefill
 from jaxmoe.decode.request import Progress
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.step import decode_segment, fill_slots
+from jaxmoe.decode.trace import Record, TokenTrace
+from jaxmoe.execution import Execution, enable_compilation_cache
+from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
 from jaxmoe.model import Model, load
 from jaxmoe.random import keys
 from jaxmoe.router.policies import (
@@ -27,6 +30,7 @@ __all__ = [
     "QWEN3_235B_A22B",
     "QWEN3_30B_A3B",
     "AdaptiveHead",
+    "Execution",
     "ExpertSample",
     "Finished",
     "GumbelTopK",
@@ -34,10 +38,13 @@ __all__ = [
     "ModelConfig",
     "Policy",
     "Progress",
+    "Record",
     "Samples",
     "TokenSampler",
+    "TokenTrace",
     "TopK",
     "decode_segment",
+    "enable_compilation_cache",
     "fill_slots",
     "forward",
     "generate",

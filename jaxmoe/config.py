@@ -2,14 +2,15 @@
 
 A layer is a *mixer* (how positions exchange information) and a *feed-forward*
 (what each position does alone); each is chosen by its own dataclass, so that
-another family adds a dataclass and leaves the rest alone. `jaxmoe.families.config_json`
-reads these from a Hugging Face `config.json`.
+another family adds a dataclass and leaves the rest alone. `jaxmoe.families` reads
+these from a Hugging Face `config.json`.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 RopeKind = Literal["default", "linear", "dynamic", "yarn"]
+QKNorm = Literal["head", "projection"]
 
 
 def _check_positive(**values: int):
@@ -58,10 +59,12 @@ class RopeConfig:
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Grouped-query attention with per-head RMS norm of queries and keys.
+    """Grouped-query attention with RMS norm of queries and keys.
 
     `window`, where not None, is the number of last positions (its own included)
-    that a query sees.
+    that a query sees. `qk_norm` says over what queries and keys are normed: each
+    "head", or the whole "projection" before it is split into heads. `clip`, where not
+    None, bounds the magnitude of queries and keys (after the norm) and of values.
     """
 
     num_heads: int
@@ -70,8 +73,17 @@ class AttentionConfig:
     rope: RopeConfig = RopeConfig()
     bias: bool = False
     window: int | None = None
+    qk_norm: QKNorm = "head"
+    clip: float | None = None
 
     def __post_init__(self):
+        if self.qk_norm not in get_args(QKNorm):
+            raise ValueError(
+                f"qk_norm must be one of {', '.join(get_args(QKNorm))}, found "
+                f"{self.qk_norm!r}"
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be above 0 or None, found {self.clip}")
         _check_positive(
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads,
@@ -207,31 +219,3 @@ class ModelConfig:
             for i, layer in enumerate(self.layers)
             if isinstance(layer.feed_forward, MoEConfig)
         )
-
-
-def _qwen3_moe(
-    *, layers: int, d_model: int, heads: int, hidden: int, theta: float = 1e6
-) -> ModelConfig:
-    layer = LayerConfig(
-        AttentionConfig(heads, 4, 128, RopeConfig(theta=theta)),
-        MoEConfig(128, 8, hidden, normalise=True),
-    )
-    return ModelConfig(
-        family="qwen3_moe",
-        vocab_size=151936,
-        d_model=d_model,
-        layers=(layer,) * layers,
-        norm_eps=1e-6,
-        tie_embeddings=False,
-        context_length=40960,
-        stop_ids=(151645, 151643),
-        pad_id=151643,
-        generation=GenerationConfig(temperature=0.6, top_k=20, top_p=0.95),
-    )
-
-
-QWEN3_30B_A3B = _qwen3_moe(layers=48, d_model=2048, heads=32, hidden=768)
-"""Shapes of Qwen/Qwen3-30B-A3B (no weights)."""
-
-QWEN3_235B_A22B = _qwen3_moe(layers=94, d_model=4096, heads=64, hidden=1536)
-"""Shapes of Qwen/Qwen3-235B-A22B (no weights)."""

@@ -4,18 +4,25 @@ The only file that asks for a platform: kernels follow the devices that hold the
 weights, and everything above takes an `Execution` as a static argument.
 """
 
+import hashlib
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
 from jax.core import Tracer
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.sharding.layout import Layout, single_device_layout
 
 Layers = Literal["scan", "unroll"]
 AttentionForm = Literal["chunked", "whole", "dense"]
+CompilerOptions = tuple[tuple[str, bool], ...]
 
 STACKED = ":"
 """In the name of a weight: it holds several layers, as `layers.0:48.mixer.q.weight`."""
@@ -55,6 +62,11 @@ class Execution:
         if implementation == "auto":
             return self
         return replace(self, experts=implementation)
+
+
+def default_platform() -> str:
+    """Of the devices that arrays go to where nothing else is said."""
+    return jax.default_backend()
 
 
 def default_layers(platform: str) -> Layers:
@@ -105,6 +117,85 @@ def execution_for(
     layers: Layers = "scan" if any(STACKED in name for name in params) else "unroll"
     found = execution_on(platform_of(layout), layout, layers=layers)
     return found.using(implementation)
+
+
+def compiler_options(execution: Execution) -> CompilerOptions:
+    """XLA's options for programs of whole models: names and values.
+
+    Where layers are scanned on CPU, XLA's older emitter compiles in two thirds of the
+    time. Where they are unrolled it takes longer: it compiles equal kernels again.
+    """
+    if execution.layers != "scan" or platform_of(execution.layout) != "cpu":
+        return ()
+    return _accepted((("xla_cpu_use_fusion_emitters", False),))
+
+
+@cache
+def _accepted(options: CompilerOptions) -> CompilerOptions:
+    """`options` if this version of XLA has them; else none."""
+    on_cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    number = jax.ShapeDtypeStruct((), "float32", sharding=on_cpu)
+    probe = jax.jit(lambda x: x, compiler_options=dict(options))
+    try:
+        probe.lower(number).compile()
+    except RuntimeError:  # "No such compile option"
+        return ()
+    return options
+
+
+SWITCH = "JAXMOE_COMPILATION_CACHE"
+CACHE_DIRECTORY = "jax_compilation_cache_dir"
+KEPT_FROM = 0.2
+"""Seconds of compilation from which on a program is kept on disk."""
+
+
+def enable_compilation_cache(path: str | os.PathLike | None = None) -> None:
+    """Keeps compiled programs on disk, so that the next process need not compile them.
+
+    `jaxmoe.load` does this, unless JAXMOE_COMPILATION_CACHE=off is set. A directory
+    that JAX has been given (`jax_compilation_cache_dir`, JAX_COMPILATION_CACHE_DIR)
+    is left as it is; an empty one switches the cache off.
+
+    Args:
+      path: a directory, whatever the switch and JAX's settings are; None for
+        $XDG_CACHE_HOME/jaxmoe or ~/.cache/jaxmoe, one folder for each kind of
+        processor.
+
+    Raises:
+      ValueError: JAXMOE_COMPILATION_CACHE is neither "on" nor "off".
+    """
+    if path is None:
+        switch = os.environ.get(SWITCH, "on")
+        if switch not in ("on", "off"):
+            raise ValueError(f'{SWITCH} must be "on" or "off"; found {switch!r}')
+        if switch == "off" or getattr(jax.config, CACHE_DIRECTORY) is not None:
+            return
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        path = Path(home) / "jaxmoe" / f"jax-{_processor()}"
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # a home that cannot be written: compile every time
+    jax.config.update(CACHE_DIRECTORY, str(path))
+    name, default = "jax_persistent_cache_min_compile_time_secs", 1.0
+    if getattr(jax.config, name) == default:
+        jax.config.update(name, KEPT_FROM)
+    # Whatever was compiled before may have settled that there is no cache.
+    compilation_cache.reset_cache()
+
+
+def _processor() -> str:
+    """A digest of the processor's kind and instruction set.
+
+    A program for one CPU may not run on another, and machines may share a home.
+    """
+    found = [platform.machine(), platform.processor()]
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        first = info.read_text("utf-8", "replace").split("\n\n")[0].splitlines()
+        wanted = ("model name", "flags", "Features")
+        found += [line for line in first if line.startswith(wanted)]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:12]
 
 
 def platform_of(layout: Layout) -> str:

@@ -1,21 +1,26 @@
 """A loaded model: its config, its weights, its tokenizer."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
-from jaxmoe.checkpoints.bundled import converted, is_bundled
-from jaxmoe.checkpoints.gcs import fetch_small_files
+from jaxmoe.checkpoints.dtypes import weights_dtype
+from jaxmoe.checkpoints.source import open_source
 from jaxmoe.config import ModelConfig
-from jaxmoe.execution import Execution, default_layers, execution_for, platform_of
-from jaxmoe.families.config_json import load_hf_config
+from jaxmoe.execution import (
+    Execution,
+    default_layers,
+    enable_compilation_cache,
+    execution_for,
+    platform_of,
+)
 from jaxmoe.nn.decoder import abstract_params, axis_sizes, logical_axes
 from jaxmoe.nn.segments import stored_names
-from jaxmoe.ops.bf16_bits import held_dtype
+from jaxmoe.ops.bf16_bits import held_dtype, hold_for
 from jaxmoe.sharding.layout import Layout, layout_for, single_device_layout
 from jaxmoe.sharding.rules import Preset, Rules
 from jaxmoe.text.tokenizer import Tokenizer
@@ -69,46 +74,63 @@ class Model:
 
 
 def load(
-    path: str | Path,
+    path: str | os.PathLike,
     *,
     mesh: jax.sharding.Mesh | None = None,
     rules: Rules | Preset = "auto",
     dtype: Any | None = None,
 ) -> Model:
-    """The model of a directory written by `python -m convert`, or "demo".
+    """The model of a checkpoint, whatever its format.
 
-    Weights are read straight onto the device; none is initialised first.
+    Weights are read straight onto the device; none is initialised first, and Hugging
+    Face files need no converted copy. Every format gives the same arrays, bit for bit.
+    From here on JAX keeps compiled programs on disk (`enable_compilation_cache`);
+    JAXMOE_COMPILATION_CACHE=off prevents it.
 
     Args:
-      path: the checkpoint directory, here or on gs://. "demo" is the small trained
-        model that comes with the package (`jaxmoe.demo`), converted on first use into
-        the user's cache directory; a directory of that name is "./demo".
+      path: "demo" is the small trained model that comes with the package
+        (`jaxmoe.demo`; a directory of that name is "./demo"). Else a directory written
+        by `python -m convert`, here or on gs://; a Hugging Face directory with
+        config.json and safetensors; or the name of a model on the hub, such as
+        "Qwen/Qwen3-30B-A3B", which is downloaded into the hub's cache.
       mesh: devices to spread over, with axes named "data" and "model"; None for the
         default device. Of many processes each reads its own shards.
       rules: how (`jaxmoe.sharding`): "data" gives every device whole weights and some
         of the samples; "expert" and "tensor" divide the weights; "data-expert" divides
         experts over all devices, attention and vocabulary over "model", samples over
         "data"; "auto" is that, where need be with experts cut inside.
-      dtype: type of the weights on the device; None for each one's own.
+      dtype: type of the weights on the device: bfloat16, float16 or float32, or a name
+        of one such as "bf16"; None for each one's own.
 
     Raises:
-      ValueError: a checkpoint that does not hold what its config declares; a model
-        that does not divide over the mesh.
-    """
-    from jaxmoe.checkpoints import store  # imports orbax, which takes long
+      ValueError: a checkpoint that does not hold what its config declares; a hub that
+        does not give the model; a model that does not divide over the mesh; another
+        dtype.
+      FileNotFoundError: no such checkpoint.
 
-    directory = directory_of(path)
-    manifest = store.read_manifest(directory)
-    small_files = fetch_small_files(directory)
-    config = load_hf_config(small_files)
+    Warns:
+      UserWarning: NaN or infinite weights in Hugging Face files.
+    """
+    enable_compilation_cache()
+    cast_to = None if dtype is None else weights_dtype(dtype)
+    source = open_source(path)
+    config = source.config
     layout = model_layout(config, mesh, rules)
-    dtypes = {
-        name: np.dtype(dtype or spec.dtype) for name, spec in manifest.params.items()
-    }
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    stored = {name: jnp.dtype(spec.dtype) for name, spec in source.params.items()}
+    dtypes = {
+        name: kind if cast_to is None or not _is_float(kind) else cast_to
+        for name, kind in stored.items()
+    }
     abstract = abstract_weights(config, dtypes, layout or single_device_layout(device))
-    params = store.restore(directory, abstract)
-    return Model(config, params, Tokenizer.load(small_files), layout)
+    params = source.read(abstract)
+    for name in params:  # one at a time: a weight and its copy never both for long
+        params[name] = hold_for(device.platform, params[name])
+    return Model(config, params, Tokenizer.load(source.directory), layout)
+
+
+def _is_float(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating)
 
 
 def model_layout(
@@ -153,8 +175,3 @@ def abstract_weights(
         return jax.ShapeDtypeStruct(leaf.shape, held, sharding=place)
 
     return {name: describe(name, leaf) for name, leaf in abstract.items()}
-
-
-def directory_of(path: str | Path) -> Path:
-    """The directory that `load` reads; a bundled model is converted if need be."""
-    return converted(path) if is_bundled(path) else Path(path)

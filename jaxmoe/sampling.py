@@ -14,6 +14,7 @@ from jaxmoe.decode.inputs import (
     check_routes,
     check_slots,
     check_stop_ids,
+    check_top_logprobs,
     check_whole,
     is_many,
     key_data,
@@ -24,6 +25,7 @@ from jaxmoe.decode.inputs import (
 from jaxmoe.decode.prefill import prompt_bucket, score
 from jaxmoe.decode.request import Answer, Progress, Request
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.decode.trace import Record, TokenTrace, stack
 from jaxmoe.model import Model
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.random.keys import check_key
@@ -46,6 +48,12 @@ class Samples:
     texts: the answers' text, the stop left out; None without a tokenizer.
     certainties: float32 [n, T], each token's self-certainty, KL(uniform || model) in
       nats (Kang et al. 2025, arXiv 2502.18581); None where not asked for.
+    top_ids, top_logprobs: int32 and float32 [n, T, Q], the Q most likely tokens under
+      the model's own distribution, the most likely first (of equals the lower id), and
+      their log-probabilities; -1 and 0 past each length; None where not asked for.
+    route_logprobs: float32 [n, T, L], log-probability of the set of experts of each
+      layer under the policy, exact (Plackett-Luce law of the tail); 0 in dense layers
+      and where nothing was drawn; None where not asked for.
     """
 
     tokens: np.ndarray
@@ -55,6 +63,9 @@ class Samples:
     routes: np.ndarray | None = None
     texts: tuple[str, ...] | None = field(default=None, repr=False)
     certainties: np.ndarray | None = field(default=None, repr=False)
+    top_ids: np.ndarray | None = field(default=None, repr=False)
+    top_logprobs: np.ndarray | None = field(default=None, repr=False)
+    route_logprobs: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def text(self) -> tuple[str, ...]:
@@ -79,6 +90,9 @@ class Finished:
     routes: np.ndarray | None
     text: str | None
     certainties: np.ndarray | None = None
+    top_ids: np.ndarray | None = None
+    top_logprobs: np.ndarray | None = None
+    route_logprobs: np.ndarray | None = None
 
 
 def sample(
@@ -93,6 +107,8 @@ def sample(
     stop: str | Sequence[str] = (),
     return_routes: bool = False,
     return_certainty: bool = False,
+    top_logprobs: int = 0,
+    return_route_logprobs: bool = False,
     progress: bool | Callable[[Progress], None] = False,
     **options: Any,
 ) -> Samples | list[Samples]:
@@ -113,6 +129,8 @@ def sample(
       stop: strings that end an answer, besides the model's own stop tokens.
       return_routes: also return which experts computed each token.
       return_certainty: also return each token's self-certainty.
+      top_logprobs: also return so many of the most likely tokens at each position.
+      return_route_logprobs: also return the log-probability of each token's experts.
       progress: True for a bar, or a function that gets a `Progress` now and then.
       options: see `stream`.
 
@@ -141,6 +159,8 @@ def sample(
             stop=stop,
             return_routes=return_routes,
             return_certainty=return_certainty,
+            top_logprobs=top_logprobs,
+            return_route_logprobs=return_route_logprobs,
             progress=report,
             **options,
         ):
@@ -165,6 +185,8 @@ def stream(
     stop: str | Sequence[str] = (),
     return_routes: bool = False,
     return_certainty: bool = False,
+    top_logprobs: int = 0,
+    return_route_logprobs: bool = False,
     progress: Callable[[Progress], None] | None = None,
     samples: Sequence[int] | None = None,
     skip: Collection[tuple[int, int]] = (),
@@ -204,8 +226,12 @@ def stream(
         max_new_tokens=max_new_tokens,
         stop=stop,
         stop_ids=stop_ids,
-        return_routes=return_routes,
-        return_certainty=return_certainty,
+        record=Record(
+            routes=return_routes,
+            certainty=return_certainty,
+            top_logprobs=check_top_logprobs(model, top_logprobs),
+            route_logprobs=return_route_logprobs,
+        ),
         skip=frozenset(skip),
         noisy_prefill=noisy_prefill,
         routes=routes,
@@ -342,39 +368,52 @@ def _finished(
             text = text[:cut]
         elif ids[-1] in request.stop_ids:
             text = model.tokenizer.decode(ids[:-1])
+    trace = answer.trace
     return Finished(
-        answer.prompt,
-        answer.sample,
-        np.array(ids, np.int32),
-        np.array(answer.logprobs, np.float32),
-        answer.finish or "length",
-        np.stack(answer.routes) if request.return_routes else None,
-        text,
-        np.array(answer.certainties, np.float32) if request.return_certainty else None,
+        prompt=answer.prompt,
+        sample=answer.sample,
+        tokens=trace.token,
+        logprobs=trace.logprob,
+        finish=answer.finish or "length",
+        text=text,
+        **_asked(trace),
+    )
+
+
+def _asked(trace: TokenTrace) -> dict[str, np.ndarray | None]:
+    """What is given back where it was asked for, by its public name."""
+    return {
+        "routes": trace.routes,
+        "certainties": trace.certainty,
+        "top_ids": trace.top_ids,
+        "top_logprobs": trace.top_logprobs,
+        "route_logprobs": trace.route_logprobs,
+    }
+
+
+def _trace(answer: Finished) -> TokenTrace:
+    """The answer's arrays as they were recorded."""
+    return TokenTrace(
+        token=answer.tokens,
+        logprob=answer.logprobs,
+        routes=answer.routes,
+        certainty=answer.certainties,
+        top_ids=answer.top_ids,
+        top_logprobs=answer.top_logprobs,
+        route_logprobs=answer.route_logprobs,
     )
 
 
 def _collect(model: Model, answers: list[Finished]) -> Samples:
-    lengths = np.array([len(a.tokens) for a in answers], np.int32)
-    longest = int(lengths.max())
-
-    def pad(rows: list[np.ndarray], value) -> np.ndarray:
-        whole = np.full((len(rows), longest, *rows[0].shape[1:]), value, rows[0].dtype)
-        for row, into in zip(rows, whole, strict=True):
-            into[: len(row)] = row
-        return whole
-
-    routes = [a.routes for a in answers if a.routes is not None]
-    sure = [a.certainties for a in answers if a.certainties is not None]
+    trace = stack([_trace(answer) for answer in answers], model.config.pad_id)
     texts = tuple(a.text for a in answers if a.text is not None)
     return Samples(
-        tokens=pad([a.tokens for a in answers], model.config.pad_id),
-        lengths=lengths,
-        logprobs=pad([a.logprobs for a in answers], 0),
+        tokens=trace.token,
+        lengths=np.array([len(a.tokens) for a in answers], np.int32),
+        logprobs=trace.logprob,
         finish=tuple(a.finish for a in answers),
-        routes=pad(routes, -1) if routes else None,
         texts=texts if model.tokenizer is not None else None,
-        certainties=pad(sure, 0) if sure else None,
+        **_asked(trace),
     )
 
 

@@ -69,7 +69,7 @@ def _compile(session: Session, args: Namespace) -> Iterator[Row]:
     command = [sys.executable, str(GENERATE), "--quiet"]
     yield from startup.measure(session.place, command, args.rounds)
     yield from compilation.measure(session.place, rounds=args.rounds, **shapes)
-    yield from calls.measure(session.subject, tokens=24, **shapes)
+    yield from calls.measure(session.for_counting(), tokens=24, **shapes)
 
 
 MEASURES: dict[str, Callable[[Session, Namespace], Iterator[Row]]] = {

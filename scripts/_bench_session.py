@@ -3,13 +3,13 @@
 import gc
 from functools import cached_property
 
-import jax
 from _transformers_peer import TransformersPeer, require_peer
 
 from jaxmoe.benchmarks.peer import Peer
-from jaxmoe.benchmarks.presets import PRESETS, Preset, default
+from jaxmoe.benchmarks.presets import PRESETS, Preset, default, makes_weights
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.targets import Place
+from jaxmoe.execution import default_platform
 
 
 class Session:
@@ -17,7 +17,7 @@ class Session:
 
     def __init__(self, preset: str | None, peer: str | None):
         """preset: None for the machine's. peer: None for none."""
-        backend = jax.default_backend()
+        backend = default_platform()
         self.place = Place(preset or default(backend), backend)
         self._wants_peer = peer is not None
         if self._wants_peer:
@@ -32,6 +32,12 @@ class Session:
     def subject(self) -> Subject:
         """The model, with random weights."""
         return Subject.random(self.place.preset)
+
+    def for_counting(self) -> Subject:
+        """The model, or the tiny one where there is no room: for what has no size."""
+        if makes_weights(self.place.preset, self.place.backend):
+            return self.subject
+        return Subject.random("tiny")
 
     @property
     def made(self) -> Subject | None:

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,15 +24,10 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
 
 
 def load_model(args: argparse.Namespace, **options: Any) -> "jaxmoe.Model":
-    """The checkpoint, or what Hugging Face has it made of, on the mesh asked for."""
+    """The checkpoint, on the mesh asked for."""
     import jaxmoe
 
     options |= {"mesh": None if args.mesh is None else _mesh(args.mesh)}
-    path = Path(args.checkpoint)
-    if (path / "config.json").exists() and not (path / "jaxmoe.json").exists():
-        import convert
-
-        return convert.load(path, rules=args.rules, **options)
     return jaxmoe.load(args.checkpoint, rules=args.rules, **options)
 
 

@@ -42,12 +42,11 @@ def add_load_options(add: Callable, chips: str) -> None:
 def config_of(model: str) -> "ModelConfig":
     """The shapes of `30b`, `235b`, `demo`, or of a config.json."""
     from jaxmoe.checkpoints.bundled import BUNDLED
-    from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B
-    from jaxmoe.families.config_json import load_hf_config
+    from jaxmoe.families.config_json import from_hf, load_hf_config
+    from jaxmoe.families.registry import released_config
 
-    known = {"30b": QWEN3_30B_A3B, "235b": QWEN3_235B_A22B}
-    if model in known:
-        return known[model]
+    if (released := released_config(model)) is not None:
+        return from_hf(released)
     path = BUNDLED.get(model, Path(model))
     if not path.exists():
         raise ValueError(

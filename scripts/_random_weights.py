@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from _weight_files import write_weights
 
-from convert.hf import Tensor
+from jaxmoe.checkpoints.safetensors import Tensor
 
 GAINS = {"mlp.gate.weight": 2.5, "lm_head.weight": 3.0}
 """Over 1 / sqrt(fan-in): routers that are sharp, next tokens neither sure nor noise."""

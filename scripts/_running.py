@@ -1,4 +1,4 @@
-"""How the scripts run: errors in one line, compiled programs kept."""
+"""How the scripts run: errors in one line."""
 
 import sys
 import warnings
@@ -31,30 +31,11 @@ def _show_warning(message, *_):
     print(f"warning: {_one_line(message)}", file=sys.stderr)
 
 
-def keep_compiled() -> None:
-    """Keeps compiled programs in the user's cache directory, for the next start.
-
-    JAX_COMPILATION_CACHE_DIR names another directory; empty, it switches this off.
-    """
-    import jax
-
-    from jaxmoe.checkpoints.bundled import cache_directory
-
-    name = "jax_compilation_cache_dir"
-    if getattr(jax.config, name) is not None:
-        return
-    directory = cache_directory() / "jax"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return  # a home that cannot be written: compile every time
-    jax.config.update(name, str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
 def digest_of(checkpoint: str) -> str:
-    """What tells the weights of a checkpoint from all others."""
-    from jaxmoe.checkpoints.store import read_manifest
-    from jaxmoe.model import directory_of
+    """What tells the weights of a checkpoint from all others, in whatever format.
 
-    return read_manifest(directory_of(checkpoint)).digest
+    Of Hugging Face files all weights are read; a converted checkpoint states it.
+    """
+    from jaxmoe.checkpoints.source import open_source
+
+    return open_source(checkpoint).digest()

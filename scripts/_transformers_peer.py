@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from convert.qwen3_moe import QWEN3_MOE
-from convert.rules import expand
 from jaxmoe.benchmarks import machine
 from jaxmoe.benchmarks.peer import Task, contenders
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side
+from jaxmoe.checkpoints.plan import expand
+from jaxmoe.families.registry import family_of
 
 LIBRARIES = ("torch", "transformers")
 DECODING = ("eager", "batched_mm", "grouped_mm")
@@ -124,9 +124,10 @@ class TransformersPeer:
 def _state(subject: Subject, names: Iterable[str]) -> dict[str, Any]:
     """The tensors called `names`, cut from the parameters by the converter's rules."""
     state, wanted = {}, set(names)
+    tensors = family_of(subject.config).tensors
     for param, array in subject.params.items():
         flat = _tensor(array).reshape(-1)
-        for rule in QWEN3_MOE.rules:
+        for rule in tensors:
             for name, shape, start in expand(rule, param, array.shape):
                 if name in wanted:
                     size = int(np.prod(shape))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from _bench_options import HELP, parser
 from _interrupt import ends_quietly
-from _running import input_errors, keep_compiled
+from _running import input_errors
 
 SHARED = ("preset", "peer", "gb", "jobs", "dir", "rounds")
 """Options of `all` that its benchmarks take over."""
@@ -34,7 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     with ends_quietly(), input_errors():
         from _bench_run import run_all
 
-        keep_compiled()
+        import jaxmoe
+
+        jaxmoe.enable_compilation_cache()
         every = args.benchmark == "all"
         return run_all(list(_every_benchmark(args)) if every else [args], args)
 

@@ -15,7 +15,7 @@ from _process_options import join_processes
 from _questions import questions_of
 from _run_json import as_json
 from _run_text import as_text
-from _running import digest_of, input_errors, keep_compiled
+from _running import digest_of, input_errors
 from _sampler_options import sampler_of
 from _task_options import draw_of
 
@@ -26,7 +26,6 @@ def main(argv: list[str] | None = None) -> int:
     with ends_quietly(), input_errors():
         from jaxmoe.sharding import processes
 
-        keep_compiled()
         join_processes(args)
         text = _evaluate(args)
         if processes.is_first():

@@ -12,7 +12,7 @@ from _judge import DEMO, Judge, add_problem_option, judge_of
 from _mesh_options import add_mesh_options, load_model
 from _policy_options import add_policy_options, policy_of
 from _prompt_options import add_prompt_options, prompt_of
-from _running import input_errors, keep_compiled
+from _running import input_errors
 from _sampler_options import add_sampler_options, sampler_of
 from _sampling_options import add_sampling_options, sampling_of
 
@@ -64,7 +64,6 @@ def _start(args: argparse.Namespace, judge: Judge | None, progress):
     """The stream of answers; all input has been checked, nothing is computed."""
     import jaxmoe
 
-    keep_compiled()
     policy = policy_of(args)
     model = load_model(args, dtype=args.dtype)
     return jaxmoe.stream(

@@ -14,7 +14,7 @@ from _router_options import add_router_options, rows_of
 from _router_output import check_folder, write_report
 from _router_passages import Passages
 from _router_table import suggestion, table
-from _running import input_errors, keep_compiled
+from _running import input_errors
 from _sampler_options import add_sampler_options
 
 
@@ -35,7 +35,6 @@ def main(argv: list[str] | None = None) -> int:
 
         rows = rows_of(args)
         check_folder(args.out)
-        keep_compiled()
         policy = policy_of(args)
         model = jaxmoe.load(args.checkpoint)
         other = None if args.against is None else jaxmoe.load(args.against)

@@ -12,7 +12,7 @@ from pathlib import Path
 from _interrupt import ends_quietly
 from _problem_options import add_problems_option, first_problems
 from _progress_bar import ProgressBar
-from _running import digest_of, input_errors, keep_compiled
+from _running import digest_of, input_errors
 from _study_output import answers_file, write_study
 
 
@@ -45,7 +45,6 @@ def main(argv: list[str] | None = None) -> int:
         problems = first_problems("test", args.problems)
         if not args.only:
             require_matplotlib()  # now rather than after hours
-        keep_compiled()
         about = {"checkpoint": digest_of("demo")}
         model = jaxmoe.load("demo")
         outcomes = {}

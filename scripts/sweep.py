@@ -6,7 +6,7 @@ from _evaluation_bar import EvaluationBar
 from _interrupt import ends_quietly
 from _questions import questions_of
 from _run_text import comparison_text
-from _running import digest_of, input_errors, keep_compiled
+from _running import digest_of, input_errors
 from _sampler_options import sampler_of
 from _sweep_files import write_sweep
 from _sweep_options import parser_of, points_of
@@ -22,7 +22,6 @@ def main(argv: list[str] | None = None) -> int:
         from jaxmoe.evals.run import read_run
         from jaxmoe.evals.sweeps import check_points, compare_points
 
-        keep_compiled()
         task, questions, data = questions_of(args)
         model = jaxmoe.load(args.checkpoint)
         points = points_of(args, model.config)

@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 
 from jaxmoe.config import (
-    QWEN3_30B_A3B,
-    QWEN3_235B_A22B,
     AttentionConfig,
     DenseConfig,
     LayerConfig,
@@ -15,6 +13,7 @@ from jaxmoe.config import (
     MoEConfig,
     RopeConfig,
 )
+from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
 
 ATTENTION = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8)
 MOE = MoEConfig(num_experts=6, experts_per_token=2, hidden=12, normalise=True)

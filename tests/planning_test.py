@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from jaxmoe.benchmarks import work
-from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B, AttentionConfig, MoEConfig
+from jaxmoe.config import AttentionConfig, MoEConfig
+from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
 from jaxmoe.nn.decoder import abstract_params
 from jaxmoe.planning import (
     CHIPS,
@@ -40,7 +41,9 @@ SHORT = replace(QWEN3_30B_A3B, layers=QWEN3_30B_A3B.layers[:4])
 ON_DEVICES = """
 import json
 import jax, jax.numpy as jnp
-from jaxmoe.decode.cache import PrefixCache, SuffixCache
+from jaxmoe.decode.cache import PrefixCache
+from jaxmoe.execution import execution_on
+from jaxmoe.nn.decoder import empty_states, state_specs
 from jaxmoe.model import abstract_weights, model_layout
 from jaxmoe.nn.decoder import abstract_params
 from tests.planning_test import LOAD, MESHES, PRESETS, eight_heads
@@ -65,15 +68,18 @@ for shape in MESHES:
             name: jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding)
             for name, leaf in abstract_weights(config, dtypes, layout).items()
         }
-        sizes = {"dtype": jnp.bfloat16, "layout": layout}
-        prefix = PrefixCache.empty(config, prompts=1, size=256, width=4, **sizes)
-        suffix = SuffixCache.empty(
-            config, slots=layout.slots(LOAD.n), size=4096, **sizes
+        run, dtype = execution_on("cpu", layout), jnp.bfloat16
+        prefix = PrefixCache.empty(
+            config, run, prompts=1, size=256, width=4, dtype=dtype
         )
-        place = lambda cache: jax.device_put(
-            cache, layout.shardings(type(cache).specs(config.num_layers, layout))
+        suffix = empty_states(
+            config, run, rows=layout.slots(LOAD.n), size=4096, dtype=dtype
         )
-        caches = [held(place(prefix)), held(place(suffix))]
+        place = lambda cache, specs: jax.device_put(cache, layout.shardings(specs))
+        caches = [
+            held(place(prefix, PrefixCache.specs(config, run))),
+            held(place(suffix, state_specs(config, run, "slots"))),
+        ]
         found[f"{shape} {rules}"] = [held(weights), *caches]
 print(json.dumps(found))
 """

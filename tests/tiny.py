@@ -15,8 +15,16 @@ from jaxmoe.config import (
     MoEConfig,
     RopeConfig,
 )
+from jaxmoe.execution import execution_on
+from jaxmoe.nn.base import Context
 from jaxmoe.nn.decoder import abstract_params
 from jaxmoe.ops.bf16_bits import hold_for
+from jaxmoe.sharding.collectives import DeviceContext
+from jaxmoe.sharding.layout import single_device_layout
+
+EXECUTION = execution_on("cpu", single_device_layout(jax.devices()[0]))
+CONTEXT = Context(EXECUTION, DeviceContext(EXECUTION.layout))
+"""One CPU, every layer written out."""
 
 EXPERTS, CHOSEN, VOCAB, STOP = 16, 4, 97, 7
 

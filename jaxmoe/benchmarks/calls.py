@@ -24,7 +24,8 @@ def measure(subject: Subject, *, n: int, prompt: int, tokens: int) -> Iterator[R
     """
     jax.clear_caches()
     first_call = {"n": n, "prompt": prompt, "tokens": tokens, "slots": n}
-    row = partial(subject.place.row, "compile")
+    place = subject.place
+    row = partial(place.row, "compile", model=place.preset)
     with counted() as first:
         begin = time.perf_counter()
         _call(subject, **first_call)

@@ -5,7 +5,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,40 +37,65 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+class _Seconds(NamedTuple):
+    """Of one program: from Python to a jaxpr, to StableHLO, to machine code."""
+
+    tracing: float
+    lowering: float
+    compiling: float
+
+
 def measure(place: Place, *, n: int, prompt: int, rounds: int) -> Iterator[Row]:
-    """Rows: seconds to trace and compile, without and with a cache on disk."""
-    lowerings = {
-        "prefill": partial(_lower_prefill, place, prompt),
-        "decode step": partial(_lower_step, place, n, prompt),
+    """Rows: seconds to trace, lower and compile, without and with a cache on disk.
+
+    Weights are only described, so that models can be measured that do not fit.
+    """
+    programs = {
+        "prefill": partial(_trace_prefill, place, prompt),
+        "decode step": partial(_trace_step, place, n, prompt),
     }
-    for program, lower in lowerings.items():
-        found = {"cold": [], "from the cache": []}
+    for program, trace in programs.items():
+        found: dict[str, list[_Seconds]] = {"cold": [], "from the cache": []}
+        memory = None
         for _ in range(rounds):
             with _own_cache():
-                for seconds in found.values():
+                for cache, rows in found.items():
                     jax.clear_caches()
-                    seconds.append(_compile(lower))
-        for cache, parts in found.items():
-            traced, backend = (Spread(tuple(each)) for each in zip(*parts, strict=True))
-            both = Spread(tuple(map(sum, parts)))
+                    seconds, compiled = _compile(trace)
+                    rows.append(seconds)
+                    if cache == "cold":
+                        memory = compiled.memory_analysis()
+        for cache, rows in found.items():
+            both = Spread(tuple(map(sum, rows)))
+            parts = map(Spread, zip(*rows, strict=True))
             yield place.row(
                 "compile",
                 targets.compiled(program, cache),
                 both.median,
                 "s",
                 seconds=both,
-                tracing=traced,
-                compiling=backend,
+                **dict(zip(_Seconds._fields, parts, strict=True)),
             )
+        if memory is not None:  # not every backend says
+            what, temporary = (
+                targets.temporary_memory(program),
+                memory.temp_size_in_bytes,
+            )
+            yield place.row("compile", what, temporary / 1e6, "MB")
 
 
-def _compile(lower: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds of tracing and lowering, and of compiling."""
-    begin = time.perf_counter()
-    lowered = lower()
-    middle = time.perf_counter()
-    lowered.compile()
-    return middle - begin, time.perf_counter() - middle
+def _compile(
+    trace: Callable[[], jax.stages.Traced],
+) -> tuple[_Seconds, jax.stages.Compiled]:
+    """Seconds of each stage, and the program."""
+    times = [time.perf_counter()]
+    traced = trace()
+    times.append(time.perf_counter())
+    lowered = traced.lower()
+    times.append(time.perf_counter())
+    compiled = lowered.compile()
+    times.append(time.perf_counter())
+    return _Seconds(*(end - start for start, end in pairwise(times))), compiled
 
 
 @contextlib.contextmanager
@@ -90,18 +116,18 @@ def _set(settings: dict[str, Any]) -> None:
     compilation_cache.reset_cache()
 
 
-def _lower_prefill(place: Place, prompt: int):
+def _trace_prefill(place: Place, prompt: int):
     config = PRESETS[place.preset].config
     tokens = jax.ShapeDtypeStruct((prompt_bucket(prompt),), jnp.int32)
     policy = for_model(TopK(), config)
     params = held_params(config, place.backend)
     execution = execution_for(params)
-    return prefill.lower(
+    return prefill.trace(
         config, params, tokens, np.int32(prompt), policy, execution=execution
     )
 
 
-def _lower_step(place: Place, n: int, prompt: int):
+def _trace_step(place: Place, n: int, prompt: int):
     config = PRESETS[place.preset].config
     policy = for_model(ExpertSample(), config)
     dtype = jnp.float32 if place.backend == "cpu" else jnp.bfloat16
@@ -117,7 +143,7 @@ def _lower_step(place: Place, n: int, prompt: int):
         states = empty_states(config, execution, rows=n, size=CHUNK, dtype=dtype)
         return prefix, Slots.empty(n), states
 
-    return decode_segment.lower(
+    return decode_segment.trace(
         config,
         params,
         *jax.eval_shape(state),

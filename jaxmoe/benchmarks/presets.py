@@ -67,3 +67,9 @@ PRESETS = {
 def default(backend: str) -> str:
     """The preset for a machine, where none is asked for."""
     return "bench" if backend == "cpu" else "30b"
+
+
+def makes_weights(preset: str, backend: str) -> bool:
+    """Whether a machine of this kind has room for the weights of a preset."""
+    order = list(PRESETS)
+    return order.index(preset) <= order.index(default(backend))

@@ -10,8 +10,9 @@ import numpy as np
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.prefill import prefill, prompt_bucket
-from jaxmoe.decode.slots import Drawn, Slots
+from jaxmoe.decode.slots import Slots
 from jaxmoe.decode.step import decode_segment, fill_slots
+from jaxmoe.decode.trace import Drawn, Record
 from jaxmoe.nn.decoder import empty_states
 from jaxmoe.ops.attention import CHUNK
 from jaxmoe.random.keys import sample_keys
@@ -62,7 +63,7 @@ class Seated:
             self.stop_ids,
             np.int32(steps),
             segment=steps if segment is None else segment,
-            return_routes=return_routes,
+            record=Record(routes=return_routes),
             execution=self.subject.execution,
         )
         return drawn
@@ -74,8 +75,7 @@ class Seated:
     def routes(self, steps: int) -> np.ndarray:
         """Experts of `steps` steps, int16 [S, M, L, K]."""
         drawn = self.run(steps, return_routes=True)
-        assert drawn.routes is not None
-        return np.asarray(drawn.routes)
+        return np.asarray(drawn.trace.routes)
 
 
 def resolved(subject: Subject, policy: Policy) -> Policy:

@@ -11,7 +11,6 @@ from jaxmoe.benchmarks import targets
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.targets import Place
 from jaxmoe.benchmarks.timing import Spread
-from jaxmoe.checkpoints.bundled import converted
 
 
 def measure(place: Place, command: Sequence[str], rounds: int) -> Iterator[Row]:
@@ -19,7 +18,6 @@ def measure(place: Place, command: Sequence[str], rounds: int) -> Iterator[Row]:
 
     command: prints the demo model's answers, and nothing else.
     """
-    converted("demo")  # once in a lifetime, and no part of a start
     found = {"empty": [], "filled": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(prefix="jaxmoe-bench-") as directory:

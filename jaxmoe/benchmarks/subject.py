@@ -12,7 +12,7 @@ from jaxmoe.benchmarks.targets import Place
 from jaxmoe.benchmarks.weights import random_params
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.execution import Execution, execution_for
+from jaxmoe.execution import Execution, default_platform, execution_for
 from jaxmoe.nn.decoder import compute_dtype
 from jaxmoe.typing import Params
 
@@ -35,7 +35,7 @@ class Subject:
         if name not in PRESETS:
             known = ", ".join(PRESETS)
             raise ValueError(f"preset must be one of {known}, found {name!r}")
-        backend = jax.default_backend()
+        backend = default_platform()
         preset = PRESETS[name]
         params = jax.block_until_ready(random_params(preset.config, backend))
         return cls(Place(name, backend), preset, preset.config, params)

@@ -59,6 +59,11 @@ def compiled(program: str, cache: str) -> str:
     return f"{program}, {cache}"
 
 
+def temporary_memory(program: str) -> str:
+    """The row of what one program needs beside its arguments and results."""
+    return f"{program}, temporary memory"
+
+
 _CPU_BENCH = {
     ("decode", against_peer(1, 128)): (AT_LEAST, 3.0),
     ("decode", against_peer(8, 128)): (AT_LEAST, 3.0),
@@ -77,6 +82,10 @@ _CPU_BENCH = {
     ("compile", first_answer("empty")): (AT_MOST, 8.0),
     ("compile", first_answer("filled")): (AT_MOST, 8.0),
 }
+_CPU_30B = {
+    ("compile", compiled("prefill", "cold")): (AT_MOST, 2.5),
+    ("compile", compiled("decode step", "cold")): (AT_MOST, 4.0),
+}
 _GPU_30B = {
     **{("decode", floor_share(32, 1024, p)): (AT_LEAST, 65.0) for p in POLICIES},
     **{("decode", floor_share(1, 1024, p)): (AT_LEAST, 50.0) for p in POLICIES},
@@ -88,7 +97,11 @@ _GPU_30B = {
     ("compile", compiled("decode step", "cold")): (AT_MOST, 60.0),
     ("compile", compiled("decode step", "from the cache")): (AT_MOST, 5.0),
 }
-TARGETS = {("bench", "cpu"): _CPU_BENCH, ("30b", "gpu"): _GPU_30B}
+TARGETS = {
+    ("bench", "cpu"): _CPU_BENCH,
+    ("30b", "cpu"): _CPU_30B,
+    ("30b", "gpu"): _GPU_30B,
+}
 """(preset, backend) -> (benchmark, what) -> (comparison, number in the row's unit)."""
 
 

@@ -33,13 +33,15 @@ class PrefixCache:
 
     states: one a stack of layers, rows P. length: tokens of each prompt, int32 [P]; 0
     in an entry not used. logits: of the token after the prompt, float32 [P, V].
-    routes: experts of the prompt's last token, int16 [P, L, K].
+    routes: experts of the prompt's last token, int16 [P, L, K]. route_logprobs: of
+    these under the policy, float32 [P, L]; 0 where a prompt is routed without noise.
     """
 
     states: tuple[Any, ...]
     length: Leaf
     logits: Leaf
     routes: Leaf
+    route_logprobs: Leaf
 
     @classmethod
     def empty(
@@ -60,6 +62,7 @@ class PrefixCache:
             length=jnp.zeros(prompts, jnp.int32),
             logits=jnp.zeros((prompts, config.vocab_size), jnp.float32),
             routes=jnp.full((prompts, config.num_layers, width), -1, jnp.int16),
+            route_logprobs=jnp.zeros((prompts, config.num_layers), jnp.float32),
         )
 
     @classmethod
@@ -67,7 +70,7 @@ class PrefixCache:
         """How each array lies on a mesh: states divided, all else everywhere."""
         whole: Any = execution.layout.spec()
         states = state_specs(config, execution, None)
-        return cls(states=states, length=whole, logits=whole, routes=whole)
+        return cls(states, whole, whole, whole, whole)
 
     def put(self, index: Array, prompt: "PrefixCache") -> "PrefixCache":
         """`self` with entry `index` replaced by the one prompt of `prompt`."""
@@ -84,6 +87,7 @@ class PrefixCache:
             length=place(self.length, prompt.length),
             logits=place(self.logits, prompt.logits),
             routes=place(self.routes, prompt.routes),
+            route_logprobs=place(self.route_logprobs, prompt.route_logprobs),
         )
 
 

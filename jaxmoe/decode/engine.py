@@ -20,8 +20,9 @@ from jaxmoe.config import ModelConfig
 from jaxmoe.decode.cache import PrefixCache, bucket, room
 from jaxmoe.decode.prefill import prefill, prompt_bucket
 from jaxmoe.decode.request import Answer, Progress, Request
-from jaxmoe.decode.slots import Drawn, Slots
+from jaxmoe.decode.slots import Slots
 from jaxmoe.decode.step import decode_segment, fill_slots
+from jaxmoe.decode.trace import Drawn
 from jaxmoe.execution import Execution
 from jaxmoe.nn.decoder import compute_dtype, empty_states, state_specs
 from jaxmoe.ops.attention.chunked import CHUNK
@@ -225,7 +226,7 @@ class _Engine:
             np.full(len(self.seats), self.request.max_new_tokens, np.int32),
             self.request.sampler,
             self.stop_ids,
-            return_certainty=self.request.return_certainty,
+            record=self.request.record,
             execution=self.execution,
         )
         return self._take(drawn)
@@ -289,8 +290,7 @@ class _Engine:
             np.int32(enough),
             self._replayed(),
             segment=SEGMENT,
-            return_routes=self.request.return_routes,
-            return_certainty=self.request.return_certainty,
+            record=self.request.record,
             execution=self.execution,
         )
         finished = self._take(drawn)
@@ -321,21 +321,17 @@ class _Engine:
 
     def _take(self, drawn: Drawn) -> list[Answer]:
         """Add what was drawn to the answers; free the seats of those that finished."""
-        if not self.request.return_routes:
-            drawn = drawn._replace(routes=None)
-        tokens, logprobs, routes, count, certainties = jax.device_get(drawn)
-        self._warn_of_nan(logprobs, count)
+        trace, count = jax.device_get(drawn)
+        self._warn_of_nan(trace.logprob, count)
         finished, stopped = [], np.zeros(len(self.seats), bool)
         for seat, answer in enumerate(self.seats):
             if answer is None or not count[seat]:
                 continue
-            new = slice(0, int(count[seat]))
-            answer.tokens += tokens[seat, new].tolist()
-            answer.logprobs += logprobs[seat, new].tolist()
-            if routes is not None:
-                answer.routes += list(routes[seat, new])
-            if certainties is not None:
-                answer.certainties += certainties[seat, new].tolist()
+            new = int(count[seat])
+            # Copied: a view would keep the whole segment of all slots.
+            part = jax.tree.map(lambda a, s=seat, n=new: a[s, :n].copy(), trace)
+            answer.tokens += part.token.tolist()
+            answer.parts.append(part)
             self.drawn_tokens += int(count[seat])
             if self._finish(answer):
                 finished.append(answer)
@@ -361,8 +357,7 @@ class _Engine:
         if request.stop_length is not None:
             length = request.stop_length(answer.tokens)
             if length is not None:
-                del answer.tokens[length:], answer.logprobs[length:]
-                del answer.routes[length:], answer.certainties[length:]
+                del answer.tokens[length:]
                 answer.finish = "stop"
                 return True
         if answer.tokens[-1] in request.stop_ids:

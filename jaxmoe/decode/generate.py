@@ -1,13 +1,15 @@
 """Prefill and decode of one prompt as a single function, for a user's own `jit`."""
 
+import jax
 import jax.numpy as jnp
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.prefill import prefill
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.decode.slots import Drawn, Slots
+from jaxmoe.decode.slots import Slots
 from jaxmoe.decode.step import decode_segment, fill_slots
+from jaxmoe.decode.trace import Drawn, Record
 from jaxmoe.execution import Execution, execution_for
 from jaxmoe.nn.decoder import compute_dtype, empty_states
 from jaxmoe.router.policies import Policy, for_model
@@ -26,6 +28,9 @@ def generate(
     max_new_tokens: int,
     stop_ids: tuple[int, ...] | None = None,
     return_routes: bool = False,
+    return_certainty: bool = False,
+    top_logprobs: int = 0,
+    return_route_logprobs: bool = False,
     execution: Execution | None = None,
 ) -> Drawn:
     """Answers of one prompt, one a key: prefill and decode as one pure function.
@@ -37,13 +42,19 @@ def generate(
       keys: the samples' keys k_i, e.g. `jaxmoe.keys.sample_keys(key, n)`.
       policy, sampler: as given to `jaxmoe.sample`; resolved here.
       stop_ids: None for the model's own.
+      return_routes, return_certainty, top_logprobs, return_route_logprobs: what else is
+        recorded of each token, as in `jaxmoe.sample`.
       execution: mesh and kernels (`Model.execution`), over whose devices the slots
         must divide; None for one device, the default one where `params` are traced.
 
     Returns:
-      Tokens [S, max_new_tokens], with their number in `count`.
+      Tokens [S, max_new_tokens] and what was recorded of them, with their number in
+      `count`.
     """
     execution = execution or execution_for(params)
+    record = Record(
+        return_routes, return_certainty, top_logprobs, return_route_logprobs
+    )
     policy = for_model(policy, config)
     sampler = sampler.resolve(config.vocab_size)
     plain = policy.deterministic(config.num_layers)
@@ -82,6 +93,7 @@ def generate(
         limit,
         sampler,
         stops,
+        record=record,
         execution=execution,
     )
     _, _, rest = decode_segment(
@@ -95,13 +107,9 @@ def generate(
         stops,
         jnp.int32(max_new_tokens - 1),
         segment=max(max_new_tokens - 1, 1),
-        return_routes=return_routes,
+        record=record,
         execution=execution,
     )
-    join = lambda a, b: jnp.concatenate([a, b], axis=1)[:, :max_new_tokens]  # noqa: E731
-    return Drawn(
-        join(first.tokens, rest.tokens),
-        join(first.logprobs, rest.logprobs),
-        join(first.routes, rest.routes) if return_routes else None,
-        first.count + rest.count,
-    )
+    both = lambda a, b: jnp.concatenate([a, b], axis=1)[:, :max_new_tokens]  # noqa: E731
+    trace = jax.tree.map(both, first.trace, rest.trace)
+    return Drawn(trace, first.count + rest.count)

@@ -143,6 +143,18 @@ def check_whole(name: str, value: Any) -> int:
     return int(value)
 
 
+def check_top_logprobs(model: Model, count: Any) -> int:
+    """How many of the most likely tokens to return, 0 for none."""
+    whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+    vocab = model.config.vocab_size
+    if not whole or not 0 <= count <= vocab:
+        raise ValueError(
+            f"top_logprobs must be a whole number in 0..{vocab} (the vocabulary), "
+            f"found {count!r}"
+        )
+    return int(count)
+
+
 def check_routes(
     routes: Any, shape: tuple[int | None, ...], experts: int
 ) -> np.ndarray:

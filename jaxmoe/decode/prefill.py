@@ -1,20 +1,24 @@
 """One pass over a prompt."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.cache import PrefixCache
+from jaxmoe.decode.program import program
 from jaxmoe.execution import Execution
 from jaxmoe.nn.base import Context, Sequences
 from jaxmoe.nn.decoder import Decoder, Passed, bind, param_specs, whole_sequences
 from jaxmoe.ops.attention import CHUNK
 from jaxmoe.random.keys import position_key, route_key
 from jaxmoe.router.policies import Policy
-from jaxmoe.router.routing import Choose, choose_experts, of_layer
+from jaxmoe.router.routing import (
+    Choose,
+    choose_experts,
+    every_route_logprob,
+    of_layer,
+)
 from jaxmoe.sharding.collectives import DeviceContext, spread
 from jaxmoe.typing import Array, Float, Int, Key, Params
 
@@ -71,9 +75,13 @@ def run_sequence(
         choose,
         context,
         width=policy.width,
+        keep_rankings=keep and key is not None,
     )
     hidden, taken = device.everyone((passed.hidden, passed.routes))
-    return passed._replace(hidden=hidden, routes=taken)
+    rankings = passed.rankings
+    if rankings is not None:
+        rankings = device.everyone(rankings.swapaxes(0, 1)).swapaxes(0, 1)
+    return passed._replace(hidden=hidden, routes=taken, rankings=rankings)
 
 
 def _context(execution: Execution, size: int) -> Context:
@@ -113,7 +121,7 @@ def _chooser(policy, key, positions, length, noise_from, routes, num_layers) -> 
     return choose
 
 
-@partial(jax.jit, static_argnames=("config", "execution"))
+@program(static_argnames=("config", "execution"))
 def prefill(
     config: ModelConfig,
     params: Params,
@@ -146,12 +154,22 @@ def prefill(
         passed = run_sequence(
             decoder, tokens, length, context, policy=policy, key=key, keep=True
         )
-        last = lax.dynamic_slice_in_dim(passed.hidden, length - 1, 1)
+        last_of = lambda a, axis=0: lax.dynamic_slice_in_dim(a, length - 1, 1, axis)  # noqa: E731
+        last, routes = last_of(passed.hidden), last_of(passed.routes)
+        rankings = passed.rankings
+        chances = every_route_logprob(
+            policy,
+            config.moe_layers,
+            None if rankings is None else last_of(rankings, 1),
+            routes,
+            jnp.ones(1, bool),
+        )
         return PrefixCache(
             states=passed.kept,
             length=length.astype(jnp.int32)[None],
             logits=context.device.join(decoder.logits(last, context), "vocab"),
-            routes=lax.dynamic_slice_in_dim(passed.routes, length - 1, 1),
+            routes=routes,
+            route_logprobs=chances,
         )
 
     layout = execution.layout
@@ -165,7 +183,7 @@ def prefill(
     return run(params, tokens, length, policy, key)
 
 
-@partial(jax.jit, static_argnames=("config", "execution"))
+@program(static_argnames=("config", "execution"))
 def score(
     config: ModelConfig,
     params: Params,

@@ -9,6 +9,7 @@ from zlib import crc32
 import numpy as np
 
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.decode.trace import Record, TokenTrace, join
 from jaxmoe.router.policies import Policy
 
 
@@ -33,8 +34,7 @@ class Request:
     max_new_tokens: int
     stop_ids: tuple[int, ...]
     stop_length: Callable[[Sequence[int]], int | None] | None = None
-    return_routes: bool = False
-    return_certainty: bool = False
+    record: Record = Record()
     noisy_prefill: bool = False
     routes: np.ndarray | None = None
     skip: Set[tuple[int, int]] = frozenset()
@@ -45,8 +45,8 @@ class Request:
         plain |= {"prompts": [list(map(int, prompt)) for prompt in self.prompts]}
         plain |= {"keys": self.prompt_keys.tolist(), "skip": sorted(self.skip)}
         routes = None if self.routes is None else crc32(self.routes.tobytes())
-        rest = (self.max_new_tokens, self.stop_ids, self.return_routes)
-        rest += (self.return_certainty, self.noisy_prefill)
+        rest = (self.max_new_tokens, self.stop_ids, repr(self.record))
+        rest += (self.noisy_prefill,)
         return plain | {"rest": (list(map(int, self.samples)), routes, *rest)}
 
     def waiting(self) -> deque[tuple[int, int]]:
@@ -64,19 +64,21 @@ class Answer:
     """One sample, as far as it has come; finished once `finish` is set.
 
     prompt: index of its prompt. sample: its sample index i. place: its row of the
-    result. tokens: ids, the stop included. logprobs: of each under the model's own
-    distribution. routes: int16 [L, K] for each, certainties: `self_certainty` of each,
-    where asked for. finish: "stop" or "length".
+    result. tokens: ids, the stop included. parts: what was recorded of them, as it came
+    from the device. finish: "stop" or "length".
     """
 
     prompt: int
     sample: int
     place: int
     tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    routes: list[np.ndarray] = field(default_factory=list)
-    certainties: list[float] = field(default_factory=list)
+    parts: list[TokenTrace] = field(default_factory=list)
     finish: str | None = None
+
+    @property
+    def trace(self) -> TokenTrace:
+        """What was recorded of each token."""
+        return join(self.parts, len(self.tokens))
 
 
 @dataclass(frozen=True)

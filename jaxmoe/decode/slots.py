@@ -1,7 +1,7 @@
-"""The samples under way, and what was drawn: what goes in and out of a step."""
+"""The samples under way: what goes in and out of a step."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,17 +47,3 @@ class Slots:
         """How each array lies on a mesh."""
         own: Any = layout.spec("slots")
         return cls(own, own, own, own, own, own, own)
-
-
-class Drawn(NamedTuple):
-    """Tokens drawn in M steps, the first `count` [S] columns of each row.
-
-    tokens: int32 [S, M]. logprobs: float32 [S, M]. routes: int16 [S, M, L, K], and
-    certainties: float32 [S, M] (`self_certainty`), or None where not asked for.
-    """
-
-    tokens: Array
-    logprobs: Array
-    routes: Array | None
-    count: Array
-    certainties: Array | None = None

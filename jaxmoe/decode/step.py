@@ -16,20 +16,24 @@ from jax import lax
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.cache import PrefixCache, fork
-from jaxmoe.decode.sampler import (
-    TokenSampler,
-    is_stop,
-    log_probability,
-    self_certainty,
-)
-from jaxmoe.decode.slots import Drawn, Slots
+from jaxmoe.decode.program import program
+from jaxmoe.decode.sampler import TokenSampler, is_stop
+from jaxmoe.decode.slots import Slots
+from jaxmoe.decode.trace import Drawn, Record, TokenTrace, empty, of_logits, put
 from jaxmoe.execution import Execution
 from jaxmoe.nn.base import Context, Step
-from jaxmoe.nn.decoder import Decoder, bind, one_step, param_specs, state_specs
+from jaxmoe.nn.decoder import (
+    Decoder,
+    Passed,
+    bind,
+    one_step,
+    param_specs,
+    state_specs,
+)
 from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.random.keys import position_key, route_noise
 from jaxmoe.router.policies import Policy
-from jaxmoe.router.routing import choose_experts, of_layer
+from jaxmoe.router.routing import choose_experts, every_route_logprob, of_layer
 from jaxmoe.sharding.collectives import DeviceContext, spread
 from jaxmoe.typing import Array, Bool, Float, Int, Integer, Key, Params
 
@@ -37,9 +41,8 @@ PROMPT_BLOCK = 8
 """Slots that read a prompt's prefix together, where several prompts are in flight."""
 
 
-@partial(
-    jax.jit,
-    static_argnames=("config", "return_certainty", "execution"),
+@program(
+    static_argnames=("config", "record", "execution"),
     donate_argnames=("states",),
 )
 def fill_slots(
@@ -54,7 +57,7 @@ def fill_slots(
     sampler: TokenSampler,
     stop_ids: Int[Array, "X"],
     *,
-    return_certainty: bool = False,
+    record: Record = Record(),
     execution: Execution,
 ) -> tuple[Slots, tuple[Any, ...], Drawn]:
     """Seat new samples where `seats` is true and draw their first tokens.
@@ -69,7 +72,7 @@ def fill_slots(
     prompts, *places = _places(config, execution)
     fill = spread(
         layout,
-        partial(_fill, _decoding(execution).device, return_certainty),
+        partial(_fill, _decoding(execution).device, record),
         specs=(prompts, *places, own, own, own, own, whole, whole),
         out=(*places, whole),
     )
@@ -90,8 +93,8 @@ def _decoding(execution: Execution) -> Context:
 
 
 def _fill(
-    part: DeviceContext,
-    return_certainty: bool,
+    device: DeviceContext,
+    record: Record,
     prefix: PrefixCache,
     slots: Slots,
     states: tuple[Any, ...],
@@ -111,24 +114,21 @@ def _fill(
     new = Slots(key_data, prompt, start, start, tokens, limit - 1, going)
     seated = lambda a: seats.reshape(-1, *(1 for _ in a.shape[1:]))  # noqa: E731
     slots = jax.tree.map(lambda a, b: jnp.where(seated(a), a, b), new, slots)
-    logprobs = jax.vmap(log_probability)(logits, tokens)
-    drawn = Drawn(
-        tokens[:, None],
-        logprobs[:, None],
-        prefix.routes[prompt][:, None],
-        seats.astype(jnp.int32),
-        jax.vmap(self_certainty)(logits)[:, None] if return_certainty else None,
-    )
-    return slots, fork(states, prefix, prompt, seats), part.everyone(drawn)
+    trace = of_logits(record, logits, tokens)
+    if record.routes:
+        trace = trace._replace(routes=prefix.routes[prompt])
+    if record.route_logprobs:
+        trace = trace._replace(route_logprobs=prefix.route_logprobs[prompt])
+    trace = jax.tree.map(lambda a: a[:, None], trace)
+    drawn = Drawn(trace, seats.astype(jnp.int32))
+    return slots, fork(states, prefix, prompt, seats), device.everyone(drawn)
 
 
-@partial(
-    jax.jit,
+@program(
     static_argnames=(
         "config",
         "segment",
-        "return_routes",
-        "return_certainty",
+        "record",
         "execution",
     ),
     donate_argnames=("states",),
@@ -147,8 +147,7 @@ def decode_segment(
     routes: Int[Array, "S M L K"] | None = None,
     *,
     segment: int,
-    return_routes: bool = False,
-    return_certainty: bool = False,
+    record: Record = Record(),
     execution: Execution,
 ) -> tuple[Slots, tuple[Any, ...], Drawn]:
     """Up to `steps` <= `segment` tokens in each active slot.
@@ -159,6 +158,7 @@ def decode_segment(
       enough: stop early when fewer slots than this are still active.
       routes: experts to take in each step instead, where not -1 (replay).
       segment: M, room for drawn tokens.
+      record: what is recorded of each token.
       execution: mesh and kernels (`Model.execution`). On several devices what is
         drawn comes out whole on each.
     """
@@ -170,8 +170,7 @@ def decode_segment(
             bind(config, params, context),
             *rest,
             segment=segment,
-            return_routes=return_routes,
-            return_certainty=return_certainty,
+            record=record,
             context=context,
         )
 
@@ -203,25 +202,23 @@ def _segment(
     routes: Int[Array, "S M L K"] | None,
     *,
     segment: int,
-    return_routes: bool,
-    return_certainty: bool,
+    record: Record,
     context: Context,
 ) -> tuple[Slots, tuple[Any, ...], Drawn]:
-    config, part = decoder.config, context.device
+    config, device = decoder.config, context.device
     count = slots.active.shape[0]
-    drawn = Drawn(
-        jnp.zeros((count, segment), jnp.int32),
-        jnp.zeros((count, segment), jnp.float32),
-        jnp.full((count, segment, config.num_layers, policy.width), -1, jnp.int16)
-        if return_routes
-        else None,
-        jnp.zeros(count, jnp.int32),
-        jnp.zeros((count, segment), jnp.float32) if return_certainty else None,
+    room = empty(
+        record,
+        rows=count,
+        steps=segment,
+        layers=config.num_layers,
+        width=policy.width,
     )
+    drawn = Drawn(room, jnp.zeros(count, jnp.int32))
 
     def busy(slots: Slots) -> Array:
         # Of all devices, so that all do the same number of steps together.
-        return part.sum_rows(slots.active.sum()) >= jnp.maximum(enough, 1)
+        return device.sum_rows(slots.active.sum()) >= jnp.maximum(enough, 1)
 
     def unfinished(carry):
         index, going, *_ = carry
@@ -230,23 +227,28 @@ def _segment(
     def advance(carry):
         index, _, slots, states, drawn = carry
         forced = None if routes is None else routes[:, index]
-        logits, taken, states = next_logits(
-            decoder, prefix, slots, states, policy, context, forced
+        passed = next_pass(
+            decoder, prefix, slots, states, policy, context, forced, record
         )
-        was_active = slots.active
-        slots, logprobs, sure = _draw(
-            slots, logits, sampler, stop_ids, return_certainty, part
-        )
-        new = Drawn(slots.token, logprobs, taken, was_active, sure)
-        drawn = _record(drawn, index, new)
-        return index + 1, busy(slots), slots, states, drawn
+        was_active, logits = slots.active, decoder.logits(passed.hidden, context)
+        slots, trace = _draw(slots, logits, sampler, stop_ids, record, device)
+        if record.routes:
+            trace = trace._replace(routes=passed.routes)
+        if record.route_logprobs:
+            chances = every_route_logprob(
+                policy, config.moe_layers, passed.rankings, passed.routes, was_active
+            )
+            trace = trace._replace(route_logprobs=chances)
+        # What slots at rest write is past their count.
+        drawn = Drawn(put(drawn.trace, index, trace), drawn.count + was_active)
+        return index + 1, busy(slots), slots, passed.states, drawn
 
     start = (jnp.int32(0), busy(slots), slots, states, drawn)
     _, _, slots, states, drawn = lax.while_loop(unfinished, advance, start)
-    return slots, states, part.everyone(drawn)
+    return slots, states, device.everyone(drawn)
 
 
-def next_logits(
+def next_pass(
     decoder: Decoder,
     prefix: PrefixCache,
     slots: Slots,
@@ -254,12 +256,9 @@ def next_logits(
     policy: Policy,
     context: Context,
     routes: Int[Array, "S L K"] | None = None,
-) -> tuple[Float[Array, "S V"], Int[Array, "S L K"], tuple[Any, ...]]:
-    """One pass over the last token of each slot: logits, experts, states carried on.
-
-    On several devices the logits are those of the part of the vocabulary that lies
-    here.
-    """
+    record: Record = Record(),
+) -> Passed:
+    """One pass over the last token of each slot, its states carried on."""
     noise = _step_noise(slots, policy, decoder.config)
 
     def choose(layer: Array | int, ranking: Float[Array, "S E"]) -> Int[Array, "S K"]:
@@ -271,15 +270,15 @@ def next_logits(
             active=slots.active,
         )
 
-    passed = decoder.run(
+    return decoder.run(
         slots.token,
         one_step(prefix.states, _step(prefix, slots), context),
         choose,
         context,
         width=policy.width,
         states=states,
+        keep_rankings=record.route_logprobs,
     )
-    return decoder.logits(passed.hidden, context), passed.routes, passed.states
 
 
 def _step(prefix: PrefixCache, slots: Slots) -> Step:
@@ -314,40 +313,25 @@ def _draw(
     logits: Float[Array, "S V"],
     sampler: TokenSampler,
     stop_ids: Int[Array, "X"],
-    return_certainty: bool,
-    part: DeviceContext,
-) -> tuple[Slots, Float[Array, "S"], Float[Array, "S"] | None]:
-    """Each active slot's next token, its log-probability and self-certainty."""
+    record: Record,
+    device: DeviceContext,
+) -> tuple[Slots, TokenTrace]:
+    """Each active slot's next token, and what the logits tell of it.
+
+    On several devices the logits are those of the part of the vocabulary that lies
+    here.
+    """
     position = jnp.where(slots.active, slots.position + 1, slots.position)
     # Devices that have the same slots draw some of them each.
-    logits = part.rows_for_columns(logits, "vocab")
-    own, at = part.mine((slots, position), "vocab")
+    logits = device.rows_for_columns(logits, "vocab")
+    own, at = device.mine((slots, position), "vocab")
     drawn = jax.vmap(sampler.draw)(own.position_keys(at), logits)
     tokens = jnp.where(own.active, drawn, own.token)
-    logprobs = jax.vmap(log_probability)(logits, tokens)
-    sure = jax.vmap(self_certainty)(logits) if return_certainty else None
-    tokens, logprobs, sure = part.share(
-        (tokens, logprobs, sure), "vocab", position.shape[0]
-    )
+    trace = of_logits(record, logits, tokens)
+    trace = device.share(trace, "vocab", position.shape[0])
     left = jnp.where(slots.active, slots.left - 1, slots.left)
-    active = slots.active & ~is_stop(tokens, stop_ids) & (left > 0)
-    slots = replace(slots, position=position, token=tokens, left=left, active=active)
-    return slots, logprobs, sure
-
-
-def _record(drawn: Drawn, index, new: Drawn) -> Drawn:
-    """`drawn` with column `index`; what slots at rest write is past their count."""
-
-    def put(into: Array, column: Array) -> Array:
-        return lax.dynamic_update_index_in_dim(into, column, index, axis=1)
-
-    def put_asked(into: Array | None, column: Array | None) -> Array | None:
-        return None if into is None or column is None else put(into, column)
-
-    return Drawn(
-        put(drawn.tokens, new.tokens),
-        put(drawn.logprobs, new.logprobs),
-        put_asked(drawn.routes, new.routes),
-        drawn.count + new.count,
-        put_asked(drawn.certainties, new.certainties),
+    active = slots.active & ~is_stop(trace.token, stop_ids) & (left > 0)
+    slots = replace(
+        slots, position=position, token=trace.token, left=left, active=active
     )
+    return slots, trace

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import jax
 
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.execution import default_platform
 from jaxmoe.model import Model
 from jaxmoe.random.keys import prompt_key
 from jaxmoe.router.policies import Policy
@@ -54,7 +55,7 @@ class Draw:
             "seed": self.seed,
             "slots": self.slots,
             "noisy_prefill": self.noisy_prefill,
-            "platform": jax.default_backend(),
+            "platform": default_platform(),
         }
 
 

@@ -10,7 +10,7 @@ from jaxmoe.config import AttentionConfig
 from jaxmoe.nn.base import Context, Sequences, Step
 from jaxmoe.nn.key_values import KeyValues
 from jaxmoe.nn.linear import project, weight
-from jaxmoe.nn.norm import RMSNorm
+from jaxmoe.nn.norm import ProjectionNorm, RMSNorm
 from jaxmoe.ops.attention import CHUNK, FORMS, QKV
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.rope import rotate, rotation
@@ -28,8 +28,12 @@ class Attention(nnx.Module):
         self.k = Projection(groups, "kv_heads", width, d_model, config.bias, dtype)
         self.v = Projection(groups, "kv_heads", width, d_model, config.bias, dtype)
         self.o = Output(heads, width, d_model, config.bias, dtype)
-        self.q_norm = RMSNorm(width, eps, dtype, "head_dim")
-        self.k_norm = RMSNorm(width, eps, dtype, "head_dim")
+        if config.qk_norm == "head":
+            self.q_norm = RMSNorm(width, eps, dtype, "head_dim")
+            self.k_norm = RMSNorm(width, eps, dtype, "head_dim")
+        else:
+            self.q_norm = ProjectionNorm(heads, width, eps, dtype, "heads")
+            self.k_norm = ProjectionNorm(groups, width, eps, dtype, "kv_heads")
 
     def project(
         self,
@@ -44,9 +48,22 @@ class Attention(nnx.Module):
         """
         c = self.config
         cos, sin = rotation(c.rope, c.head_dim, positions, lengths)
-        q = rotate(self.q_norm(self.q(x, context)), cos, sin)
-        k = rotate(self.k_norm(self.k(x, context)), cos, sin)
-        return QKV(q, k, self.v(x, context))
+        q = self._normed(self.q_norm, self.q(x, context), context)
+        k = self._normed(self.k_norm, self.k(x, context), context)
+        v = self.v(x, context)
+        if c.clip is not None:
+            q, k, v = (jnp.clip(a, -c.clip, c.clip) for a in (q, k, v))
+        return QKV(rotate(q, cos, sin), rotate(k, cos, sin), v)
+
+    def _normed(
+        self,
+        norm: RMSNorm | ProjectionNorm,
+        heads: Float[Array, "N H A"],
+        context: Context,
+    ) -> Float[Array, "N H A"]:
+        if isinstance(norm, ProjectionNorm):
+            return norm(heads, context.device)
+        return norm(heads)
 
     def prefill(
         self, x: Float[Array, "N D"], sequences: Sequences, context: Context

@@ -7,7 +7,7 @@ the prompt's state and carries on the slot's own.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from jaxmoe.execution import Execution
 from jaxmoe.ops.grouping import Blocks
@@ -57,6 +57,7 @@ class Step(NamedTuple):
     block: int
 
 
+@runtime_checkable
 class LayerState(Protocol):
     """What mixers of one kind remember, of L layers: every array is [L, rows, ...].
 
@@ -91,6 +92,7 @@ class LayerState(Protocol):
         ...
 
 
+@runtime_checkable
 class Mixer(Protocol):
     """How positions exchange information."""
 

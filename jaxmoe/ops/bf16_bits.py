@@ -32,12 +32,12 @@ def widen(weight: Array | OfLayer, dtype=jnp.float32) -> Array:
 
 
 def held_dtype(platform: str, dtype: Any) -> np.dtype:
-    """The type in which weights of a type are held on `platform` (see `hold_for`)."""
-    if platform == "cpu" and dtype == jnp.bfloat16:
-        return np.dtype(np.uint16)
-    if platform == "cpu" and dtype == jnp.float16:
-        return np.dtype(np.float32)
-    return np.dtype(dtype)
+    """The type in which weights of a type are read for `platform`: bits of bfloat16.
+
+    float16 is read as it is, to be rounded to it, and widened by `hold_for`.
+    """
+    bits = platform == "cpu" and dtype == jnp.bfloat16
+    return np.dtype(np.uint16 if bits else dtype)
 
 
 def hold_for(platform: str, array: Array) -> Array:

@@ -12,16 +12,19 @@ selects, and drawing with Gumbel noise is exact sampling without replacement
 """
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.ops.top_k import whole_top_k
+from jaxmoe.router.plackett_luce import log_probability_of_set
 from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -52,20 +55,68 @@ def draw_tail(
     candidate: Bool[Array, "R"],
     tau: ArrayLike,
     k: int,
+    count: ArrayLike | None = None,
 ) -> Int[Array, "K"]:
     """All of `head`, and the rest drawn from `candidate` with logits scores / tau.
 
     scores + tau * noise orders as scores / tau + noise does, and is exact at 0.
+
+    Args:
+      k: K, the static number of places for experts.
+      count: Experts chosen, 1..K; -1 fills the other places. None for all K.
     """
     # Finite, so that no tau is large enough to pass the head or fall behind r.
     perturbed = best.scores + tau * noise[best.experts]
     perturbed = jnp.clip(perturbed, -_LARGEST, _LARGEST)
     scores = jnp.where(head, jnp.inf, jnp.where(candidate, perturbed, -jnp.inf))
     rank = ranked(scores, k).experts
+    if count is not None:
+        # What was drawn after the first `count` is ranked behind all of them.
+        surplus = jnp.arange(k) >= count
+        rank = jnp.where(surplus, scores.shape[0] + jnp.arange(k), rank)
     # In rank order, so that equal sets give equal sums.
     place = (rank[None, :] < rank[:, None]).sum(axis=1)
     here = place[None, :] == jnp.arange(k)[:, None]
-    return best.experts[jnp.where(here, rank[None, :], 0).sum(axis=1)]
+    in_order = jnp.where(here, rank[None, :], 0).sum(axis=1)
+    if count is None:
+        return best.experts[in_order]
+    # Surplus ranks lie past the end; what is read there is not used.
+    return jnp.where(surplus, -1, best.experts[in_order])
+
+
+def certain_head(
+    ranking: Float[Array, "E"], best: Ranked, *, mass: ArrayLike, k: int
+) -> Int[Array, ""]:
+    """Size of the shortest run of best ranks whose probabilities reach `mass`, 1..K.
+
+    Probabilities are softmax(ranking) over all E experts. The result does not depend
+    on how many ranks `best` holds, nor on the program it is computed in: a sum taken
+    in another order could move the end of the head.
+    """
+    relative = lax.optimization_barrier(ranking) - best.scores[0]
+    total = lax.optimization_barrier(jnp.exp(relative).sum())
+    probability = jnp.exp(best.scores[:k] - best.scores[0]) / total
+    # Added one by one: never decreasing, rounding included.
+    reached = list(itertools.accumulate(probability[j] for j in range(k - 1)))
+    if not reached:
+        return jnp.int32(1)
+    return 1 + (jnp.stack(reached) < mass).sum(dtype=jnp.int32)
+
+
+class PolicyNumbers(NamedTuple):
+    """What any built-in policy chooses by; each field is a scalar or [..., L].
+
+    k: int32, 1..K, experts chosen. k_keep: int32, 0..k, ranks always taken.
+    r: int32, k..E, ranks drawn from. tau: float32, >= 0, temperature of the draw.
+    mass: float32, 0..1, probability that the head reaches (`AdaptiveHead`); -1 where
+      k_keep alone says how long the head is.
+    """
+
+    k: ArrayLike
+    k_keep: ArrayLike
+    r: ArrayLike
+    tau: ArrayLike
+    mass: ArrayLike
 
 
 @dataclass(frozen=True)
@@ -73,9 +124,12 @@ class Policy:
     """What all policies share. Subclass it to write one; `choose` is the heart.
 
     noisy: whether `choose` uses its noise; where False no noise is drawn.
+    per_slot: whether the leaves of one layer have a leading slot axis [S], so that
+      row s is chosen by the numbers at s (`jaxmoe.router.per_slot.PerSlot`).
     """
 
     noisy: ClassVar[bool] = True
+    per_slot: ClassVar[bool] = False
 
     @property
     def width(self) -> int:
@@ -89,7 +143,7 @@ class Policy:
         """
         raise NotImplementedError
 
-    def deterministic(self, num_layers: int) -> "TopK":
+    def deterministic(self, num_layers: int) -> "Policy":
         """The same number of experts without noise, for prompt tokens."""
         return TopK(np.full(num_layers, self.width, np.int32), places=self.width)
 
@@ -113,8 +167,32 @@ class Policy:
         noise = jax.random.gumbel(key, ranking.shape) if self.noisy else None
         return self.choose(ranking, noise)
 
+    def log_probability(
+        self, ranking: Float[Array, "E"], experts: Int[Array, "K"]
+    ) -> Float[Array, ""]:
+        """Log-probability, in nats, that `choose` returns this set of experts.
 
-def _pytree(*static: str):
+        The probability is over the noise. A policy of your own need not have it; then
+        the log-probabilities of its routes cannot be recorded.
+
+        Args:
+          ranking: The scoring rule's, float32.
+          experts: The set, in any order; -1 in empty places.
+
+        Returns:
+          float32; -inf for a set that the policy cannot choose.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no log_probability")
+
+    def numbers(self, num_experts: int) -> PolicyNumbers | None:
+        """The numbers of a resolved policy, [L] each, for a `PerSlot` policy.
+
+        None where it has none (the default): it then needs a program of its own.
+        """
+        return None
+
+
+def pytree(*static: str):
     """Register a policy: its fields are leaves, but for the names in `static`."""
 
     def register(cls):
@@ -126,7 +204,7 @@ def _pytree(*static: str):
     return register
 
 
-@_pytree("places")
+@pytree("places")
 @dataclass(frozen=True)
 class TopK(Policy):
     """The k best experts: what the model was trained with, or fewer, or more.
@@ -164,10 +242,74 @@ class TopK(Policy):
         chosen = ranked(ranking, self.width).experts
         return jnp.where(jnp.arange(self.width) < _set(self.k), chosen, -1)
 
+    def log_probability(
+        self, ranking: Float[Array, "E"], experts: Int[Array, "K"]
+    ) -> Float[Array, ""]:
+        chosen = self.choose(ranking, None)
+        same = (jnp.sort(experts) == jnp.sort(chosen)).all()
+        return jnp.where(same, 0.0, -jnp.inf)
 
-@_pytree("k", "reach")
+    def numbers(self, num_experts: int) -> PolicyNumbers:
+        k = _set(self.k)
+        return _numbers(k, k=k, k_keep=k, r=k, tau=0.0)
+
+
+class Split(NamedTuple):
+    """The ranks [R] of one token as a policy sees them.
+
+    head: bool [R], always taken. candidate: bool [R], drawn from where not in the head.
+    tau: temperature of the draw. count: experts chosen; None for all K.
+    """
+
+    best: Ranked
+    head: Array
+    candidate: Array
+    tau: ArrayLike
+    count: ArrayLike | None = None
+
+
 @dataclass(frozen=True)
-class ExpertSample(Policy):
+class HeadAndTail(Policy):
+    """A policy that takes a head and draws the tail without replacement."""
+
+    def split(self, ranking: Float[Array, "E"]) -> Split:
+        """Head and candidates among the ranks of one token."""
+        raise NotImplementedError
+
+    def choose(
+        self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
+    ) -> Int[Array, "K"]:
+        assert noise is not None
+        best, head, candidate, tau, count = self.split(ranking)
+        return draw_tail(
+            best,
+            noise,
+            head=head,
+            candidate=candidate,
+            tau=tau,
+            k=self.width,
+            count=count,
+        )
+
+    def log_probability(
+        self, ranking: Float[Array, "E"], experts: Int[Array, "K"]
+    ) -> Float[Array, ""]:
+        best, head, candidate, tau, count = self.split(ranking)
+        # [K, R]; an expert that is not among the ranks looked at has no rank.
+        at_rank = experts[:, None] == best.experts[None, :]
+        return log_probability_of_set(
+            best.scores,
+            at_rank,
+            head=head,
+            candidate=candidate,
+            tau=tau,
+            count=self.width if count is None else count,
+        )
+
+
+@pytree("k", "reach")
+@dataclass(frozen=True)
+class ExpertSample(HeadAndTail):
     """Expert-Sample (arXiv 2602.02443): keep the certain head, draw from the tail.
 
     Ranks 1..k_keep are always taken; k - k_keep more are drawn without replacement
@@ -204,25 +346,19 @@ class ExpertSample(Policy):
         _check("tau", tau, low=0)
         return ExpertSample(keep, r, tau, k=k, reach=_reach(r, k, num_experts))
 
-    def choose(
-        self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
-    ) -> Int[Array, "K"]:
-        assert noise is not None
+    def split(self, ranking: Float[Array, "E"]) -> Split:
         best = ranked(ranking, _resolved(self.reach))
         rank = jnp.arange(best.experts.shape[0])
-        return draw_tail(
-            best,
-            noise,
-            head=rank < _set(self.k_keep),
-            candidate=rank < _set(self.r),
-            tau=self.tau,
-            k=self.width,
-        )
+        return Split(best, rank < _set(self.k_keep), rank < _set(self.r), self.tau)
+
+    def numbers(self, num_experts: int) -> PolicyNumbers:
+        keep, r = _set(self.k_keep), _set(self.r)
+        return _numbers(keep, k=self.width, k_keep=keep, r=r, tau=self.tau)
 
 
-@_pytree("k")
+@pytree("k")
 @dataclass(frozen=True)
-class GumbelTopK(Policy):
+class GumbelTopK(HeadAndTail):
     """All experts noisy, no head: top-k of logits + tau * Gumbel (RoE's selection).
 
     tau: >= 0; 0 is `TopK()`. k: experts per token; None for the model's own.
@@ -241,25 +377,19 @@ class GumbelTopK(Policy):
         _check("tau", tau, low=0)
         return GumbelTopK(tau, k=k)
 
-    def choose(
-        self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
-    ) -> Int[Array, "K"]:
-        assert noise is not None
+    def split(self, ranking: Float[Array, "E"]) -> Split:
         best = ranked(ranking, ranking.shape[0])
         everyone = jnp.ones(ranking.shape, bool)
-        return draw_tail(
-            best,
-            noise,
-            head=~everyone,
-            candidate=everyone,
-            tau=self.tau,
-            k=self.width,
-        )
+        return Split(best, ~everyone, everyone, self.tau)
+
+    def numbers(self, num_experts: int) -> PolicyNumbers:
+        tau = self.tau
+        return _numbers(tau, k=self.width, k_keep=0, r=num_experts, tau=tau)
 
 
-@_pytree("k", "reach")
+@pytree("k", "reach")
 @dataclass(frozen=True)
-class AdaptiveHead(Policy):
+class AdaptiveHead(HeadAndTail):
     """A head as long as the router is certain: the paper's open question.
 
     The head is the shortest run of best ranks whose probabilities (softmax of the
@@ -294,30 +424,17 @@ class AdaptiveHead(Policy):
 
     def head(self, ranking: Float[Array, "E"], best: Ranked) -> Bool[Array, "R"]:
         """Which ranks are in the head; `best` are those of `ranking`."""
-        # Over all experts, those beyond the ranks looked at too.
-        total = jnp.exp(ranking - best.scores[0]).sum()
-        probability = jnp.exp(best.scores - best.scores[0]) / total
-        rank = jnp.arange(best.scores.shape[0])
-        before = rank[None, :] < rank[:, None]
-        mass_before = jnp.where(before, probability[None, :], 0.0).sum(axis=1)
-        # Rounding may let a later sum fall short again: the head ends at the first.
-        full = (mass_before >= self.mass) & (rank > 0)
-        ended = (full[None, :] & (rank[None, :] <= rank[:, None])).any(axis=1)
-        return ~ended & (rank < self.width)
+        size = certain_head(ranking, best, mass=self.mass, k=self.width)
+        return jnp.arange(best.scores.shape[0]) < size
 
-    def choose(
-        self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
-    ) -> Int[Array, "K"]:
-        assert noise is not None
+    def split(self, ranking: Float[Array, "E"]) -> Split:
         best = ranked(ranking, _resolved(self.reach))
-        return draw_tail(
-            best,
-            noise,
-            head=self.head(ranking, best),
-            candidate=jnp.arange(best.experts.shape[0]) < _set(self.r),
-            tau=self.tau,
-            k=self.width,
-        )
+        candidate = jnp.arange(best.experts.shape[0]) < _set(self.r)
+        return Split(best, self.head(ranking, best), candidate, self.tau)
+
+    def numbers(self, num_experts: int) -> PolicyNumbers:
+        r = _set(self.r)
+        return _numbers(r, k=self.width, k_keep=0, r=r, tau=self.tau, mass=self.mass)
 
 
 _UNRESOLVED = (
@@ -336,6 +453,31 @@ def _resolved(k: int | None) -> int:
     if k is None:
         raise ValueError(_UNRESOLVED)
     return k
+
+
+def _numbers(
+    like: ArrayLike,
+    *,
+    k: ArrayLike,
+    k_keep: ArrayLike,
+    r: ArrayLike,
+    tau: ArrayLike,
+    mass: ArrayLike = -1.0,
+) -> PolicyNumbers:
+    """Each number in its type and in the shape of `like`, [L] in a resolved policy."""
+    shape = np.shape(like)
+
+    def filled(value: ArrayLike, dtype: type) -> ArrayLike:
+        np_or_jnp = np if _concrete(value) is not None else jnp
+        return np_or_jnp.broadcast_to(np_or_jnp.asarray(value, dtype), shape)
+
+    return PolicyNumbers(
+        filled(k, np.int32),
+        filled(k_keep, np.int32),
+        filled(r, np.int32),
+        filled(tau, np.float32),
+        filled(mass, np.float32),
+    )
 
 
 def _width(asked: int | None, k: int, num_experts: int) -> int:

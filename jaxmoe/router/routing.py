@@ -24,10 +24,14 @@ def choose_experts(
 ) -> Int[Array, "N K"]:
     """Each row's experts under the policy of one layer.
 
+    policy: for all rows; where `policy.per_slot`, row s has the numbers at s.
     forced: experts to take instead, in rows whose first entry is not -1 (replay).
     active: rows that count; the others get no expert, and read none.
     """
-    if noise is None:
+    if policy.per_slot:
+        one = jax.vmap(lambda policy, row, noise: policy.choose(row, noise))
+        experts = one(policy, ranking, noise)
+    elif noise is None:
         experts = jax.vmap(lambda row: policy.choose(row, None))(ranking)
     else:
         experts = jax.vmap(policy.choose)(ranking, noise)
@@ -51,3 +55,54 @@ def of_layer(
     else:
         found = lax.dynamic_index_in_dim(values, layer, 1, keepdims=False)
     return found if dtype is None else found.astype(dtype)
+
+
+def route_logprobs(
+    policy: Policy,
+    ranking: Float[Array, "N E"],
+    experts: Int[Array, "N K"],
+    *,
+    active: Bool[Array, "N"] | None = None,
+) -> Float[Array, "N"]:
+    """Log-probability of each row's set of experts under the policy of one layer.
+
+    Args:
+      policy: For all rows; where `policy.per_slot`, row s has the numbers at s.
+      ranking: What experts are ranked by, as in `choose_experts`.
+      experts: What it returned, or others, in any order.
+      active: Rows that count; the others, which have no experts, get 0.
+
+    Returns:
+      Nats, float32; see `Policy.log_probability`.
+    """
+    axes = (0 if policy.per_slot else None, 0, 0)
+    one = jax.vmap(lambda policy, *row: policy.log_probability(*row), axes)
+    logprobs = one(policy, ranking, experts)
+    return logprobs if active is None else jnp.where(active, logprobs, 0.0)
+
+
+def every_route_logprob(
+    policy: Policy,
+    layers: tuple[int, ...],
+    rankings: Float[Array, "X N E"] | None,
+    routes: Int[Array, "N L K"],
+    active: Bool[Array, "N"],
+) -> Float[Array, "N L"]:
+    """`route_logprobs` in every layer; 0 in those without experts.
+
+    layers: the X layers that have experts. rankings: what those were ranked by; None
+      where there are none.
+    """
+    none = jnp.zeros(routes.shape[:2], jnp.float32)
+    if rankings is None:
+        return none
+
+    def one_layer(given: tuple[Array, Array]) -> Array:
+        layer, ranking = given
+        experts = lax.dynamic_index_in_dim(routes, layer, 1, keepdims=False)
+        experts = experts.astype(jnp.int32)
+        return route_logprobs(policy.at_layer(layer), ranking, experts, active=active)
+
+    # A loop over layers, so that one is compiled.
+    found = lax.map(one_layer, (jnp.array(layers, jnp.int32), rankings))
+    return none.at[:, jnp.array(layers)].set(found.T)

@@ -84,6 +84,15 @@ class DeviceContext:
             total = lax.all_gather(total, alike, axis=1, tiled=True)
         return total[:, :width]
 
+    def sum_ordered(
+        self, partial: Float[Array, "*N"], logical: str
+    ) -> Float[Array, "*N"]:
+        """Partial sums of the devices that divide an axis, added in their order."""
+        axes = self.axes(logical)
+        if not axes:
+            return partial
+        return _add_in_order(lax.all_gather(partial, axes, axis=0))
+
     def join(self, columns: Float[Array, "N Q"], logical: str) -> Float[Array, "N V"]:
         """All columns of every row, where each device has some."""
         axes = self.axes(logical)
@@ -151,7 +160,7 @@ class DeviceContext:
         return self.layout.size(axes)
 
 
-def _add_in_order(parts: Float[Array, "R N D"]) -> Float[Array, "N D"]:
+def _add_in_order(parts: Float[Array, "R *N"]) -> Float[Array, "*N"]:
     """Their sum in float32, begun with the first; written out where they are few."""
     wide = parts.astype(jnp.float32)
     unroll = parts.shape[0] if parts.shape[0] <= 16 else 1

@@ -1,10 +1,10 @@
 import pytest
 
 from jaxmoe.benchmarks import targets
-from jaxmoe.benchmarks.presets import PRESETS, default
+from jaxmoe.benchmarks.presets import PRESETS, default, makes_weights
 from jaxmoe.benchmarks.report import AT_LEAST, AT_MOST
 from jaxmoe.benchmarks.targets import TARGETS, Place
-from jaxmoe.config import QWEN3_30B_A3B
+from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B
 
 
 def test_the_large_preset_is_the_released_model():
@@ -25,6 +25,8 @@ def test_presets_fit_their_prompts(name):
 def test_presets_of_machines():
     """A CPU would be asked to hold 61 GB."""
     assert (default("cpu"), default("gpu"), default("tpu")) == ("bench", "30b", "30b")
+    assert makes_weights("tiny", "cpu") and makes_weights("30b", "gpu")
+    assert not makes_weights("30b", "cpu")
 
 
 def test_targets_are_of_presets():

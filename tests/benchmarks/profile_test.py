@@ -41,7 +41,7 @@ def test_parts_read_the_weights_of_a_step(subject, routes):
 
 def test_every_part_depends_on_its_rows(subject, routes):
     """XLA would drop, or take out of the loop, what the next turn does not need."""
-    decoder = bind(subject.config, subject.params)
+    decoder = bind(subject.config, subject.params, profile._context(subject))
     rows = jax.random.normal(jax.random.key(0), (2, subject.config.d_model))
     for name, part in profile._parts(subject, routes).items():
         turn = jax.jit(partial(part.run, decoder))

@@ -3,6 +3,7 @@ import pytest
 
 from jaxmoe.benchmarks.seats import distinct_experts
 from jaxmoe.benchmarks.weights import held_params
+from jaxmoe.execution import default_layers
 from jaxmoe.nn.decoder import abstract_params
 from tests.tiny import tiny_config
 
@@ -26,5 +27,6 @@ def test_experts_shared_by_samples_are_read_once():
 def test_weights_are_declared_as_they_are_held(backend, dtype):
     """What is compiled without weights would not be what runs with them."""
     held = held_params(tiny_config(), backend)
-    assert held.keys() == abstract_params(tiny_config()).keys()
+    layers = default_layers(backend)
+    assert held.keys() == abstract_params(tiny_config(), layers=layers).keys()
     assert {leaf.dtype.name for leaf in held.values()} == {dtype}

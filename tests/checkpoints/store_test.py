@@ -15,7 +15,7 @@ import pytest
 
 from jaxmoe.checkpoints import store
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FILES = {"config.json": "{}"}
 
 

@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from convert import ConversionError, convert, hf
+from convert import ConversionError, convert
+from jaxmoe.checkpoints import weight_files
 
 NORM = "model.norm.weight"
 GATE = "model.layers.0.mlp.experts.3.gate_proj.weight"
@@ -49,7 +50,7 @@ def edit_config(source, change):
 def test_truncated(make):
     """A file cut short by a broken download would give zeros."""
     source = make()
-    path = source / hf.SINGLE
+    path = source / weight_files.SINGLE
     path.write_bytes(path.read_bytes()[:-10])
     refused(source, "truncated", "expected", "download the file again")
 
@@ -57,7 +58,7 @@ def test_truncated(make):
 def test_longer(make):
     """A file with bytes that no tensor owns would be taken."""
     source = make()
-    path = source / hf.SINGLE
+    path = source / weight_files.SINGLE
     path.write_bytes(path.read_bytes() + b"more")
     refused(source, "longer than its header says")
 
@@ -66,7 +67,7 @@ def test_longer(make):
 def test_empty(make, size):
     """An empty file would end in a traceback."""
     source = make()
-    (source / hf.SINGLE).write_bytes(bytes(size))
+    (source / weight_files.SINGLE).write_bytes(bytes(size))
     refused(source, f"found {size} bytes")
 
 
@@ -74,7 +75,9 @@ def test_empty(make, size):
 def test_header_longer_than_the_file(make, length):
     """A wrong length would be allocated."""
     source = make()
-    (source / hf.SINGLE).write_bytes(struct.pack("<Q", length) + b"{}" + bytes(100))
+    (source / weight_files.SINGLE).write_bytes(
+        struct.pack("<Q", length) + b"{}" + bytes(100)
+    )
     refused(source, f"header should take {length} bytes")
 
 
@@ -85,14 +88,14 @@ def test_header_longer_than_the_file(make, length):
 def test_header_is_nonsense(make, text):
     """A corrupted header would end in a traceback."""
     source = make()
-    edit_header(source / hf.SINGLE, lambda _: text)
-    refused(source, hf.SINGLE, "download the file again")
+    edit_header(source / weight_files.SINGLE, lambda _: text)
+    refused(source, weight_files.SINGLE, "download the file again")
 
 
 def test_header_is_no_text(make):
     """Bytes that are no UTF-8 would end in a traceback."""
     source = make()
-    path = source / hf.SINGLE
+    path = source / weight_files.SINGLE
     path.write_bytes(struct.pack("<Q", 4) + b"\xff\xfe\x00\x01" + bytes(20))
     refused(source, "header is no text")
 
@@ -125,7 +128,7 @@ def _set(key, value):
 def test_header_contradicts_the_file(make, change, word):
     """Offsets that overlap or lead out of the file would be read."""
     source = make()
-    edit_header(source / hf.SINGLE, change)
+    edit_header(source / weight_files.SINGLE, change)
     refused(source, word, "download the file again")
 
 
@@ -133,7 +136,7 @@ def test_header_names_a_tensor_twice(make):
     """One of two entries of a name would be dropped."""
     source = make()
     edit_header(
-        source / hf.SINGLE,
+        source / weight_files.SINGLE,
         lambda h: json.dumps(h)[:-1] + f', "{NORM}": {json.dumps(h[NORM])}}}',
     )
     refused(source, f"names twice: {NORM}")
@@ -144,9 +147,9 @@ def test_header_names_a_tensor_twice(make):
 
 def edit_index(source, change):
     """Rewrites the weight map of the index."""
-    index = json.loads((source / hf.INDEX).read_text())
+    index = json.loads((source / weight_files.INDEX).read_text())
     change(index["weight_map"])
-    (source / hf.INDEX).write_text(json.dumps(index))
+    (source / weight_files.INDEX).write_text(json.dumps(index))
 
 
 def test_missing_shard(make):
@@ -196,8 +199,8 @@ def test_two_shards_with_the_same_tensor(make):
 def test_index_is_nonsense(make, text):
     """A corrupted index would end in a traceback."""
     source = make(shards=2)
-    (source / hf.INDEX).write_text(text)
-    refused(source, hf.INDEX, "expected an object with weight_map")
+    (source / weight_files.INDEX).write_text(text)
+    refused(source, weight_files.INDEX, "expected an object with weight_map")
 
 
 @pytest.mark.parametrize("how", ["../outside/x", "/{root}/outside/x", "a/../../x"])
@@ -221,14 +224,14 @@ def test_link_leads_out(make, tmp_path_factory):
 def test_pickle(make):
     """A pickle would be opened, which executes what its author wrote."""
     source = make()
-    (source / hf.SINGLE).rename(source / "pytorch_model.bin")
+    (source / weight_files.SINGLE).rename(source / "pytorch_model.bin")
     refused(source, "found only pytorch_model.bin", "executes code")
 
 
 def test_nothing_there(make):
     """A directory without weights would end in a traceback."""
     source = make()
-    (source / hf.SINGLE).unlink()
+    (source / weight_files.SINGLE).unlink()
     refused(source, "expected model.safetensors, or shards")
     make.write_file(source / "model-00001-of-00001.safetensors", {})
     refused(source, "download model.safetensors.index.json too")
@@ -237,7 +240,7 @@ def test_nothing_there(make):
 def test_single_and_sharded(make):
     """Which of two models is converted would be chance."""
     source = make(shards=2)
-    make.write_file(source / hf.SINGLE, {})
+    make.write_file(source / weight_files.SINGLE, {})
     refused(source, "remove the stale one")
 
 

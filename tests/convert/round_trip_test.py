@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert import ConversionError, convert, export, hf
+from convert import ConversionError, convert, export
 from convert.__main__ import main
-from convert.families import FAMILIES
-from convert.rules import default_tensors
-from convert.to_jaxmoe import CARRIED, find_source
-from jaxmoe.checkpoints import store
+from jaxmoe.checkpoints import safetensors, store, weight_files
+from jaxmoe.checkpoints.hub import find_directory
+from jaxmoe.checkpoints.hugging_face import SMALL_FILES
+from jaxmoe.checkpoints.plan import default_tensors
 from jaxmoe.families.config_json import from_hf
+from jaxmoe.families.registry import FAMILIES
 from jaxmoe.nn.decoder import abstract_params
 from jaxmoe.text.tokenizer import TOKENIZER_FILES
 
@@ -198,15 +199,15 @@ def test_named_chat_templates_are_carried(make, trees, tmp_path):
 
 def test_all_files_of_a_tokenizer_are_carried():
     """A file that the tokenizer reads would be left behind."""
-    assert set(TOKENIZER_FILES) < set(CARRIED)
-    assert len(CARRIED) == len(set(CARRIED))
+    assert set(TOKENIZER_FILES) < set(SMALL_FILES)
+    assert len(SMALL_FILES) == len(set(SMALL_FILES))
 
 
 @pytest.mark.parametrize("dtype", [None, "float32"])
 def test_shards_in_folders(make, trees, load, tmp_path, dtype):
     """An index with folders would be accepted, and fail when all is written."""
     source = make(shards=3)
-    index = json.loads((source / hf.INDEX).read_text())
+    index = json.loads((source / weight_files.INDEX).read_text())
     for i, file in enumerate(sorted(set(index["weight_map"].values()))):
         folder = source / ("a", "a/b", ".")[i]
         folder.mkdir(exist_ok=True)
@@ -215,7 +216,7 @@ def test_shards_in_folders(make, trees, load, tmp_path, dtype):
             if home == file:
                 new = str((folder / file).relative_to(source))
                 index["weight_map"][name] = new
-    (source / hf.INDEX).write_text(json.dumps(index))
+    (source / weight_files.INDEX).write_text(json.dumps(index))
     convert(source, tmp_path / "ckpt", dtype=dtype, verify=True)
     export(tmp_path / "ckpt", tmp_path / "again")
     export(tmp_path / "ckpt", tmp_path / "again", force=True)
@@ -274,7 +275,7 @@ def test_verify_reads_the_disk(make, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "read_values", check)
     source = make()
     convert(source, tmp_path / "ckpt", verify=True)
-    assert (source / hf.SINGLE).stat().st_ino in forgotten
+    assert (source / weight_files.SINGLE).stat().st_ino in forgotten
 
 
 MEMORY = """
@@ -299,12 +300,12 @@ def test_memory_does_not_grow_with_the_model(make, tmp_path):
     config = make.config | {"vocab_size": 50_000, "hidden_size": 1024}
     params = abstract_params(from_hf(config), jnp.bfloat16)
     tensors = default_tensors(FAMILIES["qwen3_moe"], params)
-    rows = [(name, hf.TAGS[kind.name], shape) for name, kind, shape in tensors]
-    header = hf.make_header(hf.SINGLE, rows, {})
+    rows = [(name, safetensors.TAGS[kind.name], shape) for name, kind, shape in tensors]
+    header = safetensors.make_header(weight_files.SINGLE, rows, {})
     assert header.nbytes > 200e6
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "config.json").write_text(json.dumps(config))
-    with (tmp_path / "source" / hf.SINGLE).open("wb") as file:
+    with (tmp_path / "source" / weight_files.SINGLE).open("wb") as file:
         text = header.text.encode()
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(header.nbytes)
@@ -347,14 +348,14 @@ def test_hub_name(make, tmp_path, monkeypatch):
     hub = types.ModuleType("huggingface_hub")
     vars(hub)["snapshot_download"] = snapshot_download
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    assert find_source("Qwen/Qwen3-30B-A3B") == source
+    assert find_directory("Qwen/Qwen3-30B-A3B") == source
     assert asked["name"] == "Qwen/Qwen3-30B-A3B"
     assert not any("bin" in p or p == "*" for p in asked["patterns"])
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ConversionError, match="pip install huggingface-hub"):
-        find_source("Qwen/Qwen3-30B-A3B")
+    with pytest.raises(ConversionError, match="pip install .jaxmoe.hub."):
+        find_directory("Qwen/Qwen3-30B-A3B")
     with pytest.raises(ConversionError, match="expected a directory"):
-        find_source(str(tmp_path / "nowhere"))
+        find_directory(str(tmp_path / "nowhere"))
 
 
 def test_hub_cache_links(make, tmp_path):

@@ -36,6 +36,7 @@ def model():
         params=plain.params,
         tokenizer=Letters(),
         layout=None,
+        execution=plain.execution,
         require_tokenizer=lambda purpose: Letters(),
     )
 

@@ -35,7 +35,8 @@ def on_mesh(
     mesh = jax.make_mesh(shape, ("data", "model"))
     layout = model_layout(model.config, mesh, rules)
     assert layout is not None
-    places = layout.shardings(param_specs(model.config, layout))
+    layers = model.execution.layers
+    places = layout.shardings(param_specs(model.config, layout, layers=layers))
     params = {n: jax.device_put(w, places[n]) for n, w in model.params.items()}
     return replace(model, params=params, layout=layout)
 

@@ -9,9 +9,11 @@ import pytest
 
 import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler, TopK
+from jaxmoe.families.config_json import from_hf
+from jaxmoe.families.registry import FAMILIES
 from jaxmoe.ops.bf16_bits import hold_for
 from tests.mesh.cases import KEY, MODEL, PROMPTS, check_answers, draw, on_mesh, same
-from tests.tiny import prompt_of
+from tests.tiny import prompt_of, tiny_params
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def test_generate_works_inside_jit(mixed):
                 sampler=TokenSampler(1.0),
                 max_new_tokens=12,
                 stop_ids=(),
-                layout=model.layout,
+                execution=model.execution,
             )
             return drawn.tokens
 
@@ -126,3 +128,14 @@ def test_bfloat16_weights_as_bits(mixed):
     bits = replace(MODEL, params=held)
     one = draw(bits, PROMPTS[0], n=4)
     assert same(one, draw(on_mesh(bits, (2, 4)), PROMPTS[0], n=4))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 8), (8, 1), (2, 4)], ids=str)
+def test_norms_over_whole_projections_are_divided(shape, number):
+    """A device would norm queries by its own heads alone, or count heads twice that lie
+    on several devices."""
+    config = from_hf(dict(FAMILIES["olmoe"].test_configs[number]))
+    config = replace(config, stop_ids=())
+    one = jaxmoe.Model(config, tiny_params(config))
+    check_answers(draw(one, PROMPTS, n=5), on_mesh(one, shape))

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmoe.config import QWEN3_30B_A3B
+from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B
 from jaxmoe.nn.decoder import abstract_params, logical_axes
 from jaxmoe.sharding.rules import LOGICAL_AXES
 

@@ -1,5 +1,7 @@
 """Multiplying by weights: whole, as bits, and as bits in tiles."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 
 from jaxmoe.nn import linear
 from jaxmoe.nn.linear import project
+from jaxmoe.ops.matmul import multiply
+from tests.tiny import EXECUTION
 
-_project = jax.jit(project)
+_project = jax.jit(partial(project, execution=EXECUTION))
 
 
 def _matrix(shape, seed=0):
@@ -70,9 +74,9 @@ def test_tiles_equal_the_product(shape, monkeypatch):
 def test_tiles_equal_the_plain_path(rows, columns, monkeypatch):
     """The same weight below and above the limit, with remainders."""
     matrix, x = _matrix((rows, columns)), _rows(3, columns)
-    plain = project(x, _bits(matrix))
+    plain = project(x, _bits(matrix), EXECUTION)
     monkeypatch.setattr(linear, "_TILE_VALUES", 40)
-    tiled = linear._project_tiles(x, _bits(matrix))
+    tiled = linear._project_tiles(x, _bits(matrix), partial(multiply, weight_left=True))
     assert rows * columns > 2 * linear._TILE_VALUES
     np.testing.assert_allclose(tiled, plain, rtol=1e-5, atol=1e-6)
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from jaxmoe.config import QWEN3_30B_A3B, QWEN3_235B_A22B, MoEConfig, RopeConfig
+from jaxmoe.config import MoEConfig, RopeConfig
 from jaxmoe.families.config_json import from_hf, load_hf_config
+from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

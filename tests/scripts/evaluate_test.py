@@ -16,8 +16,7 @@ import pytest
 import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler, demo
 from jaxmoe.analysis.router_stats import empty, to_host, to_json, update
-from jaxmoe.checkpoints.bundled import converted
-from jaxmoe.checkpoints.store import read_manifest
+from jaxmoe.checkpoints.source import open_source
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
 from jaxmoe.evals import evaluate as evaluation
 from jaxmoe.evals.metrics import bootstrap, pass_at
@@ -100,7 +99,7 @@ def test_the_numbers_are_those_of_the_models_answers(runs, capsys):
         assert found["measures"][name] == pytest.approx(bounds), name
     assert found["right"] == right.tolist()
     about = found["about"]
-    assert about["checkpoint"] == read_manifest(converted("demo")).digest
+    assert about["checkpoint"] == open_source("demo").digest()
     assert (about["seed"], about["slots"], about["n"]) == (0, 8, 4)
     assert about["policy"] == repr(ExpertSample())
 

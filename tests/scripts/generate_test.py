@@ -291,23 +291,6 @@ def test_not_finite_is_json():
     assert row["logprob_sum"] is None and row["logprob_mean"] is None
 
 
-@pytest.mark.slow
-def test_compiled_programs_are_kept(tmp_path, monkeypatch):
-    """Every start would compile again; or a directory chosen by the user be ignored."""
-    name, chosen = "jax_compilation_cache_dir", jax.config.jax_compilation_cache_dir
-    keep = script("_running").keep_compiled
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    try:
-        jax.config.update(name, "elsewhere")
-        keep()
-        assert jax.config.jax_compilation_cache_dir == "elsewhere"
-        jax.config.update(name, None)
-        keep()
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jaxmoe" / "jax")
-    finally:
-        jax.config.update(name, chosen)
-
-
 def start(checkpoint, cwd, *options, stderr) -> subprocess.Popen[str]:
     """The script as a process, in the midst of more answers than it can finish."""
     # A shell's background jobs ignore Ctrl-C, and pytest may be one.

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from jaxmoe import demo
-from jaxmoe.checkpoints.bundled import converted
-from jaxmoe.checkpoints.store import read_manifest
+from jaxmoe.checkpoints.source import open_source
 from jaxmoe.demo import game_runs
 from jaxmoe.demo.chains import all_chains
 from jaxmoe.demo.configuration_names import BASE
@@ -81,7 +80,7 @@ def test_all_configurations_are_played(study):
     assert len(paths) == len(asked)
     assert {path.parent for path in paths} == {out / "answers"}
     (about,) = {json.dumps(run.about) for run in asked}
-    digest = read_manifest(converted("demo")).digest
+    digest = open_source("demo").digest()
     assert json.loads(about) == {"checkpoint": digest}
 
 
@@ -98,7 +97,7 @@ def test_everything_is_written(study):
     results = json.loads(text, parse_constant=pytest.fail)
     assert list(results["configurations"]) == list(configurations())
     assert results["configurations"][BASE]["right"] == [0, 1, 64, 64]
-    assert results["checkpoint"] == read_manifest(converted("demo")).digest
+    assert results["checkpoint"] == open_source("demo").digest()
     assert text.count("\n") < 1500  # a list is a line
     table = (out / "table.md").read_text(encoding="utf-8")
     assert f"| {BASE} | " in table

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.ops.experts import apply_experts, choose_implementation, runs_kernels
+from jaxmoe.ops.experts import apply_experts, runs_kernels
 from jaxmoe.ops.experts.blocks import rows_at_once
 
 E, D, F = 8, 24, 16
@@ -272,12 +272,6 @@ def test_selection_under_vmap(implementation):
     _close(out, _loop(x, experts, weights, gate_up, down))
 
 
-def test_auto_picks_by_platform():
-    """On CPU a ragged product is a masked dense one over all experts."""
-    found = [choose_implementation(name) for name in ("cpu", "gpu", "tpu")]
-    assert found == ["blocks", "ragged", "ragged"]
-
-
 @pytest.mark.parametrize(
     ("capability", "expected"),
     [("7.5", False), ("8.0", True), ("9.0", True), ("12.0", True), ("gfx942", False)],
@@ -286,15 +280,6 @@ def test_kernels_run_only_where_they_compile(capability, expected):
     """An older GPU, or one of another maker, would stop at the compiler."""
     assert runs_kernels(SimpleNamespace(compute_capability=capability)) == expected
     assert not runs_kernels(jax.devices("cpu")[0])
-
-
-def test_auto_is_the_implementation_it_picks():
-    """What "auto" computes would not be what the tests above look at."""
-    args = (*_routing(5, 2), *_weights())
-    name: Any = choose_implementation(jax.default_backend())
-    np.testing.assert_array_equal(
-        apply_experts(*args), apply_experts(*args, implementation=name)
-    )
 
 
 def test_kernels_are_refused_where_they_cannot_run(monkeypatch):
@@ -309,6 +294,6 @@ def test_unknown_implementation_is_refused(untyped):
     """A misspelt name must not quietly become the slow reference."""
     wrong: Any = "block"
     with pytest.raises(
-        ValueError, match="auto, reference, batched, blocks, ragged, pallas.*'block'"
+        ValueError, match="reference, batched, blocks, ragged, pallas.*'block'"
     ):
         apply_experts(*_routing(1, 1), *_weights(), implementation=wrong)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convert import hf
-from convert.rules import Fill, Piece
+from jaxmoe.checkpoints.plan import Fill, Piece
+from jaxmoe.checkpoints.safetensors import Files
 from jaxmoe.checkpoints.store import Chunk, ParamSpec
 
 BLOCK = 256 << 10
@@ -53,7 +53,7 @@ class Reader:
 
     def __init__(
         self,
-        files: hf.Files,
+        files: Files,
         fill: Fill,
         spec: ParamSpec,
         stop: threading.Event | None = None,

@@ -1,10 +1,7 @@
-"""Tables that say which Hugging Face tensor is which part of which parameter.
+"""Plans: which Hugging Face tensor is which part of which parameter.
 
-A parameter's bytes are those of its tensors, one after the other: a tensor is a whole
-parameter, or the part at some indices of its leading axes, with neighbouring axes
-merged. So a tensor is one run of bytes of a parameter, conversion is copying, and the
-way back is exact. A family whose tensors have another layout declares its parameters
-in that layout and leaves the rest to its module.
+The tables are the families' (`jaxmoe.families`): each tensor is one run of bytes of a
+parameter, so conversion is copying, and the way back is exact.
 """
 
 import itertools
@@ -17,62 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from convert.errors import ConversionError
-from convert.hf import DTYPES, Tensor
-
-FLOATS = ("BF16", "F16", "F32")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Tensors named `tensor` are `param[place]`.
-
-    `tensor` and `param` are names in which `{i}` stands for a number. In `place` a
-    string is such a number: with place ("e", 0), tensor experts.{e}.gate_proj is
-    param[e, 0]. `merge` counts, for each axis of the tensor, the axes of the parameter
-    that it runs over (one each where empty): q [H*A, D] into [H, A, D] is (2, 1).
-    """
-
-    tensor: str
-    param: str
-    place: tuple[str | int, ...] = ()
-    merge: tuple[int, ...] = ()
-    dtypes: tuple[str, ...] = FLOATS
-
-    def shape(self, param: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The shape of the tensor; None where a parameter of this shape has none."""
-        rest = param[len(self.place) :]
-        merge = self.merge or (1,) * len(rest)
-        if sum(merge) != len(rest):
-            return None
-        ends = list(itertools.accumulate(merge, initial=0))
-        return tuple(math.prod(rest[a:b]) for a, b in itertools.pairwise(ends))
-
-    def start(self, param: tuple[int, ...], numbers: Mapping[str, int]) -> int | None:
-        """The first element of the part; None where the indices are out of range."""
-        place = [numbers[p] if isinstance(p, str) else p for p in self.place]
-        start, stride = 0, math.prod(param)
-        for index, size in zip(place, param, strict=False):
-            if index >= size:
-                return None
-            stride //= size
-            start += index * stride
-        return start
-
-
-@dataclass(frozen=True)
-class Family:
-    """The tables of one architecture.
-
-    `ignored` are patterns of tensors that are derived and left out. `tied` maps a
-    parameter that a tied model does not have to the one that stands in for it: a file
-    may hold it nevertheless, if it is equal.
-    """
-
-    name: str
-    rules: tuple[Rule, ...]
-    ignored: tuple[str, ...] = ()
-    tied: tuple[tuple[str, str], ...] = ()
+from jaxmoe.checkpoints.errors import CheckpointError
+from jaxmoe.checkpoints.safetensors import DTYPES, Tensor
+from jaxmoe.families.base import Family, TensorRule
 
 
 @dataclass(frozen=True)
@@ -132,7 +76,7 @@ def make_plan(
       params: name -> anything with the `shape` that the config asks for.
 
     Raises:
-      ConversionError: everything that does not fit, in one message.
+      CheckpointError: everything that does not fit, in one message.
     """
     matcher = _Matcher(family, {name: p.shape for name, p in params.items()})
     for tensor in tensors.values():
@@ -144,7 +88,7 @@ class _Matcher:
     def __init__(self, family: Family, shapes: dict[str, tuple[int, ...]]):
         self.family = family
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        self.rules = [(rule, _pattern(rule.tensor)) for rule in family.rules]
+        self.rules = [(rule, _pattern(rule.tensor)) for rule in family.tensors]
         self.pieces: dict[str, list[Piece]] = {name: [] for name in shapes}
         self.copies: list[tuple[str, str, Tensor]] = []
         self.ignored: list[str] = []
@@ -168,7 +112,7 @@ class _Matcher:
         else:
             self._apply(*matches[0], tensor)
 
-    def _apply(self, rule: Rule, numbers: dict[str, int], tensor: Tensor):
+    def _apply(self, rule: TensorRule, numbers: dict[str, int], tensor: Tensor):
         param = target = rule.param.format(**numbers)
         if param not in self.shapes:
             target = dict(self.family.tied).get(param, param)
@@ -214,7 +158,7 @@ class _Matcher:
                 )
         if self.errors:
             title = "the tensors do not make up the model that config.json describes"
-            raise ConversionError.listing(title, self.errors)
+            raise CheckpointError.listing(title, self.errors)
         return Plan(fills, tuple(copies), tuple(self.ignored))
 
     def _fill(self, param: str) -> Fill:
@@ -243,7 +187,7 @@ class _Matcher:
     def _missing(self, param: str):
         held = {piece.tensor.name for piece in self.pieces[param]}
         ways = []
-        for rule in self.family.rules:
+        for rule in self.family.tensors:
             names = [n for n, _, _ in expand(rule, param, self.shapes[param])]
             absent = [name for name in names if name not in held]
             if names:
@@ -256,7 +200,7 @@ class _Matcher:
 
 
 def expand(
-    rule: Rule, param: str, shape: tuple[int, ...]
+    rule: TensorRule, param: str, shape: tuple[int, ...]
 ) -> Iterator[tuple[str, tuple[int, ...], int]]:
     """Name, shape and start of each tensor that `rule` takes for a parameter."""
     found = _pattern(rule.param).fullmatch(param)
@@ -285,7 +229,7 @@ def default_tensors(
         shape = tuple(spec.shape)
         taken: set[int] = set()
         size = 0
-        for rule in family.rules:
+        for rule in family.tensors:
             found = list(expand(rule, param, shape))
             if size == math.prod(shape) or taken & {start for _, _, start in found}:
                 continue

@@ -1,8 +1,8 @@
 """Shards of parameters, read straight out of safetensors files.
 
-A tensor is a parameter, or what stands at some indices of its leading axes
-(`convert.rules`). So a shard is made up of boxes of tensors. Files are mapped a window
-at a time, and of each box only the bytes that belong to the shard are copied.
+A tensor is a parameter, or the part at some indices of its leading axes
+(`jaxmoe.checkpoints.plan`). So a shard is made up of boxes of tensors. Files are mapped
+a window at a time, and of each box only the bytes that belong to the shard are copied.
 """
 
 import math
@@ -12,12 +12,20 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from convert import hf
-from convert.errors import ConversionError
-from convert.rules import Fill, Piece, Plan
-from convert.stream import BLOCK, has_nonfinite
-from jaxmoe.checkpoints.placement import STAGING_BYTES, Index, Read, aligned, place_all
+from jaxmoe.checkpoints.errors import CheckpointError
+from jaxmoe.checkpoints.placement import (
+    STAGING_BYTES,
+    Index,
+    Read,
+    aligned,
+    place_all,
+    unstacked,
+)
+from jaxmoe.checkpoints.plan import Fill, Piece, Plan
+from jaxmoe.checkpoints.safetensors import Files
 from jaxmoe.checkpoints.store import chunks
+from jaxmoe.checkpoints.stream import BLOCK, has_nonfinite
+from jaxmoe.checkpoints.weight_files import Weights
 from jaxmoe.typing import Array
 
 WINDOW = 32 << 20
@@ -28,7 +36,7 @@ Count = Callable[[int], object]
 
 
 def read_params(
-    source: hf.Source,
+    weights: Weights,
     plan: Plan,
     abstract: Mapping[str, jax.ShapeDtypeStruct],
     *,
@@ -39,7 +47,7 @@ def read_params(
     """The parameters of a planned checkpoint; each process reads its own shards.
 
     Args:
-      source: the checked files.
+      weights: the checked files.
       plan: which tensors make up which parameter.
       abstract: name -> shape, type and sharding, for every parameter of the plan. A
         type other than the files' is cast to; without a sharding a parameter goes to
@@ -52,20 +60,21 @@ def read_params(
       What converting and `jaxmoe.checkpoints.store.restore` give, bit for bit.
 
     Raises:
-      ConversionError: a tied copy that differs, in one of this process's shards.
+      CheckpointError: a tied copy that differs, in one of this process's shards.
       OSError: a file that shrank.
       ValueError: names or shapes in `abstract` that are not the plan's.
 
     Warns:
       UserWarning: NaN or infinite weights in this process's shards, by parameter.
     """
-    _check_names(plan, abstract)
+    stored = unstacked(abstract)
+    _check_names(plan, stored)
     copies = {copy.param: copy for copy in plan.copies}
     bad: set[str] = set()
-    with hf.Files(source.directory, [h.file for h in source.headers]) as files:
+    with Files(weights.directory, [h.file for h in weights.headers]) as files:
 
         def reader(name: str) -> Read:
-            fill, dtype = plan.fills[name], np.dtype(abstract[name].dtype)
+            fill, dtype = plan.fills[name], np.dtype(stored[name].dtype)
 
             def read(index: Index) -> np.ndarray:
                 if name in copies:
@@ -89,7 +98,7 @@ def read_params(
 
 
 def read_shard(
-    files: hf.Files, fill: Fill, index: Index, dtype: np.dtype, count: Count
+    files: Files, fill: Fill, index: Index, dtype: np.dtype, count: Count
 ) -> np.ndarray:
     """The part `index` of a parameter, cast to `dtype`."""
     out = aligned(tuple(part.stop - part.start for part in index), dtype)
@@ -116,7 +125,7 @@ def place_of(piece: Piece, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _copy(
-    files: hf.Files,
+    files: Files,
     piece: Piece,
     dtype: np.dtype,
     shape: tuple[int, ...],
@@ -160,7 +169,7 @@ def _check_names(plan: Plan, abstract: Mapping[str, jax.ShapeDtypeStruct]):
         )
 
 
-def _check_copy(files: hf.Files, copy: Fill, fill: Fill, index: Index, count: Count):
+def _check_copy(files: Files, copy: Fill, fill: Fill, index: Index, count: Count):
     """Raises unless a tied copy has the bytes of what it is tied to, in `index`."""
     shape = tuple(part.stop - part.start for part in index)
     for chunk in chunks(shape, fill.dtype.itemsize):
@@ -169,7 +178,7 @@ def _check_copy(files: hf.Files, copy: Fill, fill: Fill, index: Index, count: Co
         a, b = (read_shard(files, f, part, fill.dtype, count) for f in (copy, fill))
         if a.tobytes() != b.tobytes():
             names = (f.pieces[0].tensor.name for f in (copy, fill))
-            raise ConversionError.untied(*names)
+            raise CheckpointError.untied(*names)
 
 
 def _any_nonfinite(values: np.ndarray) -> bool:

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import convert
-from convert import ConversionError, hf, shards
-from convert.families import FAMILIES
-from convert.rules import default_tensors
-from convert.shards import read_params
+from convert import ConversionError
 from convert.to_jaxmoe import check
+from jaxmoe.checkpoints import safetensors, shards, weight_files
+from jaxmoe.checkpoints.plan import default_tensors
+from jaxmoe.checkpoints.shards import read_params
 from jaxmoe.families.config_json import from_hf
+from jaxmoe.families.registry import FAMILIES
 from jaxmoe.nn.decoder import abstract_params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +30,7 @@ from pathlib import Path
 import jax, numpy as np
 port, process, source, *rest = sys.argv[1:]
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(process))
-from convert.shards import read_params
+from jaxmoe.checkpoints.shards import read_params
 from convert.to_jaxmoe import check
 from jaxmoe.checkpoints import store
 mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(2, 4), ("a", "b"))
@@ -168,11 +169,11 @@ def write_large(directory: Path, make) -> None:
     config = make.config | {"vocab_size": 160_000, "hidden_size": 1024}
     params = abstract_params(from_hf(config), jnp.bfloat16)
     tensors = default_tensors(FAMILIES["qwen3_moe"], params)
-    rows = [(name, hf.TAGS[kind.name], shape) for name, kind, shape in tensors]
-    header = hf.make_header(hf.SINGLE, rows, {})
+    rows = [(name, safetensors.TAGS[kind.name], shape) for name, kind, shape in tensors]
+    header = safetensors.make_header(weight_files.SINGLE, rows, {})
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(config))
-    with (directory / hf.SINGLE).open("wb") as file:
+    with (directory / weight_files.SINGLE).open("wb") as file:
         text = header.text.encode()
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(header.nbytes)
@@ -251,36 +252,7 @@ def test_file_that_shrank(make):
     """The process would be killed by a bus error."""
     source = make()
     job = check(source)
-    with (source / hf.SINGLE).open("r+b") as file:
+    with (source / weight_files.SINGLE).open("r+b") as file:
         file.truncate(job.source.headers[0].nbytes // 3)
     with pytest.raises(OSError, match="shrank while it was read"):
         read_params(job.source, job.plan, abstract_params(job.config))
-
-
-@pytest.mark.parametrize("dtype", [None, "float32"])
-def test_load_gives_the_model_of_the_checkpoint(make, tmp_path, dtype):
-    """Weights, types or config would differ from `jaxmoe.load`'s."""
-    import jaxmoe
-
-    source = make(shards=2)
-    for name in ("tokenizer.json", "chat_template.jinja"):
-        (source / name).unlink()
-    convert.convert(source, tmp_path / "ckpt")
-    expected = jaxmoe.load(tmp_path / "ckpt", dtype=dtype)
-    found = convert.load(source, dtype=dtype)
-    assert found.config == expected.config
-    assert found.params.keys() == expected.params.keys()
-    for name, value in expected.params.items():
-        assert found.params[name].dtype == value.dtype
-        assert found.params[name].sharding == value.sharding
-        assert np.asarray(found.params[name]).tobytes() == np.asarray(value).tobytes()
-
-
-def test_load_checks_as_a_conversion_does(make):
-    """A model of missing tensors would be loaded."""
-
-    def drop(tensors):
-        del tensors["model.norm.weight"]
-
-    with pytest.raises(ConversionError, match="final_norm.scale: tensors are missing"):
-        convert.load(make(drop))

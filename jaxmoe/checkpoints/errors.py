@@ -1,0 +1,29 @@
+"""The error of a checkpoint that cannot be read or written."""
+
+SHOWN = 60
+
+
+class CheckpointError(ValueError):
+    """Says what was expected, what was found, what to do; `failures` lists them all."""
+
+    def __init__(self, message: str, failures: tuple[str, ...] = ()):
+        """Takes the message and, where it abridges a list, the whole list."""
+        super().__init__(message)
+        self.failures = failures or (message,)
+
+    @classmethod
+    def listing(cls, title: str, failures: list[str]) -> "CheckpointError":
+        """One error for many failures; the message shows the first `SHOWN`."""
+        lines = failures[:SHOWN]
+        if more := len(failures) - len(lines):
+            lines.append(f"... and {more} more")
+        return cls("\n  ".join([f"{title}:", *lines]), tuple(failures))
+
+    @classmethod
+    def untied(cls, copy: str, tied: str) -> "CheckpointError":
+        """The error for a tensor that differs from the one the config ties it to."""
+        return cls(
+            f"{copy}: the config ties it to {tied}, expected equal tensors, found "
+            "different ones; set tie_word_embeddings to false in config.json if the "
+            "model has a head of its own"
+        )

@@ -1,0 +1,63 @@
+"""Jitted functions that are compiled with the XLA options of their execution."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import jax
+from jax.core import Tracer
+
+from jaxmoe.execution import CompilerOptions, compiler_options
+
+R = TypeVar("R")
+
+
+class Program(Generic[R]):
+    """`jax.jit` of a function of a keyword `execution`, which sets XLA's options.
+
+    The options of a jit are fixed when it is made, and an error within another jit. So
+    there is a jit for each set of options, and one without for use under a trace.
+    """
+
+    def __init__(self, function: Callable[..., R], **settings: Any):
+        functools.update_wrapper(self, function)
+        self._function, self._settings = function, settings
+        self._jits: dict[CompilerOptions, Any] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
+        """A call of the jit of this execution."""
+        return self._jit_of(args, kwargs)(*args, **kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+        """As of `jax.jit`: the program that a call with these arguments would run."""
+        return self._jit_of(args, kwargs).lower(*args, **kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
+        """As of `jax.jit`: what `lower` begins with."""
+        return self._jit_of(args, kwargs).trace(*args, **kwargs)
+
+    def _jit_of(self, args: Any, kwargs: Any) -> Any:
+        options = compiler_options(kwargs["execution"])
+        if options and _traced((args, kwargs)):
+            options = ()
+        if options not in self._jits:
+            self._jits[options] = jax.jit(
+                self._function,
+                compiler_options=dict(options) or None,
+                **self._settings,
+            )
+        return self._jits[options]
+
+
+def program(**settings: Any) -> Callable[[Callable[..., R]], Program[R]]:
+    """Decorator that makes a `Program`; settings: those of `jax.jit`."""
+    return lambda function: Program(function, **settings)
+
+
+def _traced(arguments: Any) -> bool:
+    """Whether a call with these arguments is traced rather than run.
+
+    Within a jit that closes over its arguments, only new arrays are tracers.
+    """
+    leaves = jax.tree.leaves((arguments, jax.device_put(0)))
+    return any(isinstance(leaf, Tracer) for leaf in leaves)

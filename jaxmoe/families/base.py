@@ -1,0 +1,87 @@
+"""What a model family states: `Family`, and the `TensorRule`s of its checkpoints."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxmoe.config import ModelConfig
+from jaxmoe.families.attributes import Attributes
+
+FLOATS = ("BF16", "F16", "F32")
+
+
+@dataclass(frozen=True)
+class TensorRule:
+    """Tensors named `tensor` are `param[place]`.
+
+    A parameter's bytes are those of its tensors, one after the other: a tensor is a
+    whole parameter, or the part at some indices of its leading axes, with neighbouring
+    axes merged. So a tensor is one run of bytes of a parameter: reading a checkpoint
+    copies bytes, and the way back is exact.
+
+    Args:
+      tensor: the Hugging Face name, in which `{i}` stands for a number.
+      param: our name, likewise.
+      place: leading indices of the part; a string is a number of the name. With place
+        ("e", 0), tensor experts.{e}.gate_proj is param[e, 0].
+      merge: for each axis of the tensor, how many axes of the parameter it runs over
+        (one each where empty): q [H*A, D] into [H, A, D] is (2, 1).
+      dtypes: safetensors' names of the types that the tensors may have.
+    """
+
+    tensor: str
+    param: str
+    place: tuple[str | int, ...] = ()
+    merge: tuple[int, ...] = ()
+    dtypes: tuple[str, ...] = FLOATS
+
+    def shape(self, param: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The shape of the tensor; None where a parameter of this shape has none."""
+        rest = param[len(self.place) :]
+        merge = self.merge or (1,) * len(rest)
+        if sum(merge) != len(rest):
+            return None
+        ends = list(itertools.accumulate(merge, initial=0))
+        return tuple(math.prod(rest[a:b]) for a, b in itertools.pairwise(ends))
+
+    def start(self, param: tuple[int, ...], numbers: Mapping[str, int]) -> int | None:
+        """The first element of the part; None where the indices are out of range."""
+        place = [numbers[p] if isinstance(p, str) else p for p in self.place]
+        start, stride = 0, math.prod(param)
+        for index, size in zip(place, param, strict=False):
+            if index >= size:
+                return None
+            stride //= size
+            start += index * stride
+        return start
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family: all that the package knows of it beside its modules.
+
+    Args:
+      name: unique among families; `ModelConfig.family`, and what manifests record.
+      model_type: as in config.json. Families may share one.
+      architectures: the entries of `architectures` in config.json that mean this
+        family; they tell families of one model_type apart.
+      read_config: from config.json and generation_config.json to the config.
+      tensors: which Hugging Face tensor is which part of which parameter.
+      ignored: patterns of tensors that are derived from others and left out.
+      tied: a parameter that a model with tied embeddings lacks -> the one that stands
+        in for it. A checkpoint may hold it nevertheless, if it is equal.
+      released: size -> config.json values of a released model, for planning.
+      test_configs: small config.json values that cover what the family can vary.
+    """
+
+    name: str
+    model_type: str
+    architectures: tuple[str, ...]
+    read_config: Callable[[Attributes, Attributes], ModelConfig]
+    tensors: tuple[TensorRule, ...]
+    ignored: tuple[str, ...] = ()
+    tied: tuple[tuple[str, str], ...] = ()
+    released: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    test_configs: tuple[Mapping[str, Any], ...] = ()

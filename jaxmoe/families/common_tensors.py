@@ -1,0 +1,66 @@
+"""Tensor rules that families share: names and layouts that many models have.
+
+Attention: [H*A, D] is [H, A, D], [D, H*A] is [D, H, A]. Mixture layers: gate_up
+[E, 2, F, D] and down [E, D, F]. Dense layers: gate_up [2, F, D] and down [D, F].
+"""
+
+from jaxmoe.families.base import TensorRule
+
+LAYER = "model.layers.{i}."
+ATTENTION = LAYER + "self_attn."
+EXPERT = LAYER + "mlp.experts.{e}."
+MIXER = "layers.{i}.mixer."
+FF = "layers.{i}.feed_forward."
+# Stated, because it tells the dense gate_up [2, F, D] from the experts' [E, 2, F, D].
+_2D = (1, 1)
+_3D = (1, 1, 1)
+
+FRAME = (
+    TensorRule("model.embed_tokens.weight", "embed.weight"),
+    TensorRule("model.norm.weight", "final_norm.scale"),
+    TensorRule("lm_head.weight", "head.weight"),
+    TensorRule(LAYER + "input_layernorm.weight", "layers.{i}.mixer_norm.scale"),
+    TensorRule(LAYER + "post_attention_layernorm.weight", "layers.{i}.ff_norm.scale"),
+)
+"""Embedding, head, and the norms before mixers and feed-forwards."""
+
+PROJECTIONS = (
+    TensorRule(ATTENTION + "q_proj.weight", MIXER + "q.weight", merge=(2, 1)),
+    TensorRule(ATTENTION + "k_proj.weight", MIXER + "k.weight", merge=(2, 1)),
+    TensorRule(ATTENTION + "v_proj.weight", MIXER + "v.weight", merge=(2, 1)),
+    TensorRule(ATTENTION + "o_proj.weight", MIXER + "o.weight", merge=(1, 2)),
+    TensorRule(ATTENTION + "q_proj.bias", MIXER + "q.bias", merge=(2,)),
+    TensorRule(ATTENTION + "k_proj.bias", MIXER + "k.bias", merge=(2,)),
+    TensorRule(ATTENTION + "v_proj.bias", MIXER + "v.bias", merge=(2,)),
+    TensorRule(ATTENTION + "o_proj.bias", MIXER + "o.bias"),
+)
+"""Query, key, value and output projections."""
+
+HEAD_NORMS = (
+    TensorRule(ATTENTION + "q_norm.weight", MIXER + "q_norm.scale"),
+    TensorRule(ATTENTION + "k_norm.weight", MIXER + "k_norm.scale"),
+)
+"""Norms of queries and keys, [A] of each head."""
+
+PROJECTION_NORMS = (
+    TensorRule(ATTENTION + "q_norm.weight", MIXER + "q_norm.scale", merge=(2,)),
+    TensorRule(ATTENTION + "k_norm.weight", MIXER + "k_norm.scale", merge=(2,)),
+)
+"""Norms of queries and keys, [H*A] over the whole projection."""
+
+EXPERTS = (
+    TensorRule(LAYER + "mlp.gate.weight", FF + "router.weight"),
+    TensorRule(EXPERT + "gate_proj.weight", FF + "gate_up", place=("e", 0), merge=_2D),
+    TensorRule(EXPERT + "up_proj.weight", FF + "gate_up", place=("e", 1), merge=_2D),
+    TensorRule(EXPERT + "down_proj.weight", FF + "down", place=("e",), merge=_2D),
+    TensorRule(LAYER + "mlp.experts.gate_up_proj", FF + "gate_up", merge=(1, 2, 1)),
+    TensorRule(LAYER + "mlp.experts.down_proj", FF + "down", merge=_3D),
+)
+"""Router and experts: 2-D tensors of each, or fused into 3-D stacks."""
+
+DENSE = (
+    TensorRule(LAYER + "mlp.gate_proj.weight", FF + "gate_up", place=(0,), merge=_2D),
+    TensorRule(LAYER + "mlp.up_proj.weight", FF + "gate_up", place=(1,), merge=_2D),
+    TensorRule(LAYER + "mlp.down_proj.weight", FF + "down", merge=_2D),
+)
+"""Gated feed-forwards of dense layers."""

@@ -1,0 +1,132 @@
+"""Reads generation_config.json: sampling defaults, stop ids and pad id."""
+
+import warnings
+from typing import Any
+
+from jaxmoe.config import GenerationConfig
+from jaxmoe.families.attributes import (
+    COUNT,
+    FLAG,
+    MASS,
+    SHARE,
+    TOKEN,
+    TOKENS,
+    WEIGHT,
+    Attributes,
+)
+
+SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p")
+"""The settings that are read."""
+
+GENERATION_IGNORED = {
+    "lengths and number of answers: the caller's": "max_length max_new_tokens "
+    "max_time num_return_sequences",
+    "what a call returns": "output_attentions output_hidden_states output_scores "
+    "output_logits return_dict_in_generate",
+    "how it is computed, not what": "use_cache cache_implementation cache_config "
+    "max_cache_len compile_config disable_compile continuous_batching_config "
+    "prefill_chunk_size low_memory use_mtp is_assistant num_assistant_tokens "
+    "num_assistant_tokens_schedule assistant_confidence_threshold "
+    "prompt_lookup_num_tokens max_matching_ngram_size assistant_early_exit "
+    "assistant_lookbehind target_lookbehind assistant_ensemble_weight "
+    "speculation_type",
+    "names": "transformers_version _from_model_config _commit_hash",
+    "the tokenizer's business": "bos_token_id decoder_start_token_id",
+}
+"""Names of the settings that change no answer, by the reason why."""
+
+GENERATION_NEUTRAL: dict[str, Any] = {
+    "begin_suppress_tokens": [],
+    "diversity_penalty": 0.0,
+    "early_stopping": False,
+    "encoder_no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "guidance_scale": 1.0,
+    "length_penalty": 1.0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "no_repeat_ngram_size": 0,
+    "num_beam_groups": 1,
+    "num_beams": 1,
+    "penalty_alpha": 0.0,
+    "remove_invalid_values": False,
+    "renormalize_logits": False,
+    "repetition_penalty": 1.0,
+    "suppress_tokens": [],
+    "token_healing": False,
+    "typical_p": 1.0,
+}
+"""Settings accepted at this value; other values warn."""
+
+_IGNORED_NAMES = set(" ".join(GENERATION_IGNORED.values()).split())
+
+GENERATION_SETTINGS = (*SAMPLING, *GENERATION_NEUTRAL)
+"""The settings that count where an old file has them in config.json."""
+
+GENERATION_ATTRIBUTES = {*GENERATION_SETTINGS, *_IGNORED_NAMES}
+"""Every setting known here."""
+
+
+def _warn(text: str):
+    warnings.warn(text, UserWarning, stacklevel=2)
+
+
+def read_generation(g: Attributes) -> GenerationConfig:
+    """Sampling defaults, with the meaning that transformers' `generate` gives them.
+
+    `do_sample` absent or false is greedy; a sampling file without `top_k` means 50;
+    0 switches `top_k` off. A file that speaks of none of them asks for nothing.
+    """
+    silent = all(g.left.get(name) is None for name in SAMPLING)
+    sample = g.take("do_sample", FLAG, False, False)
+    temperature = g.take("temperature", WEIGHT, 1.0, 1.0)
+    top_k = g.take("top_k", COUNT, 50, 50)
+    top_p = g.take("top_p", MASS, 1.0, 1.0)
+    min_p = g.take("min_p", SHARE, 0.0, 0.0)
+    if unread := g.rest(_IGNORED_NAMES, GENERATION_NEUTRAL):
+        _warn(
+            f"generation settings without effect here: {'; '.join(unread)}; "
+            "answers may differ from those of transformers' generate"
+        )
+    if silent:
+        return GenerationConfig()
+    if not sample:
+        return GenerationConfig(temperature=0.0)
+    return GenerationConfig(
+        temperature,
+        top_k or None,
+        top_p if top_p < 1 else None,
+        min_p or None,
+    )
+
+
+def read_token_ids(
+    a: Attributes,
+    g: Attributes,
+    vocab_size: int,
+    *,
+    eos: int | None = None,
+    pad: int | None = None,
+) -> tuple[tuple, int]:
+    """Stop ids and pad id; `generation_config.json` goes before `config.json`.
+
+    eos, pad: what the family's configs mean where they are silent.
+    """
+    outer = a.take("eos_token_id", TOKENS, eos, None)
+    found = g.take("eos_token_id", TOKENS, outer, outer)
+    outer = a.take("pad_token_id", TOKEN, pad, None)
+    pad_id = g.take("pad_token_id", TOKEN, outer, outer)
+    ids = [] if found is None else found if isinstance(found, list) else [found]
+    named = dict.fromkeys(ids if pad_id is None else [*ids, pad_id])
+    outside = [i for i in named if not 0 <= i < vocab_size]
+    if outside and not a.report.missing:
+        _warn(
+            f"eos_token_id or pad_token_id {outside} left out: outside the "
+            f"vocabulary of {vocab_size}"
+        )
+    stop = tuple(i for i in dict.fromkeys(ids) if i not in outside)
+    if pad_id is None or pad_id in outside:
+        pad_id = stop[0] if stop else 0
+    return stop, pad_id

@@ -1,0 +1,149 @@
+"""OLMoE (arXiv 2409.02060): its config.json, its tensors, its released size.
+
+As Qwen3-MoE, but queries and keys are normed over the whole projection, may be clipped,
+and the chosen experts' probabilities are not divided by their sum.
+"""
+
+from typing import Any
+
+from jaxmoe.config import AttentionConfig, LayerConfig, ModelConfig, MoEConfig
+from jaxmoe.families.attributes import (
+    FLAG,
+    NAMES,
+    POSITIVE,
+    REAL,
+    TEXT,
+    Attributes,
+    quote,
+)
+from jaxmoe.families.base import Family
+from jaxmoe.families.common_tensors import (
+    EXPERTS,
+    FRAME,
+    PROJECTION_NORMS,
+    PROJECTIONS,
+)
+from jaxmoe.families.generation import read_generation, read_token_ids
+from jaxmoe.families.rope import context_length, read_rope
+from jaxmoe.families.unread import refuse_unread
+
+ARCHITECTURE = "OlmoeForCausalLM"
+EOS, PAD = 50279, 1
+"""What transformers takes where config.json names none."""
+
+
+def read_config(a: Attributes, g: Attributes) -> ModelConfig:
+    """The model that config.json `a` and generation_config.json `g` describe."""
+    vocab_size = a.take("vocab_size", POSITIVE)
+    d_model = a.take("hidden_size", POSITIVE)
+    num_layers = a.take("num_hidden_layers", POSITIVE)
+    max_length = a.take("max_position_embeddings", POSITIVE, 4096)
+    rope = read_rope(a, max_length)
+    heads = a.take("num_attention_heads", POSITIVE)
+    head_dim = d_model // heads
+    mixer = {
+        "num_heads": heads,
+        "num_kv_heads": a.take("num_key_value_heads", POSITIVE, heads, heads),
+        "head_dim": a.take("head_dim", POSITIVE, head_dim, head_dim),
+        "rope": rope,
+        "bias": a.take("attention_bias", FLAG, False),
+        "qk_norm": "projection",
+        "clip": a.take("clip_qkv", REAL, None, None),
+    }
+    mixture = {
+        "num_experts": a.take("num_experts", POSITIVE, 64),
+        "experts_per_token": a.take("num_experts_per_tok", POSITIVE, 8),
+        "hidden": a.take("intermediate_size", POSITIVE),
+        "normalise": a.take("norm_topk_prob", FLAG, False),
+    }
+    norm_eps = a.take("rms_norm_eps", REAL, 1e-5)
+    tied = a.take("tie_word_embeddings", FLAG, False)
+    stop_ids, pad_id = read_token_ids(a, g, vocab_size, eos=EOS, pad=PAD)
+    generation = read_generation(g)
+    _check(a)
+    a.report.raise_if_any("olmoe")
+    layer = LayerConfig(AttentionConfig(**mixer), MoEConfig(**mixture))
+    return ModelConfig(
+        family="olmoe",
+        vocab_size=vocab_size,
+        d_model=d_model,
+        layers=(layer,) * num_layers,
+        norm_eps=norm_eps,
+        tie_embeddings=tied,
+        context_length=context_length(rope, max_length),
+        stop_ids=stop_ids,
+        pad_id=pad_id,
+        generation=generation,
+    )
+
+
+def _check(a: Attributes):
+    """Attributes that say what the code does anyway, or refuse."""
+    if (act := a.take("hidden_act", TEXT, "silu")) != "silu":
+        a.wrong("hidden_act", act, '"silu"')
+    names = a.take("architectures", NAMES, [ARCHITECTURE], [ARCHITECTURE])
+    if ARCHITECTURE not in names:
+        a.wrong("architectures", names, quote([ARCHITECTURE]))
+    refuse_unread(a)
+
+
+TENSORS = (*FRAME, *PROJECTIONS, *PROJECTION_NORMS, *EXPERTS)
+
+RELEASED: dict[str, dict[str, Any]] = {
+    "olmoe-7b": {
+        "architectures": [ARCHITECTURE],
+        "attention_bias": False,
+        "clip_qkv": None,
+        "eos_token_id": EOS,
+        "hidden_act": "silu",
+        "hidden_size": 2048,
+        "intermediate_size": 1024,
+        "max_position_embeddings": 4096,
+        "model_type": "olmoe",
+        "norm_topk_prob": False,
+        "num_attention_heads": 16,
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": 16,
+        "num_key_value_heads": 16,
+        "pad_token_id": PAD,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": None,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "vocab_size": 50304,
+    },
+}
+"""config.json of allenai/OLMoE-1B-7B."""
+
+_TEST = {
+    "architectures": [ARCHITECTURE],
+    "model_type": "olmoe",
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "intermediate_size": 16,
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "max_position_embeddings": 256,
+    "eos_token_id": 7,
+    "pad_token_id": 1,
+}
+
+OLMOE = Family(
+    name="olmoe",
+    model_type="olmoe",
+    architectures=(ARCHITECTURE,),
+    read_config=read_config,
+    tensors=TENSORS,
+    ignored=("*.rotary_emb.inv_freq",),
+    tied=(("head.weight", "embed.weight"),),
+    released=RELEASED,
+    test_configs=(
+        _TEST,
+        _TEST | {"clip_qkv": 0.5, "norm_topk_prob": True, "attention_bias": True},
+        _TEST | {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    ),
+)

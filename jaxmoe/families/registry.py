@@ -1,0 +1,65 @@
+"""The model families: another one adds its file and a name here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxmoe.config import ModelConfig
+from jaxmoe.families.base import Family
+from jaxmoe.families.olmoe import OLMOE
+from jaxmoe.families.qwen3_moe import QWEN3_MOE
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (QWEN3_MOE, OLMOE)}
+"""`Family.name`, which is `ModelConfig.family` -> the family."""
+
+
+def family_of(config: ModelConfig) -> Family:
+    """The family of a config that was read here.
+
+    Raises:
+      ValueError: a name that is none of `FAMILIES`.
+    """
+    if config.family not in FAMILIES:
+        raise ValueError(
+            f"the family must be one of {', '.join(FAMILIES)}, found "
+            f"{config.family!r}; this package runs no other architecture"
+        )
+    return FAMILIES[config.family]
+
+
+def find_family(config: Mapping[str, Any]) -> Family:
+    """The family that a config.json is of.
+
+    By `model_type`. Where several families share it, `architectures` decides; where
+    one has it alone, its parser checks `architectures` with all else.
+
+    Raises:
+      ValueError: a model_type or an architecture of no family; the known ones.
+    """
+    model_type = config.get("model_type")
+    found = [f for f in FAMILIES.values() if f.model_type == model_type]
+    if not found:
+        known = dict.fromkeys(family.model_type for family in FAMILIES.values())
+        raise ValueError(
+            f"model_type in config.json must be one of {', '.join(known)}, found "
+            f"{model_type!r}; this package runs no other architecture"
+        )
+    if len(found) == 1:
+        return found[0]
+    names = config.get("architectures")
+    stated = names if isinstance(names, list) else []
+    for family in found:
+        if any(name in family.architectures for name in stated):
+            return family
+    known = [name for family in found for name in family.architectures]
+    raise ValueError(
+        f"architectures in config.json of model_type {model_type!r} must name one of "
+        f"{', '.join(known)}, found {names!r}; take the file released with the weights"
+    )
+
+
+def released_config(size: str) -> dict[str, Any] | None:
+    """config.json values of the released model called `size`, such as "30b"."""
+    for family in FAMILIES.values():
+        if size in family.released:
+            return dict(family.released[size])
+    return None

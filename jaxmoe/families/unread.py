@@ -1,0 +1,53 @@
+"""Attributes of config.json that no parser reads: harmless ones, and the others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxmoe.families.attributes import Attributes
+from jaxmoe.families.generation import GENERATION_ATTRIBUTES
+
+IGNORED = {
+    "training only": "attention_dropout initializer_range router_aux_loss_coef "
+    "output_router_logits gradient_checkpointing",
+    "what a call returns and how torch runs it": "output_attentions "
+    "output_hidden_states return_dict use_return_dict use_cache torchscript "
+    "tf_legacy_loss use_bfloat16 attn_implementation experts_implementation "
+    "_attn_implementation_autoset chunk_size_feed_forward",
+    "classification heads": "id2label label2id num_labels problem_type "
+    "finetuning_task task_specific_params",
+    "the weights' files state their own types": "dtype torch_dtype",
+    "names": "model_type transformers_version _name_or_path name_or_path "
+    "_commit_hash tokenizer_class unsloth_fixed unsloth_version",
+    "the tokenizer's business": "bos_token_id sep_token_id",
+}
+"""Names of the attributes that change no answer, by the reason why."""
+
+NEUTRAL: dict[str, Any] = {
+    "add_cross_attention": False,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "partial_rotary_factor": 1.0,
+    "pruned_heads": {},
+    "tie_encoder_decoder": False,
+}
+"""Attributes accepted at this value, which is what every model here does anyway."""
+
+
+def refuse_unread(
+    a: Attributes,
+    ignored: Mapping[str, str] | None = None,
+    neutral: Mapping[str, Any] | None = None,
+):
+    """Notes every attribute that was not taken and may change the answers.
+
+    Old files have generation settings in config.json, which `from_hf` reads.
+
+    Args:
+      a: what is left of config.json.
+      ignored: the family's own additions to `IGNORED`.
+      neutral: the family's own additions to `NEUTRAL`.
+    """
+    names = " ".join([*IGNORED.values(), *(ignored or {}).values()]).split()
+    a.report.unsupported += a.rest(
+        {*names, *GENERATION_ATTRIBUTES}, {**NEUTRAL, **(neutral or {})}
+    )

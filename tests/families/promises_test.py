@@ -1,0 +1,107 @@
+"""The promises of the design, for every family.
+
+Qwen3-MoE's are kept by the tests of `jaxmoe.sample` as well; here it stands for the
+tests themselves.
+"""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmoe
+from jaxmoe import ExpertSample, TokenSampler, TopK
+from jaxmoe.families.config_json import from_hf
+from jaxmoe.families.registry import FAMILIES
+from jaxmoe.nn.decoder import stack_params
+from tests.tiny import answers, tiny_params
+
+IN_EVERY_RUN = {("qwen3_moe", 0), ("olmoe", 1)}
+"""One of each family, with most of what it can vary; the others are slow tests."""
+
+CASES = [
+    pytest.param(
+        (name, number),
+        id=f"{name}-{number}",
+        marks=() if (name, number) in IN_EVERY_RUN else pytest.mark.slow,
+    )
+    for name, family in FAMILIES.items()
+    for number in range(len(family.test_configs))
+    if name != "qwen3_moe" or number == 0
+]
+KEY = jax.random.key(5)
+SAMPLER = TokenSampler(0.9, top_k=20)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def model(request) -> jaxmoe.Model:
+    """A random model of a test configuration, scanned as it would be loaded."""
+    name, number = request.param
+    config = from_hf(dict(FAMILIES[name].test_configs[number]))
+    params = stack_params(config, tiny_params(config))
+    return jaxmoe.Model(replace(config, stop_ids=()), params)
+
+
+def prompts_of(model: jaxmoe.Model) -> list[np.ndarray]:
+    """Two prompts of different lengths."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, model.config.vocab_size, size) for size in (9, 14)]
+
+
+def draw(model: jaxmoe.Model, prompts, **options):
+    """Answers with routes, in eight slots."""
+    given = {"key": KEY, "n": 3, "sampler": SAMPLER, "max_new_tokens": 10, "slots": 8}
+    given |= {"return_routes": True}
+    return jaxmoe.sample(model, prompts, **{**given, **options})
+
+
+def same_bits(one: jaxmoe.Samples, other: jaxmoe.Samples, rows: int) -> bool:
+    """Equal first answers, in every number."""
+    return (
+        answers(one)[:rows] == answers(other)[:rows]
+        and np.array_equal(one.logprobs[:rows], other.logprobs[:rows])
+        and np.array_equal(one.routes[:rows], other.routes[:rows])
+    )
+
+
+def test_a_sample_is_a_function_of_its_key(model):
+    """Promise 2: n, neighbours, order or refilled slots would change an answer."""
+    prompts = prompts_of(model)
+    both = draw(model, prompts)
+    many = draw(model, prompts, n=7)
+    assert all(same_bits(a, b, 3) for a, b in zip(both, many, strict=True))
+    keys = [jaxmoe.keys.prompt_key(KEY, j) for j in (1, 0)]
+    turned = draw(model, prompts[::-1], key=keys)
+    assert all(same_bits(a, b, 3) for a, b in zip(both, turned[::-1], strict=True))
+
+
+def test_decoding_is_the_pass_over_the_whole(model):
+    """Prefill, decode and one pass would compute different models."""
+    prompt = prompts_of(model)[0]
+    drawn = draw(model, prompt)
+    for i in range(3):
+        ids = np.concatenate([prompt, drawn.tokens[i]])
+        routes = jaxmoe.place_routes(len(prompt), 10, drawn.routes[i])
+        logits = np.asarray(jaxmoe.forward(model, ids, policy=TopK(), routes=routes))
+        logits = logits[len(prompt) - 1 : -1]
+        logprobs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+        found = logprobs[np.arange(10), drawn.tokens[i]]
+        np.testing.assert_allclose(drawn.logprobs[i], found, atol=2e-4)
+
+
+def test_routes_are_replayed(model):
+    """A recorded answer could not be computed again by another policy."""
+    prompt = prompts_of(model)[0]
+    once = draw(model, prompt)
+    again = draw(model, prompt, policy=TopK(), routes=once.routes)
+    assert answers(once) == answers(again)
+    assert np.array_equal(once.routes, again.routes)
+
+
+def test_degenerate_policies_are_top_k(model):
+    """Promise 3: k_keep = k and tau = 0 leave nothing to chance."""
+    prompt, k = prompts_of(model)[0], model.config.experts_per_token
+    plain = draw(model, prompt, policy=TopK())
+    for policy in (ExpertSample(k_keep=k), ExpertSample(tau=0.0)):
+        assert same_bits(plain, draw(model, prompt, policy=policy), 3)

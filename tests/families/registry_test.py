@@ -1,0 +1,76 @@
+"""Which family a config.json is of."""
+
+from dataclasses import replace
+
+import pytest
+
+from jaxmoe.config import ModelConfig
+from jaxmoe.families.config_json import from_hf
+from jaxmoe.families.registry import (
+    FAMILIES,
+    family_of,
+    find_family,
+    released_config,
+)
+
+FIRST = next(iter(FAMILIES.values()))
+CONFIG = dict(FIRST.test_configs[0])
+
+
+def test_names_are_the_keys():
+    """A family would be found under a name that no config carries."""
+    assert all(family.name == name for name, family in FAMILIES.items())
+    assert all(family.architectures for family in FAMILIES.values())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_reads_its_own_configs(name):
+    """A config would be read by one family and its tensors by another."""
+    family = FAMILIES[name]
+    assert family.test_configs
+    for values in (*family.test_configs, *family.released.values()):
+        assert find_family(values) is family
+        assert family_of(from_hf(dict(values))) is family
+
+
+def test_families_can_be_added(monkeypatch):
+    """Another family is one entry in the table."""
+    monkeypatch.setitem(FAMILIES, "mine", replace(FIRST, name="x", model_type="mine"))
+    assert from_hf(CONFIG | {"model_type": "mine"}) == from_hf(CONFIG)
+
+
+def test_families_that_share_a_model_type(monkeypatch):
+    """One of them would read the files of the other."""
+    other = replace(FIRST, name="other", architectures=("OtherForCausalLM",))
+    monkeypatch.setitem(FAMILIES, "other", other)
+    assert find_family(CONFIG) is FIRST
+    assert find_family(CONFIG | {"architectures": ["OtherForCausalLM"]}) is other
+    for unclear in (None, [], ["Third"], "OtherForCausalLM", 3):
+        with pytest.raises(ValueError, match="architectures.*OtherForCausalLM, found"):
+            find_family(CONFIG | {"architectures": unclear})
+
+
+@pytest.mark.parametrize("model_type", [None, "no_such", 3, ["no_such"]])
+def test_unknown(model_type):
+    """A model of another family would be read as one of these."""
+    with pytest.raises(ValueError) as error:
+        find_family({"model_type": model_type})
+    known = {family.model_type for family in FAMILIES.values()}
+    assert all(name in str(error.value) for name in known)
+    assert repr(model_type) in str(error.value)
+
+
+def test_a_config_of_no_family():
+    """A config written by hand would fail with a bare key."""
+    config: ModelConfig = replace(from_hf(CONFIG), family="no_such")
+    with pytest.raises(ValueError, match="'no_such'"):
+        family_of(config)
+
+
+def test_released_sizes():
+    """A plan would be of another model than its name says."""
+    sizes = [size for family in FAMILIES.values() for size in family.released]
+    assert len(sizes) == len(set(sizes))
+    values = released_config("30b")
+    assert values is not None and values["num_hidden_layers"] == 48
+    assert released_config("no_such") is None

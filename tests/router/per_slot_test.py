@@ -1,0 +1,350 @@
+"""A slot chooses what its own policy chooses, in one program for all of them."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmoe.benchmarks.calls import counted as counted_compilations
+from jaxmoe.router.per_slot import PerSlot
+from jaxmoe.router.policies import (
+    AdaptiveHead,
+    ExpertSample,
+    GumbelTopK,
+    Policy,
+    PolicyNumbers,
+    TopK,
+)
+from jaxmoe.router.routing import choose_experts, route_logprobs
+
+E, K, L, S = 32, 4, 3, 64
+FIT = {"k": K, "num_experts": E, "num_layers": L}
+POLICIES = [
+    TopK(),
+    TopK(1),
+    TopK(np.array([3, 1, 4])),
+    ExpertSample(),
+    ExpertSample(k_keep=0, r=E, tau=3.0),
+    ExpertSample(k_keep=K, r=9, tau=9.0),
+    ExpertSample(k_keep=1, r=K),
+    ExpertSample(tau=0.0),
+    ExpertSample(k_keep=1, r=7, tau=3e38),
+    ExpertSample(np.array([0, 4, 2]), np.array([4, 9, 32]), np.array([0.1, 1, 7])),
+    GumbelTopK(),
+    GumbelTopK(np.array([0.0, 0.3, 3e38])),
+    AdaptiveHead(),
+    AdaptiveHead(mass=0.0, r=7),
+    AdaptiveHead(mass=1.0, r=E, tau=2.0),
+    AdaptiveHead(np.array([0.2, 0.7, 0.95]), tau=np.array([5.0, 0.0, 0.5])),
+]
+EXACT = ["random", "tied", "all equal", "steep", "masked"]
+kinds = pytest.mark.parametrize("kind", EXACT)
+NOISE = jnp.asarray(np.random.default_rng(9).gumbel(size=(L, S, E)), jnp.float32)
+
+
+def _ranking(kind: str) -> jax.Array:
+    """Router logits [L, S, E]."""
+    rows = np.random.default_rng(EXACT.index(kind)).normal(size=(L, S, E)) * 2
+    if kind == "tied":
+        rows = np.round(rows)
+        assert (np.signbit(rows) & (rows == 0)).any()  # -0.0 ties with 0.0
+    if kind == "all equal":
+        rows = np.zeros_like(rows)
+    if kind == "steep":
+        rows *= 40
+    if kind == "masked":
+        rows[..., 6:] = -np.inf
+    return jnp.asarray(rows, jnp.float32)
+
+
+def _empty(reach=None, slots=S) -> PerSlot:
+    return PerSlot.empty(slots, **FIT, reach=reach)
+
+
+def _filled(policies: list[Policy], reach=None) -> PerSlot:
+    """The policies by turns, over all slots."""
+    result = _empty(reach)
+    for i, policy in enumerate(policies):
+        numbers = result.numbers_of(policy.resolve(**FIT), E)
+        result = result.with_slots(np.arange(i, S, len(policies)), numbers)
+    return result
+
+
+@jax.jit
+def _choose_one(policy, ranking, noise):
+    return choose_experts(policy, ranking, noise)
+
+
+@jax.jit
+def _logprobs_one(policy, ranking, experts):
+    return route_logprobs(policy, ranking, experts)
+
+
+def _choose(policy, ranking, noise) -> np.ndarray:
+    """Experts [L, S, K]; one program serves all layers."""
+    return np.stack(
+        [_choose_one(policy.at_layer(l), ranking[l], noise[l]) for l in range(L)]
+    )
+
+
+def _logprobs(policy, ranking, experts) -> np.ndarray:
+    """Log-probabilities [L, S]."""
+    return np.stack(
+        [_logprobs_one(policy.at_layer(l), ranking[l], experts[l]) for l in range(L)]
+    )
+
+
+# -- equality with the policies of their own -----------------------------------------
+
+
+@kinds
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+def test_all_slots_of_one_policy_choose_as_it_does(policy, kind):
+    """Another expert, or another order, would give the request other bits."""
+    ranking = _ranking(kind)
+    expected = _choose(policy.resolve(**FIT), ranking, NOISE)
+    np.testing.assert_array_equal(_choose(_filled([policy]), ranking, NOISE), expected)
+
+
+@kinds
+def test_mixed_slots_choose_each_as_its_own_policy(kind):
+    """What the other slots hold must have no say."""
+    ranking = _ranking(kind)
+    found = np.asarray(_choose(_filled(POLICIES), ranking, NOISE))
+    for i, policy in enumerate(POLICIES):
+        rows = np.arange(i, S, len(POLICIES))
+        expected = np.asarray(_choose(policy.resolve(**FIT), ranking, NOISE))
+        np.testing.assert_array_equal(found[:, rows], expected[:, rows])
+
+
+@kinds
+def test_reach_changes_nothing_but_the_ranks_looked_at(kind):
+    """A request would depend on how the engine was built."""
+    small = [p for p in POLICIES if np.max(p.resolve(**FIT).numbers(E).r) <= 4 * K]
+    assert {type(p) for p in small} == {TopK, ExpertSample, AdaptiveHead}
+    found = [
+        _choose(_filled(small, reach), _ranking(kind), NOISE) for reach in (16, 20, E)
+    ]
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[2])
+
+
+def test_adaptive_heads_end_alike_on_many_rows():
+    """Probabilities summed in another order would move the end of some heads."""
+    rows = np.random.default_rng(5).normal(size=(4000, E)).astype(np.float32)
+    # Few values: sums that meet the mass exactly, to rounding, are frequent.
+    ranking = jnp.asarray(np.log(2.0) * np.round(rows), jnp.float32)
+    noise = jnp.asarray(np.random.default_rng(6).gumbel(size=(4000, E)), jnp.float32)
+    for mass in (0.125, 0.25, 0.3, 0.5):
+        alone = AdaptiveHead(mass, tau=4.0).resolve(**FIT)
+        slots = _empty(slots=4000)
+        slots = slots.with_slots(np.arange(4000), slots.numbers_of(alone, E))
+        np.testing.assert_array_equal(
+            _choose_one(slots.at_layer(1), ranking, noise),
+            _choose_one(alone.at_layer(1), ranking, noise),
+        )
+
+
+def test_top_k_ignores_noise():
+    """A greedy answer must not change with the answers beside it, whatever is drawn."""
+    ranking = _ranking("tied")
+    for k in (1, K):
+        expected = _choose(TopK(k).resolve(**FIT), ranking, NOISE)
+        for noise in (NOISE * 1e30, jnp.full_like(NOISE, jnp.nan)):
+            np.testing.assert_array_equal(
+                _choose(_filled([TopK(k)]), ranking, noise), expected
+            )
+
+
+def test_fewer_experts_drawn_are_followed_by_empty_places():
+    """Numbers with k below K: the same draw as in a program of that width."""
+    fewer = ExpertSample(k=2, k_keep=1).resolve(**FIT)
+    ranking = _ranking("random")
+    slots = _empty().with_slots(np.arange(S), fewer.numbers(E))
+    found = np.asarray(_choose(slots, ranking, NOISE))
+    np.testing.assert_array_equal(found[..., :2], _choose(fewer, ranking, NOISE))
+    assert (found[..., 2:] == -1).all()
+    adaptive = AdaptiveHead(0.9, k=3).resolve(**FIT)
+    slots = _empty().with_slots(np.arange(S), adaptive.numbers(E))
+    found = np.asarray(_choose(slots, ranking, NOISE))
+    np.testing.assert_array_equal(found[..., :3], _choose(adaptive, ranking, NOISE))
+    np.testing.assert_allclose(
+        _logprobs(slots, ranking, found),
+        _logprobs(adaptive, ranking, found[..., :3]),
+        atol=1e-6,
+    )
+
+
+@kinds
+def test_log_probabilities_are_those_of_the_policies(kind):
+    """Recorded values would depend on which requests share the batch."""
+    ranking = _ranking(kind)
+    slots = _filled(POLICIES)
+    experts = _choose(slots, ranking, NOISE)
+    found = np.asarray(_logprobs(slots, ranking, experts))
+    assert (found <= 0).all()
+    assert np.isfinite(found).all()
+    for i, policy in enumerate(POLICIES):
+        rows = np.arange(i, S, len(POLICIES))
+        alone = np.asarray(_logprobs(policy.resolve(**FIT), ranking, experts))
+        np.testing.assert_allclose(found[:, rows], alone[:, rows], rtol=1e-5, atol=1e-6)
+
+
+# -- one program ---------------------------------------------------------------------
+
+
+def test_all_policies_share_one_program():
+    """Each new request would compile the decode step again."""
+    ranking = _ranking("random")
+    slots = [_filled([policy]) for policy in POLICIES]
+    _choose(_empty(), ranking, NOISE)
+    with counted_compilations() as count:
+        for policy in slots:
+            _choose(policy, ranking, NOISE)
+        _choose(slots[0].resolve(**FIT), ranking, NOISE)
+    assert not count
+
+
+def test_slots_are_set_under_jit():
+    """A request takes its slot between two steps: one program sets it."""
+
+    @jax.jit
+    def admit(policy, slots, numbers):
+        return policy.with_slots(slots, numbers)
+
+    policy = _empty()
+    numbers = [policy.numbers_of(p.resolve(**FIT), E) for p in POLICIES]
+    policy = admit(policy, np.array([0]), numbers[0])
+    with counted_compilations() as count:
+        for i, one in enumerate(numbers):
+            policy = admit(policy, np.array([i]), one)
+    assert not count
+    for i, one in enumerate(numbers):
+        for leaf, value in zip(policy.values, one, strict=True):
+            np.testing.assert_array_equal(leaf[i], value)
+    for leaf, rest in zip(policy.values, _empty().values, strict=True):
+        np.testing.assert_array_equal(leaf[len(numbers) :], rest[len(numbers) :])
+        assert leaf.dtype == rest.dtype
+
+
+def test_setting_slots_leaves_the_others_and_the_original():
+    """A request that arrives must not change those that run."""
+    policy = _empty()
+    one = policy.numbers_of(ExpertSample().resolve(**FIT), E)
+    two = policy.numbers_of(GumbelTopK(2.0).resolve(**FIT), E)
+    both = PolicyNumbers(*(np.stack(pair) for pair in zip(one, two, strict=True)))
+    after = policy.with_slots(
+        np.array([5, 2, S]), jax.tree.map(lambda x: x[[0, 1, 1]], both)
+    )
+    np.testing.assert_array_equal(after.values.k_keep[5], one.k_keep)
+    np.testing.assert_array_equal(after.values.tau[2], two.tau)
+    others = np.delete(np.arange(S), [5, 2])
+    for old, new in zip(policy.values, after.values, strict=True):
+        np.testing.assert_array_equal(old[others], new[others])
+    assert (policy.values.tau == 0).all()
+
+
+# -- as a policy ---------------------------------------------------------------------
+
+
+def test_empty_slots_and_prompts_are_top_k():
+    """Prompt tokens are routed without noise, in as many experts as the answer."""
+    ranking = _ranking("random")
+    expected = _choose(TopK().resolve(**FIT), ranking, NOISE)
+    np.testing.assert_array_equal(_choose(_empty(), ranking, NOISE), expected)
+    plain = _filled(POLICIES).deterministic(L)
+    assert plain.width == K
+    found = np.stack(
+        [choose_experts(plain.at_layer(l), ranking[l], None) for l in range(L)]
+    )
+    for i, policy in enumerate(POLICIES):
+        rows = np.arange(i, S, len(POLICIES))
+        alone = policy.resolve(**FIT).deterministic(L)
+        np.testing.assert_array_equal(
+            found[:, rows], np.asarray(_choose(alone, ranking, NOISE))[:, rows]
+        )
+
+
+def test_slots_fit_the_model():
+    """It is resolved as other policies are, and stays what it is."""
+    policy = _empty()
+    assert policy.resolve(**FIT) is policy
+    assert policy.width == K
+    assert policy.slots == S
+    assert jax.tree.structure(policy) == jax.tree.structure(_filled([GumbelTopK()]))
+
+
+def test_rows_at_rest_get_no_expert_and_no_log_probability():
+    """A slot without a request must not read weights, nor record -inf."""
+
+    @jax.jit
+    def both(policy, ranking, active):
+        policy = policy.at_layer(0)
+        experts = choose_experts(policy, ranking, NOISE[0], active=active)
+        return experts, route_logprobs(policy, ranking, experts, active=active)
+
+    active = np.arange(S) % 3 > 0
+    experts, logprobs = both(_filled(POLICIES), _ranking("random")[0], active)
+    assert (np.asarray(experts)[~active] == -1).all()
+    assert (np.asarray(logprobs)[~active] == 0).all()
+    assert np.isfinite(logprobs).all()
+
+
+# -- refusals ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy", "found"),
+    [(ExpertSample(k=3), 3), (TopK(K + 1), K + 1), (GumbelTopK(k=7), 7)],
+)
+def test_another_width_is_refused(policy, found):
+    """It cannot share the program; the error says what was expected and found."""
+    with pytest.raises(ValueError, match=rf"{K} .*found {found};"):
+        _empty().numbers_of(policy.resolve(**FIT), E)
+
+
+@pytest.mark.parametrize(
+    "policy", [ExpertSample(r=17), GumbelTopK(), AdaptiveHead(r=E)]
+)
+def test_an_r_past_the_reach_is_refused(policy):
+    """Ranks past it would be cut off in silence."""
+    with pytest.raises(ValueError, match=r"r of .*16 .*found (17|32);"):
+        _empty(reach=16).numbers_of(policy.resolve(**FIT), E)
+
+
+@pytest.mark.parametrize("reach", [K - 1, E + 1])
+def test_a_reach_that_does_not_fit_is_refused(reach):
+    """Fewer ranks than k leave nothing to choose, more do not exist."""
+    with pytest.raises(ValueError, match=rf"reach .*{K}..{E} .*found {reach}"):
+        _empty(reach=reach)
+
+
+def test_slots_of_another_model_are_refused():
+    """Numbers of other layers, or another k, would be read in silence."""
+    for name in FIT:
+        with pytest.raises(ValueError, match="PerSlot.empty"):
+            _empty().resolve(**FIT | {name: FIT[name] - 1})
+
+
+def test_policies_without_numbers_are_refused():
+    """A policy of a user's own runs, but not in a slot."""
+
+    @dataclass(frozen=True)
+    class Own(Policy):
+        pass
+
+    assert Own().numbers(E) is None
+    with pytest.raises(ValueError, match="Own"):
+        _empty().numbers_of(Own(), E)
+    with pytest.raises(NotImplementedError, match="Own"):
+        Own().log_probability(jnp.zeros(E), jnp.arange(K))
+
+
+def test_unresolved_policies_are_refused():
+    """Their defaults are not known yet."""
+    for policy in (TopK(), ExpertSample(), GumbelTopK(), AdaptiveHead()):
+        with pytest.raises(ValueError, match="resolve"):
+            _empty().numbers_of(policy, E)
+    assert replace(_empty(), reach=K).reach == K
