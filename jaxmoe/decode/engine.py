@@ -39,6 +39,7 @@ from jaxmoe.model import Model
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import Policy
 from jaxmoe.sharding.processes import check_equal
+from jaxmoe.text.stop import StopScanner
 from jaxmoe.typing import Array, Key
 
 
@@ -51,7 +52,11 @@ class _Sample:
     place: int
     prompt: PromptState
     length: int = 0
-    tokens: list[int] = field(default_factory=list)
+    scanner: StopScanner | None = field(init=False)
+
+    def __post_init__(self):
+        make = self.request.stop_scanner
+        self.scanner = None if make is None else make()
 
     @property
     def left(self) -> int:
@@ -487,9 +492,8 @@ def _delta(sample: _Sample, part: Any) -> Delta:
     before = sample.length
     sample.length += len(ids)
     finish = None
-    if request.stop_length is not None:
-        sample.tokens += ids
-        length = request.stop_length(sample.tokens)
+    if sample.scanner is not None:
+        length = sample.scanner.push(ids)
         if length is not None:
             finish, sample.length = "stop", length
             part = jax.tree.map(lambda a: a[: max(length - before, 0)], part)

@@ -18,7 +18,7 @@ from jaxmoe.decode.trace import Record
 from jaxmoe.model import Model
 from jaxmoe.random.keys import check_key, prompt_key
 from jaxmoe.router.policies import ExpertSample, Policy, for_model
-from jaxmoe.text.stop import check_stops, stop_length
+from jaxmoe.text.stop import StopScanner, check_stops
 from jaxmoe.typing import Array
 
 Prompt = str | Sequence[int] | np.ndarray | Array
@@ -110,10 +110,10 @@ def read_request(
     ids = check_prompt(model, prompt, most)
     policies = read_policies(model, policy, len(samples))
     stops, special = split_stops(model, stop)
-    length_of = None
+    scanner = None
     if stops:
         decode = model.require_tokenizer("a stop string").decode
-        length_of = partial(stop_length, decode, stops=stops)
+        scanner = partial(StopScanner, decode, stops)
     own = config.stop_ids if stop_ids is None else stop_ids
     own = check_stop_ids(own, config.vocab_size)
     if routes is not None:
@@ -127,7 +127,7 @@ def read_request(
         sampler=read_sampler(model, sampler),
         max_new_tokens=most,
         stop_ids=tuple(dict.fromkeys([*own, *special])),
-        stop_length=length_of,
+        stop_scanner=scanner,
         noisy_prefill=noisy_prefill,
         routes=routes,
     )

@@ -1,6 +1,6 @@
 """What is asked of the engine, and what comes of it."""
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from typing import Any
 from zlib import crc32
@@ -10,6 +10,7 @@ import numpy as np
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.trace import TokenTrace
 from jaxmoe.router.policies import Policy
+from jaxmoe.text.stop import StopScanner
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Request:
     prompt: token ids, int32 [T]. key_data: uint32 [2], the prompt's key. samples: the n
     sample indices to draw. policies: of each of them, resolved. sampler: resolved.
     max_new_tokens: the most tokens of an answer. stop_ids: tokens that end one.
-    stop_length: token ids -> how many of them complete a stop string, or None.
+    stop_scanner: makes what looks for stop strings in one answer; None without any.
     noisy_prefill: whether the prompt is routed with each sample's key.
     routes: int16 [n, T, L, K] to take instead of choosing, or None.
     """
@@ -31,7 +32,7 @@ class Request:
     sampler: TokenSampler
     max_new_tokens: int
     stop_ids: tuple[int, ...]
-    stop_length: Callable[[Sequence[int]], int | None] | None = None
+    stop_scanner: Callable[[], StopScanner] | None = None
     noisy_prefill: bool = False
     routes: np.ndarray | None = None
 
