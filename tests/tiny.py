@@ -19,6 +19,7 @@ from jaxmoe.execution import execution_on
 from jaxmoe.nn.base import Context
 from jaxmoe.nn.decoder import abstract_params
 from jaxmoe.ops.bf16_bits import hold_for
+from jaxmoe.router.scores import SoftmaxScores
 from jaxmoe.sharding.collectives import DeviceContext
 from jaxmoe.sharding.layout import single_device_layout
 
@@ -34,7 +35,8 @@ def tiny_config(
 ) -> ModelConfig:
     """A dense layer, then a mixture; some attributes changed."""
     mixer = AttentionConfig(4, 2, 16, rope or RopeConfig(), window=window)
-    moe = LayerConfig(mixer, MoEConfig(EXPERTS, CHOSEN, 24, normalise=True))
+    mixture = MoEConfig(EXPERTS, CHOSEN, 24, SoftmaxScores(normalise=True))
+    moe = LayerConfig(mixer, mixture)
     dense = LayerConfig(mixer, DenseConfig(40))
     config = ModelConfig(
         family="qwen3_moe",

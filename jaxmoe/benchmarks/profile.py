@@ -20,7 +20,6 @@ from jaxmoe.decode.sampler import TokenSampler, log_probability
 from jaxmoe.nn.base import Context
 from jaxmoe.nn.decoder import Decoder, bind
 from jaxmoe.nn.moe import MoEFeedForward
-from jaxmoe.ops.experts import apply_experts
 from jaxmoe.random.keys import position_key, route_noise, sample_keys
 from jaxmoe.router.policies import ExpertSample, Policy, TopK
 from jaxmoe.router.routing import choose_experts
@@ -148,15 +147,7 @@ def _experts(
     for index, moe in _moe(decoder):
         experts = chosen[:, index]
         weights = jnp.full(experts.shape, 1 / experts.shape[1], rows.dtype)
-        out = apply_experts(
-            rows,
-            experts,
-            weights,
-            moe.gate_up[...],
-            moe.down[...],
-            implementation=context.execution.experts,
-        )
-        rows = rows + out
+        rows = rows + moe.apply(rows, experts, weights, context)
     return rows
 
 
