@@ -11,7 +11,7 @@ is a value with a method: a scoring rule (`jaxmoe.router.scores`), an activation
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from jaxmoe.ops.activations import Activation, SwiGLU
+from jaxmoe.ops.activations import SWIGLU, Activation
 from jaxmoe.router.scores import Scores
 
 RopeKind = Literal["default", "linear", "dynamic", "yarn"]
@@ -126,7 +126,7 @@ class DenseConfig:
     """A gated feed-forward of `hidden` units, the same for every token."""
 
     hidden: int
-    activation: Activation = SwiGLU()
+    activation: Activation = SWIGLU
 
     def __post_init__(self):
         _check_positive(hidden=self.hidden)
@@ -161,7 +161,7 @@ class MoEConfig:
     experts_per_token: int
     hidden: int
     scoring: Scores
-    activation: Activation = SwiGLU()
+    activation: Activation = SWIGLU
     bias: bool = False
     weights: WeightFormat = "float"
     shared: SharedConfig | None = None

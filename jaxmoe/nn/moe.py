@@ -120,8 +120,8 @@ class SharedExpert(DenseFeedForward):
         out = super().__call__(x, context)
         if not self.has_gate:
             return out
-        # Not a product of matrices: with one column XLA's sums on CPU differ in the last
-        # bit with the place of a row, where rows are many.
+        # Not a product of matrices: with one column, on CPU, XLA adds up some of many
+        # rows in another order, and so a row's last bit would change with its place.
         logit = (x.astype(jnp.float32) * widen(self.gate[...])).sum(1, keepdims=True)
         return out * jax.nn.sigmoid(logit).astype(x.dtype)
 

@@ -30,6 +30,10 @@ class SwiGLU(Activation):
         return jax.nn.silu(gate) * up
 
 
+SWIGLU = SwiGLU()
+"""That of most models, and so the default of configs and kernels."""
+
+
 @dataclass(frozen=True)
 class ClippedSwiGLU(Activation):
     """(up + 1) * gate * sigmoid(alpha * gate), of clipped inputs (GPT-OSS).

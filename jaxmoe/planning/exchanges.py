@@ -27,8 +27,8 @@ class Exchange:
     """Collectives of one kind and purpose in a step.
 
     what: embedding, attention, dense (shared experts too), experts, logits, tokens or
-    end. kind: as HLO names it. devices: in a group. moved: bytes that a device receives in all of them
-    together. count: how many there are.
+    end. kind: as HLO names it. devices: in a group. moved: bytes that a device receives
+    in all of them together. count: how many there are.
     """
 
     what: str

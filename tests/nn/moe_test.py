@@ -18,6 +18,7 @@ from tests.tiny import (
     CONTEXT,
     EXECUTION,
     as_bits,
+    every_part,
     prompt_of,
     tiny_config,
     tiny_params,
@@ -33,13 +34,7 @@ KINDS = {
     "bias": replace(PLAIN, bias=True),
     "shared": replace(PLAIN, shared=SharedConfig(20)),
     "gated": replace(PLAIN, shared=SharedConfig(20, gate=True)),
-    "all": replace(
-        PLAIN,
-        scoring=SoftmaxScores(False, weight_type="float32"),
-        activation=CLIPPED,
-        bias=True,
-        shared=SharedConfig(20, gate=True),
-    ),
+    "all": every_part(tiny_config()).layers[1].feed_forward,
 }
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 FF = "layers.1.feed_forward."

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.ops.activations import ClippedSwiGLU, SwiGLU
+from jaxmoe.ops.activations import SWIGLU, ClippedSwiGLU
 
 GATE, UP = (a.ravel() for a in np.meshgrid(*2 * [np.linspace(-9, 9, 73)]))
 
@@ -17,7 +17,7 @@ def _values(activation):
 def test_swiglu():
     """Every model but GPT-OSS would be another."""
     expected = GATE / (1 + np.exp(-GATE)) * UP
-    np.testing.assert_allclose(_values(SwiGLU()), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(_values(SWIGLU), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("alpha", "limit"), [(1.702, 7.0), (1.0, 2.5)])

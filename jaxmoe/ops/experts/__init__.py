@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import jax
 
-from jaxmoe.ops.activations import Activation, SwiGLU
+from jaxmoe.ops.activations import SWIGLU, Activation
 from jaxmoe.ops.experts.batched import apply_batched
 from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.experts.blocks import apply_blocks
@@ -63,7 +63,7 @@ def apply_experts(
     down: Num[Array, "E D F"] | OfLayer,
     *,
     implementation: str,
-    activation: Activation = SwiGLU(),
+    activation: Activation = SWIGLU,
     bias: ExpertBias | None = None,
 ) -> Float[Array, "N D"]:
     """Weighted sum of the chosen experts of each row.

@@ -51,7 +51,8 @@ def apply_blocks(
         both, last = lax.optimization_barrier((both.reshape(2 * hidden, model), last))
         own = None
         if bias is not None:
-            own = ExpertBias(*(widen(cut(part, expert, 1)[0]) for part in bias))
+            first, second = (widen(cut(part, expert, 1)[0]) for part in bias)
+            own = first.reshape(2 * hidden, 1), second[None]
 
         def some_rows(turn, results):
             first = start + turn * size
@@ -79,18 +80,18 @@ def _expert(
     gate_up: Array,
     down: Array,
     activation: Activation,
-    bias: ExpertBias | None,
+    bias: tuple[Array, Array] | None,
 ) -> Array:
     """One expert, matrices [2F, D] and [D, F], of rows [B, D]: float32 [B, D].
 
-    bias: its own, [2, F] and [D], or None.
+    bias: its own, [2F, 1] and [1, D], or None.
     """
     hidden = down.shape[1]
     gated = contract(gate_up, rows, 1, 1)
     if bias is not None:
-        gated += bias.gate_up.reshape(-1, 1)
+        gated += bias[0]
     act = activation(gated[:hidden], gated[hidden:]).astype(rows.dtype)
     # The barrier keeps XLA from folding the transpose into the product, which is
     # slower with the weight on the right (`jaxmoe.ops.matmul`).
     out = lax.optimization_barrier(contract(down, act, 1, 0)).T
-    return out if bias is None else out + bias.down[None]
+    return out if bias is None else out + bias[1]

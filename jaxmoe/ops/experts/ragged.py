@@ -7,6 +7,7 @@ from jaxmoe.ops.activations import Activation
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.matmul import precision_for
+from jaxmoe.ops.stack import OfLayer
 from jaxmoe.typing import Array, Float, Int, Num
 
 # Contract the last axis of both sides; the left rows are ragged, the right side's
@@ -49,7 +50,7 @@ def apply_ragged(
     return jnp.where(chosen, pairs, 0.0).sum(axis=1).astype(x.dtype)
 
 
-def _of_rows(bias: Array, group: Array) -> Array:
+def _of_rows(bias: Array | OfLayer, group: Array) -> Array:
     """Each row's own, float32; 0 in rows of no group."""
     return widen(bias).at[group].get(mode="fill", fill_value=0)
 
