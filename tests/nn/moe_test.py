@@ -185,7 +185,9 @@ def test_decoding_is_the_pass_over_the_whole(kind):
         for model in (unrolled, scanned)
     )
     assert np.array_equal(drawn.tokens, again.tokens)
-    assert np.array_equal(drawn.logprobs, again.logprobs)
+    assert np.array_equal(drawn.routes, again.routes)
+    # Not to the bit with every part: see "Equal bits" of jaxmoe/docs/design.md.
+    np.testing.assert_allclose(drawn.logprobs, again.logprobs, atol=1e-5)
     ids = np.concatenate([prompt, drawn.tokens[0]])
     routes = jaxmoe.place_routes(len(prompt), 6, drawn.routes[0])
     logits = jaxmoe.forward(unrolled, ids, policy=jaxmoe.TopK(), routes=routes)
