@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import jax.numpy as jnp
+
 from jaxmoe.config import ModelConfig, MoEConfig
 from jaxmoe.planning.memory import itemsize
 from jaxmoe.sharding.collectives import DeviceContext
@@ -68,7 +70,7 @@ def _experts(
 ) -> list[Exchange]:
     rows, width = shape
     places, size = config.experts_per_token, itemsize(dtype)
-    weight = itemsize(config.scoring.weight_dtype(dtype))
+    weight = jnp.dtype(config.scoring.weight_dtype(dtype)).itemsize
     divided = ("experts", "expert_mlp")
     devices = _count(part, [a for a in part.axes(*divided) if a in part.rows])
     found: list[Exchange] = []
