@@ -1,4 +1,4 @@
-"""What every test runs under: strict ranks, no key drawn from twice; typed shapes in CI.
+"""What every test runs under: strict ranks, no key drawn twice; typed shapes in CI.
 
 `JAXMOE_REQUIRE_PARITY=1` makes a parity test that is skipped, or a run without any,
 a failure; `.ci/run` sets it. The one skip it allows is for missing test data.
