@@ -13,12 +13,15 @@ import jax
 
 from jaxmoe.ops.experts.batched import apply_batched
 from jaxmoe.ops.experts.blocks import apply_blocks
+from jaxmoe.ops.experts.lanes import apply_lanes
 from jaxmoe.ops.experts.ragged import apply_ragged
 from jaxmoe.ops.experts.reference import apply_reference
 from jaxmoe.ops.stack import OfLayer, whole
 from jaxmoe.typing import Array, Float, Int, Num
 
-Implementation = Literal["auto", "reference", "batched", "blocks", "ragged", "pallas"]
+Implementation = Literal[
+    "auto", "reference", "batched", "blocks", "lanes", "ragged", "pallas"
+]
 
 _TRITON = "jax.experimental.pallas.triton"
 
@@ -41,6 +44,7 @@ _IMPLEMENTATIONS = {
     "reference": apply_reference,
     "batched": apply_batched,
     "blocks": apply_blocks,
+    "lanes": apply_lanes,
     "ragged": apply_ragged,
     "pallas": _apply_pallas,
 }
@@ -66,8 +70,8 @@ def apply_experts(
 
     experts: -1 for a place that stays empty (its weight is not looked at).
     gate_up, down: any float type, or uint16 holding bfloat16 bits.
-    implementation: "batched" and "ragged" have gradients, "blocks" reads one expert at
-      a time.
+    implementation: "batched" and "ragged" have gradients; "blocks" and "lanes" read one
+      expert at a time.
 
     Raises:
       ValueError: an implementation that does not exist, or not on this device.
@@ -77,7 +81,7 @@ def apply_experts(
             f"implementation must be one of {', '.join(_IMPLEMENTATIONS)}; "
             f"found {implementation!r}"
         )
-    if implementation != "blocks":
+    if implementation not in ("blocks", "lanes"):
         gate_up, down = whole(gate_up), whole(down)
     with jax.named_scope("experts"):
         return _IMPLEMENTATIONS[implementation](x, experts, weights, gate_up, down)
