@@ -43,14 +43,18 @@ the first passes over a row do not announce all its lines to the prefetcher."""
 MOST_TERMS = 64
 """Terms of one sum; a longer axis is cut, as the code of a loop grows with them."""
 
-TILE_ROWS = 256
-"""Rows of a large weight that are multiplied at a time."""
+TILE_ROWS = 1024
+"""Rows of a weight that are multiplied at a time: a tile of them, and what is shared
+among threads, stays in a core's cache for the next pair of rows."""
 
 
 def multiply_rows(
     rows: Float[Array, "R I"],
-    stack: Num[Array, "X O I"] | OfLayer,
+    stack: Num[Array, "X Y I"] | OfLayer,
     index: Array | int,
+    *,
+    start: Array | int = 0,
+    size: int | None = None,
 ) -> Float[Array, "R O"]:
     """`rows` times `stack[index]` transposed, float32.
 
@@ -58,19 +62,21 @@ def multiply_rows(
       rows: Any float type; few, as each pair of them is a loop of its own.
       stack: Matrices of any float type, or bfloat16 bits.
       index: Which; clamped where there is no such matrix, as of `lax.dynamic_slice`.
+      start, size: Of which rows of it; all where no size is given.
     """
     rows = rows.astype(jnp.float32)
-    count, out = rows.shape[0], stack.shape[1]
+    count, out = rows.shape[0], stack.shape[1] if size is None else size
     found = []
     if count == 1 and out % 2 == 0:
-        halves = _two_sums(stack, index, (0, out // 2), out // 2, (rows[0], rows[0]))
+        half, twice = out // 2, (rows[0], rows[0])
+        halves = _two_sums(stack, index, (start, start + half), half, twice)
         return jnp.concatenate(halves)[None]
     for first in range(0, count, 2):
         # Of an odd number the last one has company all the same: computed in another
         # way its sums could be rounded in another way.
         second = first + 1 if first + 1 < count else max(0, first - 1)
         pair = rows[first], rows[second]
-        found += _two_sums(stack, index, (0, 0), out, pair)
+        found += _two_sums(stack, index, (start, start), out, pair)
     return jnp.stack(found[:count])
 
 
@@ -82,21 +88,25 @@ def multiply(
     In a loop over tiles, for else XLA would fuse what stands around into the sums.
     """
     out, width = weight.shape
-    tile = next(t for t in range(min(out, TILE_ROWS), 0, -1) if out % t == 0)
-    tiles = weight.reshape(out // tile, tile, width)
+    # Two tiles at least: a loop of one turn is none. Of an even number of rows, so
+    # that a single row can take half of them with the other half.
+    tile = min(TILE_ROWS, max(1, out // 4 * 2))
+    matrix = weight.reshape(1, out, width)
 
     def one_tile(index: Array, found: Array) -> Array:
-        part = multiply_rows(x, tiles, index)
-        return lax.dynamic_update_slice_in_dim(found, part, index * tile, axis=1)
+        # The last tile may repeat rows of the one before it.
+        start = jnp.minimum(index * tile, out - tile)
+        part = multiply_rows(x, matrix, 0, start=start, size=tile)
+        return lax.dynamic_update_slice_in_dim(found, part, start, axis=1)
 
     found = jnp.zeros((x.shape[0], out), jnp.float32)
-    return lax.fori_loop(0, out // tile, one_tile, found)
+    return lax.fori_loop(0, -(-out // tile), one_tile, found)
 
 
 def _two_sums(
     stack: Array | OfLayer,
     index: Array | int,
-    starts: tuple[int, int],
+    starts: tuple[Array | int, Array | int],
     size: int,
     rows: tuple[Array, Array],
 ) -> list[Array]:
@@ -107,16 +117,11 @@ def _two_sums(
         terms: Array | None = None
         for first in columns:
             # Every use has a slice of its own: XLA would write out one that is shared.
-            weights = {
-                start: widen(
-                    piece(stack, (index, start, first), (1, size, width))[0],
-                    jnp.float32,
-                )
-                for start in starts
-            }
+            shape = (1, size, width)
             term = lax.complex(
                 *(
-                    weights[start] * row[None, first : first + width]
+                    widen(piece(stack, (index, start, first), shape)[0], jnp.float32)
+                    * row[None, first : first + width]
                     for start, row in zip(starts, rows, strict=True)
                 )
             )

@@ -14,13 +14,13 @@ from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.ops.stack import OfLayer
 from jaxmoe.typing import Array, Float, Int, Num
 
-MOST_ROWS = 128
-"""Rows from which on an expert gets so many that a library is faster."""
+MOST_ROWS = 96
+"""With more rows an expert gets so many that a library is faster."""
 
 
 def rows_at_once(rows: int) -> int:
     """Rows of one expert that share a read of it: two where experts get as many."""
-    return 1 if rows <= 8 else 2
+    return 1 if rows <= 4 else 2
 
 
 def apply_lanes(
