@@ -21,7 +21,6 @@ from jaxmoe.execution import compiler_options
 from jaxmoe.nn.base import Context
 from jaxmoe.nn.decoder import Decoder, bind
 from jaxmoe.nn.moe import MoEFeedForward
-from jaxmoe.ops.experts import apply_experts
 from jaxmoe.random.keys import position_key, route_noise, sample_keys
 from jaxmoe.router.policies import ExpertSample, Policy, TopK
 from jaxmoe.router.routing import choose_experts
@@ -149,15 +148,7 @@ def _experts(
     for index, moe in _moe(decoder):
         experts = chosen[:, index]
         weights = jnp.full(experts.shape, 1 / experts.shape[1], rows.dtype)
-        out = apply_experts(
-            rows,
-            experts,
-            weights,
-            moe.gate_up[...],
-            moe.down[...],
-            implementation=context.execution.experts,
-        )
-        rows = rows + out
+        rows = rows + moe.apply(rows, experts, weights, context)
     return rows
 
 

@@ -84,8 +84,8 @@ def test_lower_gives_the_program_of_a_call(model, untyped):
     made = jaxmoe.prefill.lower(
         model.config,
         model.params,
-        np.zeros(16, np.int32),
-        np.int32(5),
+        np.zeros((1, 16), np.int32),
+        np.array([5], np.int32),
         for_model(jaxmoe.TopK(), model.config),
         execution=model.execution,
     )

@@ -13,8 +13,9 @@ import pytest
 
 from jaxmoe.execution import lanes_found
 from jaxmoe.ops import lanes
+from jaxmoe.ops.activations import ClippedSwiGLU
 from jaxmoe.ops.bf16_bits import hold_for
-from jaxmoe.ops.experts import apply_experts
+from jaxmoe.ops.experts import ExpertBias, apply_experts
 from jaxmoe.ops.experts.lanes import MOST_ROWS, rows_at_once
 from jaxmoe.ops.stack import OfLayer
 
@@ -211,6 +212,21 @@ def test_odd_shapes(rows, model, hidden):
     """No axis need be whole lines."""
     case = _case(rows, model=model, hidden=hidden)
     _close(_lanes(*case), _reference(*case))
+
+
+def test_biases_and_another_activation():
+    """GPT-OSS's experts, in either number of rows at a time."""
+    random = np.random.default_rng(0)
+    bias = ExpertBias(
+        *(jnp.asarray(random.normal(size=s), jnp.float32) for s in ((E, 2, F), (E, D)))
+    )
+    kind = {"activation": ClippedSwiGLU(limit=1.0), "bias": bias}
+    for rows in (4, 12):
+        found, expected = (
+            wrap(partial(apply_experts, implementation=kernel, **kind))(*_case(rows))
+            for wrap, kernel in ((_jit, "lanes"), (jax.jit, "reference"))
+        )
+        _close(found, expected)
 
 
 SKEWS = {

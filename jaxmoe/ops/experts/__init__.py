@@ -1,7 +1,7 @@
 """Applying chosen experts: one call, several implementations.
 
 `apply_experts` computes, for every row n, sum over j of weights[n, j] times expert
-experts[n, j] of x[n], where an expert is down(silu(gate(x)) * up(x)). Rows of all
+experts[n, j] of x[n], where an expert is down(activation(gate(x), up(x))). Rows of all
 samples stand flat beside each other, so that they share one read of an expert, and no
 row is ever dropped, however skewed the routing.
 """
@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import jax
 
+from jaxmoe.ops.activations import SWIGLU, Activation
 from jaxmoe.ops.experts.batched import apply_batched
+from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.experts.blocks import apply_blocks
 from jaxmoe.ops.experts.lanes import apply_lanes
 from jaxmoe.ops.experts.ragged import apply_ragged
@@ -65,6 +67,8 @@ def apply_experts(
     down: Num[Array, "E D F"] | OfLayer,
     *,
     implementation: str,
+    activation: Activation = SWIGLU,
+    bias: ExpertBias | None = None,
 ) -> Float[Array, "N D"]:
     """Weighted sum of the chosen experts of each row.
 
@@ -72,6 +76,7 @@ def apply_experts(
     gate_up, down: any float type, or uint16 holding bfloat16 bits.
     implementation: "batched" and "ragged" have gradients; "blocks" and "lanes" read one
       expert at a time.
+    activation: static. bias: of experts that have one.
 
     Raises:
       ValueError: an implementation that does not exist, or not on this device.
@@ -83,8 +88,10 @@ def apply_experts(
         )
     if implementation not in ("blocks", "lanes"):
         gate_up, down = whole(gate_up), whole(down)
+        bias = None if bias is None else bias.whole()
+    apply = _IMPLEMENTATIONS[implementation]
     with jax.named_scope("experts"):
-        return _IMPLEMENTATIONS[implementation](x, experts, weights, gate_up, down)
+        return apply(x, experts, weights, gate_up, down, activation, bias)
 
 
-__all__ = ["Implementation", "apply_experts", "runs_kernels"]
+__all__ = ["ExpertBias", "Implementation", "apply_experts", "runs_kernels"]
