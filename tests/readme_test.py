@@ -1,9 +1,19 @@
-"""The README's commands are those that CI runs."""
+"""The README's commands are those that CI runs; what pages name exists."""
 
+import importlib
 import re
 from pathlib import Path
 
+import jax
+import numpy as np
+import pytest
+
+import jaxmoe
+from tests.tiny import tiny_model
+
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "jaxmoe" / "docs").glob("*.md"))]
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def commands(text: str) -> list[str]:
@@ -30,3 +40,52 @@ def test_ci_runs_what_the_readme_says():
     assert len(said) == 11
     for command in said:
         assert command in ci, command
+
+
+def test_the_readme_is_short():
+    """People read one page, and of that the left half."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 100] == []
+
+
+def exists(dotted: str) -> bool:
+    """Whether `jaxmoe.a.b` is a module, or a name in one."""
+    first, *rest = dotted.split(".")
+    found = importlib.import_module(first)
+    for name in rest:
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            try:
+                found = importlib.import_module(f"{found.__name__}.{name}")
+            except ImportError:
+                return False
+    return True
+
+
+@pages
+def test_names_and_files_that_a_page_names_exist(page):
+    """A reader would look for what was moved or renamed."""
+    text = page.read_text(encoding="utf-8")
+    names = set(re.findall(r"\bjaxmoe(?:\.[A-Za-z_]\w*)+", text))
+    assert [name for name in sorted(names) if not exists(name)] == []
+    files = re.findall(r"`((?:jaxmoe|tests|scripts|convert)/[\w./]+)`", text)
+    links = re.findall(r"\]\(([\w./]+)\)", text)
+    missing = [name for name in files if not (ROOT / name).exists()]
+    missing += [name for name in links if not (page.parent / name).exists()]
+    assert missing == []
+
+
+def test_what_the_python_page_shows_runs():
+    """A user would copy it."""
+    text = (ROOT / "jaxmoe" / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    # The tiny model has no tokenizer, which a stop string needs.
+    code = "\n".join(blocks).replace(', stop="\\n"', "")
+    names = {"jax": jax, "jaxmoe": jaxmoe, **vars(jaxmoe)}
+    names |= {"model": tiny_model(), "prompt": np.array([9, 8])}
+    exec(code, names)  # noqa: S102
+    assert len(names["out"].lengths) == 32
+    assert not names["engine"].busy
