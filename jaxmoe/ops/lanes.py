@@ -110,21 +110,24 @@ def _two_sums(
     size: int,
     rows: tuple[Array, Array],
 ) -> list[Array]:
-    """Of two rows, each its products with `size` rows of the matrix from a start on."""
+    """Of two rows, each its products with `size` rows of the matrix from a start on.
+
+    starts: one for each row. The same one twice is one load for both.
+    """
     lanes = LINE_BYTES // stack.dtype.itemsize
     total: Array | None = None
     for columns, width in _cuts(stack.shape[2], lanes):
         terms: Array | None = None
         for first in columns:
-            # Every use has a slice of its own: XLA would write out one that is shared.
-            shape = (1, size, width)
-            term = lax.complex(
-                *(
-                    widen(piece(stack, (index, start, first), shape)[0], jnp.float32)
-                    * row[None, first : first + width]
-                    for start, row in zip(starts, rows, strict=True)
-                )
+            # Two loops have a slice each: XLA would write out one that they share.
+            one, other = (
+                widen(piece(stack, (index, start, first), (1, size, width))[0])
+                for start in starts
             )
+            if starts[0] is starts[1]:
+                other = one
+            left, right = (row[None, first : first + width] for row in rows)
+            term = lax.complex(one * left, other * right)
             terms = term if terms is None else terms + term
         assert terms is not None
         part = lax.optimization_barrier(terms.sum(axis=-1))
