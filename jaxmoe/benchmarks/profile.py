@@ -17,6 +17,7 @@ from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
 from jaxmoe.decode.sampler import TokenSampler, log_probability
+from jaxmoe.execution import compiler_options
 from jaxmoe.nn.base import Context
 from jaxmoe.nn.decoder import Decoder, bind
 from jaxmoe.nn.moe import MoEFeedForward
@@ -86,7 +87,7 @@ def _looped(subject: Subject, part: Part, n: int, steps: int) -> Side:
     """`steps` turns of one part, in one program."""
     context = _context(subject)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=dict(compiler_options(subject.execution)))
     def turns(params, rows, steps):
         decoder = bind(subject.config, params, context)
         turn = lambda step, rows: part.run(decoder, rows, step)  # noqa: E731

@@ -36,11 +36,14 @@ class Slots:
 
     @classmethod
     def empty(cls, slots: int) -> "Slots":
-        """Slots with no sample in them."""
-        zeros = jnp.zeros(slots, jnp.int32)
+        """Slots with no sample in them.
+
+        Every array has its own buffer: programs take slots as theirs to overwrite.
+        """
+        zeros = lambda: jnp.zeros(slots, jnp.int32)  # noqa: E731
         key_data = jnp.zeros((slots, 2), jnp.uint32)
         inactive = jnp.zeros(slots, bool)
-        return cls(key_data, zeros, zeros, zeros, zeros, zeros, inactive)
+        return cls(key_data, zeros(), zeros(), zeros(), zeros(), zeros(), inactive)
 
     @classmethod
     def specs(cls, layout: Layout) -> "Slots":

@@ -138,6 +138,6 @@ class Router(nnx.Module):
     def __call__(self, x: Float[Array, "N D"], context: Context) -> Float[Array, "N E"]:
         """Router logits of each row."""
         matrix = widen(self.weight[...], jnp.float32)
-        left = context.execution.weight_left
+        left = context.execution.products != "plain"
         logits = multiply(x.astype(jnp.float32), matrix, weight_left=left)
         return logits + widen(self.bias[...])[None] if self.has_bias else logits

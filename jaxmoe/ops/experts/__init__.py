@@ -15,12 +15,15 @@ from jaxmoe.ops.activations import SWIGLU, Activation
 from jaxmoe.ops.experts.batched import apply_batched
 from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.experts.blocks import apply_blocks
+from jaxmoe.ops.experts.lanes import apply_lanes
 from jaxmoe.ops.experts.ragged import apply_ragged
 from jaxmoe.ops.experts.reference import apply_reference
 from jaxmoe.ops.stack import OfLayer, whole
 from jaxmoe.typing import Array, Float, Int, Num
 
-Implementation = Literal["auto", "reference", "batched", "blocks", "ragged", "pallas"]
+Implementation = Literal[
+    "auto", "reference", "batched", "blocks", "lanes", "ragged", "pallas"
+]
 
 _TRITON = "jax.experimental.pallas.triton"
 
@@ -43,6 +46,7 @@ _IMPLEMENTATIONS = {
     "reference": apply_reference,
     "batched": apply_batched,
     "blocks": apply_blocks,
+    "lanes": apply_lanes,
     "ragged": apply_ragged,
     "pallas": _apply_pallas,
 }
@@ -70,8 +74,8 @@ def apply_experts(
 
     experts: -1 for a place that stays empty (its weight is not looked at).
     gate_up, down: any float type, or uint16 holding bfloat16 bits.
-    implementation: "batched" and "ragged" have gradients, "blocks" reads one expert at
-      a time.
+    implementation: "batched" and "ragged" have gradients; "blocks" and "lanes" read one
+      expert at a time.
     activation: static. bias: of experts that have one.
 
     Raises:
@@ -82,7 +86,7 @@ def apply_experts(
             f"implementation must be one of {', '.join(_IMPLEMENTATIONS)}; "
             f"found {implementation!r}"
         )
-    if implementation != "blocks":
+    if implementation not in ("blocks", "lanes"):
         gate_up, down = whole(gate_up), whole(down)
         bias = None if bias is None else bias.whole()
     apply = _IMPLEMENTATIONS[implementation]
