@@ -1,5 +1,6 @@
 """`jaxmoe.sample`, `jaxmoe.stream` and `jaxmoe.forward`: what users call."""
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -19,7 +20,7 @@ from jaxmoe.decode.inputs import (
     sample_indices,
     split_stops,
 )
-from jaxmoe.decode.prefill import prompt_bucket, score
+from jaxmoe.decode.prefill import Given, prompt_bucket, score
 from jaxmoe.decode.request import Answer, Progress
 from jaxmoe.decode.run import run
 from jaxmoe.decode.sampler import TokenSampler
@@ -287,7 +288,9 @@ def stream(
         return_route_logprobs=return_route_logprobs,
         implementation=implementation,
     )
-    requests = []
+    requests, left_out = [], defaultdict(set)
+    for j_of, i_of in skip:
+        left_out[j_of].add(i_of)
     for j, (one, data, recorded) in enumerate(zip(prompts, keys, given, strict=True)):
         try:
             request = engine.read(
@@ -306,7 +309,7 @@ def stream(
             if not many:
                 raise
             raise type(error)(f"prompt {j} of the list: {error}") from None
-        requests.append(request.without({i for p, i in skip if p == j}))
+        requests.append(request.without(left_out[j]))
     if model.execution.layout.spans_processes():
         asked = [request.describe() for request in requests]
         check_equal({"prompts, keys and options": asked, "slots": slots})
@@ -416,12 +419,8 @@ def forward(
     logits, taken = score(
         config,
         model.params,
-        tokens,
-        np.int32(len(ids)),
+        Given(tokens, np.int32(len(ids)), key, np.int32(noise_from), routes),
         resolved,
-        key,
-        np.int32(noise_from),
-        routes,
         execution=model.execution.using(implementation),
     )
     logits = logits[: len(ids)]

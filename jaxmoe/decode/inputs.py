@@ -5,7 +5,6 @@ found and what to do, before any work is done.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,8 +16,9 @@ from jaxmoe.decode.slots import default_slots
 from jaxmoe.decode.trace import Record
 from jaxmoe.model import Model
 from jaxmoe.random.keys import as_key, check_key, prompt_key
+from jaxmoe.router.plackett_luce import MOST_DRAWN
 from jaxmoe.router.policies import ExpertSample, Policy, for_model
-from jaxmoe.text.stop import StopScanner, check_stops
+from jaxmoe.text.stop import check_stops
 from jaxmoe.typing import Array
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]] | np.ndarray | Array
@@ -27,6 +27,8 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]] | np.ndarray | Array
 
 INDICES = 1 << 32
 """Sample indices are folded into a key as uint32."""
+
+_WHOLE = (int, np.integer)
 
 MOST_SAMPLES = 1 << 20
 """Of one prompt in one call."""
@@ -59,7 +61,16 @@ def _is_chat(prompt: Any) -> bool:
 
 def check_prompt(model: Model, prompt: Prompt, max_new_tokens: int) -> np.ndarray:
     """Checked token ids, int32 [T], of text, of messages, or of ids."""
-    ids = np.asarray(_tokens(model, prompt))
+    try:
+        ids = np.asarray(_tokens(model, prompt))
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError(
+            f"a prompt must be one list of token ids, found lists in it: {prompt!r:.70}"
+        ) from None
+    if ids.dtype.kind == "U":
+        raise TypeError(f"expected one prompt, found a list of {len(ids)} texts")
     if ids.ndim != 1 or not len(ids):
         raise ValueError(
             "a prompt must have at least one token, found "
@@ -145,10 +156,7 @@ def read_request(
     ids = check_prompt(model, prompt, most)
     policies = read_policies(model, policy, len(samples))
     stops, special = split_stops(model, stop)
-    scanner = None
-    if stops:
-        decode = model.require_tokenizer("a stop string").decode
-        scanner = partial(StopScanner, decode, stops)
+    decode = model.require_tokenizer("a stop string").decode if stops else None
     own = config.stop_ids if stop_ids is None else stop_ids
     own = check_stop_ids(own, config.vocab_size)
     if routes is not None:
@@ -162,8 +170,9 @@ def read_request(
         sampler=read_sampler(model, sampler),
         max_new_tokens=most,
         stop_ids=tuple(dict.fromkeys([*own, *special])),
-        stop_scanner=scanner,
-        noisy_prefill=noisy_prefill,
+        stops=stops,
+        decode=decode,
+        noisy_prefill=check_flag("noisy_prefill", noisy_prefill),
         routes=routes,
     )
 
@@ -193,10 +202,11 @@ def read_sampler(model: Model, sampler: TokenSampler | None) -> TokenSampler:
     """A sampler resolved for the model; what its checkpoint asks for, for None."""
     if sampler is None:
         sampler = TokenSampler.from_config(model.config.generation)
-    if not isinstance(sampler, TokenSampler):
+    methods = (getattr(sampler, name, None) for name in ("resolve", "draw"))
+    if not all(map(callable, methods)) or jax.tree_util.all_leaves([sampler]):
         raise TypeError(
-            "sampler must be a TokenSampler such as TokenSampler(0.7), found "
-            f"{sampler!r}"
+            "sampler must be a TokenSampler such as TokenSampler(0.7), or a pytree of "
+            f"one's own with resolve and draw, found {sampler!r}"
         )
     return sampler.resolve(model.config.vocab_size)
 
@@ -206,11 +216,33 @@ def read_record(
 ) -> Record:
     """What is to be recorded of each token."""
     return Record(
-        routes=routes,
-        certainty=certainty,
+        routes=check_flag("return_routes", routes),
+        certainty=check_flag("return_certainty", certainty),
         top_logprobs=check_top_logprobs(model, top_logprobs),
-        route_logprobs=route_logprobs,
+        route_logprobs=check_flag("return_route_logprobs", route_logprobs),
     )
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """`value` as a bool, which it must be."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, found {value!r}")
+    return bool(value)
+
+
+def check_route_law(policy: Policy) -> None:
+    """Refuses a resolved policy whose routes have no log-probability here."""
+    name = type(policy).__name__
+    if policy.width > MOST_DRAWN:
+        raise ValueError(
+            f"return_route_logprobs takes policies of at most {MOST_DRAWN} experts per "
+            f"token (the exact sum has 2^k terms), found {policy.width} of {name}"
+        )
+    if type(policy).log_probability is Policy.log_probability:
+        raise ValueError(
+            f"return_route_logprobs needs {name}.log_probability, found none; write "
+            "it, or leave return_route_logprobs out"
+        )
 
 
 def check_slots(model: Model, samples: int, slots: int | None) -> int:
@@ -266,6 +298,16 @@ def sample_indices(n: int, samples: Sequence[int] | None) -> tuple[int, ...]:
                 "calls, with samples="
             )
         return tuple(range(n))
+    if isinstance(samples, str) or not hasattr(samples, "__len__"):
+        raise TypeError(f"samples must be a list of sample indices, found {samples!r}")
+    if len(samples) > MOST_SAMPLES:
+        raise ValueError(
+            f"samples must be at most {MOST_SAMPLES} indices, found {len(samples)}; "
+            "draw them in several calls"
+        )
+    odd = [i for i in samples if isinstance(i, bool) or not isinstance(i, _WHOLE)]
+    if odd:
+        raise TypeError(f"samples must be whole numbers, found {odd[0]!r}")
     chosen = tuple(int(i) for i in samples)
     wrong = [i for i in chosen if not 0 <= i < INDICES]
     if not chosen or wrong or len(set(chosen)) != len(chosen):
@@ -281,7 +323,9 @@ def check_whole(name: str, value: Any) -> int:
     """`value` as an int of at least 1."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, found {value}")
+        raise ValueError(
+            f"{name} must be a whole number of at least 1, found {value!r}"
+        )
     return int(value)
 
 
@@ -315,4 +359,7 @@ def check_routes(
             f"routes must name experts 0..{experts - 1} or -1, found "
             f"{array.min()}..{array.max()}"
         )
+    ordered = np.sort(array, axis=-1)
+    if ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any():
+        raise ValueError("routes must name an expert once for a token, found one twice")
     return array.astype(np.int16)

@@ -6,7 +6,7 @@ as long as its probability, and the one at the drawn point is taken. Order of id
 of rank: two nearly tied tokens that swap ranks under other rounding change nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -71,7 +71,8 @@ class TokenSampler:
             while candidates < int(top_k) + 8:
                 candidates *= 2
             candidates = candidates if candidates < vocab_size else None
-        return TokenSampler(
+        return replace(
+            self,
             temperature=_number("temperature", self.temperature, 0, np.inf),
             top_k=top_k,
             top_p=_number("top_p", self.top_p, 0, 1, off=(1,)),

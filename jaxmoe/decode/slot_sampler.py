@@ -37,7 +37,16 @@ GREEDY = SamplerNumbers(
 
 
 def numbers_of(sampler: TokenSampler) -> SamplerNumbers:
-    """The numbers of a resolved sampler."""
+    """The numbers of a resolved sampler.
+
+    Raises:
+      TypeError: one that is no `TokenSampler`, or draws otherwise.
+    """
+    if type(sampler) is not TokenSampler:
+        raise TypeError(
+            f"sampler must be a TokenSampler, whose numbers a slot can hold, found "
+            f"{sampler!r}; run it in an engine of its own, Engine(model, sampler=...)"
+        )
     candidates = sampler.candidates or 0
     given = (
         (sampler.temperature, np.float32, 0),
