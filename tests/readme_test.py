@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxmoe
+from jaxmoe.families import registry
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,15 +78,40 @@ def test_names_and_files_that_a_page_names_exist(page):
     assert missing == []
 
 
+def code(page: str) -> list[str]:
+    """The Python that a page shows."""
+    text = (ROOT / "jaxmoe" / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def run(blocks: list[str]) -> dict:
+    """Runs them one after the other on a tiny model; the names they leave."""
+    names = {"jax": jax, "jaxmoe": jaxmoe, **vars(jaxmoe)}
+    names |= {"model": tiny_model(), "prompt": np.array([9, 8]), "__name__": "page"}
+    exec("\n".join(blocks), names)  # noqa: S102
+    return names
+
+
 def test_what_the_python_page_shows_runs():
     """A user would copy it."""
-    text = (ROOT / "jaxmoe" / "docs" / "python.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    blocks = code("python.md")
     assert len(blocks) == 2
     # The tiny model has no tokenizer, which a stop string needs.
-    code = "\n".join(blocks).replace(', stop="\\n"', "")
-    names = {"jax": jax, "jaxmoe": jaxmoe, **vars(jaxmoe)}
-    names |= {"model": tiny_model(), "prompt": np.array([9, 8])}
-    exec(code, names)  # noqa: S102
+    names = run([block.replace(', stop="\\n"', "") for block in blocks])
     assert len(names["out"].lengths) == 32
     assert not names["engine"].busy
+
+
+@pytest.mark.usefixtures("untyped")
+def test_what_the_extending_page_shows_runs(monkeypatch):
+    """A contributor would begin from it."""
+    monkeypatch.setattr(registry, "FAMILIES", registry.FAMILIES.copy())
+    blocks = code("extending.md")
+    assert len(blocks) == 3
+    names = run(blocks)
+    assert (names["out"].lengths > 0).all()
+    assert "mine" in registry.FAMILIES
+    with pytest.raises(ValueError, match="found 1.5"):
+        jaxmoe.sample(
+            names["model"], [9], key=jax.random.key(0), policy=names["Dropout"](1.5)
+        )

@@ -10,7 +10,7 @@ import numpy as np
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.prefill import prefill, prompt_bucket
-from jaxmoe.decode.slots import Running, Seating, SlotRules, Slots, Turn
+from jaxmoe.decode.slots import Admission, Running, SlotRules, Slots, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
 from jaxmoe.decode.trace import Drawn, Record
 from jaxmoe.nn.decoder import empty_states
@@ -133,7 +133,7 @@ def seat(
         dtype=subject.dtype,
     )
     stops = np.broadcast_to(stop_ids, (n, len(stop_ids)))
-    seating = Seating(
+    admission = Admission(
         np.ones(n, bool),
         jax.random.key_data(sample_keys(jax.random.key(0), n)),
         np.arange(n, dtype=np.int32) * prompts // n,
@@ -144,7 +144,7 @@ def seat(
         subject.config,
         prefix,
         Running(Slots.empty(n), suffix),
-        seating,
+        admission,
         SlotRules(policy, subject.sampler, stops),
         execution=subject.execution,
     )

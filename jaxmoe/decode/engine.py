@@ -1,6 +1,6 @@
 """Requests that come and go, through a fixed number of slots.
 
-The host seats waiting samples in free slots, runs a segment of steps on the device,
+The host gives waiting samples free slots, runs a segment of steps on the device,
 takes out what was drawn, and repeats. Which slot a sample has, what runs beside it and
 when it began do not enter its numbers: they depend on its own key alone.
 """
@@ -27,11 +27,11 @@ from jaxmoe.decode.inputs import (
     sample_indices,
 )
 from jaxmoe.decode.memory import Memory, Size
-from jaxmoe.decode.prompt_loader import PromptLoader, PromptState, sample_key_data
+from jaxmoe.decode.prompt_loader import Kinds, PromptLoader, sample_key_data
 from jaxmoe.decode.request import Delta, Request, Ticket
 from jaxmoe.decode.rule_table import RuleTable
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.decode.slots import Seating, Turn
+from jaxmoe.decode.slots import Admission, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
 from jaxmoe.decode.trace import SEGMENT, Drawn, Record
 from jaxmoe.execution import Execution
@@ -45,12 +45,11 @@ from jaxmoe.typing import Array, Key
 
 @dataclass
 class _Sample:
-    """One answer, waiting or under way."""
+    """One answer under way."""
 
     ticket: Ticket
     request: Request
     place: int
-    prompt: PromptState
     length: int = 0
     scanner: StopScanner | None = field(init=False)
 
@@ -72,6 +71,26 @@ class _Sample:
     def index(self) -> int:
         """Its sample index i."""
         return self.request.samples[self.place]
+
+
+@dataclass
+class _Queued:
+    """A request of which samples wait: those from `place` on."""
+
+    ticket: Ticket
+    request: Request
+    kinds: Kinds
+    place: int = 0
+
+    def pop(self) -> _Sample:
+        """The first of them."""
+        self.place += 1
+        return _Sample(self.ticket, self.request, self.place - 1)
+
+    @property
+    def empty(self) -> bool:
+        """Whether none is left."""
+        return self.place == len(self.request.samples)
 
 
 class Engine:
@@ -153,7 +172,7 @@ class Engine:
             model, self._execution, self._table, entries=entries, batch=prefill_batch
         )
         self._memory: Memory | None = None
-        self._waiting: deque[_Sample] = deque()
+        self._waiting: deque[_Queued] = deque()
         self._slots: list[_Sample | None] = [None] * self._count
         # Round the devices, so that few samples are spread over many.
         parts = self._execution.layout.slots(1)
@@ -246,11 +265,12 @@ class Engine:
         """As `submit`, for a request that is checked already."""
         self._check_open()
         ticket = Ticket(request.samples)
-        prompts = self._prompts.states_of(request)
+        kinds = self._prompts.kinds_of(request)
+        self._longest_prompt = max(self._longest_prompt, len(request.prompt))
+        self._longest_answer = max(self._longest_answer, request.max_new_tokens)
         if request.samples:
             self._open[ticket] = len(request.samples)
-        for place, prompt in enumerate(prompts):
-            self._waiting.append(_Sample(ticket, request, place, prompt))
+            self._waiting.append(_Queued(ticket, request, kinds))
         return ticket
 
     @property
@@ -259,10 +279,10 @@ class Engine:
         return bool(self._waiting) or any(s is not None for s in self._slots)
 
     def step(self, most: int | None = None) -> list[Delta]:
-        """Seats whom there is room for and runs one segment.
+        """Gives free slots to waiting samples and runs one segment.
 
         Args:
-          most: the most tokens of any answer; None for the engine's segment.
+          most: the most tokens of a delta; None for the engine's segment.
 
         Returns:
           The new tokens of each answer, of one answer in order; none if nothing is to
@@ -270,7 +290,7 @@ class Engine:
         """
         self._check_open()
         steps = self._record.steps if most is None else check_whole("most", most)
-        deltas = self._seat_waiting()
+        deltas = self._admit_waiting()
         if any(s is not None for s in self._slots):
             deltas += self._run_segment(min(steps, self._record.steps))
         return deltas
@@ -288,7 +308,7 @@ class Engine:
                 f"a ticket to cancel must be of a request in flight, found one that is "
                 f"{why}; cancel each request once, before its last answer has ended"
             )
-        self._waiting = deque(s for s in self._waiting if s.ticket is not ticket)
+        self._waiting = deque(q for q in self._waiting if q.ticket is not ticket)
         self._free([s is not None and s.ticket is ticket for s in self._slots])
         del self._open[ticket]
         self._ended[ticket] = "cancelled already"
@@ -316,44 +336,44 @@ class Engine:
 
     # -- prompts -------------------------------------------------------------------
 
-    def _seat_waiting(self) -> list[Delta]:
+    def _admit_waiting(self) -> list[Delta]:
         if not self._waiting or None not in self._slots:
             return []
         memory = self._allocated()
-        seated = np.zeros(self._count, bool)
+        admitted = np.zeros(self._count, bool)
         for slot in self._order:
             if self._slots[slot] is not None or not self._waiting:
                 continue
             entry = self._entry_for(self._waiting[0])
             if entry is None:
                 break
-            sample = self._slots[slot] = self._waiting.popleft()
-            self._entry_of_slot[slot], seated[slot] = entry, True
-            self._table.seat(slot, sample.request, sample.policy)
-        if not seated.any():
+            sample = self._slots[slot] = self._waiting[0].pop()
+            if self._waiting[0].empty:
+                self._waiting.popleft()
+            self._entry_of_slot[slot], admitted[slot] = entry, True
+            self._table.admit(slot, sample.request, sample.policy)
+        if not admitted.any():
             return []
         memory.prefix = self._prompts.load(memory.prefix)
-        return self._first_tokens(memory, seated)
+        return self._first_tokens(memory, admitted)
 
-    def _entry_for(self, sample: _Sample) -> int | None:
+    def _entry_for(self, queued: _Queued) -> int | None:
+        """Where the prompt of its first waiting sample is, or will be."""
         used = {
             int(entry)
-            for entry, seated in zip(self._entry_of_slot, self._slots, strict=True)
-            if seated is not None
+            for entry, sample in zip(self._entry_of_slot, self._slots, strict=True)
+            if sample is not None
         }
-        return self._prompts.entry_for(
-            sample.prompt, sample.request, sample.policy, used
-        )
+        request, place = queued.request, queued.place
+        state = self._prompts.state_of(request, place, queued.kinds)
+        return self._prompts.entry_for(state, request, request.policies[place], used)
 
     def _allocated(self) -> Memory:
-        """The memory, with room for the prompts that wait."""
-        requests = {id(s.request): s.request for s in self._waiting}.values()
-        longest = max(len(request.prompt) for request in requests)
+        """The memory, with room for every prompt that was submitted."""
         if self._memory is not None:
-            self._memory.make_room_for_prompt(longest)
+            self._memory.make_room_for_prompt(self._longest_prompt)
             return self._memory
         params = self._model.params
-        answers = max(request.max_new_tokens for request in requests)
         self._memory = Memory(
             self._model.config,
             params,
@@ -364,18 +384,18 @@ class Engine:
                 width=self._table.width,
                 dtype=Memory.state_dtype(params),
             ),
-            longest_prompt=max(longest, self._longest_prompt),
-            longest_answer=max(answers, self._longest_answer),
+            longest_prompt=self._longest_prompt,
+            longest_answer=self._longest_answer,
         )
         return self._memory
 
     # -- tokens --------------------------------------------------------------------
 
-    def _first_tokens(self, memory: Memory, seated: np.ndarray) -> list[Delta]:
+    def _first_tokens(self, memory: Memory, admitted: np.ndarray) -> list[Delta]:
         some = next(s for s in self._slots if s is not None)
         samples = [s or some for s in self._slots]
-        seating = Seating(
-            seated,
+        admission = Admission(
+            admitted,
             _sample_keys(samples),
             self._entry_of_slot.copy(),
             np.array([s.request.max_new_tokens for s in samples], np.int32),
@@ -384,7 +404,7 @@ class Engine:
             self._model.config,
             memory.prefix,
             memory.running,
-            seating,
+            admission,
             self._table.rules(),
             record=self._record,
             execution=self._execution,

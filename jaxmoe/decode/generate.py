@@ -7,7 +7,7 @@ from jaxmoe.config import ModelConfig
 from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.prefill import prefill
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.decode.slots import Running, Seating, SlotRules, Slots, Turn
+from jaxmoe.decode.slots import Admission, Running, SlotRules, Slots, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
 from jaxmoe.decode.trace import Drawn, Record
 from jaxmoe.execution import Execution, execution_for
@@ -84,7 +84,7 @@ def generate(
     )
     stops = jnp.asarray(config.stop_ids if stop_ids is None else stop_ids, jnp.int32)
     rules = SlotRules(policy, sampler, jnp.broadcast_to(stops, (count, len(stops))))
-    everyone = Seating(
+    everyone = Admission(
         jnp.ones(count, bool),
         jax.random.key_data(keys),
         jnp.zeros(count, jnp.int32),

@@ -24,6 +24,13 @@ from jaxmoe.typing import Array
 Prompt = str | Sequence[int] | np.ndarray | Array
 
 
+INDICES = 1 << 32
+"""Sample indices are folded into a key as uint32."""
+
+MOST_SAMPLES = 1 << 20
+"""Of one prompt in one call."""
+
+
 def is_many(prompt: Any) -> bool:
     """Whether `prompt` is a list of prompts rather than one."""
     if isinstance(prompt, str) or getattr(prompt, "ndim", None) == 1:
@@ -225,11 +232,19 @@ def split_stops(
 def sample_indices(n: int, samples: Sequence[int] | None) -> tuple[int, ...]:
     """The sample indices to draw: 0..n-1, or those asked for."""
     if samples is None:
-        return tuple(range(check_whole("n", n)))
+        if check_whole("n", n) > MOST_SAMPLES:
+            raise ValueError(
+                f"n must be at most {MOST_SAMPLES}, found {n}; draw them in several "
+                "calls, with samples="
+            )
+        return tuple(range(n))
     chosen = tuple(int(i) for i in samples)
-    if not chosen or min(chosen) < 0 or len(set(chosen)) != len(chosen):
+    wrong = [i for i in chosen if not 0 <= i < INDICES]
+    if not chosen or wrong or len(set(chosen)) != len(chosen):
+        found = wrong[0] if wrong else f"{len(chosen)}, {len(set(chosen))} of them"
         raise ValueError(
-            f"samples must be distinct sample indices >= 0, found {samples!r}"
+            f"samples must be distinct sample indices in 0..{INDICES - 1}, at "
+            f"least one, found {found}{'' if wrong else ' distinct'}"
         )
     return chosen
 

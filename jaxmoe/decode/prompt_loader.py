@@ -25,6 +25,10 @@ PREFILL_TOKENS = 512
 """The most tokens of a pass over several prompts, padding included."""
 
 
+Kinds = dict[int, tuple[Any, tuple[bytes, ...]]]
+"""Structure and numbers of what routes a prompt, by the id of a sample's policy."""
+
+
 @dataclass(frozen=True)
 class PromptState:
     """All that the state of a prompt depends on; equal ones share an entry.
@@ -86,28 +90,29 @@ class PromptLoader:
         """The most prompts at once."""
         return len(self._entries)
 
-    def states_of(self, request: Request) -> list[PromptState]:
-        """Of the prompt as each of the request's samples wants it.
+    def kinds_of(self, request: Request) -> Kinds:
+        """What a prompt's state depends on in each of the request's policies.
 
         Raises:
           ValueError: a policy that no slot can hold.
         """
-        found: dict[int, tuple[Any, tuple[bytes, ...]]] = {}
+        found: Kinds = {}
         for policy in request.policies:
             if id(policy) not in found:
                 used = self._policy(request, policy)
                 leaves = [np.asarray(a).tobytes() for a in jax.tree.leaves(used)]
                 found[id(policy)] = jax.tree.structure(used), tuple(leaves)
-        tokens, key = request.prompt.tobytes(), request.key_data.tobytes()
-        return [
-            PromptState(
-                tokens,
-                len(request.prompt),
-                *found[id(policy)],
-                (key, index) if request.noisy_prefill else None,
-            )
-            for policy, index in zip(request.policies, request.samples, strict=True)
-        ]
+        return found
+
+    def state_of(self, request: Request, place: int, kinds: Kinds) -> PromptState:
+        """Of the prompt as one of the request's samples wants it."""
+        key = request.key_data.tobytes(), request.samples[place]
+        return PromptState(
+            request.prompt.tobytes(),
+            len(request.prompt),
+            *kinds[id(request.policies[place])],
+            key if request.noisy_prefill else None,
+        )
 
     def _policy(self, request: Request, policy: Policy) -> Policy:
         plain = self._table.plain(policy, self._model.config.num_layers)

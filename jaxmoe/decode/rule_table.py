@@ -58,7 +58,7 @@ class RuleTable:
             return self._policy.deterministic(num_layers)
         return TopK(numbers.k, places=self.width)
 
-    def seat(self, slot: int, request: Request, policy: Policy) -> None:
+    def admit(self, slot: int, request: Request, policy: Policy) -> None:
         """Gives a slot the rules of a request, and of one of its policies."""
         ids = request.stop_ids
         width = -(-max(len(ids), 1) // 8) * 8

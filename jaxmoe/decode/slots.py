@@ -72,15 +72,15 @@ class SlotRules(NamedTuple):
     stop_ids: Any
 
 
-class Seating(NamedTuple):
+class Admission(NamedTuple):
     """New samples for some slots; what it holds of other slots is not looked at.
 
-    seated: bool [S], which slots get one. key_data: uint32 [S, 2], their keys k_i.
+    admitted: bool [S], which slots get one. key_data: uint32 [S, 2], their keys k_i.
     prompt: int32 [S], entries of their prompts in the prefix cache. limit: int32 [S],
     the most tokens of each answer.
     """
 
-    seated: Any
+    admitted: Any
     key_data: Any
     prompt: Any
     limit: Any

@@ -1,6 +1,6 @@
 """The jit boundary: slots that decode side by side, one token a step each.
 
-A slot holds one sample. `fill_slots` seats samples and draws each one's first token
+A slot holds one sample. `fill_slots` admits samples and draws each one's first token
 from its prompt's logits; `decode_segment` runs a number of steps. On several devices
 each does the same for its own slots, and they meet in every product by a weight that is
 divided among them (`jaxmoe.sharding.collectives`).
@@ -19,7 +19,7 @@ from jaxmoe.decode.cache import PrefixCache, fork
 from jaxmoe.decode.program import program
 from jaxmoe.decode.sampler import TokenSampler, is_stop
 from jaxmoe.decode.slot_sampler import SlotSampler
-from jaxmoe.decode.slots import Running, Seating, SlotRules, Slots, Turn
+from jaxmoe.decode.slots import Admission, Running, SlotRules, Slots, Turn
 from jaxmoe.decode.trace import Drawn, Record, TokenTrace, empty, of_logits, put
 from jaxmoe.execution import Execution
 from jaxmoe.nn.base import Context, Step
@@ -51,13 +51,13 @@ def fill_slots(
     config: ModelConfig,
     prefix: PrefixCache,
     running: Running,
-    seating: Seating,
+    admission: Admission,
     rules: SlotRules,
     *,
     record: Record = Record(),
     execution: Execution,
 ) -> tuple[Running, Drawn]:
-    """Seat new samples and draw their first tokens.
+    """Give samples their slots and draw their first tokens.
 
     Args:
       running: it is consumed: what comes out takes its place.
@@ -73,7 +73,7 @@ def fill_slots(
         specs=(prompts, places, own, _rule_specs(rules, layout)),
         out=(places, layout.spec()),
     )
-    return fill(prefix, running, seating, rules)
+    return fill(prefix, running, admission, rules)
 
 
 def _places(config: ModelConfig, execution: Execution) -> tuple[Any, Any]:
@@ -104,25 +104,25 @@ def _fill(
     record: Record,
     prefix: PrefixCache,
     running: Running,
-    seating: Seating,
+    admission: Admission,
     rules: SlotRules,
 ) -> tuple[Running, Drawn]:
-    seats, key_data, prompt, limit = seating
+    new, key_data, prompt, limit = admission
     start, logits = prefix.length[prompt], prefix.logits[prompt]
     keys = jax.vmap(position_key)(jax.random.wrap_key_data(key_data), start)
     tokens = _draw_each(rules.sampler, keys, logits)
     going = ~is_stop(tokens, rules.stop_ids) & (limit > 1)
-    new = Slots(key_data, prompt, start, start, tokens, limit - 1, going)
-    seated = lambda a: seats.reshape(-1, *(1 for _ in a.shape[1:]))  # noqa: E731
-    slots = jax.tree.map(lambda a, b: jnp.where(seated(a), a, b), new, running.slots)
+    fresh = Slots(key_data, prompt, start, start, tokens, limit - 1, going)
+    rows = lambda a: new.reshape(-1, *(1 for _ in a.shape[1:]))  # noqa: E731
+    slots = jax.tree.map(lambda a, b: jnp.where(rows(a), a, b), fresh, running.slots)
     trace = of_logits(record, logits, tokens)
     if record.routes:
         trace = trace._replace(routes=prefix.routes[prompt])
     if record.route_logprobs:
         trace = trace._replace(route_logprobs=prefix.route_logprobs[prompt])
     trace = jax.tree.map(lambda a: a[:, None], trace)
-    drawn = Drawn(trace, seats.astype(jnp.int32))
-    states = fork(running.states, prefix, prompt, seats)
+    drawn = Drawn(trace, new.astype(jnp.int32))
+    states = fork(running.states, prefix, prompt, new)
     return Running(slots, states), device.everyone(drawn)
 
 
