@@ -92,12 +92,11 @@ class Samples:
             raise IndexError(f"answers are 0..{len(self) - 1}, found {index}")
         length = int(self.lengths[index])
         names = [f.name for f in fields(Sample) if f.name not in ("finish", "text")]
-        arrays = {name: getattr(self, name) for name in names}
-        return Sample(
-            finish=self.finish[index],
-            text=None if self.texts is None else self.texts[index],
-            **{n: None if a is None else a[index, :length] for n, a in arrays.items()},
-        )
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in names}
+        for name, array in arrays.items():
+            arrays[name] = None if array is None else array[index, :length]
+        text = None if self.texts is None else self.texts[index]
+        return Sample(finish=self.finish[index], text=text, **arrays)
 
     def __iter__(self) -> Iterator[Sample]:
         """The answers in order."""
@@ -268,17 +267,18 @@ def stream(
     """
     _refuse_unknown(unknown)
     many, chosen = is_many(prompt), sample_indices(n, samples)
-    prompts = list(prompt) if many else [prompt]
+    prompts: list[Any] = list(prompt) if many else [prompt]
     keys = key_data(key, len(prompts), many)
     given = _routes_of(routes, len(prompts), many)
-    shared = not isinstance(policy, list | tuple)
+    shared = policy is None or isinstance(policy, Policy)
+    one_policy = (ExpertSample() if policy is None else policy) if shared else None
     total = len(prompts) * len(chosen)
     slots = check_slots(model, total, slots)
     engine = Engine(
         model,
         slots=slots,
         # Of all answers alike: a program of its own has less to compute.
-        policy=(ExpertSample() if policy is None else policy) if shared else None,
+        policy=one_policy,
         sampler=_sampler(model, sampler),
         # Not a matter of n, so that n changes no shape.
         prompts=slots if noisy_prefill else min(_power_of_two(len(prompts)), slots),

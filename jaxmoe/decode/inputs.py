@@ -181,8 +181,13 @@ def read_policies(
     model: Model, policy: Policy | Sequence[Policy] | None, samples: int
 ) -> tuple[Policy, ...]:
     """A resolved policy for each of so many samples."""
-    if not isinstance(policy, list | tuple):
+    if policy is None or isinstance(policy, Policy):
         return (read_policy(model, policy),) * samples
+    if not isinstance(policy, list | tuple):
+        raise TypeError(
+            f"policy must be a jaxmoe policy, or a list with one for each sample, "
+            f"found {policy!r}"
+        )
     if len(policy) != samples:
         raise ValueError(
             f"expected one policy or a list of {samples}, one for each sample, found "

@@ -102,13 +102,14 @@ class RuleTable:
 
     def rules(self) -> SlotRules:
         """The table as it is now; copied, as the device may read it later."""
-        if self._rules is None:
+        found = self._rules
+        if found is None:
             own = SlotRules(self._policy, self._sampler, self._stop_ids)
-            self._rules = jax.tree.map(_copied, own)
-        return self._rules
+            found = self._rules = jax.tree.map(_copied, own)
+        return found
 
 
-def _write(table: tuple[np.ndarray, ...], slot: int, row: Any) -> None:
+def _write(table: Any, slot: int, row: Any) -> None:
     for column, value in zip(table, row, strict=True):
         column[slot] = value
 
