@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from _judge import DEMO
-from _mesh_options import add_mesh_options
-from _policy_options import add_policy_options
-from _process_options import add_process_options
-from _sampler_options import add_sampler_options
-from _task_options import add_draw_options, add_task_options
+from jaxmoe.cli.mesh_options import add_mesh_options
+from jaxmoe.cli.policy_options import add_policy_options
+from jaxmoe.cli.process_options import add_process_options
+from jaxmoe.cli.sample import DEMO
+from jaxmoe.cli.sampler_options import add_sampler_options
+from jaxmoe.cli.task_options import add_draw_options, add_task_options
 
 EPILOG = """\
 Means over questions with 95 % bootstrap intervals. Every answer is a pure function of

@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from _mesh_options import PRESETS
+from jaxmoe.cli.mesh_options import Preset
 
 if TYPE_CHECKING:
     from jaxmoe.config import ModelConfig
@@ -29,7 +29,12 @@ def add_load_options(add: Callable, chips: str) -> None:
     add("--context", type=int, default=32768, help=context)
     add("--prompt", type=int, default=1024, help="tokens of it (default: 1024)")
     add("--chips", default=chips, help=f"v5e, v6e, v5p, v4, h100, h200, a100 ({chips})")
-    add("--rules", choices=PRESETS, default="auto", help="as --rules of generate.py")
+    add(
+        "--rules",
+        choices=get_args(Preset),
+        default="auto",
+        help="as --rules of `jaxmoe sample`",
+    )
     dtype = "of weights and caches (default: bfloat16)"
     add("--dtype", choices=DTYPES, default="bfloat16", help=dtype)
     latency = "microseconds that a collective takes besides its bytes, assumed"

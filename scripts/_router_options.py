@@ -4,10 +4,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from _problem_options import first_problems
 from _router_data import Row, read_rows
 from _router_run import run_rows
-from _sampling_options import seed
+
+from jaxmoe.cli.problem_options import first_problems
+from jaxmoe.cli.sampling_options import seed
 
 
 def add_router_options(parser: argparse.ArgumentParser) -> None:

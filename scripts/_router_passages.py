@@ -7,7 +7,8 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from _router_data import Row
-from _sampler_options import sampler_of
+
+from jaxmoe.cli.sampler_options import sampler_of
 
 if TYPE_CHECKING:
     import jaxmoe

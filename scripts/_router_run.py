@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from _router_data import Row
 from _running import digest_of
-from _task_options import DEMO_TASK
+
+from jaxmoe.cli.task_options import DEMO_TASK
 
 if TYPE_CHECKING:
     from jaxmoe.evals.run import Run

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _judge import DEMO
-from _sampler_options import add_sampler_options
-from _task_options import add_draw_options, add_task_options
+from jaxmoe.cli.sample import DEMO
+from jaxmoe.cli.sampler_options import add_sampler_options
+from jaxmoe.cli.task_options import add_draw_options, add_task_options
 
 if TYPE_CHECKING:
     from jaxmoe.config import ModelConfig

@@ -9,8 +9,8 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from _bench_options import HELP, parser
-from _interrupt import ends_quietly
-from _running import input_errors
+
+from jaxmoe.cli.endings import ends_quietly, input_errors
 
 SHARED = ("preset", "peer", "gb", "jobs", "dir", "rounds")
 """Options of `all` that its benchmarks take over."""

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from _compare_files import Outputs, write_outputs
-from _interrupt import ends_quietly
 from _run_json import comparison_object
 from _run_text import comparison_text
-from _running import input_errors
+
+from jaxmoe.cli.endings import ends_quietly, input_errors
 
 EPILOG = """\
 Differences are paired by problem, with 95 % bootstrap intervals over groups of problems

@@ -6,18 +6,19 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-from _evaluation_bar import EvaluationBar
 from _evaluation_options import parser_of
-from _interrupt import ends_quietly
-from _mesh_options import load_model
-from _policy_options import policy_of
-from _process_options import join_processes
-from _questions import questions_of
 from _run_json import as_json
 from _run_text import as_text
-from _running import digest_of, input_errors
-from _sampler_options import sampler_of
-from _task_options import draw_of
+from _running import digest_of
+
+from jaxmoe.cli.bars import EvaluationBar
+from jaxmoe.cli.endings import ends_quietly, input_errors
+from jaxmoe.cli.mesh_options import load_model
+from jaxmoe.cli.policy_options import policy_of
+from jaxmoe.cli.process_options import join_processes
+from jaxmoe.cli.questions import questions_of
+from jaxmoe.cli.sampler_options import sampler_of
+from jaxmoe.cli.task_options import draw_of
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,9 +8,9 @@ import argparse
 import json
 import sys
 
-from _interrupt import ends_quietly
 from _plan_options import add_load_options, chips_of, config_of, load_of, numbers
-from _running import input_errors
+
+from jaxmoe.cli.endings import ends_quietly, input_errors
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from _babble import BYTES, write_tokenizer
-from _interrupt import ends_quietly
 from _random_config import PRESETS, copy_tokenizer, preset, write_configs
 from _random_weights import write_random
-from _running import input_errors
 
+from jaxmoe.cli.endings import ends_quietly, input_errors
 from jaxmoe.text.tokenizer import Tokenizer
 
 

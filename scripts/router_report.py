@@ -7,15 +7,15 @@ suggested k_keep and r.
 import argparse
 import sys
 
-from _interrupt import ends_quietly
-from _policy_options import add_policy_options, policy_of
-from _progress_bar import ProgressBar
 from _router_options import add_router_options, rows_of
 from _router_output import check_folder, write_report
 from _router_passages import Passages
 from _router_table import suggestion, table
-from _running import input_errors
-from _sampler_options import add_sampler_options
+
+from jaxmoe.cli.bars import ProgressBar
+from jaxmoe.cli.endings import ends_quietly, input_errors
+from jaxmoe.cli.policy_options import add_policy_options, policy_of
+from jaxmoe.cli.sampler_options import add_sampler_options
 
 
 def _parser() -> argparse.ArgumentParser:

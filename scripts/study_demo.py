@@ -9,11 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-from _interrupt import ends_quietly
-from _problem_options import add_problems_option, first_problems
-from _progress_bar import ProgressBar
-from _running import digest_of, input_errors
+from _running import digest_of
 from _study_output import answers_file, write_study
+
+from jaxmoe.cli.bars import ProgressBar
+from jaxmoe.cli.endings import ends_quietly, input_errors
+from jaxmoe.cli.problem_options import add_problems_option, first_problems
 
 
 def _parser() -> argparse.ArgumentParser:

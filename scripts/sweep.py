@@ -2,15 +2,16 @@
 
 import sys
 
-from _evaluation_bar import EvaluationBar
-from _interrupt import ends_quietly
-from _questions import questions_of
 from _run_text import comparison_text
-from _running import digest_of, input_errors
-from _sampler_options import sampler_of
+from _running import digest_of
 from _sweep_files import write_sweep
 from _sweep_options import parser_of, points_of
-from _task_options import draw_of
+
+from jaxmoe.cli.bars import EvaluationBar
+from jaxmoe.cli.endings import ends_quietly, input_errors
+from jaxmoe.cli.questions import questions_of
+from jaxmoe.cli.sampler_options import sampler_of
+from jaxmoe.cli.task_options import draw_of
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,8 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from _interrupt import ends_quietly
-from _running import input_errors
+from jaxmoe.cli.endings import ends_quietly, input_errors
 
 EPILOG = """\
 Writes OUT/log.jsonl as it goes, and at the end OUT/hf, a Hugging Face directory, and

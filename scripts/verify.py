@@ -6,9 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from _interrupt import ends_quietly
-from _progress_bar import ProgressBar
-from _running import input_errors
+from jaxmoe.cli.bars import ProgressBar
+from jaxmoe.cli.endings import ends_quietly, input_errors
 
 EPILOG = """\
 Works with any endpoint that takes OpenAI's chat completions, one request an answer.

@@ -6,6 +6,7 @@ import pytest
 
 import jaxmoe
 from convert import convert
+from jaxmoe.cli import sample
 from tests.running import script
 
 torch = pytest.importorskip("torch")
@@ -53,7 +54,6 @@ def test_same_greedy_answer(source, capsys):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32
     )
-    generate = script("generate")
     for text in ("How many primes are below 100?", "bade kilo"):
         prompt = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
@@ -63,7 +63,7 @@ def test_same_greedy_answer(source, capsys):
         options += " --max-new-tokens 64"
         checkpoint = str(source.with_name("ckpt"))
         argv = [checkpoint, "--prompt", text, *options.split()]
-        assert generate.main(argv) == 0
+        assert sample.main(argv) == 0
         row, _ = map(json.loads, capsys.readouterr().out.splitlines())
         assert row["tokens"] == expected
         assert row["text"] == tokenizer.decode(expected, skip_special_tokens=True)

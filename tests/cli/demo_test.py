@@ -16,14 +16,16 @@ import jaxmoe
 from convert import convert
 from jaxmoe import demo
 from jaxmoe.checkpoints.bundled import BUNDLED
+from jaxmoe.cli import sample
 from jaxmoe.demo import training_run
+from jaxmoe.demo.judge import Judge
 from jaxmoe.demo.network import demo_config
 from jaxmoe.demo.training import Recipe, first_state
 from jaxmoe.demo.training_run import Record
 from jaxmoe.demo.training_state import FILE, load_state
 from tests.running import SCRIPTS, script
 
-generate, train = map(script, ("generate", "train_demo"))
+train = script("train_demo")
 SHORT = ["--n", "6", "--max-new-tokens", "24"]
 PROBLEM = demo.Problem.parse("2,5,8,12=27:")
 RIGHT, SAME_SUM = "12+8=20,5+2=7,20+7=27", "2+5=7,8+12=20,7+20=27"
@@ -45,7 +47,7 @@ def model(cache) -> jaxmoe.Model:
 
 def ask(capsys, *options: str) -> str:
     """Standard output of a generate.py that succeeds and says nothing else."""
-    assert generate.main([*SHORT, *options]) == 0
+    assert sample.main([*SHORT, *options]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     return printed.out
@@ -146,7 +148,7 @@ def test_token_ids_are_not_judged(capsys, model, texts):
 
 def test_the_judge():
     """A wrong answer would be marked right, or two ways to write one count as two."""
-    judge = script("_judge").Judge(PROBLEM)
+    judge = Judge(PROBLEM)
     assert judge.marks(RIGHT) == {"right": True, "error": None}
     assert judge.marks(SAME_SUM) == {"right": True, "error": None}
     wrong = judge.marks("12+8=20,5+2=7,20+7=28")
@@ -178,7 +180,7 @@ def test_the_judge():
 )
 def test_what_the_demo_refuses(capsys, options, message):
     """A slip would end in a traceback, or in answers to another question."""
-    error = refuse(generate.main, capsys, options.split())
+    error = refuse(sample.main, capsys, options.split())
     assert message.replace("four", "4") in error
 
 

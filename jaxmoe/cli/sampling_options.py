@@ -1,7 +1,9 @@
-"""Options that scripts share: how many answers, from which seed, how long."""
+"""Options: how many answers, from which seed, how long."""
 
 import argparse
 from typing import Any
+
+import jax
 
 
 def seed(text: str) -> int:
@@ -32,8 +34,6 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
 
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `jaxmoe.stream` that were asked for."""
-    import jax
-
     names = ("n", "max_new_tokens", "stop", "slots", "noisy_prefill")
     key = jax.random.key(args.seed, impl="threefry2x32")
     return {"key": key} | {name: getattr(args, name) for name in names}

@@ -1,17 +1,17 @@
-"""Options that scripts share: which questions, and how answers to them are drawn."""
+"""Options: which questions, and how answers to them are drawn."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from _sampling_options import seed
-
-if TYPE_CHECKING:
-    import jaxmoe
-    from jaxmoe.evals.runs import Draw
+from jaxmoe.cli.sampling_options import seed
+from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.demo.game_runs import MAX_NEW_TOKENS as IN_A_GAME
+from jaxmoe.evals.runs import Draw
+from jaxmoe.evals.tasks import TASKS
+from jaxmoe.router.policies import Policy
 
 DEMO_TASK = "countdown"
-TASKS = ("aime", "gpqa", "math", "mcq", "exact", DEMO_TASK, "code")
+"""The demo's own task, which evals does not know."""
 MAX_NEW_TOKENS = 4096
 """Of an answer, where the task is not the demo's."""
 
@@ -20,7 +20,12 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
     """Adds --task and what goes with it."""
     group = parser.add_argument_group("questions")
     add = group.add_argument
-    add("--task", choices=TASKS, default=DEMO_TASK, help="(default: countdown)")
+    add(
+        "--task",
+        choices=(DEMO_TASK, *TASKS),
+        default=DEMO_TASK,
+        help="`jaxmoe list tasks` says what each asks (default: countdown)",
+    )
     data = "JSON lines, one question each (default: the demo's own, for countdown)"
     add("--data", metavar="FILE", type=Path, help=data)
     add("--problems", type=int, metavar="P", help="only the first P (default: all)")
@@ -45,13 +50,8 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
     add("--noisy-prefill", action="store_true", help="route prompts with noise too")
 
 
-def draw_of(
-    args: argparse.Namespace, policy: "jaxmoe.Policy", sampler: "jaxmoe.TokenSampler"
-) -> "Draw":
+def draw_of(args: argparse.Namespace, policy: Policy, sampler: TokenSampler) -> Draw:
     """How answers are drawn."""
-    from jaxmoe.demo.game_runs import MAX_NEW_TOKENS as IN_A_GAME
-    from jaxmoe.evals.runs import Draw
-
     default = IN_A_GAME if args.task == DEMO_TASK else MAX_NEW_TOKENS
     most = default if args.max_new_tokens is None else args.max_new_tokens
     numbers = (args.n, most, args.seed, args.slots, args.noisy_prefill)

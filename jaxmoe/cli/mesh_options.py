@@ -1,13 +1,13 @@
-"""Options that scripts share: on which devices."""
+"""Options: on which devices."""
 
 import argparse
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
-if TYPE_CHECKING:
-    import jaxmoe
+import jax
 
-PRESETS = ("auto", "data", "tensor", "expert", "data-expert")
+import jaxmoe
+from jaxmoe.sharding.rules import Preset
 
 
 def add_mesh_options(parser: argparse.ArgumentParser) -> None:
@@ -20,20 +20,16 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--mesh", metavar="DxM", help=mesh)
     rules = "another way to divide the model (default: auto; README, Many devices)"
-    add("--rules", choices=PRESETS, default="auto", help=rules)
+    add("--rules", choices=get_args(Preset), default="auto", help=rules)
 
 
-def load_model(args: argparse.Namespace, **options: Any) -> "jaxmoe.Model":
+def load_model(args: argparse.Namespace, **options: Any) -> jaxmoe.Model:
     """The checkpoint, on the mesh asked for."""
-    import jaxmoe
-
     options |= {"mesh": None if args.mesh is None else _mesh(args.mesh)}
     return jaxmoe.load(args.checkpoint, rules=args.rules, **options)
 
 
 def _mesh(text: str) -> Any:
-    import jax
-
     devices = jax.device_count()
     if text == "all":
         text = f"1x{devices}"

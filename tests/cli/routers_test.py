@@ -14,6 +14,7 @@ from jaxmoe.analysis import router_pass
 from jaxmoe.analysis.router_pass import Passage
 from jaxmoe.analysis.router_stats import from_json
 from jaxmoe.checkpoints.store import read_manifest
+from jaxmoe.cli.policy_options import policy_of
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.run import pack_routes
 from jaxmoe.evals.store import RunDirectory
@@ -228,7 +229,7 @@ def _passages(checkpoint, model, folder, *options):
     arguments = [str(checkpoint), "--data", str(folder), "--out", "out", *options]
     args = script("router_report")._parser().parse_args(arguments)
     rows = script("_router_options").rows_of(args)
-    policy = script("_policy_options").policy_of(args)
+    policy = policy_of(args)
     return script("_router_passages").Passages(model, rows, args, policy)
 
 

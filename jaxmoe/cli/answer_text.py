@@ -3,16 +3,18 @@
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import jaxmoe
+from jaxmoe.sampling import Finished
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _TOTALS = (
-    "{answers} answers ({distinct} distinct), {tokens} tokens in {seconds:.1f} s, "
-    "{tokens_per_second:.1f} tokens/s"
+    "{answers} answers ({distinct} distinct), {tokens} tokens in {seconds:.1f} s"
+    "{of_it}, {tokens_per_second:.1f} tokens/s"
 )
+_COMPILING = " ({compiling:.1f} s of it compiling)"
+_SHOWN = 0.05
+"""Seconds of compiling from which on they are mentioned."""
 _RIGHT = "\n{right} right, {distinct_right} distinct right answers"
 
 
@@ -21,13 +23,13 @@ def for_terminal(text: str) -> str:
     return _CONTROL.sub("\ufffd", text)
 
 
-def bare(answer: "jaxmoe.Finished") -> str:
+def bare(answer: Finished) -> str:
     """The answer's text; its token ids where there is no tokenizer."""
     return " ".join(map(str, answer.tokens)) if answer.text is None else answer.text
 
 
 def headed(
-    answer: "jaxmoe.Finished", right: bool | None = None, error: str | None = None
+    answer: Finished, right: bool | None = None, error: str | None = None
 ) -> str:
     """The answer's text under a line that says which it is and how it ended.
 
@@ -40,7 +42,7 @@ def headed(
     return f"{head}\n{bare(answer)}\n"
 
 
-def as_json(answer: "jaxmoe.Finished", seed: int, **more: Any) -> str:
+def as_json(answer: Finished, seed: int, **more: Any) -> str:
     """The answer as one line, with `more`; numbers that are not finite become null."""
     total = float(answer.logprobs.sum())
     fields: dict[str, Any] = {
@@ -59,5 +61,8 @@ def totals_text(totals: dict[str, Any], as_json: bool) -> str:
     """The last line."""
     if as_json:
         return json.dumps({"totals": totals})
-    text = ("interrupted: " if totals["interrupted"] else "") + _TOTALS.format(**totals)
+    long = totals["compiling"] >= _SHOWN
+    of_it = _COMPILING.format(**totals) if long else ""
+    text = "interrupted: " if totals["interrupted"] else ""
+    text += _TOTALS.format(**totals, of_it=of_it)
     return text + (_RIGHT.format(**totals) if "right" in totals else "")

@@ -1,12 +1,11 @@
-"""Options that scripts share: what the model is asked."""
+"""Options: what the model is asked."""
 
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import jaxmoe
+from jaxmoe.model import Model
 
 
 def _token_ids(text: str) -> list[int]:
@@ -35,6 +34,12 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def has_prompt(args: argparse.Namespace) -> bool:
+    """Whether any of the four was given."""
+    forms = (args.prompt, args.chat, args.messages, args.token_ids)
+    return any(form is not None for form in forms)
+
+
 def check_prompt_options(args: argparse.Namespace, *, needed: bool) -> None:
     """Raises a ValueError for options that contradict one another, or for no prompt.
 
@@ -45,14 +50,13 @@ def check_prompt_options(args: argparse.Namespace, *, needed: bool) -> None:
         raise ValueError("--system goes with --chat only; put it into the prompt")
     if args.thinking is not None and not is_chat:
         raise ValueError("--thinking and --no-thinking go with --chat or --messages")
-    others = (args.prompt, args.token_ids)
-    if needed and not is_chat and all(other is None for other in others):
+    if needed and not has_prompt(args):
         raise ValueError(
             "a prompt is needed; give one of --prompt, --chat, --messages, --token-ids"
         )
 
 
-def prompt_of(args: argparse.Namespace, model: "jaxmoe.Model") -> str | list[int]:
+def prompt_of(args: argparse.Namespace, model: Model) -> str | list[int]:
     """Text or token ids, from options that have been checked."""
     if args.prompt is not None:
         return args.prompt

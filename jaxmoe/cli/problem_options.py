@@ -1,10 +1,9 @@
-"""Options that scripts share: which of the demo's problems."""
+"""Options: which of the demo's problems."""
 
 import argparse
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from jaxmoe.demo import Problem
+from jaxmoe import demo
+from jaxmoe.demo import Problem
 
 
 def add_problems_option(parser: argparse.ArgumentParser) -> None:
@@ -13,10 +12,8 @@ def add_problems_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--problems", type=int, metavar="P", help=text)
 
 
-def first_problems(split: str, count: int | None) -> "list[Problem]":
+def first_problems(split: str, count: int | None) -> list[Problem]:
     """The first problems of a split; a ValueError for more than it has, or none."""
-    from jaxmoe import demo
-
     problems = demo.problems(split)
     if count is not None and not 1 <= count <= len(problems):
         raise ValueError(f"--problems must be 1 to {len(problems)}, found {count}")

@@ -17,6 +17,7 @@ import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler, demo
 from jaxmoe.analysis.router_stats import empty, to_host, to_json, update
 from jaxmoe.checkpoints.source import open_source
+from jaxmoe.cli import sample
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
 from jaxmoe.evals import evaluate as evaluation
 from jaxmoe.evals.metrics import bootstrap, pass_at
@@ -193,7 +194,7 @@ def test_what_evaluate_refuses(capsys, options, message, tmp_path, monkeypatch):
 @pytest.mark.parametrize("seed", ["-1", "4294967296", "one"])
 def test_evaluate_takes_the_seeds_that_generate_takes(capsys, seed):
     """A seed would end in a traceback, or give the answers of another."""
-    for main in (script("generate").main, evaluate.main):
+    for main in (sample.main, evaluate.main):
         with pytest.raises(SystemExit) as ended:
             main(["--seed", seed])
         assert ended.value.code == 2

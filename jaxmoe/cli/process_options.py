@@ -1,8 +1,10 @@
-"""Options that scripts share: with which other processes they compute together."""
+"""Options: with which other processes they compute together."""
 
 import argparse
 import os
 import sys
+
+from jaxmoe.sharding import processes
 
 
 def add_process_options(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +27,6 @@ def join_processes(args: argparse.Namespace) -> None:
         return
     if args.mesh is None:
         raise ValueError("several processes need --mesh, over the devices of all")
-    from jaxmoe.sharding import processes
-
     _keep_output_clean()
     processes.initialize(
         args.coordinator, processes=args.processes, process=args.process
@@ -34,7 +34,7 @@ def join_processes(args: argparse.Namespace) -> None:
 
 
 def _keep_output_clean() -> None:
-    """What this script prints stays alone on standard output.
+    """What this command prints stays alone on standard output.
 
     The library that connects CPU devices (Gloo) speaks there too; it gets standard
     error instead.

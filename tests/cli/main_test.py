@@ -1,0 +1,125 @@
+"""The command `jaxmoe`: what it lists, what its subcommands take, how it ends."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxmoe import cli
+
+FLAGS = json.loads(Path(__file__).with_name("flags.json").read_text("utf-8"))
+"""Command -> option -> what it took when each command was a script of its own."""
+
+
+def run(*argv: str) -> subprocess.CompletedProcess[str]:
+    """`python -m jaxmoe` in a process of its own."""
+    command = [sys.executable, "-m", "jaxmoe", *argv]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def nested(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The subcommands of a command."""
+    return next(
+        (
+            action.choices
+            for action in parser._actions
+            if isinstance(action, argparse._SubParsersAction)
+        ),
+        {},
+    )
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of a command such as "bench decode"."""
+    name, *rest = command.split()
+    parser = cli.module_of(name).parser()
+    for name in rest:
+        parser = nested(parser)[name]
+    return parser
+
+
+def test_help_is_light():
+    """A newcomer would wait for JAX to read what commands there are."""
+    late = "jax", "flax", "numpy", "tqdm"
+    code = (
+        "import atexit, sys\n"
+        f"say = lambda: print('loaded', *sorted(set({late!r}) & set(sys.modules)))\n"
+        "atexit.register(say)\n"
+        "from jaxmoe.cli import main; main(['--help'])"
+    )
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    *lines, loaded = printed.splitlines()
+    assert loaded == "loaded"
+    for name in cli.COMMANDS:
+        assert any(line.split()[:1] == [name] for line in lines), name
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_is_there(command):
+    """A command would be listed that does not start, or goes by another name."""
+    module = cli.module_of(command)
+    assert callable(module.main)
+    parser = module.parser()
+    assert parser.prog == f"jaxmoe {command}"
+    assert parser.format_help()  # a lone percent sign would break it
+
+
+def _described(action: argparse.Action) -> dict:
+    """An option as flags.json has it."""
+    default = action.default
+    return {
+        "nargs": action.nargs,
+        "required": action.required,
+        "default": str(default) if isinstance(default, Path) else default,
+    }
+
+
+@pytest.mark.parametrize("command", [c for c in FLAGS if c.split()[0] in cli.COMMANDS])
+def test_no_flag_is_lost(command):
+    """A command line from somebody's shell history would no longer work."""
+    actions = parser_of(command)._actions
+    found = {" ".join(a.option_strings) or a.dest: a for a in actions}
+    for option, told in FLAGS[command].items():
+        assert option in found, f"{command} has lost {option}"
+        known = {"nargs": None, "required": not option.startswith("-")}
+        known = known | {"default": None} | told
+        known["required"] = known["required"] and known["nargs"] not in ("?",)
+        choices = known.pop("choices", [])
+        action = found[option]
+        described = _described(action)
+        if isinstance(described["default"], tuple):
+            described["default"] = list(described["default"])
+        if action.nargs == 0:  # a switch
+            described["default"] = described["default"] or None
+        assert described == known, f"{command} {option}"
+        assert set(choices) <= set(action.choices or ()), f"{command} {option}"
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        (["smaple"], "did you mean sample"),
+        (["--colour"], "--colour"),
+        ([], "a command is needed"),
+    ],
+)
+def test_wrong_commands(argv, found, capsys):
+    """A slip would end in a traceback, or without saying what there is."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(argv)
+    assert ended.value.code == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("jaxmoe: error: ") and found in line
+
+
+def test_main_hands_arguments_on(monkeypatch):
+    """A command would get the options of another, or lose the first of its own."""
+    heard = []
+    monkeypatch.setattr(
+        cli.module_of("sample"), "main", lambda argv: heard.append(argv) or 0
+    )
+    assert cli.main(["sample", "--help", "x"]) == 0
+    assert heard == [["--help", "x"]]
