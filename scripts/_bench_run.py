@@ -14,10 +14,10 @@ import _transformers_peer
 from _bench_measures import MEASURES
 from _bench_options import PEER
 from _bench_session import Session
-from _text_files import write_text
 
 from jaxmoe.benchmarks import machine
 from jaxmoe.benchmarks.report import Row, as_json, failed, line, plain, table
+from jaxmoe.files import write_text
 
 
 def run_all(benchmarks: Iterable[Namespace], args: Namespace) -> int:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _text_files import write_text
 from _weight_files import write_params
 
 from jaxmoe.demo.chains import draw_problems
 from jaxmoe.demo.encoding import END, PATTERN, VOCAB
 from jaxmoe.demo.network import HF_CONFIG
+from jaxmoe.files import write_text
 
 GENERATION = {"do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 1.0}
 TOKENIZER = {

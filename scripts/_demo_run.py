@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from _demo_files import ATTRIBUTES, write_model, write_problems
-from _text_files import write_text
 
 from jaxmoe import demo
 from jaxmoe.demo.network import HF_CONFIG, demo_config
 from jaxmoe.demo.training import Recipe
 from jaxmoe.demo.training_run import Record, Rhythm, train
+from jaxmoe.files import write_text
 
 VALIDATION = 128
 """Problems behind the pass rate in the log."""

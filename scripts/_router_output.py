@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from _router_figures import plot_against, plot_routers
 from _router_table import summary
 from _running import digest_of
-from _text_files import write_text
+
+from jaxmoe.files import write_text
 
 if TYPE_CHECKING:
     from jaxmoe.analysis.router_pass import LayerStats

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from _study_figures import plot_outcomes, plot_router
 from _study_table import tables
-from _text_files import write_text
+
+from jaxmoe.files import write_text
 
 if TYPE_CHECKING:
     import jaxmoe

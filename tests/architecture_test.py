@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up: a file imports its own floor and those before it.
 FLOORS = (
     "jaxmoe/typing.py",
+    "jaxmoe/files.py",
     "jaxmoe/config.py",
     "jaxmoe/random/",
     "jaxmoe/ops/",

@@ -13,6 +13,10 @@ from jaxmoe.cli.endings import ends_quietly
 
 COMMANDS = {
     "sample": "draw n answers to one prompt",
+    "evaluate": "put a task's questions to a model, and grade its answers",
+    "compare": "compare runs on the same questions, as a table or a report",
+    "sweep": "evaluate a grid of policies",
+    "verify": "ask a chat model how good a run's answers are",
     "convert": "make a checkpoint of a Hugging Face directory",
     "export": "write a checkpoint as Hugging Face safetensors",
 }

@@ -59,6 +59,15 @@ def input_errors() -> Iterator[None]:
             raise SystemExit(2) from error
 
 
+@contextmanager
+def figures_if_possible(otherwise: str) -> Iterator[None]:
+    """Goes on where matplotlib is missing, and says so after `otherwise`."""
+    try:
+        yield
+    except ImportError as error:
+        print(f"{otherwise}: {_one_line(error)}", file=sys.stderr)
+
+
 def say_error(error: object) -> None:
     """Prints `error: ...` on standard error, in one line."""
     print(f"error: {_one_line(error)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""evaluate.py, compare.py and sweep.py on the demo, from questions to a report."""
+"""`jaxmoe evaluate`, `compare` and `sweep` on the demo, from questions to a report."""
 
 import json
 import re
@@ -17,16 +17,15 @@ import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler, demo
 from jaxmoe.analysis.router_stats import empty, to_host, to_json, update
 from jaxmoe.checkpoints.source import open_source
-from jaxmoe.cli import sample
+from jaxmoe.cli import compare, evaluate, sample, sweep
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
 from jaxmoe.evals import evaluate as evaluation
 from jaxmoe.evals.metrics import bootstrap, pass_at
 from jaxmoe.evals.run import read_run
-from tests.running import SCRIPTS, script
+from tests.running import SCRIPTS
 
 pytestmark = pytest.mark.xdist_group("evaluate")
 
-evaluate, compare, sweep = map(script, ("evaluate", "compare", "sweep"))
 PLAYED = 12
 SMALL = ["demo", "--problems", str(PLAYED), "--n", "4", "--slots", "8"]
 
@@ -276,7 +275,7 @@ def test_router_curves_are_taken_in(runs, capsys, tmp_path):
     assert compare.main(argv) == 0
     assert "Routers" in html.read_text("utf-8")
     router.write_text("{}", encoding="utf-8")
-    assert "router_report.py" in refuse(compare.main, capsys, argv)
+    assert "jaxmoe routers" in refuse(compare.main, capsys, argv)
 
 
 @pytest.mark.slow

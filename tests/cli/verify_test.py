@@ -4,14 +4,12 @@ import shlex
 
 import pytest
 
+from jaxmoe.cli import compare, verify
 from jaxmoe.evals.run import read_run
 from jaxmoe.evals.score_files import read_scores
 from jaxmoe.evals.store import RunDirectory
 from tests.evals.chat_verifier_test import completion, endpoint
 from tests.evals.compare_test import RIGHT, run_of
-from tests.running import script
-
-verify, compare = map(script, ("verify", "compare"))
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +65,7 @@ def test_from_a_run_to_a_comparison(run, capsys, monkeypatch):
     found = read_scores(run.with_name("scores.jsonl"), ids, 2)
     assert found.tolist() == [[1, 9], [8, 2]]
     python, path, *rest = shlex.split(first.splitlines()[-1])
-    assert (python, path) == ("python", "scripts/compare.py")
+    assert (python, path) == ("jaxmoe", "compare")
     assert compare.main(rest) == 0
     assert "best of 2, scores" in capsys.readouterr().out
 

@@ -1,34 +1,25 @@
 """The files of a sweep: all numbers as JSON, heat maps of differences as PNG."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from _run_json import comparison_object
-from _text_files import write_text
-
-if TYPE_CHECKING:
-    from jaxmoe.evals.comparison import Comparison
-    from jaxmoe.evals.sweeps import Point
+from jaxmoe.evals.comparison import Comparison
+from jaxmoe.evals.sweeps import Point, panels_of
+from jaxmoe.files import write_text
+from jaxmoe.reports.comparison_json import comparison_object
+from jaxmoe.reports.heat_maps import plot_heat_maps
 
 
-def write_sweep(out: Path, points: "Sequence[Point]", found: "Comparison") -> None:
-    """Writes sweep.json, and a heat map of each measure where there is a grid."""
+def write_sweep(out: Path, points: Sequence[Point], found: Comparison) -> None:
+    """Writes sweep.json, and a heat map of each measure where there is a grid.
+
+    Raises:
+      ImportError: without matplotlib; sweep.json has been written.
+    """
     swept = {point.name: point.values for point in points}
     text = json.dumps(comparison_object(found) | {"points": swept}, indent=1)
     write_text(out / "sweep.json", text)
-    try:
-        _write_heat_maps(out, points, found)
-    except ImportError as error:
-        print(f"no heat maps: {error}", file=sys.stderr)
-
-
-def _write_heat_maps(out: Path, points: "Sequence[Point]", found: "Comparison") -> None:
-    from jaxmoe.evals.sweeps import panels_of
-    from jaxmoe.reports.heat_maps import plot_heat_maps
-
     n = found.runs[0].n
     for measure in ("accuracy", f"pass@{n}"):
         made = panels_of(points, found, measure)

@@ -1,12 +1,11 @@
-"""What an evaluation prints."""
+"""Runs and comparisons as text for people."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from jaxmoe.evals.comparison import Comparison, RunSummary
+from jaxmoe.evals.comparison import Comparison, RunSummary
 
 
-def as_text(found: "RunSummary") -> str:
+def as_text(found: RunSummary) -> str:
     """A few lines for people."""
     about = found.about
     lines = [
@@ -25,7 +24,7 @@ def _aligned(rows: Any) -> list[str]:
     return [f"  {name:<{width}}  {value}" for name, value in rows]
 
 
-def comparison_text(found: "Comparison") -> str:
+def comparison_text(found: Comparison) -> str:
     """Tables for people: every run's measures, then the differences."""
     names = list(dict.fromkeys(m for run in found.runs for m in run.measures))
     rows = [["", *(run.name for run in found.runs)]]

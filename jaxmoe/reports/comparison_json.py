@@ -1,19 +1,18 @@
 """Runs and comparisons as JSON."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from jaxmoe.evals.comparison import Comparison, RunSummary
-    from jaxmoe.evals.metrics import Interval
+from jaxmoe.evals.comparison import Comparison, RunSummary
+from jaxmoe.evals.metrics import Interval
 
 
-def as_json(found: "RunSummary") -> str:
+def as_json(found: RunSummary) -> str:
     """One line: means with the bounds of their intervals, and what they are of."""
     return json.dumps(summary_object(found))
 
 
-def summary_object(found: "RunSummary") -> dict[str, Any]:
+def summary_object(found: RunSummary) -> dict[str, Any]:
     """A run's numbers as JSON has them, without what is there for each problem."""
     return {
         "name": found.name,
@@ -29,7 +28,7 @@ def summary_object(found: "RunSummary") -> dict[str, Any]:
     }
 
 
-def comparison_object(found: "Comparison") -> dict[str, Any]:
+def comparison_object(found: Comparison) -> dict[str, Any]:
     """All of a comparison but its examples, as JSON has it."""
     return {
         "task": found.task,
@@ -42,6 +41,6 @@ def comparison_object(found: "Comparison") -> dict[str, Any]:
     }
 
 
-def bounds(interval: "Interval") -> list[float]:
+def bounds(interval: Interval) -> list[float]:
     """[mean, low, high], fractions."""
     return [interval.mean, interval.low, interval.high]
