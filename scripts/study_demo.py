@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from _running import digest_of
 from _study_output import answers_file, write_study
 
+from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.bars import ProgressBar
 from jaxmoe.cli.endings import ends_quietly, input_errors
 from jaxmoe.cli.problem_options import add_problems_option, first_problems
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         problems = first_problems("test", args.problems)
         if not args.only:
             require_matplotlib()  # now rather than after hours
-        about = {"checkpoint": digest_of("demo")}
+        about = {"checkpoint": open_source("demo").digest()}
         model = jaxmoe.load("demo")
         outcomes = {}
         for name, row in rows.items():

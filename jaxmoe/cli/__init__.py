@@ -17,6 +17,9 @@ COMMANDS = {
     "compare": "compare runs on the same questions, as a table or a report",
     "sweep": "evaluate a grid of policies",
     "verify": "ask a chat model how good a run's answers are",
+    "routers": "measure how routers score and choose experts",
+    "plan": "say which slice a model fits, and what a step takes, on paper",
+    "scaling": "tables for more chips, counted from compiled steps",
     "convert": "make a checkpoint of a Hugging Face directory",
     "export": "write a checkpoint as Hugging Face safetensors",
 }

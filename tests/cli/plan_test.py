@@ -1,4 +1,4 @@
-"""plan.py: what a person reads off it, and what it refuses."""
+"""`jaxmoe plan` and `scaling`: what a person reads off it, and what it refuses."""
 
 import json
 import re
@@ -6,9 +6,7 @@ import re
 import pytest
 
 from jaxmoe.benchmarks.presets import PRESETS
-from tests.running import script
-
-plan = script("plan")
+from jaxmoe.cli import plan, scaling
 
 
 def test_the_smallest_slice_is_marked(capsys):
@@ -76,7 +74,7 @@ def test_scaling_tables(capsys):
     ("argv", "found"),
     [
         (["30b", "--chips", "v9"], "--chips must be among v5e"),
-        (["no/such/model"], "the model must be 30b, 235b, demo"),
+        (["no/such/model"], "the model must be 30b, 235b"),
         (["30b", "--context", "99999"], "the model has 40960 positions"),
         (["30b", "--context", "100"], "context counts prompt and answer"),
         (["30b", "--n", "0"], "expected a sample"),
@@ -94,7 +92,6 @@ def test_what_plan_refuses(argv, found, capsys):
 @pytest.mark.slow
 def test_scaling_counts_compiled_steps(tmp_path, capsys):
     """The tables would not be of compiled programs, or be compiled again each time."""
-    scaling = script("scaling")
     path, out = tmp_path / "config.json", tmp_path / "rows.json"
     path.write_text(json.dumps(PRESETS["tiny"].attributes), "utf-8")
     argv = [str(path), "--counts", "2", "--n", "8", "--context", "2048"]

@@ -1,4 +1,4 @@
-"""scripts/router_report.py on a random model; answers are given or made up."""
+"""`jaxmoe routers` on a random model; answers are given or made up."""
 
 import dataclasses
 import json
@@ -11,17 +11,23 @@ import pytest
 import jaxmoe
 import jaxmoe.demo
 from jaxmoe.analysis import router_pass
+from jaxmoe.analysis.passages import Passages
 from jaxmoe.analysis.router_pass import Passage
 from jaxmoe.analysis.router_stats import from_json
+from jaxmoe.analysis.run_texts import run_rows
+from jaxmoe.analysis.texts import read_rows
 from jaxmoe.checkpoints.store import read_manifest
+from jaxmoe.cli import routers
 from jaxmoe.cli.policy_options import policy_of
+from jaxmoe.cli.questions import task_named
+from jaxmoe.cli.router_options import rows_of
+from jaxmoe.cli.routers import main
+from jaxmoe.cli.sampler_options import sampler_of
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.run import pack_routes
 from jaxmoe.evals.store import RunDirectory
 from jaxmoe.reports import plots
-from tests.running import script
 
-main, data = script("router_report").main, script("_router_data")
 FIGURES = {"scores", "mass", "loads", "coactivation", "heads"}
 
 
@@ -180,7 +186,7 @@ def test_bad_options(checkpoint, tmp_path, capsys):
     missing = [str(checkpoint), "--data", str(tmp_path / "none.jsonl"), *out]
     assert "none.jsonl" in _refuse(capsys, missing)
     chat = [*begin, *out, "--chat"]
-    assert "line 1: --chat needs text" in _refuse(capsys, chat)
+    assert "line 1: a chat needs text" in _refuse(capsys, chat)
 
 
 def test_other_checkpoint_of_another_shape(checkpoint, model, tmp_path, capsys):
@@ -198,9 +204,8 @@ def test_other_checkpoint_of_another_shape(checkpoint, model, tmp_path, capsys):
 
 def test_demo_asks_its_problems(tmp_path, capsys):
     """Without a file the demo would be asked nothing, or anything else without one."""
-    options = script("router_report")._parser()
-    args = options.parse_args(["demo", "--out", str(tmp_path), "--limit", "3"])
-    rows = script("_router_options").rows_of(args)
+    args = routers.parser().parse_args(["demo", "--out", str(tmp_path), "--limit", "3"])
+    rows = rows_of(args)
     problems = jaxmoe.demo.problems("test")[:3]
     assert [row.prompt for row in rows] == [problem.prompt for problem in problems]
     assert not any(row.answers for row in rows)
@@ -227,16 +232,17 @@ def _run(folder, *, tokens=None, routes=None, **manifest):
 def _passages(checkpoint, model, folder, *options):
     """The passages that main makes of a run, with what main knows of them."""
     arguments = [str(checkpoint), "--data", str(folder), "--out", "out", *options]
-    args = script("router_report")._parser().parse_args(arguments)
-    rows = script("_router_options").rows_of(args)
-    policy = policy_of(args)
-    return script("_router_passages").Passages(model, rows, args, policy)
+    args = routers.parser().parse_args(arguments)
+    rows = rows_of(args)
+    return Passages(
+        model, rows, policy=policy_of(args), sampler=sampler_of(args, model)
+    )
 
 
 def test_answers_of_a_run(checkpoint, tmp_path):
     """An evaluation's answers would be read beside the wrong prompts."""
     folder = _run(tmp_path, tokens=lambda j, i: (j, i, 7) if i else None)
-    rows = script("_router_run").run_rows(folder, str(checkpoint))
+    rows = run_rows(folder, read_manifest(checkpoint).digest, task_named)
     assert [row.prompt for row in rows] == ["first", "second"]
     assert [row.answers for row in rows] == [
         ("0.0", [0, 1, 7]),
@@ -333,5 +339,5 @@ def test_line_separators_within_texts(tmp_path):
     path = tmp_path / "data.jsonl"
     row = json.dumps({"prompt": "a\u2028b", "text": "c"}, ensure_ascii=False)
     path.write_bytes(b"\xef\xbb\xbf" + row.encode() + b"\r\n")
-    (found,) = data.read_rows(path)
+    (found,) = read_rows(path)
     assert (found.prompt, found.answers) == ("a\u2028b", ("c",))

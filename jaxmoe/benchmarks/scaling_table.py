@@ -1,12 +1,10 @@
-"""Tables of scripts/scaling.py."""
+"""Scaling tables of what compiled steps hold and send."""
 
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from _plan_table import table
-
-from jaxmoe.benchmarks.report import number
+from jaxmoe.reports.text_table import markdown_table, number
 
 HEAD = ("chips", "mesh", "n", "GB held", "MB moved", "least", "ratio", "collectives")
 HEAD += (
@@ -23,7 +21,8 @@ def as_text(rows: list[dict[str, Any]]) -> str:
     """A table for each model, chip and kind of scaling."""
     title = lambda row: f"{row['model']} on {row['chip']}, {row['kind']} scaling"  # noqa: E731
     parts = [(name, list(some)) for name, some in groupby(rows, key=title)]
-    return "\n\n".join(f"{name}\n\n{table(HEAD, _cells(r))}" for name, r in parts)
+    tables = [(name, markdown_table(HEAD, _cells(some))) for name, some in parts]
+    return "\n\n".join(f"{name}\n\n{table}" for name, table in tables)
 
 
 def _cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:

@@ -4,10 +4,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from _router_data import Row, read_rows
-from _router_run import run_rows
-
+from jaxmoe.analysis.run_texts import run_rows
+from jaxmoe.analysis.texts import Row, read_rows
+from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.problem_options import first_problems
+from jaxmoe.cli.questions import task_named
 from jaxmoe.cli.sampling_options import seed
 
 
@@ -15,12 +16,12 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
     """Adds all but the policy's and the sampler's."""
     data = (
         'lines of {"prompt": ...}, with an "answer" or "text" or to be answered, or a '
-        "directory by `evaluate.py --out`, whose answers are routed as they were drawn "
-        "where it has tokens and routes (default, with demo: its problems)"
+        "directory by `jaxmoe evaluate --out`, whose answers are routed as they were "
+        "drawn where it has tokens and routes (default, with demo: its problems)"
     )
     again = "compare with this checkpoint on the same tokens, both routed by top-k"
     most = "of an answer that is drawn; 0 draws none (default: 64)"
-    checkpoint = "demo, or a directory that `python -m convert` has written"
+    checkpoint = "demo, or a directory that `jaxmoe convert` has written"
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help=checkpoint)
     add("--data", metavar="FILE", type=Path, help=data)
@@ -46,7 +47,8 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
                 "--chat is for a file: a run's prompts are read as they were; leave "
                 "out --chat"
             )
-        return run_rows(args.data, args.checkpoint)[: args.limit]
+        digest = open_source(args.checkpoint).digest()
+        return run_rows(args.data, digest, task_named)[: args.limit]
     rows = _demo_rows(args) if args.data is None else read_rows(args.data)[: args.limit]
     return [replace(row, chat={}) for row in rows] if args.chat else rows
 

@@ -1,14 +1,20 @@
-"""Rows of scripts/scaling.py: counted from compiled steps, kept in a file."""
+"""Rows of scaling tables: counted from compiled steps, kept in a file."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from _scaling_figures import NAMES, counted, planned
-
+from jaxmoe.benchmarks.scaling import count_plans
+from jaxmoe.benchmarks.traffic import expected
 from jaxmoe.config import ModelConfig
-from jaxmoe.planning import Chip, Load, best_mesh
+from jaxmoe.files import write_text
+from jaxmoe.planning import Chip, Load, Plan, Time, best_mesh, minimum, step_time
+from jaxmoe.planning.plan import exchanges_of
+from jaxmoe.planning.rows import milliseconds
+
+NAMES = ("held", "moved", "least", "count", "counted", "as_planned", "ms", "rate")
+"""Names of the figures of a step."""
 
 
 class Rows:
@@ -51,7 +57,7 @@ class Rows:
         self.found.append(row)
         self.kept.append(row)
         if self.path is not None:
-            self.path.write_text(json.dumps(self.kept, indent=2) + "\n", "utf-8")
+            write_text(self.path, json.dumps(self.kept, indent=2) + "\n")
 
     def _known(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """What was counted for the same on the way to another table."""
@@ -64,3 +70,35 @@ class Rows:
     def _is_enough(self, row: dict[str, Any]) -> bool:
         """Whether it is counted, where it should be."""
         return not row["fits"] or row["counted"] or row["chips"] > self.most
+
+
+def counted(plan: Plan, chip: Chip, latency: float) -> dict[str, Any]:
+    """Of the compiled program; as_planned: whether it is what the formulas say."""
+    (found,) = count_plans([plan])
+    same = set(found.collectives) == set(expected(exchanges_of(plan)))
+    time = found.time(plan, chip, latency)
+    held, moved, count = found.arguments, found.moved, found.count
+    return _figures(plan, time, held, moved, count) | {
+        "counted": True,
+        "as_planned": same,
+    }
+
+
+def planned(plan: Plan, chip: Chip, latency: float) -> dict[str, Any]:
+    """Of the formulas alone."""
+    exchanges, time = exchanges_of(plan), step_time(plan, chip, latency)
+    moved, count = sum(e.moved for e in exchanges), sum(e.count for e in exchanges)
+    held = plan.weights + plan.caches.total
+    return _figures(plan, time, held, moved, count) | {
+        "counted": False,
+        "as_planned": True,
+    }
+
+
+def _figures(
+    plan: Plan, time: Time, held: int, moved: float, count: int
+) -> dict[str, Any]:
+    size = {"slots": plan.slots, "dtype": plan.load.dtype}
+    least = sum(minimum(plan.config, plan.layout, **size).values())
+    figures = {"held": held, "moved": moved, "least": least, "count": count}
+    return figures | {"ms": milliseconds(time), "rate": plan.load.n / time.total}

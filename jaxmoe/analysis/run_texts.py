@@ -1,31 +1,34 @@
-"""A run of `evaluate.py` as rows whose routing is to be measured."""
+"""A run's answers as rows whose routing is to be measured."""
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from _router_data import Row
-from _running import digest_of
-
-from jaxmoe.cli.task_options import DEMO_TASK
-
-if TYPE_CHECKING:
-    from jaxmoe.evals.run import Run
+from jaxmoe.analysis.texts import Row
+from jaxmoe.evals.run import Run, read_run, routes_of
+from jaxmoe.evals.tasks.base import Task
 
 
-def run_rows(path: Path, checkpoint: str) -> list[Row]:
+def run_rows(path: Path, digest: str, find_task: Callable[[str], Task]) -> list[Row]:
     """Each problem with all of its answers, read and routed as they were in the run.
 
     Prompts go into the chat template where the task's do; answers are tokens where
     those were kept. Routes are taken where tokens were kept too, and if they are of
     this checkpoint; a warning says where they are not.
-    """
-    from jaxmoe.evals.run import read_run, routes_of
 
+    Args:
+      path: the run directory.
+      digest: of the weights that the routing is measured of.
+      find_task: the task of a name, `jaxmoe.evals.tasks.task` or one that knows more.
+
+    Raises:
+      ValueError: no run, or one of an unknown task.
+    """
     run = read_run(path, partial=True)
-    chat = _chat_options(path, run.manifest)
-    replayed = _can_be_replayed(path, run, checkpoint)
+    chat = _chat_options(path, run.manifest, find_task)
+    replayed = _can_be_replayed(path, run, digest)
     prompts = dict(zip(run.manifest["problems"], run.manifest["prompts"], strict=True))
     return [
         Row(
@@ -39,29 +42,27 @@ def run_rows(path: Path, checkpoint: str) -> list[Row]:
     ]
 
 
-def _chat_options(path: Path, manifest: Any) -> dict[str, Any] | None:
+def _chat_options(
+    path: Path, manifest: Any, find_task: Callable[[str], Task]
+) -> dict[str, Any] | None:
     """What the template was given, as in `jaxmoe.evals.evaluate.prompts_of`."""
-    from jaxmoe.demo.countdown import Countdown
-    from jaxmoe.evals.tasks import task as find_task
-
-    name = manifest.get("task")
     try:
-        task = Countdown() if name == DEMO_TASK else find_task(name)
+        task = find_task(manifest.get("task"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return {"enable_thinking": manifest.get("thinking")} if task.chat else None
 
 
-def _can_be_replayed(path: Path, run: "Run", checkpoint: str) -> bool:
+def _can_be_replayed(path: Path, run: Run, digest: str) -> bool:
     """Whether all answers have routes that say something of this checkpoint."""
     records = [record for row in run.records for record in row]
     if not any(record.routes for record in records):
         return False
     why = None
-    if run.manifest.get("checkpoint") != digest_of(checkpoint):
+    if run.manifest.get("checkpoint") != digest:
         why = "they are another checkpoint's"
     elif not all(record.routes and record.tokens for record in records):
-        why = "they need the tokens, which --keep-tokens of evaluate.py keeps"
+        why = "they need the tokens, which `jaxmoe evaluate --keep-tokens` keeps"
     if why is not None:
         warnings.warn(
             f"the routes in {path} are left out: {why}; answers are routed by top-k",

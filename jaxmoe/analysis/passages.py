@@ -1,18 +1,23 @@
 """Rows as passages of tokens, answers drawn where there are none."""
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from _router_data import Row
+import jax
+import numpy as np
 
-from jaxmoe.cli.sampler_options import sampler_of
-
-if TYPE_CHECKING:
-    import jaxmoe
-    from jaxmoe.analysis.router_pass import Passage
+from jaxmoe.analysis import router_pass
+from jaxmoe.analysis.router_pass import Passage, passage
+from jaxmoe.analysis.texts import Row
+from jaxmoe.decode.engine import default_slots
+from jaxmoe.decode.inputs import check_prompt
+from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.model import Model
+from jaxmoe.random.keys import prompt_key
+from jaxmoe.router.policies import Policy, TopK
+from jaxmoe.sampling import place_routes
 
 CHUNK = 64
 """Prompts drawn together: their routes are all held at once."""
@@ -23,24 +28,34 @@ class Passages:
 
     def __init__(
         self,
-        model: "jaxmoe.Model",
+        model: Model,
         rows: Sequence[Row],
-        args: argparse.Namespace,
-        policy: "jaxmoe.Policy",
+        *,
+        policy: Policy,
+        sampler: TokenSampler,
+        seed: int = 0,
+        n: int = 1,
+        max_new_tokens: int = 64,
     ):
-        from jaxmoe.analysis.router_pass import passage
-        from jaxmoe.decode.inputs import check_prompt
+        """Checks the rows; nothing is computed yet.
 
-        self._model, self._args, self._policy = model, args, policy
+        Args:
+          policy, sampler, seed, n, max_new_tokens: of answers that are drawn, to rows
+            without any; 0 new tokens draw none.
+
+        Raises:
+          ValueError: a row that the model cannot read, by its name.
+        """
+        self._model, self._policy, self._sampler = model, policy, sampler
+        self._seed, self._n, self._most = seed, n, max_new_tokens
         self._given: list[tuple[Passage, Callable[[], Any] | None]] = []
         self._prompts: list[Any] = []
         self.tokens: list[Passage] = []
-        room = args.max_new_tokens
         for row in rows:
             try:
                 prompt = _read(model, row)
-                if room and not row.answers:
-                    self._prompts.append(check_prompt(model, prompt, room))
+                if max_new_tokens and not row.answers:
+                    self._prompts.append(check_prompt(model, prompt, max_new_tokens))
                     continue
                 given = [passage(model, prompt, a) for a in row.answers or [()]]
                 self._given += zip(given, row.routes or repeat(None), strict=False)
@@ -48,18 +63,14 @@ class Passages:
                 raise ValueError(f"{row.name}: {error}") from error
 
     def __len__(self) -> int:
-        return len(self._given) + self._args.n * len(self._prompts)
+        return len(self._given) + self._n * len(self._prompts)
 
-    def routing(self) -> "jaxmoe.Policy":
+    def routing(self) -> Policy:
         """What routes tokens without routes, for `accumulate`.
 
         It is the policy; or if there are recorded routes, top-k with as many experts
         as these, which is how prompts were routed beside them.
         """
-        import numpy as np
-
-        from jaxmoe import TopK
-
         routes = next((find() for _, find in self._given if find), None)
         if routes is None:
             return self._policy
@@ -77,47 +88,45 @@ class Passages:
             given = "as recorded"
         return {"drawn": repr(self._policy) if self._prompts else None, "given": given}
 
-    def __iter__(self) -> "Iterator[Passage]":
-        from jaxmoe.analysis.router_pass import Passage
-
+    def __iter__(self) -> Iterator[Passage]:
         for one in self._all():
             self.tokens.append(Passage(one.tokens, one.prompt_length))
             yield one
 
-    def _all(self) -> "Iterator[Passage]":
-        import jax
-
-        from jaxmoe.analysis.router_pass import draw
-        from jaxmoe.decode.engine import default_slots
-        from jaxmoe.random.keys import prompt_key
-
+    def _all(self) -> Iterator[Passage]:
         yield from (_routed(one, find) for one, find in self._given)
-        args, every = self._args, self._prompts
-        key = jax.random.key(args.seed, impl="threefry2x32")
-        options = {name: getattr(args, name) for name in ("n", "max_new_tokens")}
-        options["slots"] = default_slots(args.n * min(CHUNK, max(1, len(every))))
-        options["sampler"] = sampler_of(args, self._model)
+        every, most = self._prompts, self._n * min(CHUNK, max(1, len(self._prompts)))
+        key = jax.random.key(self._seed, impl="threefry2x32")
         for start in range(0, len(every), CHUNK):
             some = every[start : start + CHUNK]
             keys = [prompt_key(key, start + j) for j in range(len(some))]
-            yield from draw(self._model, some, key=keys, policy=self._policy, **options)
+            yield from router_pass.draw(
+                self._model,
+                some,
+                key=keys,
+                policy=self._policy,
+                sampler=self._sampler,
+                n=self._n,
+                max_new_tokens=self._most,
+                slots=default_slots(most),
+            )
 
 
-def _read(model: "jaxmoe.Model", row: Row) -> Any:
+def _read(model: Model, row: Row) -> Any:
     """A row's prompt as the model reads it."""
     if row.chat is None:
         return row.prompt
     if not isinstance(row.prompt, str):
-        raise ValueError("--chat needs text, found token ids; leave out --chat")
+        raise ValueError(
+            "a chat needs text, found token ids; give text, or leave out --chat"
+        )
     return model.chat([{"role": "user", "content": row.prompt}], **row.chat)
 
 
-def _routed(one: "Passage", find: Callable[[], Any] | None) -> "Passage":
+def _routed(one: Passage, find: Callable[[], Any] | None) -> Passage:
     """An answer with its routes, but its last token: nothing was computed from it."""
     if find is None:
         return one
-    from jaxmoe import place_routes
-
     length = len(one.tokens) - one.prompt_length
     placed = place_routes(one.prompt_length, length, find())
     return replace(one, tokens=one.tokens[:-1], routes=placed[:-1])

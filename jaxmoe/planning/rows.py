@@ -1,19 +1,19 @@
-"""What a model takes on each mesh of a chip, as rows of plain values."""
+"""What a model takes on each mesh, and on more chips, as rows of plain values."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.planning import Chip, Load, Plan, Time, largest_n, step_time
-from jaxmoe.planning.plan import USABLE
-from jaxmoe.planning.scaling import plans_of
+from jaxmoe.planning.chips import Chip
+from jaxmoe.planning.plan import USABLE, Load, Plan, Time, largest_n, step_time
+from jaxmoe.planning.scaling import Point, plans_of
 from jaxmoe.sharding.rules import Preset
 
 MOST = 32
-"""Chips of a slice, where --devices does not say more."""
+"""Chips of a slice, where no numbers of devices are given."""
 
 
-def rows_of(
+def mesh_rows(
     config: ModelConfig,
     chip: Chip,
     load: Load,
@@ -71,3 +71,25 @@ def _mark(rows: list[dict[str, Any]], chip: Chip) -> None:
     if fitting:
         best = min(fitting, key=lambda row: (row["devices"], row["ms"]["total"]))
         best["smallest"] = chip.slice_of(best["devices"])
+
+
+def scaling_rows(points: Mapping[int, Point | None]) -> list[dict[str, Any]]:
+    """A row a number of chips.
+
+    efficiency: tokens a second of a chip, beside that of the fewest
+    chips that fit.
+    """
+    rows, base = [], None
+    for chips, point in points.items():
+        if point is None:
+            rows.append({"chips": chips})
+            continue
+        each = point.rate / chips
+        if base is None and point.fits:
+            base = each
+        plan = point.plan
+        row = {"chips": chips, "mesh": plan.shape, "n": plan.load.n, "fits": point.fits}
+        row |= {"total": plan.total, "ms": milliseconds(point.time)}
+        row |= {"rate": point.rate, "efficiency": each / base if base else None}
+        rows.append(row)
+    return rows

@@ -1,12 +1,13 @@
 """The table of a router report, and the options that it suggests."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from jaxmoe.analysis.router_pass import LayerStats
-    from jaxmoe.analysis.router_stats import RouterStats
-    from jaxmoe.config import ModelConfig
+from jaxmoe.analysis.router_advice import policy_of, suggest
+from jaxmoe.analysis.router_pass import LayerStats
+from jaxmoe.analysis.router_scores import normalised_entropy
+from jaxmoe.analysis.router_stats import RouterStats
+from jaxmoe.config import ModelConfig
 
 HEAD = (
     "layer  tokens              entropy (sd)  head  gap head  gap tail   load  "
@@ -18,11 +19,8 @@ neighbouring ranks, nats, up to k_keep and behind it. load: normalised entropy, 
 even. k_keep and r: a heuristic's, read off the scores and not validated on accuracy."""
 
 
-def summary(stats: "RouterStats", k: int) -> dict[str, Any]:
+def summary(stats: RouterStats, k: int) -> dict[str, Any]:
     """The numbers of one row of the table, and the rest of the suggestion's."""
-    from jaxmoe.analysis.router_advice import suggest
-    from jaxmoe.analysis.router_scores import normalised_entropy
-
     mean, deviation = stats.entropy
     return {
         "tokens": int(stats.tokens),
@@ -34,12 +32,12 @@ def summary(stats: "RouterStats", k: int) -> dict[str, Any]:
     }
 
 
-def table(layers: "LayerStats", k: int) -> str:
+def table(layers: LayerStats, k: int) -> str:
     """A line for each layer and class."""
     return "\n".join([HEAD, *_lines(layers, k), "", NOTE])
 
 
-def _lines(layers: "LayerStats", k: int) -> Iterator[str]:
+def _lines(layers: LayerStats, k: int) -> Iterator[str]:
     for layer, classes in layers.items():
         for name, stats in classes.items():
             row = summary(stats, k)
@@ -52,10 +50,8 @@ def _lines(layers: "LayerStats", k: int) -> Iterator[str]:
             )
 
 
-def suggestion(layers: "LayerStats", config: "ModelConfig") -> str:
-    """The options of `generate.py` that were suggested, of generated tokens if any."""
-    from jaxmoe.analysis.router_advice import policy_of, suggest
-
+def suggestion(layers: LayerStats, config: ModelConfig) -> str:
+    """Suggested options of `jaxmoe sample`, of generated tokens if there are any."""
     k = config.experts_per_token
     last = {layer: list(classes.items())[-1] for layer, classes in layers.items()}
     advice = {l: suggest(s.gaps, s.probability, k=k) for l, (_, s) in last.items()}

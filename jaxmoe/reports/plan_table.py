@@ -1,27 +1,22 @@
 """Plans as tables to read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from jaxmoe.benchmarks.report import number
 from jaxmoe.planning import Chip, Load
+from jaxmoe.reports.text_table import markdown_table, number
 
 HEAD = ("mesh", "weights", "cache", "buffers", "in all", "largest n", "ms a step", "")
+SCALING_HEAD = (
+    *("chips", "mesh", "n", "GB a chip", "ms a step", "tokens a second"),
+    *("of it", "exchange", "efficiency"),
+)
 NOTE = """On paper: bandwidths are those that makers state, routing is uniform, caches
 are full, {latency:g} us are assumed for each collective. GB on each device (1e9 bytes);
 buffers are estimated, the rest is exact. 5 % of a chip's memory is left free."""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown with aligned columns."""
-    cells = [tuple(head), *map(tuple, rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    cells.insert(1, tuple("-" * max(width, 1) for width in widths))
-    pad = lambda row: (t.ljust(w) for t, w in zip(row, widths, strict=True))  # noqa: E731
-    return "\n".join("| " + " | ".join(pad(row)) + " |" for row in cells)
-
-
-def as_text(chip: Chip, rows: Iterable[dict[str, Any]]) -> str:
+def plan_text(chip: Chip, rows: Iterable[dict[str, Any]]) -> str:
     """The table of one chip, and which slice is enough."""
     rows = list(rows)
     smallest = next((row for row in rows if "smallest" in row), None)
@@ -33,7 +28,7 @@ def as_text(chip: Chip, rows: Iterable[dict[str, Any]]) -> str:
         f"{chip.name}: {chip.memory / 1e9:g} GB, {chip.bandwidth / 1e9:,.0f} GB/s, "
         f"{chip.bfloat16 / 1e12:g} TFLOP/s, {chip.link / 1e9:g} GB/s to others"
     )
-    return f"{title}; {found}\n\n{table(HEAD, map(_cells, rows))}\n"
+    return f"{title}; {found}\n\n{markdown_table(HEAD, map(_cells, rows))}\n"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -54,3 +49,22 @@ def heading(name: str, load: Load, rules: str, latency: float) -> str:
         f"{load.prompt} tokens, {load.context} positions; rules {rules}"
     )
     return f"{asked}\n\n{NOTE.format(latency=latency)}\n"
+
+
+def scaling_text(rows: list[dict[str, Any]]) -> str:
+    """Rows of `jaxmoe.planning.rows.scaling_rows` as a table."""
+    return markdown_table(SCALING_HEAD, map(_scaling_cells, rows))
+
+
+def _scaling_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if "mesh" not in row:
+        return (str(row["chips"]), "the model divides over no mesh", *[""] * 7)
+    head = (str(row["chips"]), row["mesh"], str(row["n"]), f"{row['total'] / 1e9:.2f}")
+    if not row["fits"]:
+        return (*head, "does not fit", *[""] * 4)
+    ms = row["ms"]
+    read = "reading" if ms["memory"] >= ms["arithmetic"] else "computing"
+    work = f"{read} {number(max(ms['memory'], ms['arithmetic']))}"
+    share = f"{number(ms['exchange'])} ({ms['exchange'] / ms['total']:.0%})"
+    last = f"{row['efficiency']:.0%}"
+    return (*head, number(ms["total"]), number(row["rate"]), work, share, last)
