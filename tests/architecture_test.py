@@ -41,10 +41,10 @@ FLOORS = (
 )
 LIBRARIES_ONLY_IN = {
     # The benchmarks' peer: imported where it is asked for, and nowhere else.
-    "torch": ("scripts/_transformers_peer.py",),
-    "transformers": ("scripts/_transformers_peer.py",),
+    "torch": ("jaxmoe/benchmarks/transformers_peer.py",),
+    "transformers": ("jaxmoe/benchmarks/transformers_peer.py",),
     "matplotlib": ("jaxmoe/reports/",),
-    "tokenizers": ("jaxmoe/text/", "scripts/"),
+    "tokenizers": ("jaxmoe/text/", "jaxmoe/demo/model_files.py"),
     "orbax": ("jaxmoe/checkpoints/orbax.py",),
     "jinja2": ("jaxmoe/text/",),
     "huggingface_hub": ("jaxmoe/checkpoints/hub.py",),

@@ -1,4 +1,4 @@
-"""The script: its options, its failures, and each benchmark on a tiny model."""
+"""`jaxmoe bench`: its options, its failures, and each benchmark on a tiny model."""
 
 import json
 import sys
@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from jaxmoe.benchmarks.report import Row
-from tests.running import script
+from jaxmoe.cli import bench
+from jaxmoe.cli.bench_measures import MEASURES
 
 SMALL = {
     "prefill": ["--n", "2"],
@@ -21,12 +22,12 @@ SMALL = {
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs the script on the tiny preset: its status, and what it wrote."""
+    """Runs the command on the tiny preset: its status, and what it wrote."""
 
     def main(*arguments: str) -> tuple[int, dict]:
         out = tmp_path / "out.json"
         common = ["--preset", "tiny", "--rounds", "1", "--out", str(out)]
-        status = script("bench").main([arguments[0], *common, *arguments[1:]])
+        status = bench.main([arguments[0], *common, *arguments[1:]])
         return status, json.loads(out.read_text("utf-8"))
 
     return main
@@ -35,11 +36,10 @@ def run(tmp_path):
 @pytest.fixture
 def measures(monkeypatch):
     """Benchmarks that measure nothing, to be replaced one by one."""
-    made = script("_bench_measures").MEASURES
-    for name in list(made):
+    for name in list(MEASURES):
         row = Row(name, "nothing", 1.0, "x")
-        monkeypatch.setitem(made, name, lambda *_, row=row: iter([row]))
-    return made
+        monkeypatch.setitem(MEASURES, name, lambda *_, row=row: iter([row]))
+    return MEASURES
 
 
 @pytest.mark.slow
@@ -69,14 +69,13 @@ def test_missed_targets_are_no_failure(run, measures, monkeypatch):
     assert (status, record["rows"][0]["met"]) == (0, False)
 
 
-def test_the_record_says_where_it_is_from(run, measures, monkeypatch):
+def test_the_record_says_where_it_is_from(run, measures):
     """Numbers could not be compared with those of another day."""
-    monkeypatch.setattr(sys, "argv", ["scripts/bench.py", "slots"])
     _, record = run("slots")
     assert (record["preset"], record["backend"]) == ("tiny", "cpu")
     assert {"python", "jax", "jaxlib", "flax"} <= record["versions"].keys()
     assert record["hardware"]["cores"] >= 1
-    assert record["command"] == "python scripts/bench.py slots"
+    assert record["command"].startswith("jaxmoe bench slots --preset tiny ")
 
 
 @pytest.mark.slow

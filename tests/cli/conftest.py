@@ -6,14 +6,14 @@ import pytest
 
 import jaxmoe
 from convert import convert
-from tests.running import script
+from jaxmoe.cli import random_checkpoint
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory) -> Path:
     """A Hugging Face directory with random weights."""
     path = tmp_path_factory.mktemp("random") / "hf"
-    assert script("random_checkpoint").main([str(path)]) == 0
+    assert random_checkpoint.main([str(path)]) == 0
     return path
 
 

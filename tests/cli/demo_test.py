@@ -1,4 +1,4 @@
-"""The scripts on the demo: asking it, measuring it, and making it anew."""
+"""The commands on the demo: asking it, measuring it, and making it anew."""
 
 import json
 import os
@@ -16,16 +16,17 @@ import jaxmoe
 from convert import convert
 from jaxmoe import demo
 from jaxmoe.checkpoints.bundled import BUNDLED
-from jaxmoe.cli import sample
-from jaxmoe.demo import training_run
+from jaxmoe.cli import demo as demo_command
+from jaxmoe.cli import demo_train, sample
+from jaxmoe.demo import logged_run, training_run
 from jaxmoe.demo.judge import Judge
+from jaxmoe.demo.model_files import ATTRIBUTES
 from jaxmoe.demo.network import demo_config
 from jaxmoe.demo.training import Recipe, first_state
 from jaxmoe.demo.training_run import Record
 from jaxmoe.demo.training_state import FILE, load_state
-from tests.running import SCRIPTS, script
+from tests.running import SCRIPTS
 
-train = script("train_demo")
 SHORT = ["--n", "6", "--max-new-tokens", "24"]
 PROBLEM = demo.Problem.parse("2,5,8,12=27:")
 RIGHT, SAME_SUM = "12+8=20,5+2=7,20+7=27", "2+5=7,8+12=20,7+20=27"
@@ -189,6 +190,11 @@ def test_what_the_demo_refuses(capsys, options, message):
 TINY = ["--steps", "2", "--batch", "4"]
 
 
+def train(argv: list[str]) -> int:
+    """`jaxmoe demo train`."""
+    return demo_command.main(["train", *argv])
+
+
 def run_train(out: Path) -> str:
     """A tiny run in a process of its own (it takes a device a core); what it says."""
     paths = [str(SCRIPTS.parent), os.environ.get("PYTHONPATH", "")]
@@ -261,7 +267,7 @@ def test_the_trained_model_is_that_of_the_files(trained, tmp_path):
     ckpt = tmp_path / "ckpt"
     convert(trained / "hf", ckpt)
     loaded = jaxmoe.load(ckpt)
-    config = demo_config(script("_demo_files").ATTRIBUTES)
+    config = demo_config(ATTRIBUTES)
     assert loaded.config.layers == config.layers
     found = load_state(trained, first_state(config, Recipe()), about_of(trained))
     assert found is not None and found[1] == 2
@@ -286,7 +292,7 @@ def test_a_finished_run_trains_no_more(trained):
 @pytest.fixture
 def here(monkeypatch):
     """train_demo.py in this process, whose devices are there already."""
-    monkeypatch.setattr(train, "_use_cores", lambda: None)
+    monkeypatch.setattr(demo_train, "use_cores", lambda: None)
 
 
 @pytest.fixture
@@ -312,7 +318,7 @@ def test_a_run_with_other_options_is_refused(trained, capsys, options, names):
     """Half of a model would be trained in one way and half in another."""
     before = files_of(trained)
     argv = [str(trained), *TINY, *options.split()]
-    error = refuse(train.main, capsys, argv)
+    error = refuse(train, capsys, argv)
     assert f"{trained / FILE} belongs to a run with other {names};" in error
     assert files_of(trained) == before
 
@@ -326,13 +332,13 @@ def test_options_reach_the_recipe(here, monkeypatch, tmp_path):
         recipes.append(recipe)
         return [Record(1, 4.0, 1.0, 0.1, 1.0), Record(2, 1.5, 1.0, 0.5, 2.0)]
 
-    monkeypatch.setattr(script("_demo_run"), "run", run)
+    monkeypatch.setattr(logged_run, "run", run)
     out = str(tmp_path)
     options = "--steps 7 --batch 6 --learning-rate 0.5 --balance 0 --seed 3"
     for argv in ("", options, "--smoke", "--smoke --steps 8"):
-        assert train.main([out, *argv.split()]) == 0
+        assert train([out, *argv.split()]) == 0
     # Without a directory of its own a smoke run would stand in a whole one's way.
-    assert train.main([]) == train.main(["--smoke"]) == 0
+    assert train([]) == train(["--smoke"]) == 0
     assert len(set(outs)) == 3 and {path.parent for path in outs[-2:]} == {Path()}
     assert recipes[:4] == [
         Recipe(),
@@ -346,14 +352,14 @@ def test_options_reach_the_recipe(here, monkeypatch, tmp_path):
 def test_a_smoke_run_that_learns_nothing_fails(here, monkeypatch, tmp_path, last):
     """A change that breaks training would pass its check."""
     records = [Record(1, 4.0, 1.0, 0.1, 1.0), Record(2, last, 1.0, 0.1, 2.0)]
-    monkeypatch.setattr(script("_demo_run"), "run", lambda *_: records)
-    assert train.main([str(tmp_path), "--smoke"]) == 1
-    assert train.main([str(tmp_path)]) == 0
+    monkeypatch.setattr(logged_run, "run", lambda *_: records)
+    assert train([str(tmp_path), "--smoke"]) == 1
+    assert train([str(tmp_path)]) == 0
 
 
 def test_a_log_goes_on_where_the_run_does(tmp_path, capsys):
     """Updates done again after a kill would stand in the log twice."""
-    note, log = script("_demo_run")._note, tmp_path / "log.jsonl"
+    note, log = logged_run._note, tmp_path / "log.jsonl"
     for step in (50, 100, 150):
         note(Record(step, 2.0, 1.0, 0.1, 1.0), log)
     note(Record(100, 1.123456789, 1.0, 0.1, 1.0, 0.25), log)

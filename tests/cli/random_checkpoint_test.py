@@ -1,12 +1,10 @@
-"""scripts/random_checkpoint.py; that transformers loads it is tested in parity."""
+"""`jaxmoe random-checkpoint`; that transformers loads it is tested in parity."""
 
 import json
 
 import pytest
 
-from tests.running import script
-
-main = script("random_checkpoint").main
+from jaxmoe.cli.random_checkpoint import main
 
 
 def files(path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""scripts/study_demo.py, on answers that are made up where they take hours."""
+"""`jaxmoe demo study`, on answers that are made up where they take hours."""
 
 import json
 import sys
@@ -12,18 +12,22 @@ import pytest
 
 from jaxmoe import demo
 from jaxmoe.checkpoints.source import open_source
+from jaxmoe.cli import demo as demo_command
 from jaxmoe.demo import game_runs
 from jaxmoe.demo.chains import all_chains
 from jaxmoe.demo.configuration_names import BASE
 from jaxmoe.demo.study import configurations
 from jaxmoe.evals.runs import Draw
 from tests.outcomes import outcome_of
-from tests.running import script
 
 pytestmark = pytest.mark.xdist_group("study")
 
 PLAYED = 4
-main = script("study_demo").main
+
+
+def main(argv: list[str]) -> int:
+    """`jaxmoe demo study`."""
+    return demo_command.main(["study", *argv])
 
 
 @dataclass(frozen=True)

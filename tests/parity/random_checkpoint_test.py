@@ -6,8 +6,7 @@ import pytest
 
 import jaxmoe
 from convert import convert
-from jaxmoe.cli import sample
-from tests.running import script
+from jaxmoe.cli import random_checkpoint, sample
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -27,7 +26,7 @@ CHATS = (
 def source(tmp_path_factory):
     """A Hugging Face directory; `ckpt` beside it is converted."""
     path = tmp_path_factory.mktemp("random") / "hf"
-    assert script("random_checkpoint").main([str(path)]) == 0
+    assert random_checkpoint.main([str(path)]) == 0
     convert(path, path.with_name("ckpt"))
     return path
 

@@ -1,19 +1,21 @@
-"""What a study leaves behind: results as JSON, a table, and figures."""
+"""The files of a study: results as JSON, a table, and figures."""
 
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from _study_figures import plot_outcomes, plot_router
-from _study_table import tables
-
+from jaxmoe import demo
+from jaxmoe.demo import router_study
+from jaxmoe.demo.game_runs import Outcome
+from jaxmoe.demo.network import first_params
+from jaxmoe.demo.recipe import Recipe
+from jaxmoe.demo.study import BASE, report
+from jaxmoe.demo.study_figures import plot_outcomes, plot_router
+from jaxmoe.demo.study_table import tables
 from jaxmoe.files import write_text
-
-if TYPE_CHECKING:
-    import jaxmoe
-    from jaxmoe.demo.game_runs import Outcome
+from jaxmoe.model import Model
 
 
 def answers_file(out: Path, name: str) -> Path:
@@ -23,18 +25,16 @@ def answers_file(out: Path, name: str) -> Path:
 
 def write_study(
     out: Path,
-    model: "jaxmoe.Model",
-    outcomes: "Mapping[str, Outcome]",
+    model: Model,
+    outcomes: Mapping[str, Outcome],
     about: dict[str, Any],
     slots: int,
-) -> None:
-    """Writes results.json, table.md, pass_at.png, router.png and differences.png."""
-    from jaxmoe import demo
-    from jaxmoe.demo import router_study
-    from jaxmoe.demo.network import first_params
-    from jaxmoe.demo.study import BASE, report
-    from jaxmoe.demo.training import Recipe
+) -> str:
+    """Writes results.json, table.md, pass_at.png, router.png and differences.png.
 
+    Returns:
+      The text of table.md.
+    """
     texts = _texts(answers_file(out, BASE))
     trained = router_study.router_logits(model.config, model.params, texts)
     params = first_params(model.config, Recipe().seed)
@@ -48,9 +48,9 @@ def write_study(
     write_text(out / "results.json", _compact(results))
     text = tables(results)
     write_text(out / "table.md", text)
-    print(text)
     plot_outcomes(out, outcomes, bands)
     plot_router(out, model, trained[0])
+    return text
 
 
 def _texts(path: Path) -> list[str]:

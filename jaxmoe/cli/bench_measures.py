@@ -3,10 +3,6 @@
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from pathlib import Path
-
-from _bench_convert import convert_rows
-from _bench_session import Session
 
 from jaxmoe.benchmarks import (
     calls,
@@ -20,8 +16,10 @@ from jaxmoe.benchmarks import (
 )
 from jaxmoe.benchmarks import slots as load
 from jaxmoe.benchmarks.report import Row
+from jaxmoe.benchmarks.session import Session
+from jaxmoe.cli.bench_convert import convert_rows
 
-GENERATE = Path(__file__).resolve().with_name("generate.py")
+SAMPLE = (sys.executable, "-m", "jaxmoe", "sample", "--quiet")
 
 
 def _prompt(session: Session, args: Namespace) -> int:
@@ -66,8 +64,7 @@ def _slots(session: Session, args: Namespace) -> Iterator[Row]:
 
 def _compile(session: Session, args: Namespace) -> Iterator[Row]:
     shapes = {"n": args.n, "prompt": _prompt(session, args)}
-    command = [sys.executable, str(GENERATE), "--quiet"]
-    yield from startup.measure(session.place, command, args.rounds)
+    yield from startup.measure(session.place, SAMPLE, args.rounds)
     yield from compilation.measure(session.place, rounds=args.rounds, **shapes)
     yield from calls.measure(session.for_counting(), tokens=24, **shapes)
 

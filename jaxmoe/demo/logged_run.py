@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from _demo_files import ATTRIBUTES, write_model, write_problems
 
 from jaxmoe import demo
+from jaxmoe.demo.model_files import ATTRIBUTES, write_model, write_problems
 from jaxmoe.demo.network import HF_CONFIG, demo_config
-from jaxmoe.demo.training import Recipe
+from jaxmoe.demo.recipe import Recipe
 from jaxmoe.demo.training_run import Record, Rhythm, train
 from jaxmoe.files import write_text
 

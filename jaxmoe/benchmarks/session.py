@@ -3,12 +3,11 @@
 import gc
 from functools import cached_property
 
-from _transformers_peer import TransformersPeer, require_peer
-
 from jaxmoe.benchmarks.peer import Peer
 from jaxmoe.benchmarks.presets import PRESETS, Preset, default, makes_weights
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.targets import Place
+from jaxmoe.benchmarks.transformers_peer import TransformersPeer, require_peer
 from jaxmoe.execution import default_platform
 
 

@@ -1,4 +1,4 @@
-"""The same model in transformers, with the same weights: the only script with torch."""
+"""The same model in transformers, with the same weights: the only file with torch."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -2,25 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
-    import jaxmoe
-    from jaxmoe.demo import Problem
-    from jaxmoe.demo.game_runs import Outcome
+from jaxmoe.demo import Problem
+from jaxmoe.demo import configuration_names as names
+from jaxmoe.demo.game_runs import Outcome, of_band
+from jaxmoe.demo.router_study import curves
+from jaxmoe.demo.study import compare
+from jaxmoe.model import Model
+from jaxmoe.reports.plots import plot_bars, plot_pass_at, plot_rank_curves
+from jaxmoe.router.policies import ExpertSample, for_model
 
 
 def plot_outcomes(
-    out: Path, outcomes: "Mapping[str, Outcome]", bands: "Mapping[Problem, str]"
+    out: Path, outcomes: Mapping[str, Outcome], bands: Mapping[Problem, str]
 ) -> None:
     """Writes pass_at.png, of hard problems, and differences.png, of all."""
-    from jaxmoe.demo import configuration_names as names
-    from jaxmoe.demo.game_runs import of_band
-    from jaxmoe.demo.study import compare
-    from jaxmoe.reports.plots import plot_bars, plot_pass_at
-
     lines = {}
     for name in (
         *(names.BASE, names.HOT, names.ES_GREEDY, names.ES, names.ES_HOT),
@@ -41,12 +39,8 @@ def plot_outcomes(
     plot_bars(rows, out / "differences.png", title=title)
 
 
-def plot_router(out: Path, model: "jaxmoe.Model", logits: "np.ndarray") -> None:
+def plot_router(out: Path, model: Model, logits: np.ndarray) -> None:
     """Writes router.png."""
-    from jaxmoe.demo.router_study import curves
-    from jaxmoe.reports.plots import plot_rank_curves
-    from jaxmoe.router.policies import ExpertSample, for_model
-
     policy = for_model(ExpertSample(), model.config)
     plot_rank_curves(
         curves(logits),

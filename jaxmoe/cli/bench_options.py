@@ -1,4 +1,4 @@
-"""The command line of scripts/bench.py."""
+"""Options of the benchmarks."""
 
 import argparse
 from pathlib import Path
@@ -39,9 +39,9 @@ def _add_convert(add, gb: float, name: str = "--gb") -> None:
     add("--dir", type=Path, help="where to convert (default: the temporary directory)")
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def make_parser(description: str | None) -> argparse.ArgumentParser:
     """A sub-command for each benchmark, and `all`."""
-    whole = argparse.ArgumentParser(description=description)
+    whole = argparse.ArgumentParser("jaxmoe bench", description=description)
     commands = whole.add_subparsers(dest="benchmark", required=True)
     for name, text in {**HELP, "all": "all of these, one after the other"}.items():
         about = COLD if name == "convert" else None

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _weight_files import write_params
 
+from jaxmoe.checkpoints.hf_files import write_params
 from jaxmoe.demo.chains import draw_problems
 from jaxmoe.demo.encoding import END, PATTERN, VOCAB
 from jaxmoe.demo.network import HF_CONFIG
