@@ -25,6 +25,8 @@ COMMANDS = {
     "random-checkpoint": "write a checkpoint with random weights",
     "convert": "make a checkpoint of a Hugging Face directory",
     "export": "write a checkpoint as Hugging Face safetensors",
+    "list": "list policies, tasks, families or presets",
+    "completion": "print a script that completes commands in a shell",
 }
 """Subcommand -> what it does; its module has the same name, with _ for -."""
 

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         routing = passages.routing()
         layers = accumulate(model, passages, policy=routing, progress=bar.show)
     against = None
-    if other is not None:
+    if args.against is not None and other is not None:
         against = Against(
             digest=open_source(args.against).digest(),
             names=(args.checkpoint, f"against {args.against}"),

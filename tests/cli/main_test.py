@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +10,10 @@ from pathlib import Path
 import pytest
 
 from jaxmoe import cli
+from tests.running import SCRIPTS
 
 FLAGS = json.loads(Path(__file__).with_name("flags.json").read_text("utf-8"))
 """Command -> option -> what it took when each command was a script of its own."""
-
-
-def run(*argv: str) -> subprocess.CompletedProcess[str]:
-    """`python -m jaxmoe` in a process of its own."""
-    command = [sys.executable, "-m", "jaxmoe", *argv]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def nested(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -123,3 +119,31 @@ def test_main_hands_arguments_on(monkeypatch):
     )
     assert cli.main(["sample", "--help", "x"]) == 0
     assert heard == [["--help", "x"]]
+
+
+LAUNCHERS = {
+    "bench": ["bench"],
+    "compare": ["compare"],
+    "evaluate": ["evaluate"],
+    "generate": ["sample"],
+    "plan": ["plan"],
+    "random_checkpoint": ["random-checkpoint"],
+    "router_report": ["routers"],
+    "scaling": ["scaling"],
+    "study_demo": ["demo", "study"],
+    "sweep": ["sweep"],
+    "train_demo": ["demo", "train"],
+    "verify": ["verify"],
+}
+
+
+def test_scripts_start_commands(monkeypatch):
+    """`python scripts/NAME.py` would do something else than the command, or be gone."""
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == set(LAUNCHERS)
+    heard = []
+    monkeypatch.setattr(cli, "main", heard.append)
+    for name, words in LAUNCHERS.items():
+        monkeypatch.setattr(sys, "argv", [name, "--flag", "value"])
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
+        assert heard.pop() == [*words, "--flag", "value"]
