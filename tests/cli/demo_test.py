@@ -19,7 +19,6 @@ from jaxmoe.checkpoints.bundled import BUNDLED
 from jaxmoe.cli import demo as demo_command
 from jaxmoe.cli import demo_train, sample
 from jaxmoe.demo import logged_run, training_run
-from jaxmoe.demo.judge import Judge
 from jaxmoe.demo.model_files import ATTRIBUTES
 from jaxmoe.demo.network import demo_config
 from jaxmoe.demo.training import Recipe, first_state
@@ -29,7 +28,6 @@ from tests.running import SCRIPTS
 
 SHORT = ["--n", "6", "--max-new-tokens", "24"]
 PROBLEM = demo.Problem.parse("2,5,8,12=27:")
-RIGHT, SAME_SUM = "12+8=20,5+2=7,20+7=27", "2+5=7,8+12=20,7+20=27"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -145,19 +143,6 @@ def test_token_ids_are_not_judged(capsys, model, texts):
     )
     assert sorted(row["text"] for row in rows) == sorted(texts)
     assert all("right" not in part for part in (*rows, last["totals"]))
-
-
-def test_the_judge():
-    """A wrong answer would be marked right, or two ways to write one count as two."""
-    judge = Judge(PROBLEM)
-    assert judge.marks(RIGHT) == {"right": True, "error": None}
-    assert judge.marks(SAME_SUM) == {"right": True, "error": None}
-    wrong = judge.marks("12+8=20,5+2=7,20+7=28")
-    assert wrong == {"right": False, "error": "20+7=28 is not so"}
-    assert judge.marks("")["right"] is False
-    assert judge.totals() == {"right": 2, "distinct_right": 1}
-    assert judge.marks("12*2=24,8-5=3,24+3=27")["right"]
-    assert judge.totals() == {"right": 3, "distinct_right": 2}
 
 
 @pytest.mark.parametrize(
@@ -355,15 +340,3 @@ def test_a_smoke_run_that_learns_nothing_fails(here, monkeypatch, tmp_path, last
     monkeypatch.setattr(logged_run, "run", lambda *_: records)
     assert train([str(tmp_path), "--smoke"]) == 1
     assert train([str(tmp_path)]) == 0
-
-
-def test_a_log_goes_on_where_the_run_does(tmp_path, capsys):
-    """Updates done again after a kill would stand in the log twice."""
-    note, log = logged_run._note, tmp_path / "log.jsonl"
-    for step in (50, 100, 150):
-        note(Record(step, 2.0, 1.0, 0.1, 1.0), log)
-    note(Record(100, 1.123456789, 1.0, 0.1, 1.0, 0.25), log)
-    assert [row["step"] for row in log_of(tmp_path)] == [50, 100]
-    assert log_of(tmp_path)[-1]["entropy"] == 1.12346
-    assert "greedy answers right 25.0%" in capsys.readouterr().out.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir()] == [log.name]

@@ -15,7 +15,6 @@ from jaxmoe.analysis.passages import Passages
 from jaxmoe.analysis.router_pass import Passage
 from jaxmoe.analysis.router_stats import from_json
 from jaxmoe.analysis.run_texts import run_rows
-from jaxmoe.analysis.texts import read_rows
 from jaxmoe.checkpoints.store import read_manifest
 from jaxmoe.cli import routers
 from jaxmoe.cli.policy_options import policy_of
@@ -332,12 +331,3 @@ def test_runs_that_cannot_be_read(checkpoint, tmp_path, capsys):
     assert "--chat is for a file" in _refuse(capsys, [str(checkpoint), *argv, "--chat"])
     argv[1] = str(_run(tmp_path / "own", task="own"))
     assert "found 'own'" in _refuse(capsys, [str(checkpoint), *argv])
-
-
-def test_line_separators_within_texts(tmp_path):
-    """A text with U+2028 would be cut in two lines, and refused."""
-    path = tmp_path / "data.jsonl"
-    row = json.dumps({"prompt": "a\u2028b", "text": "c"}, ensure_ascii=False)
-    path.write_bytes(b"\xef\xbb\xbf" + row.encode() + b"\r\n")
-    (found,) = read_rows(path)
-    assert (found.prompt, found.answers) == ("a\u2028b", ("c",))

@@ -362,6 +362,7 @@ def test_interrupted(checkpoint, tmp_path):
     rows, totals = rows_of("".join(first) + rest)
     assert totals["interrupted"] and totals["answers"] == len(rows) >= 5
     assert "tokens/s]" in shown and "Traceback" not in shown
+    assert "compiling]" in shown
     # At the end the line is blank and the cursor at its beginning.
     *_, last, after = shown.split("\r")
     assert last.isspace() and not after
