@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxmoe import sharding as mesh
     from jaxmoe.config import ModelConfig
+    from jaxmoe.decode.engine import Engine
     from jaxmoe.decode.generate import generate
     from jaxmoe.decode.prefill import prefill
-    from jaxmoe.decode.request import Progress
+    from jaxmoe.decode.request import Delta, Progress, Ticket
     from jaxmoe.decode.sampler import TokenSampler
     from jaxmoe.decode.step import decode_segment, fill_slots
     from jaxmoe.decode.trace import Record, TokenTrace
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "AdaptiveHead": "jaxmoe.router.policies:AdaptiveHead",
+    "Delta": "jaxmoe.decode.request:Delta",
+    "Engine": "jaxmoe.decode.engine:Engine",
     "Execution": "jaxmoe.execution:Execution",
     "ExpertSample": "jaxmoe.router.policies:ExpertSample",
     "Finished": "jaxmoe.sampling:Finished",
@@ -44,6 +47,7 @@ _PLACES = {
     "QWEN3_30B_A3B": "jaxmoe.families.qwen3_moe:QWEN3_30B_A3B",
     "Record": "jaxmoe.decode.trace:Record",
     "Samples": "jaxmoe.sampling:Samples",
+    "Ticket": "jaxmoe.decode.request:Ticket",
     "TokenSampler": "jaxmoe.decode.sampler:TokenSampler",
     "TokenTrace": "jaxmoe.decode.trace:TokenTrace",
     "TopK": "jaxmoe.router.policies:TopK",
@@ -91,6 +95,8 @@ __all__ = [
     "QWEN3_235B_A22B",
     "QWEN3_30B_A3B",
     "AdaptiveHead",
+    "Delta",
+    "Engine",
     "Execution",
     "ExpertSample",
     "Finished",
@@ -101,6 +107,7 @@ __all__ = [
     "Progress",
     "Record",
     "Samples",
+    "Ticket",
     "TokenSampler",
     "TokenTrace",
     "TopK",

@@ -11,9 +11,9 @@ import numpy as np
 from jaxmoe.analysis import router_pass
 from jaxmoe.analysis.router_pass import Passage, passage
 from jaxmoe.analysis.texts import Row
-from jaxmoe.decode.engine import default_slots
 from jaxmoe.decode.inputs import check_prompt
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.decode.slots import default_slots
 from jaxmoe.model import Model
 from jaxmoe.random.keys import prompt_key
 from jaxmoe.router.policies import Policy, TopK
