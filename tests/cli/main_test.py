@@ -1,6 +1,8 @@
 """The command `jaxmoe`: what it lists, what its subcommands take, how it ends."""
 
 import argparse
+import ast
+import importlib
 import json
 import runpy
 import subprocess
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import jaxmoe
 from jaxmoe import cli
 from tests.running import SCRIPTS
 
@@ -147,3 +150,27 @@ def test_scripts_start_commands(monkeypatch):
         with pytest.raises(SystemExit):
             runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
         assert heard.pop() == [*words, "--flag", "value"]
+
+
+def test_public_names_are_those_of_the_type_checker():
+    """`jaxmoe.NAME` would be missing, or not what the type checker believes."""
+    tree = ast.parse(Path(jaxmoe.__file__).read_text("utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    told = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(told) == set(jaxmoe.__all__) <= set(dir(jaxmoe))
+    for name, (module, attribute) in told.items():
+        found = importlib.import_module(str(module))
+        wanted = getattr(found, attribute)
+        assert getattr(jaxmoe, name) is wanted, name
+
+
+def test_submodules_are_found():
+    """A notebook would have to import each part that it looks at."""
+    assert jaxmoe.demo.problems is importlib.import_module("jaxmoe.demo").problems
+    with pytest.raises(AttributeError, match="nonsense"):
+        jaxmoe.nonsense  # noqa: B018
