@@ -195,7 +195,7 @@ class Engine:
         policy: Policy | Sequence[Policy] | None = None,
         sampler: TokenSampler | None = None,
         max_new_tokens: int = 256,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         stop_ids: Sequence[int] | None = None,
         noisy_prefill: bool = False,
         routes: np.ndarray | None = None,
@@ -203,8 +203,9 @@ class Engine:
         """Takes a request; its samples begin as slots become free, in order.
 
         Args:
-          prompt: text, or token ids.
-          key: the prompt's typed key; sample i is drawn with `fold_in(key, i)`.
+          prompt: text, token ids, or the messages of a chat.
+          key: the prompt's typed key, or its seed; sample i is drawn with
+            `fold_in(key, i)`.
           n: draws samples 0..n-1. samples: these sample indices instead.
           policy: None for the engine's, or `ExpertSample()`; a list gives each sample
             one of its own.

@@ -16,12 +16,13 @@ from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import default_slots
 from jaxmoe.decode.trace import Record
 from jaxmoe.model import Model
-from jaxmoe.random.keys import check_key, prompt_key
+from jaxmoe.random.keys import as_key, check_key, prompt_key
 from jaxmoe.router.policies import ExpertSample, Policy, for_model
 from jaxmoe.text.stop import StopScanner, check_stops
 from jaxmoe.typing import Array
 
-Prompt = str | Sequence[int] | np.ndarray | Array
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]] | np.ndarray | Array
+"""Text, token ids, or the messages of a chat."""
 
 
 INDICES = 1 << 32
@@ -38,14 +39,27 @@ def is_many(prompt: Any) -> bool:
     indexed = hasattr(prompt, "__len__") and hasattr(prompt, "__getitem__")
     if not indexed or isinstance(prompt, Mapping | bytes):
         raise TypeError(
-            f"prompt must be text, token ids, or a list of such, found {prompt!r}"
+            "prompt must be text, token ids, messages of a chat, or a list of such, "
+            f"found {prompt!r}"
         )
-    return len(prompt) > 0 and (isinstance(prompt[0], str) or np.ndim(prompt[0]) == 1)
+    if not len(prompt) or isinstance(prompt[0], Mapping):
+        return False
+    one = prompt[0]
+    return isinstance(one, str) or _is_chat(one) or np.ndim(one) == 1
+
+
+def _is_chat(prompt: Any) -> bool:
+    """Whether it is a list of messages."""
+    return (
+        isinstance(prompt, list | tuple)
+        and len(prompt) > 0
+        and isinstance(prompt[0], Mapping)
+    )
 
 
 def check_prompt(model: Model, prompt: Prompt, max_new_tokens: int) -> np.ndarray:
-    """Checked token ids, int32 [T]."""
-    ids = np.asarray(model.encode(prompt) if isinstance(prompt, str) else prompt)
+    """Checked token ids, int32 [T], of text, of messages, or of ids."""
+    ids = np.asarray(_tokens(model, prompt))
     if ids.ndim != 1 or not len(ids):
         raise ValueError(
             "a prompt must have at least one token, found "
@@ -70,6 +84,22 @@ def check_prompt(model: Model, prompt: Prompt, max_new_tokens: int) -> np.ndarra
     return ids.astype(np.int32)
 
 
+def _tokens(model: Model, prompt: Prompt) -> Any:
+    if _is_chat(prompt):
+        return model.chat(prompt)  # type: ignore[arg-type]
+    if not isinstance(prompt, str):
+        return prompt
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "a prompt must be Unicode text, found half a character (a lone surrogate, "
+            f"{prompt[error.start]!a}) at place {error.start}; decode the text again, "
+            "with errors='replace'"
+        ) from None
+    return model.encode(prompt)
+
+
 def key_data(key: Any, prompts: int, many: bool) -> np.ndarray:
     """Key data of each prompt, uint32 [P, 2]."""
     if isinstance(key, list | tuple):
@@ -79,15 +109,13 @@ def key_data(key: Any, prompts: int, many: bool) -> np.ndarray:
                 f"found {len(key)} keys for "
                 f"{'a list of ' + str(prompts) if many else 'one prompt'}"
             )
-        for one in key:
-            check_key(one)
-        keys = key
+        keys = [as_key(one) for one in key]
     elif many and getattr(key, "shape", None) == (prompts,):
         check_key(key[0])
         return np.asarray(jax.random.key_data(key))
     else:
-        check_key(key)
-        keys = [prompt_key(key, j) for j in range(prompts)] if many else [key]
+        one = as_key(key)
+        keys = [prompt_key(one, j) for j in range(prompts)] if many else [one]
     return np.stack([np.asarray(jax.random.key_data(k)) for k in keys])
 
 
@@ -100,7 +128,7 @@ def read_request(
     policy: Policy | Sequence[Policy] | None,
     sampler: TokenSampler | None,
     max_new_tokens: int,
-    stop: str | Sequence[str],
+    stop: str | Sequence[str] | None,
     stop_ids: Sequence[int] | None,
     noisy_prefill: bool,
     routes: np.ndarray | None,
@@ -215,13 +243,13 @@ def check_stop_ids(stop_ids: Sequence[int], vocab: int) -> list[int]:
 
 
 def split_stops(
-    model: Model, stop: str | Sequence[str]
+    model: Model, stop: str | Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[int]]:
     """Stop strings to look for in text, and ids of those that are special tokens.
 
     A special token such as `<|im_end|>` never shows in text: it stops as its id.
     """
-    stops = check_stops(stop)
+    stops = check_stops(() if stop is None else stop)
     tokenizer = model.tokenizer
     ids = {s: None if tokenizer is None else tokenizer.token_to_id(s) for s in stops}
     special = tokenizer.special_ids if tokenizer is not None else frozenset()
