@@ -14,6 +14,7 @@ from jaxmoe.checkpoints.source import open_source
 from jaxmoe.config import ModelConfig
 from jaxmoe.execution import (
     Execution,
+    Layers,
     default_layers,
     enable_compilation_cache,
     execution_for,
@@ -156,7 +157,11 @@ def model_layout(
 
 
 def abstract_weights(
-    config: ModelConfig, dtypes: Mapping[str, Any], layout: Layout
+    config: ModelConfig,
+    dtypes: Mapping[str, Any],
+    layout: Layout,
+    *,
+    layers: Layers | None = None,
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Name, shape, type and sharding of every weight as the devices are to hold it.
 
@@ -165,9 +170,10 @@ def abstract_weights(
 
     dtypes: of each stored weight. One that is missing has no sharding, and the type of
       `abstract_params`, for `restore` to complain of.
+    layers: how they are run; None for the platform's default.
     """
     platform = platform_of(layout)
-    layers = default_layers(platform)
+    layers = layers or default_layers(platform)
     abstract = abstract_params(config, layers=layers)
     kinds = {n: {dtypes.get(s) for s in stored_names(n)} for n in abstract}
     if any(len(found) > 1 for found in kinds.values()):

@@ -50,7 +50,9 @@ class TokenSampler:
     top_k: ArrayLike | None = None
     top_p: ArrayLike | None = None
     min_p: ArrayLike | None = None
-    candidates: int | None = field(default=None, kw_only=True)
+    candidates: int | None = field(
+        default=None, kw_only=True, metadata={"derived": True}
+    )
 
     @classmethod
     def from_config(cls, config: GenerationConfig) -> "TokenSampler":
