@@ -270,8 +270,8 @@ def stream(
     prompts: list[Any] = list(prompt) if many else [prompt]
     keys = key_data(key, len(prompts), many)
     given = _routes_of(routes, len(prompts), many)
-    shared = policy is None or isinstance(policy, Policy)
-    one_policy = (ExpertSample() if policy is None else policy) if shared else None
+    own = ExpertSample() if policy is None else policy
+    one_policy = own if isinstance(own, Policy) else None
     total = len(prompts) * len(chosen)
     slots = check_slots(model, total, slots)
     engine = Engine(
@@ -297,7 +297,7 @@ def stream(
                 one,
                 key_data=data,
                 samples=chosen,
-                policy=None if shared else policy,
+                policy=policy if one_policy is None else None,
                 sampler=None,
                 max_new_tokens=max_new_tokens,
                 stop=stop,
