@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from scipy.special import stdtrit
 from jaxtyping import Float, Integer, Shaped
 
 _CHUNK = 1 << 20

@@ -3,27 +3,27 @@
 The conventions are LiveCodeBench's (Jain et al. 2024, arXiv 2403.07974), with these
 differences: every test is a process of its own, so nothing is carried from one to the
 next; time is counted from the start of Python; an exit code other than 0 fails; NumPy
-is not there, only the standard library; and floats that functions return need not be
-equal to the last digit.
+is not there, only the standard library; and floats, printed or returned, need not be
+equal to the last digit (`outputs.py`).
 
 The tests' outputs never reach the process that runs a program, so a program can only
 pass by computing them. What keeps it from doing harm is said in `sandbox.py`.
 """
 
 import json
-import math
-import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from typing import Any
 
 from jaxmoe.evals.sandbox import Limits, Outcome, run_program
 from jaxmoe.evals.tasks.base import Grade, Question
+from jaxmoe.evals.tasks.outputs import read_json, same_json, same_output
+from jaxmoe.evals.tasks.programs import program_of
 from jaxmoe.evals.tasks.prompts import fill, shown, text_of, value_of
+from jaxmoe.evals.tasks.reasoning import answer_in
 
 STDIN_PROMPT = """\
 Solve the following programming problem in Python 3.
@@ -56,10 +56,6 @@ Put the whole code into one code block at the end of your answer, like this:
 # the code
 ```"""
 
-_TOLERANCE = 1e-9
-_LABELS = ("python", "python3", "py")
-_FENCE = re.compile(r"(?P<indent>[ \t]*)```+(?P<label>[^`]*)")
-
 # The modules whose names LiveCodeBench's runner puts before a program, since models
 # write List[int] without an import. builtins comes last, or `pow` would be math's. exit
 # and quit are usually there by the module site, which the sandbox leaves out.
@@ -68,10 +64,26 @@ _STARRED = (
     *("math", "random", "statistics", "itertools", "functools", "operator", "io"),
     *("sys", "json", "builtins"),
 )
+# The sandbox has no /dev/stdin, or one that may not be opened again.
+_DEVICES = """
+def _serve_devices(known):
+    import builtins, io, os
+    really_open = io.open
+    def open(file, *arguments, **options):
+        if isinstance(file, (str, os.PathLike)) and os.fspath(file) in known:
+            file = os.dup(known[os.fspath(file)])
+        return really_open(file, *arguments, **options)
+    builtins.open = io.open = open
+    return open
+open = _serve_devices({"/dev/stdin": 0, "/dev/stdout": 1, "/dev/fd/0": 0,
+                       "/proc/self/fd/0": 0})
+"""
 PRELUDE = (
     "".join(f"from {name} import *\n" for name in _STARRED)
     + f"import {', '.join(_STARRED)}\nsys.setrecursionlimit(50_000)\n"
+    + "sys.set_int_max_str_digits(0)\n"
     + "exit = quit = sys.exit\n"
+    + _DEVICES
 )
 
 # The program's own prints go nowhere: the descriptor of the result is one of its own.
@@ -79,6 +91,7 @@ PRELUDE = (
 _CALL = """
 def serve():
     import json, os, sys, types
+    sys.set_int_max_str_digits(0)
     encode, write, leave = json.dumps, os.write, os._exit
     nonce, prelude, program, name, lines = json.load(sys.stdin)
     result, nothing = os.dup(1), os.open("/dev/null", os.O_RDWR)
@@ -111,13 +124,13 @@ class Case:
 class CodeTask:
     """A program is right if it passes all tests of its problem.
 
-    The last closed code block labelled Python is the program; where none is labelled
-    so, the last without a label. Tests run in turn until one fails. A grade's answer is
-    the digest of the program, less blank lines and blanks at the ends of lines, so that
-    votes count equal programs. Details: status ("passed", "no program", "wrong answer",
-    "no result" where a called function never returned to its caller, or the sandbox's
-    status of the run that failed), passed (tests before the first that failed), tests,
-    failed (the index of that one; None where none failed or none ran).
+    `programs.program_of` says which part of an answer is the program. Tests run in turn
+    until one fails. A grade's answer is the digest of the program, less blank lines and
+    blanks at the ends of lines, so that votes count equal programs. Details: status
+    ("passed", "no program", "wrong answer", "no result" where a called function never
+    returned to its caller, or the sandbox's status of the run that failed), passed
+    (tests before the first that failed), tests, failed (the index of that one; None
+    where none failed or none ran).
 
     Question.answer holds the tests, its details the name of the function, or None.
     Grades may be given by several threads at the same time.
@@ -177,7 +190,7 @@ class CodeTask:
           RuntimeError: the machine cannot run programs under limits.
         """
         self._check_allowed()
-        program, tests = program_of(text), question.answer
+        program, tests = program_of(answer_in(text)), question.answer
         if program is None:
             return Grade(None, False, _details("no program", 0, tests, None))
         deadline = time.monotonic() + self.seconds
@@ -226,96 +239,11 @@ class CodeTask:
             )
 
 
-def program_of(text: str) -> str | None:
-    """The last closed code block labelled Python; None for none.
-
-    Where none is labelled so, the last one without a label: beside a program, blocks
-    without one show what it prints. A labelled fence always opens a block: one that is
-    open then was never closed. Blanks before the opening fence are taken off each line.
-    """
-    labelled, unlabelled, block, indent, label = None, None, None, "", ""
-    for line in text.replace("\r\n", "\n").split("\n"):
-        fence = _FENCE.fullmatch(line)
-        if fence is None:
-            if block is not None:
-                block.append(line.removeprefix(indent))
-            continue
-        words = fence["label"].split()
-        if block is None or words:
-            block, indent = [], fence["indent"]
-            label = words[0].lower() if words else ""
-            continue
-        if any(map(str.strip, block)):
-            program = "\n".join(block) + "\n"
-            if label in _LABELS:
-                labelled = program
-            elif not label:
-                unlabelled = program
-        block = None
-    return unlabelled if labelled is None else labelled
-
-
 def digest_of(program: str) -> str:
     """SHA-256 of a program, less blank lines and blanks at the ends of lines; hex."""
     lines = [line.rstrip() for line in program.split("\n")]
     kept = "\n".join(filter(None, lines))
     return sha256(kept.encode(errors="replace")).hexdigest()
-
-
-def same_output(printed: str, expected: str) -> bool:
-    """Whether two outputs agree line by line, as LiveCodeBench compares them.
-
-    Blanks around the whole and around each line do not count. Lines agree if they are
-    equal as text, or if all their words are decimal numbers and those are equal.
-    """
-    found, wanted = (
-        [line.strip() for line in text.strip().split("\n")]
-        for text in (printed, expected)
-    )
-    if len(found) != len(wanted):
-        return False
-    return all(
-        a == b or _same_decimals(a, b) for a, b in zip(found, wanted, strict=True)
-    )
-
-
-def same_json(found: str, expected: str) -> bool:
-    """Whether two JSON texts have equal values; False where one is no JSON.
-
-    Where one number is a float, 1e-9 (relative or absolute, whichever is larger) is
-    close enough; LiveCodeBench compares exactly. As in Python, true equals 1.
-    """
-    try:
-        pairs = [(json.loads(found), json.loads(expected))]
-    except (ValueError, RecursionError):
-        return False
-    while pairs:
-        a, b = pairs.pop()
-        if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-            pairs.extend(zip(a, b, strict=True))
-        elif isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-            pairs.extend((a[name], b[name]) for name in a)
-        elif isinstance(a, list | dict) or not (a == b or _close(a, b)):
-            return False
-    return True
-
-
-def _close(a: Any, b: Any) -> bool:
-    numbers = isinstance(a, int | float) and isinstance(b, int | float)
-    if not numbers or not (isinstance(a, float) or isinstance(b, float)):
-        return False
-    try:
-        return math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
-    except OverflowError:
-        return False  # an integer beyond all floats
-
-
-def _same_decimals(a: str, b: str) -> bool:
-    try:
-        found, wanted = ([Decimal(word) for word in line.split()] for line in (a, b))
-        return found == wanted
-    except InvalidOperation:
-        return False  # a word that is no number; sNaN, too, when compared
 
 
 def _details(
@@ -403,7 +331,7 @@ def _parsed(value: Any, place: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return read_json(value)
     except (ValueError, RecursionError):
         raise ValueError(
             f'expected JSON in "{place}", found {shown(value)}; correct it'
