@@ -90,7 +90,7 @@ def test_limit_reads_no_further(file):
         (_lines(_row(id=7), _row(id="7")), "line 2: .* as on line 1"),
         (_lines(_row(id=True)), 'line 1: .*the field "id", found True'),
         (_lines(_row(id=" ")), 'line 1: .*the field "id"'),
-        (_lines({"answer": 1}), r'line 1: .*field "problem", found "answer"'),
+        (_lines({"answer": 1}), r'line 1: .*field "problem".* found "answer"'),
         (_lines({"answer": 1}), r'aime reads the fields "problem" \(.*"answer" \('),
         (_lines(_row(answer=1000)), "line 1: .*from 0 to 999 .*found 1000"),
     ],

@@ -377,17 +377,17 @@ def test_a_machine_without_means_is_an_error(monkeypatch):
 
 def test_deeply_nested_folders_are_removed(tmp_path):
     """Removing them by recursion would raise, and end a whole evaluation."""
-    place = Path.cwd()
-    root = tmp_path / "root"
-    root.mkdir()
-    os.chdir(root)
-    try:
-        for _ in range(2000):
-            Path("d").mkdir()
-            Path("f").write_text("x")
-            os.chdir("d")
-    finally:
-        os.chdir(place)
-    (root / "link").symlink_to(tmp_path)
-    sandbox._remove(root)
-    assert list(tmp_path.iterdir()) == []
+    place, kept = Path.cwd(), tmp_path / "kept"
+    kept.write_text("x")
+    with sandbox._temporary_folder() as root:
+        (Path(root) / "link").symlink_to(tmp_path)
+        os.chdir(root)
+        try:
+            for _ in range(2000):
+                Path("d").mkdir()
+                Path("f").write_text("x")
+                os.chdir("d")
+        finally:
+            os.chdir(place)
+    assert not Path(root).exists()
+    assert kept.exists()

@@ -5,7 +5,9 @@ answer counts as right, and as a vote, by the strict rule alone; what the flexib
 makes of it is reported beside that.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from string import ascii_uppercase
@@ -45,9 +47,11 @@ class Choice:
         columns = f'; or the columns "{_RIGHT_COLUMN}" and "Incorrect Answer 1" to 3'
         return {
             "question": "the question's text" + (' ("Question" too)' if own else ""),
-            "choices": "a list of 2 to 26 texts" + (columns if own else ""),
+            "choices": 'a list of 2 to 26 texts ("options" too), or two lists, "text" '
+            'and "label"' + (columns if own else ""),
             "answer": "the right choice's index from 0, its letter (A is the first of "
-            "the row) or its text" + ("; not beside these columns" if own else ""),
+            'the row) or its text ("answer_index" and "answerKey" too)'
+            + ("; not beside these columns" if own else ""),
             "id": "optional: a name of its own, unique in the file",
         }
 
@@ -64,8 +68,8 @@ class Choice:
             columns = (_RIGHT_COLUMN, *_WRONG_COLUMNS)
             choices, answer = [text_of(row, name).strip() for name in columns], 0
         else:
-            choices = _choices(value_of(row, "choices"))
-            answer = _index(value_of(row, "answer"), choices)
+            choices, answer = _choices_and_answer(row)
+        _refuse_equal(choices)
         count = len(choices)
         order = order_of(count, seed, id) if self.shuffled else tuple(range(count))
         shown_choices = [choices[i] for i in order]
@@ -118,6 +122,49 @@ def order_of(count: int, seed: int, id: str) -> tuple[int, ...]:
 def _lettered(choices: Sequence[str]) -> str:
     lines = zip(ascii_uppercase, choices, strict=False)
     return "\n".join(f"{letter}) {choice}" for letter, choice in lines)
+
+
+def _choices_and_answer(row: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Choices and the right one's index, as the field's data sets have them.
+
+    choices and answer (MMLU), options and answer_index (MMLU-Pro), or choices of two
+    lists, text and label, and answerKey (ARC).
+    """
+    value = value_of(row, "choices", "options")
+    if isinstance(value, str):  # of a CSV file
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if isinstance(value, Mapping):
+        choices, labels = _choices(value.get("text")), value.get("label")
+        key = value_of(row, "answerKey", "answer")
+        if isinstance(labels, list) and len(labels) == len(choices) and key in labels:
+            return choices, labels.index(key)
+        raise ValueError(
+            f'expected one of the labels {shown(labels)} in "answerKey", found '
+            f"{shown(key)}; correct it"
+        )
+    choices = _choices(value)
+    if row.get("answer_index") is None:
+        return choices, _index(value_of(row, "answer", "answerKey"), choices)
+    index = row["answer_index"]
+    index = int(index) if str(index).isdigit() else index
+    right = _index(index if type(index) is int else None, choices)
+    given = row.get("answer")
+    if given is not None and _index(given, choices) != right:
+        raise ValueError(
+            f'expected the same choice in "answer" and "answer_index", found '
+            f"{shown(given)} and {index}; correct one of them"
+        )
+    return choices, right
+
+
+def _refuse_equal(choices: Sequence[str]) -> None:
+    twice = [choice for choice in choices if choices.count(choice) > 1]
+    if twice:
+        raise ValueError(
+            f"expected choices that differ, found {shown(twice[0])} twice; the one "
+            "that is right could not be told from the other: correct the row"
+        )
 
 
 def _choices(value: Any) -> list[str]:

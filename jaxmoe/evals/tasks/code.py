@@ -8,6 +8,9 @@ equal to the last digit (`outputs.py`).
 
 The tests' outputs never reach the process that runs a program, so a program can only
 pass by computing them. What keeps it from doing harm is said in `sandbox.py`.
+
+Tests that are assertions (HumanEval, MBPP) run in the program's own process, since they
+call it: a program that looks for them can find what they expect.
 """
 
 import json
@@ -20,9 +23,10 @@ from typing import Any
 
 from jaxmoe.evals.sandbox import Limits, Outcome, run_program
 from jaxmoe.evals.tasks.base import Grade, Question
-from jaxmoe.evals.tasks.outputs import read_json, same_json, same_output
+from jaxmoe.evals.tasks.code_rows import Case, lines_of, read_row
+from jaxmoe.evals.tasks.outputs import same_json, same_output
 from jaxmoe.evals.tasks.programs import program_of
-from jaxmoe.evals.tasks.prompts import fill, shown, text_of, value_of
+from jaxmoe.evals.tasks.prompts import fill
 from jaxmoe.evals.tasks.reasoning import answer_in
 
 STDIN_PROMPT = """\
@@ -111,13 +115,24 @@ def serve():
 serve()
 """
 
-
-@dataclass(frozen=True)
-class Case:
-    """Input and expected output of one run; JSON values where a function is called."""
-
-    input: str
-    output: str
+# Assertions come after the program, in its own module, which they call.
+_SCRIPT = """
+def serve():
+    import json, os, sys, types
+    sys.set_int_max_str_digits(0)
+    write, leave = os.write, os._exit
+    nonce, prelude, program, name, script = json.load(sys.stdin)
+    result, nothing = os.dup(1), os.open("/dev/null", os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    module = sys.modules["solution"] = types.ModuleType("solution")
+    exec(prelude, vars(module))
+    exec(compile(program, "program.py", "exec", dont_inherit=True), vars(module))
+    exec(compile(script, "tests.py", "exec", dont_inherit=True), vars(module))
+    write(result, nonce.encode())
+    leave(0)
+serve()
+"""
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,8 @@ class CodeTask:
     (tests before the first that failed), tests, failed (the index of that one; None
     where none failed or none ran).
 
-    Question.answer holds the tests, its details the name of the function, or None.
+    Question.answer holds the tests, its details their `kind` and `fn_name`, the name of
+    the function, or None.
     Grades may be given by several threads at the same time.
 
     allow: whether programs may be run at all. limits: of one test. seconds: of all
@@ -150,10 +166,13 @@ class CodeTask:
     def fields(self) -> Mapping[str, str]:
         """See `Task`."""
         return {
-            "question": 'the problem\'s text ("question_content" too)',
+            "question": "the problem's text (\"question_content\" too); or HumanEval's "
+            '"prompt", "test" and "entry_point"; or MBPP\'s "prompt" ("text" too) and '
+            '"test_list"',
             "tests": 'a list, or its JSON text, of {"input": text, "output": text, '
             '"testtype": "stdin" or "functional"}; functional ones have one JSON value '
-            "per line of input, and one as output",
+            'per line of input, and one as output ("public_test_cases" and '
+            '"private_test_cases" too, as LiveCodeBench packs them)',
             "fn_name": "optional: the function that functional tests call, of the "
             'class Solution where there is one ("func_name" in "metadata" too)',
             "starter_code": "optional: code that the model is to complete",
@@ -169,18 +188,12 @@ class CodeTask:
           ValueError: also where programs may not be run.
         """
         self._check_allowed()
-        text = text_of(row, "question", "question_content").strip()
-        name = _function_name(row)
-        tests, functional = _tests(value_of(row, "tests"), name)
-        starter = _starter_code(row)
-        if functional and not starter:
-            starter = f"def {name}(...):\n    ..."
-        own = FUNCTION_PROMPT if functional else STDIN_PROMPT
-        values = {"question": text, "starter_code": starter}
+        problem = read_row(row)
+        own = STDIN_PROMPT if problem.kind == "stdin" else FUNCTION_PROMPT
+        values = {"question": problem.text, "starter_code": problem.starter}
         prompt = fill(template or own, values, optional=frozenset({"starter_code"}))
-        return Question(
-            id, prompt, tests, id, {"fn_name": name if functional else None}
-        )
+        details = {"fn_name": problem.name, "kind": problem.kind}
+        return Question(id, prompt, problem.tests, id, details)
 
     def grade(self, question: Question, text: str) -> Grade:
         """See `Task`; runs the program, for up to `seconds`.
@@ -196,18 +209,21 @@ class CodeTask:
         deadline = time.monotonic() + self.seconds
         answer = digest_of(program)
         for index, test in enumerate(tests):
-            status = self._run(program, test, question.details["fn_name"], deadline)
+            status = self._run(program, test, question.details, deadline)
             if status != "passed":
                 return Grade(answer, False, _details(status, index, tests, index))
         return Grade(answer, True, _details("passed", len(tests), tests, None))
 
-    def _run(self, program: str, test: Case, name: str | None, deadline: float) -> str:
+    def _run(
+        self, program: str, test: Case, details: Mapping[str, Any], deadline: float
+    ) -> str:
         """The status of one test."""
         left = deadline - time.monotonic()
         if left <= 0:
             return "timeout"
         limits = replace(self.limits, seconds=min(self.limits.seconds, left))
-        if name is None:
+        kind = details["kind"]
+        if kind == "stdin":
             # Run as if it stood alone: `exec` in the true __main__.
             code = (
                 f"exec(compile({program!r}, 'program.py', 'exec', dont_inherit=True))"
@@ -217,11 +233,13 @@ class CodeTask:
             missing = False
         else:
             nonce = secrets.token_hex(16)
-            given = json.dumps([nonce, PRELUDE, program, name, _lines(test.input)])
-            outcome = self._outcome(_CALL, given, limits)
+            given = [nonce, PRELUDE, program, details["fn_name"]]
+            given += [test.input] if kind == "script" else [lines_of(test.input)]
+            source = _SCRIPT if kind == "script" else _CALL
+            outcome = self._outcome(source, json.dumps(given), limits)
             missing = not outcome.stdout.startswith(nonce)
             result = outcome.stdout[len(nonce) :]
-            right = not missing and same_json(result, test.output)
+            right = not missing and (kind == "script" or same_json(result, test.output))
         if outcome.status != "ok":
             return outcome.status
         return "no result" if missing else "passed" if right else "wrong answer"
@@ -250,89 +268,3 @@ def _details(
     status: str, passed: int, tests: Sequence[Case], failed: int | None
 ) -> dict[str, Any]:
     return {"status": status, "passed": passed, "tests": len(tests), "failed": failed}
-
-
-def _lines(text: str) -> list[str]:
-    return [line for line in text.split("\n") if line.strip()]
-
-
-# -- rows --------------------------------------------------------------------------
-
-
-def _function_name(row: Mapping[str, Any]) -> str | None:
-    name = row.get("fn_name")
-    if name is None:
-        metadata = row.get("metadata") or {}
-        metadata = _parsed(metadata, "metadata")
-        name = metadata.get("func_name") if isinstance(metadata, Mapping) else None
-    if name is not None and not (isinstance(name, str) and name.isidentifier()):
-        raise ValueError(
-            f'expected the name of a function in "fn_name", found {shown(name)}; '
-            "correct it, or leave it out where programs read standard input"
-        )
-    return name
-
-
-def _starter_code(row: Mapping[str, Any]) -> str:
-    code = row.get("starter_code")
-    if code is not None and not isinstance(code, str):
-        raise ValueError(
-            f'expected text in the field "starter_code", found {shown(code)}; write '
-            "the code there, or leave the field out"
-        )
-    return (code or "").rstrip()
-
-
-def _tests(value: Any, name: str | None) -> tuple[tuple[Case, ...], bool]:
-    """The tests, and whether they call a function."""
-    rows = _parsed(value, "tests")
-    if not isinstance(rows, list) or not rows:
-        raise ValueError(
-            f'expected a list of one or more tests in "tests", found {shown(value)}; '
-            "write them there"
-        )
-    default = "stdin" if name is None else "functional"
-    kinds = set()
-    for index, row in enumerate(rows):
-        given = row if isinstance(row, Mapping) else {}
-        if not all(isinstance(given.get(end), str) for end in ("input", "output")):
-            raise ValueError(
-                f'expected texts "input" and "output" in test {index}, found '
-                f"{shown(row)}; correct the test"
-            )
-        kind = given.get("testtype")
-        if kind is not None and not isinstance(kind, str):
-            raise ValueError(
-                f'expected text as "testtype" of test {index}, found {shown(kind)}; '
-                'write "stdin" or "functional" there, or leave it out'
-            )
-        kinds.add(kind or default)
-    if kinds not in ({"stdin"}, {"functional"}):
-        raise ValueError(
-            'expected the "testtype" of all tests to be "stdin", or of all to be '
-            f'"functional", found {shown(sorted(kinds))}; correct them, or '
-            "split the problem"
-        )
-    functional = kinds == {"functional"}
-    if functional and name is None:
-        raise ValueError(
-            'expected the function that functional tests call in "fn_name", found '
-            "none; write its name there"
-        )
-    tests = tuple(Case(row["input"], row["output"]) for row in rows)
-    for index, test in enumerate(tests if functional else ()):
-        for text in (*_lines(test.input), test.output):
-            _parsed(text, f"test {index}")
-    return tests, functional
-
-
-def _parsed(value: Any, place: str) -> Any:
-    """The value of JSON text; what is no text is taken as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return read_json(value)
-    except (ValueError, RecursionError):
-        raise ValueError(
-            f'expected JSON in "{place}", found {shown(value)}; correct it'
-        ) from None

@@ -12,7 +12,14 @@ from jaxmoe.evals.tasks.extract import (
     normalised,
 )
 from jaxmoe.evals.tasks.peel import plain
-from jaxmoe.evals.tasks.prompts import EXACT, fill, shown, text_of, value_of
+from jaxmoe.evals.tasks.prompts import (
+    EXACT,
+    after_hashes,
+    fill,
+    shown,
+    text_of,
+    value_of,
+)
 from jaxmoe.evals.tasks.reasoning import answer_in
 
 
@@ -41,7 +48,9 @@ class Exact:
     ) -> Question:
         """See `Task`; a template holds {prompt}."""
         prompt = fill(template or EXACT, {"prompt": text_of(row, "prompt", "question")})
-        return Question(id, prompt, _accepted(value_of(row, "answer")), group=id)
+        return Question(
+            id, prompt, _accepted(after_hashes(value_of(row, "answer"))), group=id
+        )
 
     def grade(self, question: Question, text: str) -> Grade:
         """See `Task`; the answer is the normalised string."""

@@ -25,7 +25,14 @@ from typing import Any
 from jaxmoe.evals.tasks.base import Grade, Question
 from jaxmoe.evals.tasks.extract import final_boxes
 from jaxmoe.evals.tasks.peel import undressed
-from jaxmoe.evals.tasks.prompts import MATH, fill, shown, text_of, value_of
+from jaxmoe.evals.tasks.prompts import (
+    MATH,
+    after_hashes,
+    fill,
+    shown,
+    text_of,
+    value_of,
+)
 from jaxmoe.evals.tasks.reasoning import answer_in
 
 _SECONDS_TO_START = 120
@@ -75,7 +82,8 @@ class Math:
         """
         problem = text_of(row, "problem", "Problem", "question")
         prompt = fill(template or MATH, {"problem": problem})
-        answer = _latex(value := value_of(row, "answer", "Answer"))
+        value = after_hashes(value_of(row, "answer", "Answer"))
+        answer = _latex(value)
         read = _reader().ask({"form": answer}, self.seconds, self.seconds)
         if not read or read["form"] is None:
             raise ValueError(

@@ -22,7 +22,8 @@ _OPENS = re.compile(
 _CLOSES = re.compile(r"(?P<code>.*?)(?P<fence>`{3,}|~{3,})[ \t]*", re.DOTALL)
 # python, py, Python3, python3.11, pypy3, ipython, {python}, {.python}, lang=python
 _PYTHON = re.compile(
-    r"(?:lang(?:uage)?=)?[\"'{.]{0,3}[ic]?py(?:thon|py|py3)?[ -]?[0-9.]{0,5}[\"'}]{0,2}",
+    r"(?:lang(?:uage)?=)?[\"'{.]{0,3}"
+    r"[ic]?py(?:thon|py|py3)?[ -]?[0-9.]{0,5}[\"'}]{0,2}",
     re.IGNORECASE,
 )
 _MARKER = re.compile(r"[\s>*+-]*(?:[0-9]{1,3}[.)])?\s*")

@@ -29,7 +29,7 @@ _SPECIAL = re.compile(r"<\|(?:end|return|start|call|channel)\|>")
 
 
 def answer_in(text: str) -> str:
-    r"""What follows the reasoning; "" where nothing does, all of it where there is none.
+    r"""What follows the reasoning, "" for nothing; all of it where there is none.
 
     >>> answer_in("<think>7?</think>The answer is 8.")
     'The answer is 8.'
