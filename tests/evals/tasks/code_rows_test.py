@@ -16,8 +16,8 @@ ONE = {"input": "1\n", "output": "2\n", "testtype": "stdin"}
 TWO = {"input": "2\n", "output": "3\n", "testtype": "stdin"}
 HUMAN_EVAL = {
     "task_id": "HumanEval/0",
-    "prompt": 'def add(a: int, b: int) -> int:\n    """The sum."""\n',
-    "entry_point": "add",
+    "prompt": 'def sum_of(a: int, b: int) -> int:\n    """The sum."""\n',
+    "entry_point": "sum_of",
     "canonical_solution": "    return a + b\n",
     "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
 }
@@ -25,7 +25,7 @@ MBPP = {
     "task_id": 2,
     "text": "Write a function to add.",
     "code": "...",
-    "test_list": ["assert add(1, 2) == 3", "assert add(1, -1) == 0"],
+    "test_list": ["assert sum_of(1, 2) == 3", "assert sum_of(1, -1) == 0"],
     "test_setup_code": "",
 }
 
@@ -94,8 +94,8 @@ def test_private_tests_can_build_plain_data_alone(private):
 @pytest.mark.parametrize(
     ("program", "status"),
     [
-        ("def add(a, b):\n    return a + b", "passed"),
-        ("def add(a, b):\n    return a - b", "wrong exit"),
+        ("def sum_of(a, b):\n    return a + b", "passed"),
+        ("def sum_of(a, b):\n    return a - b", "wrong exit"),
         ("import os\nos._exit(0)", "no result"),
         ("import sys\nsys.exit(0)", "no result"),
         ("def plus(a, b):\n    return a + b", "wrong exit"),
@@ -110,7 +110,10 @@ def test_assertions(row, program, status):
 
 def test_prompts_show_what_is_asked():
     """A model would not know the function's name."""
-    for row, shown in ((HUMAN_EVAL, '"""The sum."""'), (MBPP, "assert add(1, 2) == 3")):
+    for row, shown in (
+        (HUMAN_EVAL, '"""The sum."""'),
+        (MBPP, "assert sum_of(1, 2) == 3"),
+    ):
         prompt = TASK.question(row, id="a", seed=0, template=None).prompt
         assert shown in prompt
 
