@@ -18,7 +18,7 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +50,9 @@ class Math:
     with what boxes hold that a comma or "and" joins to it, as a list; or the last 2000
     characters of a text without a box. A grade's answer is SymPy's form of what was
     read, evaluated, numbers exact: "0.5" and "\frac{2}{4}" are "1/2". It does not
-    follow from the right answer; `same` says which answers are equal. Details: boxed,
-    whether there is a box; timed_out, whether the comparison was given up, which counts
-    as wrong.
+    follow from the right answer; `classes` says which answers are equal. Details:
+    boxed, whether there is a box; timed_out, whether the comparison was given up, which
+    counts as wrong.
 
     seconds: after which the library gives up reading or comparing. After three times
     as many the comparison is ended by force, after as many the evaluating of what was
@@ -113,6 +113,31 @@ class Math:
             read = reader.ask({"form": seen}, self.seconds, self.seconds)
             answer = (read["form"] if read else None) or answer
         return Grade(answer, verdict["right"], details)
+
+    def classes(self, texts: Sequence[str]) -> list[int]:
+        """A number for each text, the same where the library calls answers equal.
+
+        Numbers are those of the first texts of their kind, in order.
+        """
+        seen = [_seen(text, final_boxes(text)) for text in map(answer_in, texts)]
+        kinds: list[int] = []
+        found: list[int] = []
+        for place, one in enumerate(seen):
+            same = next((k for k in kinds if self._same(seen[k], one)), None)
+            if same is None:
+                kinds.append(place)
+            found.append(place if same is None else same)
+        return [kinds.index(kind) for kind in found]
+
+    def _same(self, a: str, b: str) -> bool:
+        """Whether each would be right where the other is."""
+        reader = _reader()
+        for right, text in ((a, b), (b, a)):
+            request = {"text": text, "right": right}
+            verdict = reader.ask(request, self.seconds, 3 * self.seconds)
+            if not verdict or not verdict["right"]:
+                return False
+        return True
 
 
 def _latex(value: Any) -> str:
