@@ -6,9 +6,10 @@ out = jaxmoe.sample(model, prompt, key=jax.random.key(0), n=32)
 
 from jaxmoe import sharding as mesh
 from jaxmoe.config import ModelConfig
+from jaxmoe.decode.engine import Engine
 from jaxmoe.decode.generate import generate
 from jaxmoe.decode.prefill import prefill
-from jaxmoe.decode.request import Progress
+from jaxmoe.decode.request import Delta, Progress, Ticket
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.step import decode_segment, fill_slots
 from jaxmoe.decode.trace import Record, TokenTrace
@@ -30,6 +31,8 @@ __all__ = [
     "QWEN3_235B_A22B",
     "QWEN3_30B_A3B",
     "AdaptiveHead",
+    "Delta",
+    "Engine",
     "Execution",
     "ExpertSample",
     "Finished",
@@ -40,6 +43,7 @@ __all__ = [
     "Progress",
     "Record",
     "Samples",
+    "Ticket",
     "TokenSampler",
     "TokenTrace",
     "TopK",

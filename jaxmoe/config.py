@@ -2,15 +2,21 @@
 
 A layer is a *mixer* (how positions exchange information) and a *feed-forward*
 (what each position does alone); each is chosen by its own dataclass, so that
-another family adds a dataclass and leaves the rest alone. `jaxmoe.families` reads
-these from a Hugging Face `config.json`.
+another family adds a dataclass and leaves the rest alone. What computes something small
+is a value with a method: a scoring rule (`jaxmoe.router.scores`), an activation
+(`jaxmoe.ops.activations`). `jaxmoe.families` reads these from a Hugging Face
+`config.json`.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from jaxmoe.ops.activations import SWIGLU, Activation
+from jaxmoe.router.scores import Scores
+
 RopeKind = Literal["default", "linear", "dynamic", "yarn"]
 QKNorm = Literal["head", "projection"]
+WeightFormat = Literal["float"]
 
 
 def _check_positive(**values: int):
@@ -106,11 +112,37 @@ class AttentionConfig:
             )
 
 
+def _check_value(name: str, value: object, kind: type):
+    """Raises a ValueError unless `value` is an instance of a class of the contract."""
+    if not isinstance(value, kind):
+        raise ValueError(
+            f"{name} must be a value of a class that extends {kind.__module__}."
+            f"{kind.__name__}, found {value!r}"
+        )
+
+
 @dataclass(frozen=True)
 class DenseConfig:
-    """A gated feed-forward (SwiGLU) of `hidden` units, the same for every token."""
+    """A gated feed-forward of `hidden` units, the same for every token."""
 
     hidden: int
+    activation: Activation = SWIGLU
+
+    def __post_init__(self):
+        _check_positive(hidden=self.hidden)
+        _check_value("activation", self.activation, Activation)
+
+
+@dataclass(frozen=True)
+class SharedConfig:
+    """A dense expert of `hidden` units that every token has beside those it chooses.
+
+    Its activation is that of the other experts. `gate` multiplies its output by the
+    sigmoid of one more projection of the input (Qwen2-MoE, Qwen3-Next).
+    """
+
+    hidden: int
+    gate: bool = False
 
     def __post_init__(self):
         _check_positive(hidden=self.hidden)
@@ -118,16 +150,21 @@ class DenseConfig:
 
 @dataclass(frozen=True)
 class MoEConfig:
-    """A mixture of gated experts behind a softmax router.
+    """A mixture of gated experts behind a router.
 
-    `normalise` divides the chosen experts' probabilities by their sum
-    (`norm_topk_prob`).
+    `scoring` ranks experts and weighs the chosen. `bias` is of the router and of both
+    products of every expert. `weights` says how those of the experts are held: "float"
+    is any float type, or its bits. `shared` is what is added to the experts' sum.
     """
 
     num_experts: int
     experts_per_token: int
     hidden: int
-    normalise: bool
+    scoring: Scores
+    activation: Activation = SWIGLU
+    bias: bool = False
+    weights: WeightFormat = "float"
+    shared: SharedConfig | None = None
 
     def __post_init__(self):
         _check_positive(num_experts=self.num_experts, hidden=self.hidden)
@@ -135,6 +172,13 @@ class MoEConfig:
             raise ValueError(
                 f"experts_per_token must lie in 1..{self.num_experts} "
                 f"(num_experts), found {self.experts_per_token}"
+            )
+        _check_value("scoring", self.scoring, Scores)
+        _check_value("activation", self.activation, Activation)
+        if self.weights not in get_args(WeightFormat):
+            raise ValueError(
+                f"weights of experts must be one of {', '.join(get_args(WeightFormat))}"
+                f", found {self.weights!r}; use a checkpoint whose experts are floats"
             )
 
 

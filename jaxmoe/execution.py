@@ -11,18 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 from jax.core import Tracer
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxmoe.ops import lanes
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.sharding.layout import Layout, single_device_layout
 
 Layers = Literal["scan", "unroll"]
 AttentionForm = Literal["chunked", "whole", "dense"]
-CompilerOptions = tuple[tuple[str, bool], ...]
+Products = Literal["plain", "weight_left", "lanes"]
+CompilerOptions = tuple[tuple[str, bool | int], ...]
 
 STACKED = ":"
 """In the name of a weight: it holds several layers, as `layers.0:48.mixer.q.weight`."""
@@ -38,17 +40,22 @@ class Execution:
     experts: an implementation of `jaxmoe.ops.experts`.
     layers: "scan" loops over layers of one kind, whose weights are stacked; "unroll"
       writes every layer out.
-    weight_left: products of few rows have the weight on the left (`ops.matmul`).
+    products: of few rows by projections: "weight_left" has the weight on the left
+      (`ops.matmul`), "lanes" is that, but the vectorised loop of `ops.lanes` where
+      rows are fewest.
     """
 
     layout: Layout
     attention: AttentionForm
     experts: str
     layers: Layers
-    weight_left: bool
+    products: Products
 
     def using(self, implementation: Implementation) -> "Execution":
         """With another implementation of the experts; "auto" leaves it.
+
+        "lanes" takes its projections with it, and another one leaves them: what is not
+        "lanes" is compiled without the options that those need.
 
         Raises:
           ValueError: no such implementation.
@@ -61,7 +68,17 @@ class Execution:
             )
         if implementation == "auto":
             return self
-        return replace(self, experts=implementation)
+        if implementation == "lanes":
+            return replace(self, experts="lanes", products="lanes")
+        return replace(self.without_options(), experts=implementation)
+
+    def without_options(self) -> "Execution":
+        """With kernels that need none of XLA's options, for use within another jit."""
+        return replace(
+            self,
+            experts="blocks" if self.experts == "lanes" else self.experts,
+            products="weight_left" if self.products == "lanes" else self.products,
+        )
 
 
 def default_platform() -> str:
@@ -84,19 +101,18 @@ def execution_on(
     *,
     layers: Layers = "unroll",
 ) -> Execution:
-    """The kernels of a platform: on CPU the block loop and attention in chunks.
+    """The kernels of a platform: on CPU loops over experts, and attention in chunks.
 
-    On CPU `lax.ragged_dot` is a masked dense product over all experts. "pallas" is
+    On CPU the vectorised loop (`ops.lanes`) where layers are scanned, and programs so
+    compiled with the options it needs; `lanes_found` says whether XLA makes one of it.
+    There `lax.ragged_dot` is a masked dense product over all experts. "pallas" is
     for who asks for it, until its kernels have been run on a GPU.
     """
-    cpu = platform == "cpu"
-    return Execution(
-        layout=layout,
-        attention="chunked" if cpu else "whole",
-        experts="blocks" if cpu else "ragged",
-        layers=layers,
-        weight_left=cpu,
-    )
+    if platform != "cpu":
+        return Execution(layout, "whole", "ragged", layers, "plain")
+    found = Execution(layout, "chunked", "lanes", layers, "lanes")
+    vectorised = layers == "scan" and lanes_found().width > 1
+    return found if vectorised else found.without_options()
 
 
 def execution_for(
@@ -125,9 +141,33 @@ def compiler_options(execution: Execution) -> CompilerOptions:
     Where layers are scanned on CPU, XLA's older emitter compiles in two thirds of the
     time. Where they are unrolled it takes longer: it compiles equal kernels again.
     """
-    if execution.layers != "scan" or platform_of(execution.layout) != "cpu":
+    if platform_of(execution.layout) != "cpu":
         return ()
-    return _accepted((("xla_cpu_use_fusion_emitters", False),))
+    if "lanes" in (execution.experts, execution.products):
+        return _accepted(lanes.OPTIONS)
+    if execution.layers == "scan":
+        return _accepted((("xla_cpu_use_fusion_emitters", False),))
+    return ()
+
+
+class LanesFound(NamedTuple):
+    """width: floats of an instruction in the loop of `ops.lanes`; 1 where it is no use.
+
+    why: what kept it from being vectorised; empty where it is.
+    """
+
+    width: int
+    why: str
+
+
+@cache
+def lanes_found() -> LanesFound:
+    """What XLA makes of the vectorised loop on this machine's CPU; looked at once."""
+    try:
+        width = lanes.vector_width()
+    except (RuntimeError, OSError) as error:  # no such option; no folder for the code
+        return LanesFound(1, str(error).splitlines()[0])
+    return LanesFound(width, "" if width > 1 else "LLVM left the loop scalar")
 
 
 @cache

@@ -2,35 +2,32 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from jaxmoe.decode.engine import run
+from jaxmoe.decode.engine import Engine
 from jaxmoe.decode.inputs import (
     Prompt,
     check_prompt,
     check_routes,
     check_slots,
-    check_stop_ids,
-    check_top_logprobs,
-    check_whole,
     is_many,
     key_data,
     sample_indices,
     split_stops,
-    stack_routes,
 )
 from jaxmoe.decode.prefill import prompt_bucket, score
-from jaxmoe.decode.request import Answer, Progress, Request
+from jaxmoe.decode.request import Answer, Progress
+from jaxmoe.decode.run import run
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.decode.trace import Record, TokenTrace, stack
+from jaxmoe.decode.trace import TokenTrace, stack
 from jaxmoe.model import Model
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.random.keys import check_key
 from jaxmoe.router.policies import ExpertSample, Policy, TopK, for_model
-from jaxmoe.text.stop import find_stop, stop_length
+from jaxmoe.sharding.processes import check_equal
+from jaxmoe.text.stop import find_stop
 from jaxmoe.typing import Array, Float, Key
 
 
@@ -101,7 +98,7 @@ def sample(
     *,
     key: Key[Array, ""] | Key[Array, "P"] | Sequence[Key[Array, ""]],
     n: int = 1,
-    policy: Policy | None = None,
+    policy: Policy | Sequence[Policy] | None = None,
     sampler: TokenSampler | None = None,
     max_new_tokens: int = 256,
     stop: str | Sequence[str] = (),
@@ -122,7 +119,8 @@ def sample(
       key: a typed key, `jax.random.key(0)`. With a list of prompts prompt j uses
         `fold_in(key, j)`, or give one key a prompt, as a list or an array.
       n: answers to each prompt.
-      policy: how experts are chosen; None for `ExpertSample()`.
+      policy: how experts are chosen; None for `ExpertSample()`. A list gives each of
+        the n answers one of its own.
       sampler: how tokens are drawn; None for what the checkpoint's
         generation_config.json asks for.
       max_new_tokens: the most tokens of an answer.
@@ -179,7 +177,7 @@ def stream(
     *,
     key: Key[Array, ""] | Key[Array, "P"] | Sequence[Key[Array, ""]],
     n: int = 1,
-    policy: Policy | None = None,
+    policy: Policy | Sequence[Policy] | None = None,
     sampler: TokenSampler | None = None,
     max_new_tokens: int = 256,
     stop: str | Sequence[str] = (),
@@ -214,39 +212,72 @@ def stream(
         of the devices that divide the samples.
       implementation: of the experts (`jaxmoe.ops.experts`).
     """
-    request = _request(
+    many, chosen = is_many(prompt), sample_indices(n, samples)
+    prompts = list(prompt) if many else [prompt]
+    keys = key_data(key, len(prompts), many)
+    given = _routes_of(routes, len(prompts), many)
+    shared = not isinstance(policy, list | tuple)
+    total = len(prompts) * len(chosen)
+    slots = check_slots(model, total, slots)
+    engine = Engine(
         model,
-        prompt,
-        key=key,
-        samples=sample_indices(n, samples),
-        policy=ExpertSample() if policy is None else policy,
-        sampler=TokenSampler.from_config(model.config.generation)
-        if sampler is None
-        else sampler,
-        max_new_tokens=max_new_tokens,
-        stop=stop,
-        stop_ids=stop_ids,
-        record=Record(
-            routes=return_routes,
-            certainty=return_certainty,
-            top_logprobs=check_top_logprobs(model, top_logprobs),
-            route_logprobs=return_route_logprobs,
-        ),
-        skip=frozenset(skip),
-        noisy_prefill=noisy_prefill,
-        routes=routes,
+        slots=slots,
+        # Of all answers alike: a program of its own has less to compute.
+        policy=(ExpertSample() if policy is None else policy) if shared else None,
+        sampler=_sampler(model, sampler),
+        # Not a matter of n, so that n changes no shape.
+        prompts=slots if noisy_prefill else min(_power_of_two(len(prompts)), slots),
+        return_routes=return_routes,
+        return_certainty=return_certainty,
+        top_logprobs=top_logprobs,
+        return_route_logprobs=return_route_logprobs,
+        implementation=implementation,
     )
-    total = len(request.prompts) * len(request.samples)
-    answers = run(
-        model.config,
-        model.params,
-        request,
-        slots=check_slots(model, total, slots),
-        on_progress=progress,
-        execution=model.execution.using(implementation),
-    )
+    requests = []
+    for j, (one, data, recorded) in enumerate(zip(prompts, keys, given, strict=True)):
+        request = engine.read(
+            one,
+            key_data=data,
+            samples=chosen,
+            policy=None if shared else policy,
+            sampler=None,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            stop_ids=stop_ids,
+            noisy_prefill=noisy_prefill,
+            routes=recorded,
+        )
+        requests.append(request.without({i for p, i in skip if p == j}))
+    if model.execution.layout.spans_processes():
+        asked = [request.describe() for request in requests]
+        check_equal({"prompts, keys and options": asked, "slots": slots})
+    answers = run(engine, requests, on_progress=progress)
     stops, _ = split_stops(model, stop)
-    return (_finished(model, answer, request, stops) for answer in answers)
+    ends = requests[0].stop_ids if requests else ()
+    return (_finished(model, answer, ends, stops) for answer in answers)
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << max(0, count - 1).bit_length()
+
+
+def _sampler(model: Model, sampler: TokenSampler | None) -> TokenSampler:
+    if sampler is None:
+        return TokenSampler.from_config(model.config.generation)
+    return sampler
+
+
+def _routes_of(routes: Any, prompts: int, many: bool) -> Sequence[Any]:
+    """Recorded routes of each prompt, None where there are none."""
+    if routes is None:
+        return [None] * prompts
+    given = routes if many else [routes]
+    if len(given) != prompts:
+        raise ValueError(
+            f"routes must hold one array for each of {prompts} prompts, "
+            f"found {len(given)}"
+        )
+    return given
 
 
 def forward(
@@ -322,51 +353,16 @@ def place_routes(prompt_length: int, length: int, routes: np.ndarray) -> np.ndar
     return placed
 
 
-def _request(model: Model, prompt, *, key, policy, sampler, stop, **rest) -> Request:
-    config = model.config
-    most = rest["max_new_tokens"] = check_whole(
-        "max_new_tokens", rest["max_new_tokens"]
-    )
-    many = is_many(prompt)
-    prompts = [check_prompt(model, p, most) for p in (prompt if many else [prompt])]
-    resolved = for_model(policy, config)
-    stops, special = split_stops(model, stop)
-    length_of = None
-    if stops:
-        decode = model.require_tokenizer("a stop string").decode
-        length_of = partial(stop_length, decode, stops=stops)
-    own = config.stop_ids if rest["stop_ids"] is None else rest["stop_ids"]
-    own = check_stop_ids(own, config.vocab_size)
-    rest["stop_ids"] = tuple(dict.fromkeys([*own, *special]))
-    if not isinstance(sampler, TokenSampler):
-        raise TypeError(
-            "sampler must be a TokenSampler such as TokenSampler(0.7), found "
-            f"{sampler!r}"
-        )
-    if rest["routes"] is not None:
-        given = rest["routes"] if many else [rest["routes"]]
-        shape = (len(rest["samples"]), None, config.num_layers, resolved.width)
-        rest["routes"] = stack_routes(given, len(prompts), shape, config.num_experts)
-    return Request(
-        prompts=prompts,
-        prompt_keys=key_data(key, len(prompts), many),
-        policy=resolved,
-        sampler=sampler.resolve(config.vocab_size),
-        stop_length=length_of,
-        **rest,
-    )
-
-
 def _finished(
-    model: Model, answer: Answer, request: Request, stops: tuple[str, ...]
+    model: Model, answer: Answer, ends: tuple[int, ...], stops: tuple[str, ...]
 ) -> Finished:
-    ids, text = answer.tokens, None
+    ids, text = answer.tokens.tolist(), None
     if model.tokenizer is not None:
         text = model.tokenizer.decode(ids)
         cut = find_stop(text, stops) if stops else None
         if cut is not None:
             text = text[:cut]
-        elif ids[-1] in request.stop_ids:
+        elif ids[-1] in ends:
             text = model.tokenizer.decode(ids[:-1])
     trace = answer.trace
     return Finished(
@@ -374,7 +370,7 @@ def _finished(
         sample=answer.sample,
         tokens=trace.token,
         logprobs=trace.logprob,
-        finish=answer.finish or "length",
+        finish=answer.finish,
         text=text,
         **_asked(trace),
     )

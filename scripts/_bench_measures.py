@@ -13,6 +13,7 @@ from jaxmoe.benchmarks import (
     compilation,
     decode,
     length,
+    machine,
     overhead,
     prefill,
     profile,
@@ -42,6 +43,7 @@ def _prefill(session: Session, args: Namespace) -> Iterator[Row]:
 
 def _decode(session: Session, args: Namespace) -> Iterator[Row]:
     options = {"ns": args.n, "peer": session.peer, **_steps(session, args)}
+    options["experts"] = args.experts
     return decode.measure(session.subject, **options)
 
 
@@ -73,6 +75,7 @@ def _compile(session: Session, args: Namespace) -> Iterator[Row]:
 
 
 MEASURES: dict[str, Callable[[Session, Namespace], Iterator[Row]]] = {
+    "machine": lambda session, _: machine.rows(session.place),
     "prefill": _prefill,
     "decode": _decode,
     "profile": _profile,

@@ -2,10 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from jaxmoe.benchmarks.presets import PRESETS
+from jaxmoe.ops.experts import Implementation
 
 HELP = {
+    "machine": "bandwidth, rate of a product, and the loop for products of few rows",
     "prefill": "tokens a second, and the time to prepare n samples of one prompt",
     "decode": "a step of n samples, beside the memory floor and a peer",
     "profile": "what the parts of a step take, beside their own floors",
@@ -31,6 +34,15 @@ def _numbers(text: str) -> tuple[int, ...]:
     if min(numbers) < 1:
         raise argparse.ArgumentTypeError(f"expected numbers above 0, found {text}")
     return numbers
+
+
+def _kernels(text: str) -> tuple[str, ...]:
+    names, known = tuple(text.split(",")), get_args(Implementation)
+    if wrong := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(
+            f"expected of {', '.join(known)}, found {', '.join(wrong)}"
+        )
+    return names
 
 
 def _add_convert(add, gb: float, name: str = "--gb") -> None:
@@ -63,6 +75,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
             add("--prompt", type=int, help="tokens of a prompt (default: the preset's)")
         if name in STEPS:
             add("--steps", type=int, default=STEPS[name], help="of a timed run")
+        if name == "decode":
+            shown = "kernels to compare, as blocks,lanes (default: the machine's)"
+            add("--experts", type=_kernels, default=("auto",), help=shown)
         if name in (*PEER, "all"):
             add("--peer", choices=("transformers",), help="the same model there")
         if name == "slots":

@@ -87,7 +87,7 @@ class Passages:
         import jax
 
         from jaxmoe.analysis.router_pass import draw
-        from jaxmoe.decode.engine import default_slots
+        from jaxmoe.decode.slots import default_slots
         from jaxmoe.random.keys import prompt_key
 
         yield from (_routed(one, find) for one, find in self._given)

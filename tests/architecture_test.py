@@ -13,6 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up: a file imports its own floor and those before it.
 FLOORS = (
     "jaxmoe/typing.py",
+    # Values with a method that a config names, such as how scores become weights: each
+    # lies in the folder of its subject, and imports nothing but types.
+    "jaxmoe/ops/activations.py",
+    "jaxmoe/router/scores.py",
     "jaxmoe/config.py",
     "jaxmoe/random/",
     "jaxmoe/ops/",

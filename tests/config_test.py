@@ -12,12 +12,16 @@ from jaxmoe.config import (
     ModelConfig,
     MoEConfig,
     RopeConfig,
+    SharedConfig,
 )
 from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
+from jaxmoe.ops.activations import ClippedSwiGLU
+from jaxmoe.router.scores import SoftmaxScores
 
 ATTENTION = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8)
-MOE = MoEConfig(num_experts=6, experts_per_token=2, hidden=12, normalise=True)
+MOE = MoEConfig(6, 2, hidden=12, scoring=SoftmaxScores(normalise=True))
 DENSE = DenseConfig(hidden=16)
+UNTYPED: Any = "odd"
 
 
 def _model(*feed_forwards, **more):
@@ -46,7 +50,14 @@ def test_configs_are_hashable_and_compare_by_value():
     """They are static arguments of jitted functions: else every call recompiles."""
     assert hash(_model(MOE)) == hash(_model(MOE))
     assert _model(MOE) == _model(MOE)
-    assert _model(MOE) != _model(replace(MOE, normalise=False))
+    others = {
+        "scoring": SoftmaxScores(normalise=False),
+        "activation": ClippedSwiGLU(),
+        "bias": True,
+        "shared": SharedConfig(8),
+    }
+    for name, value in others.items():
+        assert _model(MOE) != _model(replace(MOE, **{name: value})), name
 
 
 @pytest.mark.parametrize(
@@ -66,6 +77,14 @@ def test_configs_are_hashable_and_compare_by_value():
         (lambda: replace(MOE, experts_per_token=7), r"1\.\.6.*found 7"),
         (lambda: replace(MOE, experts_per_token=0), r"1\.\.6.*found 0"),
         (lambda: replace(MOE, hidden=-1), "hidden = -1"),
+        (lambda: SharedConfig(hidden=0), "hidden = 0"),
+        (lambda: replace(MOE, scoring=UNTYPED), "scoring.*scores.Scores, found 'odd'"),
+        (lambda: replace(MOE, activation=UNTYPED), "activation.*Activation, found 'od"),
+        (lambda: DenseConfig(8, UNTYPED), "activation.*Activation, found 'odd'"),
+        (lambda: replace(MOE, weights=UNTYPED), "weights.*float, found 'odd'; use a"),
+        (lambda: SoftmaxScores(True, weight_type=UNTYPED), "activations, float32.*'od"),
+        (lambda: ClippedSwiGLU(limit=0.0), "above 0.*alpha 1.702 and limit 0.0"),
+        (lambda: ClippedSwiGLU(alpha=-1.0), "above 0.*alpha -1.0 and limit 7.0"),
         (lambda: RopeConfig(theta=1.0), "theta must be above 1"),
         (lambda: RopeConfig(theta=float("nan")), "theta must be above 1"),
         (lambda: RopeConfig(kind="linear", factor=0.5), "factor at least 1"),
@@ -77,7 +96,7 @@ def test_configs_are_hashable_and_compare_by_value():
         (lambda: _model(MOE, replace(MOE, num_experts=8)), "same number of experts"),
     ],
 )
-def test_refusals(build, message):
+def test_refusals(build, message, untyped):
     """Each impossible shape fails where it is written, naming what was found."""
     with pytest.raises(ValueError, match=message):
         build()

@@ -1,4 +1,4 @@
-"""What every test runs under: strict shapes, strict ranks, no key drawn from twice.
+"""What every test runs under: strict ranks, no key drawn twice; typed shapes in CI.
 
 `JAXMOE_REQUIRE_PARITY=1` makes a parity test that is skipped, or a run without any,
 a failure; `.ci/run` sets it. The one skip it allows is for missing test data.
@@ -39,13 +39,15 @@ def _check(function):
         return function
 
 
-# Annotations are checked at every call, so the hook has to precede the first import.
-# It wants the checker by a dotted name.
-assert not {"jaxmoe", "convert"} & set(sys.modules), "jaxmoe came before its checks"
-_checks = types.ModuleType("_jaxmoe_checks")
-vars(_checks)["check"] = _check
-sys.modules[_checks.__name__] = _checks
-jaxtyping.install_import_hook(["jaxmoe", "convert"], f"{_checks.__name__}.check")
+# Annotations are checked at every call where JAXMOE_TYPE_CHECKS=1, as in `.ci/run`: it
+# makes tracing a quarter slower. The hook has to precede the first import of what it
+# checks, and wants the checker by a dotted name.
+if os.environ.get("JAXMOE_TYPE_CHECKS") == "1":
+    assert not {"jaxmoe", "convert"} & set(sys.modules), "jaxmoe came before its checks"
+    _checks = types.ModuleType("_jaxmoe_checks")
+    vars(_checks)["check"] = _check
+    sys.modules[_checks.__name__] = _checks
+    jaxtyping.install_import_hook(["jaxmoe", "convert"], f"{_checks.__name__}.check")
 
 # Folding is no use of a key: one key may be folded any number of times, also inside
 # vmap and loops (tried with jax 0.10.2). Drawing twice from a key, or indexing an

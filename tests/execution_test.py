@@ -10,6 +10,7 @@ import jaxmoe
 from jaxmoe import QWEN3_30B_A3B, execution
 from jaxmoe.execution import compiler_options, execution_for, execution_on
 from jaxmoe.nn.decoder import abstract_params, stack_params
+from jaxmoe.ops import lanes
 from jaxmoe.sharding.layout import single_device_layout
 from tests.tiny import tiny_model
 
@@ -22,7 +23,29 @@ def test_kernels_of_a_platform():
     found = {p: execution_on(p, LAYOUT) for p in ("cpu", "gpu", "tpu")}
     assert [e.experts for e in found.values()] == ["blocks", "ragged", "ragged"]
     assert [e.attention for e in found.values()] == ["chunked", "whole", "whole"]
-    assert [e.weight_left for e in found.values()] == [True, False, False]
+    assert [e.products for e in found.values()] == ["weight_left", "plain", "plain"]
+
+
+def test_kernels_on_cpu_follow_what_xla_makes_of_them(monkeypatch):
+    """A loop that is left scalar would be many times slower than a library."""
+    scanned = lambda: execution_on("cpu", LAYOUT, layers="scan")  # noqa: E731
+    for found, kernels in (
+        (execution.LanesFound(8, ""), ("lanes", "lanes")),
+        (execution.LanesFound(1, "no such option"), ("blocks", "weight_left")),
+    ):
+        monkeypatch.setattr(execution, "lanes_found", lambda found=found: found)
+        assert (scanned().experts, scanned().products) == kernels
+
+
+def test_a_kernel_and_its_options_go_together():
+    """Another kernel would be compiled with options that are not its own."""
+    scanned = execution_on("cpu", LAYOUT, layers="scan")
+    assert set(lanes.OPTIONS) <= set(compiler_options(scanned.using("lanes")))
+    for kernel in ("blocks", "ragged"):
+        other = scanned.using(kernel)
+        assert (other.experts, other.products) == (kernel, "weight_left")
+        assert len(compiler_options(other)) == 1
+    assert scanned.using("lanes").without_options() == scanned.using("blocks")
 
 
 def test_layers_are_scanned_where_weights_are_stacked():

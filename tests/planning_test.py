@@ -29,6 +29,7 @@ from jaxmoe.planning.exchanges import distinct_experts, touched
 from jaxmoe.planning.memory import position_bytes
 from jaxmoe.planning.plan import check_load, exchanges_of
 from jaxmoe.planning.work import operations, read_bytes
+from jaxmoe.router.scores import SoftmaxScores
 from jaxmoe.sharding.collectives import DeviceContext
 from tests.running import SCRIPTS
 from tests.tiny import tiny_config
@@ -172,7 +173,8 @@ def test_largest_n_is_the_last_that_fits(shape):
 def small_moe(experts: int, chosen: int):
     """The model of two layers with other numbers of experts."""
     config = eight_heads()
-    moe = replace(config.layers[1], feed_forward=MoEConfig(experts, chosen, 24, True))
+    mixture = MoEConfig(experts, chosen, 24, SoftmaxScores(True))
+    moe = replace(config.layers[1], feed_forward=mixture)
     return replace(config, layers=(config.layers[0], moe))
 
 

@@ -1,9 +1,20 @@
-"""The README's commands are those that CI runs."""
+"""The README's commands are those that CI runs; what pages name exists."""
 
+import importlib
 import re
 from pathlib import Path
 
+import jax
+import numpy as np
+import pytest
+
+import jaxmoe
+from jaxmoe.families import registry
+from tests.tiny import tiny_model
+
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "jaxmoe" / "docs").glob("*.md"))]
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def commands(text: str) -> list[str]:
@@ -30,3 +41,77 @@ def test_ci_runs_what_the_readme_says():
     assert len(said) == 11
     for command in said:
         assert command in ci, command
+
+
+def test_the_readme_is_short():
+    """People read one page, and of that the left half."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 100] == []
+
+
+def exists(dotted: str) -> bool:
+    """Whether `jaxmoe.a.b` is a module, or a name in one."""
+    first, *rest = dotted.split(".")
+    found = importlib.import_module(first)
+    for name in rest:
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            try:
+                found = importlib.import_module(f"{found.__name__}.{name}")
+            except ImportError:
+                return False
+    return True
+
+
+@pages
+def test_names_and_files_that_a_page_names_exist(page):
+    """A reader would look for what was moved or renamed."""
+    text = page.read_text(encoding="utf-8")
+    names = set(re.findall(r"\bjaxmoe(?:\.[A-Za-z_]\w*)+", text))
+    assert [name for name in sorted(names) if not exists(name)] == []
+    files = re.findall(r"`((?:jaxmoe|tests|scripts|convert)/[\w./]+)`", text)
+    links = re.findall(r"\]\(([\w./]+)\)", text)
+    missing = [name for name in files if not (ROOT / name).exists()]
+    missing += [name for name in links if not (page.parent / name).exists()]
+    assert missing == []
+
+
+def code(page: str) -> list[str]:
+    """The Python that a page shows."""
+    text = (ROOT / "jaxmoe" / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def run(blocks: list[str]) -> dict:
+    """Runs them one after the other on a tiny model; the names they leave."""
+    names = {"jax": jax, "jaxmoe": jaxmoe, **vars(jaxmoe)}
+    names |= {"model": tiny_model(), "prompt": np.array([9, 8]), "__name__": "page"}
+    exec("\n".join(blocks), names)  # noqa: S102
+    return names
+
+
+def test_what_the_python_page_shows_runs():
+    """A user would copy it."""
+    blocks = code("python.md")
+    assert len(blocks) == 2
+    # The tiny model has no tokenizer, which a stop string needs.
+    names = run([block.replace(', stop="\\n"', "") for block in blocks])
+    assert len(names["out"].lengths) == 32
+    assert not names["engine"].busy
+
+
+@pytest.mark.usefixtures("untyped")
+def test_what_the_extending_page_shows_runs(monkeypatch):
+    """A contributor would begin from it."""
+    monkeypatch.setattr(registry, "FAMILIES", registry.FAMILIES.copy())
+    blocks = code("extending.md")
+    assert len(blocks) == 3
+    names = run(blocks)
+    assert (names["out"].lengths > 0).all()
+    assert "mine" in registry.FAMILIES
+    with pytest.raises(ValueError, match="found 1.5"):
+        jaxmoe.sample(
+            names["model"], [9], key=jax.random.key(0), policy=names["Dropout"](1.5)
+        )

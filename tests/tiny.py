@@ -14,11 +14,14 @@ from jaxmoe.config import (
     ModelConfig,
     MoEConfig,
     RopeConfig,
+    SharedConfig,
 )
 from jaxmoe.execution import execution_on
 from jaxmoe.nn.base import Context
 from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.ops.activations import ClippedSwiGLU
 from jaxmoe.ops.bf16_bits import hold_for
+from jaxmoe.router.scores import SoftmaxScores
 from jaxmoe.sharding.collectives import DeviceContext
 from jaxmoe.sharding.layout import single_device_layout
 
@@ -34,7 +37,8 @@ def tiny_config(
 ) -> ModelConfig:
     """A dense layer, then a mixture; some attributes changed."""
     mixer = AttentionConfig(4, 2, 16, rope or RopeConfig(), window=window)
-    moe = LayerConfig(mixer, MoEConfig(EXPERTS, CHOSEN, 24, normalise=True))
+    mixture = MoEConfig(EXPERTS, CHOSEN, 24, SoftmaxScores(normalise=True))
+    moe = LayerConfig(mixer, mixture)
     dense = LayerConfig(mixer, DenseConfig(40))
     config = ModelConfig(
         family="qwen3_moe",
@@ -47,6 +51,25 @@ def tiny_config(
         stop_ids=(STOP,),
     )
     return replace(config, **changes)
+
+
+def every_part(config: ModelConfig) -> ModelConfig:
+    """`config` whose mixtures have all that a mixture can have, weights in float32."""
+
+    def filled(layer: LayerConfig) -> LayerConfig:
+        ff = layer.feed_forward
+        if isinstance(ff, DenseConfig):
+            return layer
+        ff = replace(
+            ff,
+            scoring=SoftmaxScores(False, weight_type="float32"),
+            activation=ClippedSwiGLU(limit=1.0),  # 7 would never bind here
+            bias=True,
+            shared=SharedConfig(40, gate=True),
+        )
+        return replace(layer, feed_forward=ff)
+
+    return replace(config, layers=tuple(filled(layer) for layer in config.layers))
 
 
 def tiny_params(config: ModelConfig, seed: int = 0) -> dict[str, jax.Array]:

@@ -7,7 +7,6 @@ the scores of every token are summed up where they are computed.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ from jaxmoe.analysis.router_stats import RouterStats, empty, merge, to_host, upd
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.inputs import Prompt, check_prompt, check_routes
 from jaxmoe.decode.prefill import prompt_bucket
+from jaxmoe.decode.program import program
 from jaxmoe.execution import Execution
 from jaxmoe.model import Model
 from jaxmoe.nn.base import Context, Sequences
@@ -252,7 +252,7 @@ def _batch(members: list[Passage], shape: tuple[int, ...]) -> _Batch:
     return _Batch(tokens, lengths, prompts, routes)
 
 
-@partial(jax.jit, static_argnames=("config", "execution"))
+@program(static_argnames=("config", "execution"))
 def _run(
     config: ModelConfig,
     params: Params,

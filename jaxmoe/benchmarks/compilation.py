@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxmoe.benchmarks import seats, targets
+from jaxmoe.benchmarks import targets
 from jaxmoe.benchmarks.presets import PRESETS
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import SAMPLER
@@ -21,10 +21,10 @@ from jaxmoe.benchmarks.targets import Place
 from jaxmoe.benchmarks.timing import Spread
 from jaxmoe.benchmarks.weights import held_params
 from jaxmoe.decode.cache import PrefixCache
-from jaxmoe.decode.engine import SEGMENT
 from jaxmoe.decode.prefill import prefill, prompt_bucket
-from jaxmoe.decode.slots import Slots
+from jaxmoe.decode.slots import Running, SlotRules, Slots, Turn
 from jaxmoe.decode.step import decode_segment
+from jaxmoe.decode.trace import SEGMENT
 from jaxmoe.execution import execution_for
 from jaxmoe.nn.decoder import empty_states
 from jaxmoe.ops.attention import CHUNK
@@ -118,12 +118,17 @@ def _set(settings: dict[str, Any]) -> None:
 
 def _trace_prefill(place: Place, prompt: int):
     config = PRESETS[place.preset].config
-    tokens = jax.ShapeDtypeStruct((prompt_bucket(prompt),), jnp.int32)
+    tokens = jax.ShapeDtypeStruct((1, prompt_bucket(prompt)), jnp.int32)
     policy = for_model(TopK(), config)
     params = held_params(config, place.backend)
     execution = execution_for(params)
     return prefill.trace(
-        config, params, tokens, np.int32(prompt), policy, execution=execution
+        config,
+        params,
+        tokens,
+        np.array([prompt], np.int32),
+        policy,
+        execution=execution,
     )
 
 
@@ -135,22 +140,21 @@ def _trace_step(place: Place, n: int, prompt: int):
     params = held_params(config, place.backend)
     execution = execution_for(params)
 
-    def state() -> tuple[PrefixCache, Slots, tuple[Any, ...]]:
+    def state() -> tuple[PrefixCache, Running]:
         size = max(CHUNK, prompt_bucket(prompt))
         prefix = PrefixCache.empty(
             config, execution, prompts=1, size=size, width=policy.width, dtype=dtype
         )
         states = empty_states(config, execution, rows=n, size=CHUNK, dtype=dtype)
-        return prefix, Slots.empty(n), states
+        return prefix, Running(Slots.empty(n), states)
 
     return decode_segment.trace(
         config,
         params,
         *jax.eval_shape(state),
-        policy,
-        SAMPLER.resolve(config.vocab_size),
-        seats.NO_STOP,
-        np.int32(SEGMENT),
-        segment=SEGMENT,
+        SlotRules(
+            policy, SAMPLER.resolve(config.vocab_size), np.full((n, 8), -1, np.int32)
+        ),
+        Turn(np.int32(SEGMENT)),
         execution=execution,
     )

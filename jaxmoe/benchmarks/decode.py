@@ -1,6 +1,7 @@
 """Decoding: a step beside the least it could take, and beside a peer's."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jaxmoe.benchmarks.peer import Peer, fastest
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
+from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import ExpertSample, TopK
 
 POLICIES = {"TopK": TopK(), "ExpertSample": ExpertSample()}
@@ -25,12 +27,20 @@ def measure(
     steps: int,
     rounds: int,
     peer: Peer | None = None,
+    experts: tuple[Implementation, ...] = ("auto",),
 ) -> Iterator[Row]:
-    """Rows for each n: both policies, and the peer with the model's own experts."""
+    """Rows for each n: both policies, and the peer with the model's own experts.
+
+    experts: kernels that take turns, the first of them beside each of the others.
+    """
     prefix = seats.load(subject, [subject.prompt(prompt)])
+    kernels = {kernel: replace(subject, experts=kernel) for kernel in experts}
     for n in ns:
         seated = {
-            name: seats.seat(subject, prefix, n=n, room=steps, policy=policy)
+            _named(name, kernel): seats.seat(
+                its_subject, prefix, n=n, room=steps, policy=policy
+            )
+            for kernel, its_subject in kernels.items()
             for name, policy in POLICIES.items()
         }
         sides = {name: Side(partial(s.run, steps)) for name, s in seated.items()}
@@ -40,20 +50,30 @@ def measure(
         sides["read"] = read
         found = take_turns(sides, rounds, pause=PAUSE if tasks else 0.0)
         bandwidth = found["read"].into(nbytes)
-        for name in POLICIES:
+        for name, one in seated.items():
             a_step = found[name].times(1 / steps)
             yield from _policy_rows(
-                seated[name], name, prompt, steps, a_step, bandwidth
+                subject, one, name, prompt, steps, a_step, bandwidth
             )
+        for kernel in experts[1:]:
+            old, new = (found[_named("TopK", k)] for k in (experts[0], kernel))
+            ratio = old.over(new)
+            what = f"n = {n}, prompt {prompt}: {kernel}, times as fast as {experts[0]}"
+            yield subject.place.row("decode", what, ratio.median, "x", ratio=ratio)
         if peer is not None:
             task = fastest(tasks, found)
-            ours = found["TopK"].times(1 / steps)
+            ours = found[_named("TopK", experts[0])].times(1 / steps)
             theirs = found[task.how].times(1 / task.steps)
             how = f"{task.how}, {peer.weights} weights"
             yield from _peer_rows(subject, n, prompt, ours, theirs, how)
 
 
+def _named(policy: str, kernel: str) -> str:
+    return policy if kernel == "auto" else f"{policy}, {kernel}"
+
+
 def _policy_rows(
+    subject: Subject,
     seated: seats.Seated,
     policy: str,
     prompt: int,
@@ -61,7 +81,7 @@ def _policy_rows(
     seconds: Spread,
     bandwidth: Spread,
 ) -> Iterator[Row]:
-    subject, n = seated.subject, seated.slots.active.shape[0]
+    n = seated.slots.active.shape[0]
     routes = seated.routes(steps)
     distinct = seats.distinct_experts(routes, subject.config.moe_layers)
     least = work.step(

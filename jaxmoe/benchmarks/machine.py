@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from jaxmoe.benchmarks.report import Row
+from jaxmoe.benchmarks.targets import Place
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
+from jaxmoe.execution import lanes_found
 
 LIBRARIES = ("jax", "jaxlib", "flax", "numpy")
 ROUNDS = 9
@@ -33,6 +37,22 @@ def measure(backend: str) -> Machine:
     seconds = take_turns({"read": read}, ROUNDS, warmup=2)["read"]
     size, dtype = (2048, jnp.float32) if backend == "cpu" else (8192, jnp.bfloat16)
     return Machine(seconds.into(nbytes), _matmul(size, dtype))
+
+
+def rows(place: Place) -> Iterator[Row]:
+    """What the machine does, and which loop it computes products of few rows with."""
+    found = measure(place.backend)
+    for what, speed, unit in (
+        ("bandwidth", found.bandwidth, "GB/s"),
+        ("rate of a large product", found.matmul, "GFLOP/s"),
+    ):
+        speed = speed.times(1e-9)
+        yield place.row("machine", what, speed.median, unit, rounds=speed)
+    if place.backend == "cpu":
+        lanes = lanes_found()
+        kernel = "lanes" if lanes.width > 1 else f"blocks, because: {lanes.why}"
+        what = "vectorised loop for few rows"
+        yield place.row("machine", what, lanes.width, "floats", kernel=kernel)
 
 
 def reading(backend: str) -> tuple[Side, int]:

@@ -17,10 +17,10 @@ from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
 from jaxmoe.decode.sampler import TokenSampler, log_probability
+from jaxmoe.execution import compiler_options
 from jaxmoe.nn.base import Context
 from jaxmoe.nn.decoder import Decoder, bind
 from jaxmoe.nn.moe import MoEFeedForward
-from jaxmoe.ops.experts import apply_experts
 from jaxmoe.random.keys import position_key, route_noise, sample_keys
 from jaxmoe.router.policies import ExpertSample, Policy, TopK
 from jaxmoe.router.routing import choose_experts
@@ -87,7 +87,7 @@ def _looped(subject: Subject, part: Part, n: int, steps: int) -> Side:
     """`steps` turns of one part, in one program."""
     context = _context(subject)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=dict(compiler_options(subject.execution)))
     def turns(params, rows, steps):
         decoder = bind(subject.config, params, context)
         turn = lambda step, rows: part.run(decoder, rows, step)  # noqa: E731
@@ -148,15 +148,7 @@ def _experts(
     for index, moe in _moe(decoder):
         experts = chosen[:, index]
         weights = jnp.full(experts.shape, 1 / experts.shape[1], rows.dtype)
-        out = apply_experts(
-            rows,
-            experts,
-            weights,
-            moe.gate_up[...],
-            moe.down[...],
-            implementation=context.execution.experts,
-        )
-        rows = rows + out
+        rows = rows + moe.apply(rows, experts, weights, context)
     return rows
 
 

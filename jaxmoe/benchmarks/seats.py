@@ -10,7 +10,7 @@ import numpy as np
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.prefill import prefill, prompt_bucket
-from jaxmoe.decode.slots import Slots
+from jaxmoe.decode.slots import Admission, Running, SlotRules, Slots, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
 from jaxmoe.decode.trace import Drawn, Record
 from jaxmoe.nn.decoder import empty_states
@@ -52,18 +52,15 @@ class Seated:
 
         segment: room for drawn tokens, part of the compiled shape; None for `steps`.
         """
-        _, self.suffix, drawn = decode_segment(
+        begun = jax.tree.map(jnp.copy, self.slots if slots is None else slots)
+        (_, self.suffix), drawn = decode_segment(
             self.subject.config,
             self.subject.params,
             self.prefix,
-            self.slots if slots is None else slots,
-            self.suffix,
-            self.policy,
-            self.subject.sampler,
-            self.stop_ids,
-            np.int32(steps),
-            segment=steps if segment is None else segment,
-            record=Record(routes=return_routes),
+            Running(begun, self.suffix),
+            SlotRules(self.policy, self.subject.sampler, self.stop_ids),
+            Turn(np.int32(steps)),
+            record=Record(return_routes, steps=steps if segment is None else segment),
             execution=self.subject.execution,
         )
         return drawn
@@ -91,8 +88,8 @@ def pass_over(subject: Subject, prompt: np.ndarray) -> PrefixCache:
     return prefill(
         subject.config,
         subject.params,
-        tokens,
-        np.int32(len(prompt)),
+        tokens[None],
+        np.array([len(prompt)], np.int32),
         policy,
         execution=subject.execution,
     )
@@ -110,7 +107,7 @@ def load(subject: Subject, prompts: list[np.ndarray]) -> PrefixCache:
         dtype=subject.dtype,
     )
     for index, prompt in enumerate(prompts):
-        prefix = _put(prefix, np.int32(index), pass_over(subject, prompt))
+        prefix = _put(prefix, np.array([index], np.int32), pass_over(subject, prompt))
     return prefix
 
 
@@ -135,20 +132,23 @@ def seat(
         size=bucket(room),
         dtype=subject.dtype,
     )
-    slots, suffix, _ = fill_slots(
-        subject.config,
-        prefix,
-        Slots.empty(n),
-        suffix,
+    stops = np.broadcast_to(stop_ids, (n, len(stop_ids)))
+    admission = Admission(
         np.ones(n, bool),
-        sample_keys(jax.random.key(0), n),
+        jax.random.key_data(sample_keys(jax.random.key(0), n)),
         np.arange(n, dtype=np.int32) * prompts // n,
         np.full(n, UNLIMITED, np.int32),
-        subject.sampler,
-        stop_ids,
+    )
+    policy = resolved(subject, policy)
+    (slots, suffix), _ = fill_slots(
+        subject.config,
+        prefix,
+        Running(Slots.empty(n), suffix),
+        admission,
+        SlotRules(policy, subject.sampler, stops),
         execution=subject.execution,
     )
-    return Seated(subject, prefix, slots, suffix, resolved(subject, policy), stop_ids)
+    return Seated(subject, prefix, slots, suffix, policy, stops)
 
 
 def scribbled(seated: Seated) -> Seated:

@@ -3,7 +3,7 @@
 Ideal is that no slot ever waits: every step draws a token in each of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,12 +12,13 @@ import numpy as np
 
 from jaxmoe.benchmarks import seats, targets
 from jaxmoe.benchmarks.report import Row
-from jaxmoe.benchmarks.subject import Subject
+from jaxmoe.benchmarks.subject import SAMPLER, Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
-from jaxmoe.decode.engine import SEGMENT, run
-from jaxmoe.decode.request import Progress, Request
-from jaxmoe.random.keys import sample_keys
+from jaxmoe.decode.request import Progress
+from jaxmoe.decode.trace import SEGMENT
+from jaxmoe.model import Model
 from jaxmoe.router.policies import ExpertSample, Policy
+from jaxmoe.sampling import stream
 
 STOPPING = 64
 """One token of the vocabulary in so many ends an answer."""
@@ -28,21 +29,28 @@ class _Load:
     """A request to run, and what its last run came to."""
 
     subject: Subject
-    request: Request
+    prompts: Sequence[np.ndarray]
+    samples: int
     slots: int
+    max_new_tokens: int
+    stop_ids: tuple[int, ...]
     steps: int = 0
     lengths: tuple[int, ...] = ()
 
     def run(self) -> None:
-        stream = run(
-            self.subject.config,
-            self.subject.params,
-            self.request,
+        answers = stream(
+            Model(self.subject.config, self.subject.params),
+            self.prompts,
+            key=jax.random.key(0),
+            n=self.samples,
+            policy=ExpertSample(),
+            sampler=SAMPLER,
+            max_new_tokens=self.max_new_tokens,
+            stop_ids=self.stop_ids,
             slots=self.slots,
-            on_progress=self._hear,
-            execution=self.subject.execution,
+            progress=self._hear,
         )
-        self.lengths = tuple(len(answer.tokens) for answer in stream)
+        self.lengths = tuple(len(answer.tokens) for answer in answers)
 
     def _hear(self, progress: Progress) -> None:
         self.steps = progress.steps
@@ -68,18 +76,14 @@ def measure(
     random = np.random.default_rng(0)
     stops = random.choice(vocab, vocab // STOPPING, replace=False)
     policy = seats.resolved(subject, ExpertSample())
-    request = Request(
-        prompts=[subject.prompt(prompt, seed) for seed in range(prompts)],
-        prompt_keys=np.asarray(
-            jax.random.key_data(sample_keys(jax.random.key(0), prompts))
-        ),
-        samples=range(samples),
-        policy=policy,
-        sampler=subject.sampler,
-        max_new_tokens=max_new_tokens,
-        stop_ids=tuple(map(int, stops)),
+    load = _Load(
+        subject,
+        [subject.prompt(prompt, seed) for seed in range(prompts)],
+        samples,
+        slots,
+        max_new_tokens,
+        tuple(map(int, stops)),
     )
-    load = _Load(subject, request, slots)
     load.run()
     sides = {"load": Side(load.run), **_ideal(load, policy)}
     yield from _rows(load, take_turns(sides, rounds, warmup=1))
@@ -87,41 +91,39 @@ def measure(
 
 def _ideal(load: _Load, policy: Policy) -> dict[str, Side]:
     """A segment with every slot active, and the prefill of all prompts."""
-    subject, request = load.subject, load.request
-    prefix = seats.load(subject, list(request.prompts))
+    subject = load.subject
+    prefix = seats.load(subject, list(load.prompts))
     # As many as the engine compares with, and none that is ever drawn.
-    stop_ids = np.full(-(-len(request.stop_ids) // 8) * 8, -1, np.int32)
+    stop_ids = np.full(-(-len(load.stop_ids) // 8) * 8, -1, np.int32)
     seated = seats.seat(
         subject,
         prefix,
         n=load.slots,
-        room=request.max_new_tokens,
+        room=load.max_new_tokens,
         policy=policy,
         stop_ids=stop_ids,
         # As the engine seats them: all samples of a prompt before the next prompt's.
-        prompts=-(-load.slots // len(request.samples)),
+        prompts=-(-load.slots // load.samples),
     )
     lengths = np.array(load.lengths)
     # Where the token of an average step stands in its answer.
     middle = int((lengths**2).sum() / (2 * lengths.sum()))
-    begin = min(middle - SEGMENT // 2, request.max_new_tokens - SEGMENT)
+    begin = min(middle - SEGMENT // 2, load.max_new_tokens - SEGMENT)
     slots = seated.at(max(begin, 0))
     return {
         "segment": Side(partial(seated.run, SEGMENT, slots=slots)),
-        "prefill": Side(
-            lambda: jax.tree.leaves(seats.load(subject, [*request.prompts]))
-        ),
+        "prefill": Side(lambda: jax.tree.leaves(seats.load(subject, [*load.prompts]))),
     }
 
 
 def _rows(load: _Load, found: dict[str, Spread]) -> Iterator[Row]:
-    request, lengths = load.request, np.array(load.lengths)
+    lengths = np.array(load.lengths)
     row = partial(load.subject.place.row, "slots")
     pairs = zip(found["segment"].values, found["prefill"].values, strict=True)
     full_steps = load.tokens / load.slots
     ideal = Spread(tuple(full_steps * s / SEGMENT + p for s, p in pairs))
     ratio = found["load"].over(ideal)
-    named = targets.skewed(len(request.prompts), len(request.samples), load.slots)
+    named = targets.skewed(len(load.prompts), load.samples, load.slots)
     yield row(
         named,
         ratio.median,

@@ -14,6 +14,7 @@ from jaxmoe.config import ModelConfig
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.execution import Execution, default_platform, execution_for
 from jaxmoe.nn.decoder import compute_dtype
+from jaxmoe.ops.experts import Implementation
 from jaxmoe.typing import Params
 
 SAMPLER = TokenSampler(temperature=0.7, top_k=20, top_p=0.8)
@@ -22,12 +23,16 @@ SAMPLER = TokenSampler(temperature=0.7, top_k=20, top_p=0.8)
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in memory, and where its rows belong."""
+    """A model in memory, and where its rows belong.
+
+    experts: the kernel that runs them; "auto" for the machine's.
+    """
 
     place: Place
     preset: Preset
     config: ModelConfig
     params: Params = field(repr=False)
+    experts: Implementation = "auto"
 
     @classmethod
     def random(cls, name: str) -> "Subject":
@@ -43,7 +48,7 @@ class Subject:
     @property
     def execution(self) -> Execution:
         """Mesh and kernels."""
-        return execution_for(self.params)
+        return execution_for(self.params, implementation=self.experts)
 
     @cached_property
     def machine(self) -> machine.Machine:

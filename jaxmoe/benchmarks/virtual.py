@@ -27,8 +27,9 @@ from jaxmoe.benchmarks.traffic import Traffic, count_traffic
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.cache import PrefixCache
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.decode.slots import Slots
+from jaxmoe.decode.slots import Running, SlotRules, Slots, Turn
 from jaxmoe.decode.step import decode_segment
+from jaxmoe.decode.trace import Record
 from jaxmoe.execution import execution_on
 from jaxmoe.model import abstract_weights, model_layout
 from jaxmoe.nn.decoder import abstract_params, empty_states, state_specs
@@ -136,18 +137,22 @@ def _lower(step: Step, layout: Layout) -> Any:
         state_specs(config, execution, "slots"),
     )
     shapes = map(jax.eval_shape, (prefix, partial(Slots.empty, slots), own))
-    state = [_placed(s, layout, spec) for s, spec in zip(shapes, specs, strict=True)]
+    prefix, *running = [
+        _placed(s, layout, spec) for s, spec in zip(shapes, specs, strict=True)
+    ]
     sampler = TokenSampler(temperature=0.6, top_k=20, top_p=0.95)
     return decode_segment.lower(
         config,
         params,
-        *state,
-        policy,
-        sampler.resolve(config.vocab_size),
-        np.full(8, -1, np.int32),
-        np.int32(_SEGMENT),
-        np.int32(1),
-        segment=_SEGMENT,
+        prefix,
+        Running(*running),
+        SlotRules(
+            policy,
+            sampler.resolve(config.vocab_size),
+            np.full((slots, 8), -1, np.int32),
+        ),
+        Turn(np.int32(_SEGMENT), np.int32(1)),
+        record=Record(steps=_SEGMENT),
         execution=execution,
     )
 

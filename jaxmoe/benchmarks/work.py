@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.nn.decoder import abstract_params, logical_axes
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,7 @@ class Sizes:
 def sizes(config: ModelConfig) -> Sizes:
     """Counted from the declared weights."""
     shapes = {name: leaf.shape for name, leaf in abstract_params(config).items()}
-    stacks = {
-        f"layers.{i}.feed_forward.{part}"
-        for i in config.moe_layers
-        for part in ("gate_up", "down")
-    }
+    stacks = {n for n, axes in logical_axes(config).items() if "experts" in axes}
     table = "embed.weight"
     read = [
         shape

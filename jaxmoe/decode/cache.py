@@ -72,23 +72,35 @@ class PrefixCache:
         states = state_specs(config, execution, None)
         return cls(states, whole, whole, whole, whole)
 
-    def put(self, index: Array, prompt: "PrefixCache") -> "PrefixCache":
-        """`self` with entry `index` replaced by the one prompt of `prompt`."""
-        assert prompt.length.shape == (1,)
+    def put(self, entries: Int[Array, "B"], prompts: "PrefixCache") -> "PrefixCache":
+        """`self` with entry `entries[b]` replaced by prompt b of `prompts`.
 
-        def place(whole: Array, part: Array) -> Array:
-            return lax.dynamic_update_slice_in_dim(whole, part, index, 0)
+        A prompt of no tokens is left out.
+        """
 
-        return PrefixCache(
-            states=tuple(
-                old.put(index, new)
-                for old, new in zip(self.states, prompt.states, strict=True)
-            ),
-            length=place(self.length, prompt.length),
-            logits=place(self.logits, prompt.logits),
-            routes=place(self.routes, prompt.routes),
-            route_logprobs=place(self.route_logprobs, prompt.route_logprobs),
-        )
+        def put_one(index: Array, cache: "PrefixCache") -> "PrefixCache":
+            entry = entries[index]
+            one: Any = jax.tree.map(
+                lambda a: lax.dynamic_slice_in_dim(a, index, 1), prompts.rows()
+            )
+            place = lambda old, new: lax.dynamic_update_slice_in_dim(old, new, entry, 0)  # noqa: E731
+            length, logits, routes, chances = jax.tree.map(place, cache.rows(), one)
+            pairs = zip(cache.states, prompts.states, strict=True)
+            states = tuple(old.put(entry, new, index) for old, new in pairs)
+            return PrefixCache(states, length, logits, routes, chances)
+
+        def put_next(index: Array, cache: "PrefixCache") -> "PrefixCache":
+            there = prompts.length[index] > 0
+            return lax.cond(there, put_one, lambda _, cache: cache, index, cache)
+
+        count = prompts.length.shape[0]
+        if count == 1:
+            return put_one(jnp.int32(0), self)
+        return lax.fori_loop(0, count, put_next, self)
+
+    def rows(self) -> tuple[Leaf, Leaf, Leaf, Leaf]:
+        """All that has a first axis of prompts."""
+        return self.length, self.logits, self.routes, self.route_logprobs
 
 
 def fork(

@@ -1,349 +1,497 @@
-"""Many samples through a fixed number of slots.
+"""Requests that come and go, through a fixed number of slots.
 
-The host seats waiting samples in free slots, runs a segment of steps on the device,
-takes out what was drawn, and repeats. Which slot a sample sits in, who sits beside it
-and when it was seated do not enter its numbers: those hang on its key alone.
+The host gives waiting samples free slots, runs a segment of steps on the device,
+takes out what was drawn, and repeats. Which slot a sample has, what runs beside it and
+when it began do not enter its numbers: they depend on its own key alone.
 """
 
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import lru_cache, partial
-from typing import Any
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.config import ModelConfig
-from jaxmoe.decode.cache import PrefixCache, bucket, room
-from jaxmoe.decode.prefill import prefill, prompt_bucket
-from jaxmoe.decode.request import Answer, Progress, Request
-from jaxmoe.decode.slots import Slots
+from jaxmoe.decode.inputs import (
+    Prompt,
+    check_slots,
+    check_whole,
+    key_data,
+    read_policy,
+    read_record,
+    read_request,
+    read_sampler,
+    sample_indices,
+)
+from jaxmoe.decode.memory import Memory, Size
+from jaxmoe.decode.prompt_loader import Kinds, PromptLoader, sample_key_data
+from jaxmoe.decode.request import Delta, Request, Ticket
+from jaxmoe.decode.rule_table import RuleTable
+from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.decode.slots import Admission, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
-from jaxmoe.decode.trace import Drawn
+from jaxmoe.decode.trace import SEGMENT, Drawn, Record
 from jaxmoe.execution import Execution
-from jaxmoe.nn.decoder import compute_dtype, empty_states, state_specs
-from jaxmoe.ops.attention.chunked import CHUNK
-from jaxmoe.random.keys import sample_key
-from jaxmoe.sharding.layout import Layout
+from jaxmoe.model import Model
+from jaxmoe.ops.experts import Implementation
+from jaxmoe.router.policies import Policy
 from jaxmoe.sharding.processes import check_equal
-from jaxmoe.typing import Array, Bool, Params
-
-SEGMENT = 32
-"""Steps on the device between two looks of the host."""
-
-FIRST_SUFFIX = 1024
-"""Positions allocated for answers at first, where more are allowed."""
+from jaxmoe.text.stop import StopScanner
+from jaxmoe.typing import Array, Key
 
 
-def default_slots(samples: int, layout: Layout | None = None) -> int:
-    """Slots for so many samples: a power of two, at most 64; on a mesh as many more
-    as it takes for its devices to share them equally."""
-    slots = min(64, 1 << max(0, samples - 1).bit_length())
-    return slots if layout is None else layout.slots(slots)
+@dataclass
+class _Sample:
+    """One answer under way."""
+
+    ticket: Ticket
+    request: Request
+    place: int
+    length: int = 0
+    scanner: StopScanner | None = field(init=False)
+
+    def __post_init__(self):
+        make = self.request.stop_scanner
+        self.scanner = None if make is None else make()
+
+    @property
+    def left(self) -> int:
+        """Tokens it may still draw."""
+        return self.request.max_new_tokens - self.length
+
+    @property
+    def policy(self) -> Policy:
+        """Its own."""
+        return self.request.policies[self.place]
+
+    @property
+    def index(self) -> int:
+        """Its sample index i."""
+        return self.request.samples[self.place]
 
 
-def run(
-    config: ModelConfig,
-    params: Params,
-    request: Request,
-    *,
-    slots: int | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-    execution: Execution,
-) -> Iterator[Answer]:
-    """Yields every answer as it finishes, in an order that depends on their lengths.
+@dataclass
+class _Queued:
+    """A request of which samples wait: those from `place` on."""
 
-    Args:
-      slots: on a mesh, a multiple of the devices that divide them.
-      execution: mesh and kernels. Each process of several runs the same call, and
-        gets every answer.
+    ticket: Ticket
+    request: Request
+    kinds: Kinds
+    place: int = 0
+
+    def pop(self) -> _Sample:
+        """The first of them."""
+        self.place += 1
+        return _Sample(self.ticket, self.request, self.place - 1)
+
+    @property
+    def empty(self) -> bool:
+        """Whether none is left."""
+        return self.place == len(self.request.samples)
+
+
+class Engine:
+    """Draws answers to requests that come at any time, side by side in slots.
+
+    Requests share one compiled program whatever their policies, samplers, stops,
+    limits and keys are. An answer is the one that `jaxmoe.sample` draws: it depends on
+    its own request alone, not on what else is in flight or when it came.
+
+        with jaxmoe.Engine(model, slots=64) as engine:
+            ticket = engine.submit(prompt, key=key, samples=range(8))
+            while engine.busy:
+                for delta in engine.step():
+                    print(delta.sample, delta.tokens, delta.finish)
+
+    On a model that several processes share, all make the same calls.
     """
-    layout = execution.layout
-    seats = slots or default_slots(len(request.prompts) * len(request.samples), layout)
-    if layout.spans_processes():
-        check_equal({"prompts, keys and options": request.describe(), "slots": seats})
-    engine = _Engine(config, params, request, seats, execution)
-    total = len(engine.waiting)
-    began, finished = time.perf_counter(), 0
-    while engine.busy():
-        for answer in engine.advance():
-            finished += 1
-            yield answer
-        if on_progress is not None:
-            seconds = time.perf_counter() - began
-            drawn = engine.drawn_tokens
-            on_progress(Progress(finished, total, drawn, seconds, engine.steps))
-
-
-@jax.jit
-def _seat_keys(prompt_keys, samples):
-    """Keys k_i of the samples to seat, from uint32 [S, 2] and [S]."""
-    return jax.vmap(sample_key)(jax.random.wrap_key_data(prompt_keys), samples)
-
-
-def _stop(slots: Slots, stopped: Bool[Array, "S"]) -> Slots:
-    """`slots` with those at rest whose answers the host has ended."""
-    return replace(slots, active=slots.active & ~stopped)
-
-
-class _Programs:
-    """The small programs between segments, with what they give back in its place."""
-
-    def __init__(self, config: ModelConfig, execution: Execution):
-        layout = execution.layout
-        specs = (
-            PrefixCache.specs(config, execution),
-            state_specs(config, execution, "slots"),
-            Slots.specs(layout),
-        )
-        prefix, states, slots = places = tuple(map(layout.placed, specs))
-        self.put = jax.jit(PrefixCache.put, donate_argnums=0, out_shardings=prefix)
-        # One state at a time: no second cache beside the first.
-        grow = lambda state, size: state.grow(size)  # noqa: E731
-        own = None if states is None else states[0]
-        self.grow = jax.jit(grow, static_argnums=1, out_shardings=own)
-        self.stop = jax.jit(_stop, out_shardings=slots)
-        # Made in their shards: no device could hold them whole.
-        self.empty = jax.jit(
-            partial(_empty, config, execution),
-            static_argnames=_SIZES,
-            out_shardings=None if prefix is None else places,
-        )
-
-
-_SIZES = ("prompts", "prompt_size", "slots", "suffix_size", "width", "dtype")
-
-
-def _empty(
-    config: ModelConfig,
-    execution: Execution,
-    *,
-    prompts: int,
-    prompt_size: int,
-    slots: int,
-    suffix_size: int,
-    width: int,
-    dtype: Any,
-) -> tuple[PrefixCache, tuple[Any, ...], Slots]:
-    """Prompts' and slots' states with nothing in them."""
-    prefix = PrefixCache.empty(
-        config, execution, prompts=prompts, size=prompt_size, width=width, dtype=dtype
-    )
-    states = empty_states(config, execution, rows=slots, size=suffix_size, dtype=dtype)
-    return prefix, states, Slots.empty(slots)
-
-
-_programs = lru_cache(maxsize=16)(_Programs)
-
-
-class _Engine:
-    """The host's side: who sits where, which prompts are loaded, what has come."""
 
     def __init__(
         self,
-        config: ModelConfig,
-        params: Params,
-        request: Request,
-        seats: int,
-        execution: Execution,
+        model: Model,
+        *,
+        slots: int = 64,
+        policy: Policy | None = None,
+        sampler: TokenSampler | None = None,
+        prompts: int | None = None,
+        prompt_tokens: int = 1,
+        answer_tokens: int = 1,
+        prefill_batch: int = 1,
+        segment: int = SEGMENT,
+        return_routes: bool = False,
+        return_certainty: bool = False,
+        top_logprobs: int = 0,
+        return_route_logprobs: bool = False,
+        implementation: Implementation = "auto",
     ):
-        self.config, self.params, self.request = config, params, request
-        self.execution, self.programs = execution, _programs(config, execution)
-        self.seats: list[Answer | None] = [None] * seats
-        # Round the devices, so that few samples are spread over many.
-        parts = execution.layout.slots(1)
-        self.order = np.arange(seats).reshape(parts, -1).T.reshape(-1).tolist()
-        self.waiting = request.waiting()
-        self.drawn_tokens = self.steps = 0
-        self.warned = False
-        self.plain = request.policy.deterministic(config.num_layers)
-        entries = _prefix_entries(request, seats)
-        self.entries: list[tuple[int, int] | None] = [None] * entries
-        self.entry_of_seat = np.zeros(seats, np.int32)
-        self.prefix, self.suffix, self.slots = self._empty()
-        stops = request.stop_ids
-        self.stop_ids = np.full(-(-max(len(stops), 1) // 8) * 8, -1, np.int32)
-        self.stop_ids[: len(stops)] = stops
+        """Compiles and allocates nothing yet: the first `step` does.
 
-    def _empty(self) -> tuple[PrefixCache, tuple[Any, ...], Slots]:
-        """Caches and slots with nothing in them."""
-        weight, request = self.params["embed.weight"], self.request
-        longest = max(len(prompt) for prompt in request.prompts)
-        state = self.programs.empty(
-            prompts=len(self.entries),
-            prompt_size=max(CHUNK, prompt_bucket(longest)),
-            slots=len(self.seats),
-            suffix_size=bucket(min(request.max_new_tokens, FIRST_SUFFIX)),
-            width=request.policy.width,
-            dtype=jnp.dtype(compute_dtype(weight)),
+        Args:
+          slots: answers decoded side by side; on a mesh, a multiple of the devices
+            that divide them.
+          policy: of all requests, which then give none. Needed for a policy that
+            chooses more experts than the model does, or one of your own. None: each
+            request has its own.
+          sampler: likewise.
+          prompts: the most prompts in memory at once; None for as many as slots.
+          prompt_tokens, answer_tokens: longest prompt and answer to make room for at
+            once. Longer ones are taken too: then room is made, and the step compiled
+            anew.
+          prefill_batch: prompts of like length computed in one pass, a power of two.
+            Larger is faster where many prompts wait, and slower for one alone. Equal
+            values give equal bits, whatever prompts are computed together.
+          segment: most steps between two looks of the host.
+          return_routes, return_certainty, top_logprobs, return_route_logprobs: what
+            else is recorded of each token, as in `jaxmoe.sample`.
+          implementation: of the experts (`jaxmoe.ops.experts`).
+
+        Raises:
+          TypeError, ValueError: an option that does not fit the model.
+        """
+        config = model.config
+        self._model, self._count = model, check_slots(model, 1, slots)
+        self._execution: Execution = model.execution.using(implementation)
+        record = read_record(
+            model, return_routes, return_certainty, top_logprobs, return_route_logprobs
         )
-        # Bound to the weights' device, as all that is computed from them will be:
-        # else the second call of each program would be compiled anew.
-        sharding = getattr(weight, "sharding", None)
-        single = isinstance(sharding, jax.sharding.SingleDeviceSharding)
-        return jax.device_put(state, sharding) if single else state
+        self._record: Record = replace(record, steps=check_whole("segment", segment))
+        self._policy, self._sampler = policy, sampler
+        self._longest_prompt = check_whole("prompt_tokens", prompt_tokens)
+        self._longest_answer = check_whole("answer_tokens", answer_tokens)
+        entries = self._count if prompts is None else check_whole("prompts", prompts)
+        self._table = RuleTable(
+            config,
+            self._count,
+            policy=None if policy is None else read_policy(model, policy),
+            sampler=None if sampler is None else read_sampler(model, sampler),
+        )
+        self._prompts = PromptLoader(
+            model, self._execution, self._table, entries=entries, batch=prefill_batch
+        )
+        self._memory: Memory | None = None
+        self._waiting: deque[_Queued] = deque()
+        self._slots: list[_Sample | None] = [None] * self._count
+        # Round the devices, so that few samples are spread over many.
+        parts = self._execution.layout.slots(1)
+        self._order = np.arange(self._count).reshape(parts, -1).T.reshape(-1).tolist()
+        self._entry_of_slot = np.zeros(self._count, np.int32)
+        self._open: dict[Ticket, int] = {}
+        self._ended: WeakKeyDictionary[Ticket, str] = WeakKeyDictionary()
+        self._closed = self._warned = False
+        self.tokens = self.steps = 0
 
+    # -- what callers do -----------------------------------------------------------
+
+    def submit(
+        self,
+        prompt: Prompt,
+        *,
+        key: Key[Array, ""],
+        n: int = 1,
+        samples: Sequence[int] | None = None,
+        policy: Policy | Sequence[Policy] | None = None,
+        sampler: TokenSampler | None = None,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        stop_ids: Sequence[int] | None = None,
+        noisy_prefill: bool = False,
+        routes: np.ndarray | None = None,
+    ) -> Ticket:
+        """Takes a request; its samples begin as slots become free, in order.
+
+        Args:
+          prompt: text, or token ids.
+          key: the prompt's typed key; sample i is drawn with `fold_in(key, i)`.
+          n: draws samples 0..n-1. samples: these sample indices instead.
+          policy: None for the engine's, or `ExpertSample()`; a list gives each sample
+            one of its own.
+          sampler: None for the engine's, or what the checkpoint asks for.
+          max_new_tokens, stop, stop_ids, noisy_prefill, routes: as in
+            `jaxmoe.stream`.
+
+        Raises:
+          TypeError, ValueError: input that does not fit; nothing is taken then.
+          RuntimeError: the engine is closed.
+        """
+        request = self.read(
+            prompt,
+            key_data=key_data(key, 1, False)[0],
+            samples=sample_indices(n, samples),
+            policy=policy,
+            sampler=sampler,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            stop_ids=stop_ids,
+            noisy_prefill=noisy_prefill,
+            routes=routes,
+        )
+        if self._execution.layout.spans_processes():
+            check_equal({"the request": request.describe()})
+        return self.enqueue(request)
+
+    def read(
+        self,
+        prompt: Prompt,
+        *,
+        policy: Policy | Sequence[Policy] | None,
+        sampler: TokenSampler | None,
+        **rest: Any,
+    ) -> Request:
+        """A request, checked and resolved; see `jaxmoe.decode.inputs.read_request`."""
+        self._check_open()
+        for name, own, given in (
+            ("policy", self._policy, policy),
+            ("sampler", self._sampler, sampler),
+        ):
+            if own is not None and given is not None:
+                raise ValueError(
+                    f"{name} must be None, as all requests of this engine have the "
+                    f"one it was made with, found {given!r}; make the engine without "
+                    f"{name}="
+                )
+        return read_request(
+            self._model,
+            prompt,
+            policy=self._policy if policy is None else policy,
+            sampler=self._sampler if sampler is None else sampler,
+            width=self._table.width,
+            **rest,
+        )
+
+    def enqueue(self, request: Request) -> Ticket:
+        """As `submit`, for a request that is checked already."""
+        self._check_open()
+        ticket = Ticket(request.samples)
+        kinds = self._prompts.kinds_of(request)
+        self._longest_prompt = max(self._longest_prompt, len(request.prompt))
+        self._longest_answer = max(self._longest_answer, request.max_new_tokens)
+        if request.samples:
+            self._open[ticket] = len(request.samples)
+            self._waiting.append(_Queued(ticket, request, kinds))
+        return ticket
+
+    @property
     def busy(self) -> bool:
         """Whether any sample waits or is under way."""
-        return bool(self.waiting) or any(seat is not None for seat in self.seats)
+        return bool(self._waiting) or any(s is not None for s in self._slots)
 
-    def advance(self) -> list[Answer]:
-        """Seat whom there is room for, run one segment; the answers that finished."""
-        finished = self._seat_waiting()
-        if any(seat is not None for seat in self.seats):
-            finished += self._run_segment()
-        return finished
+    def step(self, most: int | None = None) -> list[Delta]:
+        """Gives free slots to waiting samples and runs one segment.
 
-    def _seat_waiting(self) -> list[Answer]:
-        seated = np.zeros(len(self.seats), bool)
-        for seat in self.order:
-            if self.seats[seat] is not None or not self.waiting:
+        Args:
+          most: the most tokens of a delta; None for the engine's segment.
+
+        Returns:
+          The new tokens of each answer, of one answer in order; none if nothing is to
+          be done.
+        """
+        self._check_open()
+        steps = self._record.steps if most is None else check_whole("most", most)
+        deltas = self._admit_waiting()
+        if any(s is not None for s in self._slots):
+            deltas += self._run_segment(min(steps, self._record.steps))
+        return deltas
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Ends a request: no more comes of it, and its slots are free.
+
+        Raises:
+          ValueError: it is not in flight here.
+        """
+        self._check_open()
+        if ticket not in self._open:
+            why = self._ended.get(ticket, "not of this engine")
+            raise ValueError(
+                f"a ticket to cancel must be of a request in flight, found one that is "
+                f"{why}; cancel each request once, before its last answer has ended"
+            )
+        self._waiting = deque(q for q in self._waiting if q.ticket is not ticket)
+        self._free([s is not None and s.ticket is ticket for s in self._slots])
+        del self._open[ticket]
+        self._ended[ticket] = "cancelled already"
+
+    def close(self) -> None:
+        """Gives the memory back; requests in flight end here. Twice does no harm."""
+        self._closed, self._memory = True, None
+        self._waiting.clear()
+        self._slots, self._open = [None] * self._count, {}
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes it."""
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError(
+                "the engine must be open, found it closed; make another, or close it "
+                "after the last request"
+            )
+
+    # -- prompts -------------------------------------------------------------------
+
+    def _admit_waiting(self) -> list[Delta]:
+        if not self._waiting or None not in self._slots:
+            return []
+        memory = self._allocated()
+        admitted = np.zeros(self._count, bool)
+        for slot in self._order:
+            if self._slots[slot] is not None or not self._waiting:
                 continue
-            entry = self._load_prompt(*self.waiting[0])
+            entry = self._entry_for(self._waiting[0])
             if entry is None:
                 break
-            prompt, place = self.waiting.popleft()
-            sample = self.request.samples[place]
-            self.seats[seat] = Answer(prompt, sample, place)
-            self.entry_of_seat[seat], seated[seat] = entry, True
-        return self._first_tokens(seated) if seated.any() else []
+            sample = self._slots[slot] = self._waiting[0].pop()
+            if self._waiting[0].empty:
+                self._waiting.popleft()
+            self._entry_of_slot[slot], admitted[slot] = entry, True
+            self._table.admit(slot, sample.request, sample.policy)
+        if not admitted.any():
+            return []
+        memory.prefix = self._prompts.load(memory.prefix)
+        return self._first_tokens(memory, admitted)
 
-    def _first_tokens(self, seated: np.ndarray) -> list[Answer]:
-        answers = [a or Answer(0, 0, 0) for a in self.seats]
-        prompt_keys = self.request.prompt_keys[[a.prompt for a in answers]]
-        samples = np.array([a.sample for a in answers], np.uint32)
-        self.slots, self.suffix, drawn = fill_slots(
-            self.config,
-            self.prefix,
-            self.slots,
-            self.suffix,
-            seated,
-            _seat_keys(prompt_keys, samples),
-            self.entry_of_seat.copy(),
-            np.full(len(self.seats), self.request.max_new_tokens, np.int32),
-            self.request.sampler,
-            self.stop_ids,
-            record=self.request.record,
-            execution=self.execution,
+    def _entry_for(self, queued: _Queued) -> int | None:
+        """Where the prompt of its first waiting sample is, or will be."""
+        used = {
+            int(entry)
+            for entry, sample in zip(self._entry_of_slot, self._slots, strict=True)
+            if sample is not None
+        }
+        request, place = queued.request, queued.place
+        state = self._prompts.state_of(request, place, queued.kinds)
+        return self._prompts.entry_for(state, request, request.policies[place], used)
+
+    def _allocated(self) -> Memory:
+        """The memory, with room for every prompt that was submitted."""
+        if self._memory is not None:
+            self._memory.make_room_for_prompt(self._longest_prompt)
+            return self._memory
+        params = self._model.params
+        self._memory = Memory(
+            self._model.config,
+            params,
+            self._execution,
+            Size(
+                prompts=self._prompts.entries,
+                slots=self._count,
+                width=self._table.width,
+                dtype=Memory.state_dtype(params),
+            ),
+            longest_prompt=self._longest_prompt,
+            longest_answer=self._longest_answer,
+        )
+        return self._memory
+
+    # -- tokens --------------------------------------------------------------------
+
+    def _first_tokens(self, memory: Memory, admitted: np.ndarray) -> list[Delta]:
+        some = next(s for s in self._slots if s is not None)
+        samples = [s or some for s in self._slots]
+        admission = Admission(
+            admitted,
+            _sample_keys(samples),
+            self._entry_of_slot.copy(),
+            np.array([s.request.max_new_tokens for s in samples], np.int32),
+        )
+        memory.running, drawn = fill_slots(
+            self._model.config,
+            memory.prefix,
+            memory.running,
+            admission,
+            self._table.rules(),
+            record=self._record,
+            execution=self._execution,
         )
         return self._take(drawn)
 
-    def _load_prompt(self, prompt: int, place: int) -> int | None:
-        """The prefix entry that holds the prompt, computed if need be; None if full."""
-        noisy = self.request.noisy_prefill
-        wanted = (prompt, place if noisy else -1)
-        if wanted in self.entries:
-            return self.entries.index(wanted)
-        used = {
-            int(entry)
-            for entry, seat in zip(self.entry_of_seat, self.seats, strict=True)
-            if seat is not None
-        }
-        free = [i for i in range(len(self.entries)) if i not in used]
-        if not free:
-            return None
-        ids = self.request.prompts[prompt]
-        tokens = np.zeros(prompt_bucket(len(ids)), np.int32)
-        tokens[: len(ids)] = ids
-        key = None
-        if noisy:
-            sample = np.array([self.request.samples[place]], np.uint32)
-            key = _seat_keys(self.request.prompt_keys[prompt][None], sample)[0]
-        computed = prefill(
-            self.config,
-            self.params,
-            tokens,
-            np.int32(len(ids)),
-            self.request.policy if noisy else self.plain,
-            key,
-            execution=self.execution,
-        )
-        self.prefix = self.programs.put(self.prefix, np.int32(free[0]), computed)
-        self.entries[free[0]] = wanted
-        return free[0]
-
-    def _run_segment(self) -> list[Answer]:
-        live = [seat for seat in self.seats if seat is not None]
-        limit = self.request.max_new_tokens
-        steps = min(SEGMENT, limit - min(len(a.tokens) for a in live))
-        longest = max(len(a.tokens) for a in live)
-        need = min(longest + steps, limit)
-        size = room(self.suffix)
-        if size is not None and need > size:
-            self._grow(bucket(need))
+    def _run_segment(self, most: int) -> list[Delta]:
+        assert self._memory is not None
+        memory, live = self._memory, [s for s in self._slots if s is not None]
+        steps = min(most, max(s.left for s in live))
+        memory.make_room_for_answer(max(s.length + min(steps, s.left) for s in live))
         # With samples waiting, come back once an eighth of the slots is free.
-        spare = max(1, len(self.seats) // 8)
-        enough = len(live) - spare + 1 if self.waiting else 1
-        self.slots, self.suffix, drawn = decode_segment(
-            self.config,
-            self.params,
-            self.prefix,
-            self.slots,
-            self.suffix,
-            self.request.policy,
-            self.request.sampler,
-            self.stop_ids,
-            np.int32(steps),
-            np.int32(enough),
-            self._replayed(),
-            segment=SEGMENT,
-            record=self.request.record,
-            execution=self.execution,
+        spare = max(1, self._count // 8)
+        enough = len(live) - spare + 1 if self._waiting else 1
+        memory.running, drawn = decode_segment(
+            self._model.config,
+            self._model.params,
+            memory.prefix,
+            memory.running,
+            self._table.rules(),
+            Turn(np.int32(steps), np.int32(enough), self._replayed()),
+            record=self._record,
+            execution=self._execution,
         )
-        finished = self._take(drawn)
+        deltas = self._take(drawn)
         # Some slot is active throughout, and draws a token in every step.
         self.steps += int(np.asarray(drawn.count).max())
-        return finished
-
-    def _grow(self, size: int) -> None:
-        """Room for `size` positions, one state at a time: no second cache beside it."""
-        states = list(self.suffix)
-        del self.suffix
-        for index in range(len(states)):
-            states[index] = self.programs.grow(states[index], size)
-        self.suffix = tuple(states)
+        return deltas
 
     def _replayed(self) -> np.ndarray | None:
         """Recorded routes of the coming steps, [S, M, L, K]; -1 past their end."""
-        recorded = self.request.routes
-        if recorded is None:
-            return None
-        shape = (len(self.seats), SEGMENT, *recorded.shape[3:])
-        coming = np.full(shape, -1, np.int16)
-        for seat, answer in enumerate(self.seats):
-            if answer is not None:
-                rows = recorded[answer.prompt, answer.place, len(answer.tokens) :]
-                coming[seat, : len(rows)] = rows[:SEGMENT]
+        shape = (
+            self._count,
+            self._record.steps,
+            self._model.config.num_layers,
+            self._table.width,
+        )
+        coming = None
+        for slot, sample in enumerate(self._slots):
+            if sample is None or sample.request.routes is None:
+                continue
+            if coming is None:
+                coming = np.full(shape, -1, np.int16)
+            rows = sample.request.routes[sample.place, sample.length :]
+            coming[slot, : len(rows)] = rows[: shape[1]]
         return coming
 
-    def _take(self, drawn: Drawn) -> list[Answer]:
-        """Add what was drawn to the answers; free the seats of those that finished."""
+    def _take(self, drawn: Drawn) -> list[Delta]:
+        """What was drawn, as deltas; frees the slots of answers that have ended."""
         trace, count = jax.device_get(drawn)
         self._warn_of_nan(trace.logprob, count)
-        finished, stopped = [], np.zeros(len(self.seats), bool)
-        for seat, answer in enumerate(self.seats):
-            if answer is None or not count[seat]:
+        deltas, ended = [], [False] * self._count
+        for slot, sample in enumerate(self._slots):
+            if sample is None or not count[slot]:
                 continue
-            new = int(count[seat])
+            new = int(count[slot])
             # Copied: a view would keep the whole segment of all slots.
-            part = jax.tree.map(lambda a, s=seat, n=new: a[s, :n].copy(), trace)
-            answer.tokens += part.token.tolist()
-            answer.parts.append(part)
-            self.drawn_tokens += int(count[seat])
-            if self._finish(answer):
-                finished.append(answer)
-                self.seats[seat], stopped[seat] = None, True
-        if stopped.any():
-            self.slots = self.programs.stop(self.slots, stopped)
-        return finished
+            part = jax.tree.map(lambda a, s=slot, n=new: a[s, :n].copy(), trace)
+            self.tokens += new
+            deltas.append(_delta(sample, part))
+            ended[slot] = deltas[-1].finish is not None
+        for delta in deltas:
+            if delta.finish is not None:
+                self._count_down(delta.ticket)
+        self._free(ended)
+        return deltas
+
+    def _count_down(self, ticket: Ticket) -> None:
+        self._open[ticket] -= 1
+        if not self._open[ticket]:
+            del self._open[ticket]
+            self._ended[ticket] = "finished"
+
+    def _free(self, ended: list[bool]) -> None:
+        if not any(ended):
+            return
+        for slot, gone in enumerate(ended):
+            if gone:
+                self._slots[slot] = None
+                self._table.clear(slot)
+        if self._memory is not None:
+            self._memory.stop(np.array(ended))
 
     def _warn_of_nan(self, logprobs: np.ndarray, count: np.ndarray) -> None:
         drawn = np.arange(logprobs.shape[1])[None] < count[:, None]
-        if not self.warned and np.isnan(logprobs[drawn]).any():
-            self.warned = True
+        if not self._warned and np.isnan(logprobs[drawn]).any():
+            self._warned = True
             warnings.warn(
                 "the model computed NaN; the answers concerned have NaN "
                 "log-probabilities and mean nothing; look for NaN among its weights",
@@ -351,24 +499,26 @@ class _Engine:
                 stacklevel=2,
             )
 
-    def _finish(self, answer: Answer) -> bool:
-        """Set `finish` if the answer has ended, and cut it where a stop string did."""
-        request = self.request
-        if request.stop_length is not None:
-            length = request.stop_length(answer.tokens)
-            if length is not None:
-                del answer.tokens[length:]
-                answer.finish = "stop"
-                return True
-        if answer.tokens[-1] in request.stop_ids:
-            answer.finish = "stop"
-        elif len(answer.tokens) >= request.max_new_tokens:
-            answer.finish = "length"
-        return answer.finish is not None
+
+def _sample_keys(samples: list[_Sample]) -> Array:
+    """The key data of each sample's k_i, uint32 [S, 2]."""
+    keys = np.stack([sample.request.key_data for sample in samples])
+    return sample_key_data(keys, np.array([s.index for s in samples], np.uint32))
 
 
-def _prefix_entries(request: Request, seats: int) -> int:
-    """Prompts held at once; not a matter of n, so that n changes no shape."""
-    if request.noisy_prefill:
-        return seats
-    return min(1 << (len(request.prompts) - 1).bit_length(), seats)
+def _delta(sample: _Sample, part: Any) -> Delta:
+    """The sample's new tokens, cut where a stop string ends it."""
+    request, ids = sample.request, part.token.tolist()
+    before = sample.length
+    sample.length += len(ids)
+    finish = None
+    if sample.scanner is not None:
+        length = sample.scanner.push(ids)
+        if length is not None:
+            finish, sample.length = "stop", length
+            part = jax.tree.map(lambda a: a[: max(length - before, 0)], part)
+    if finish is None and ids[-1] in request.stop_ids:
+        finish = "stop"
+    elif finish is None and not sample.left:
+        finish = "length"
+    return Delta(sample.ticket, sample.index, part, sample.length, finish)

@@ -7,7 +7,7 @@ from jaxmoe.config import ModelConfig
 from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.prefill import prefill
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.decode.slots import Slots
+from jaxmoe.decode.slots import Admission, Running, SlotRules, Slots, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
 from jaxmoe.decode.trace import Drawn, Record
 from jaxmoe.execution import Execution, execution_for
@@ -53,7 +53,11 @@ def generate(
     """
     execution = execution or execution_for(params)
     record = Record(
-        return_routes, return_certainty, top_logprobs, return_route_logprobs
+        return_routes,
+        return_certainty,
+        top_logprobs,
+        return_route_logprobs,
+        steps=max(max_new_tokens - 1, 1),
     )
     policy = for_model(policy, config)
     sampler = sampler.resolve(config.vocab_size)
@@ -61,8 +65,8 @@ def generate(
     prompt = prefill(
         config,
         params,
-        tokens,
-        jnp.asarray(length, jnp.int32),
+        tokens[None],
+        jnp.asarray(length, jnp.int32)[None],
         plain,
         execution=execution,
     )
@@ -74,39 +78,34 @@ def generate(
         size=bucket(tokens.shape[0]),
         width=policy.width,
         dtype=dtype,
-    ).put(jnp.int32(0), prompt)
+    ).put(jnp.zeros(1, jnp.int32), prompt)
     states = empty_states(
         config, execution, rows=count, size=bucket(max_new_tokens), dtype=dtype
     )
     stops = jnp.asarray(config.stop_ids if stop_ids is None else stop_ids, jnp.int32)
-    everyone = jnp.ones(count, bool)
-    limit = jnp.full(count, max_new_tokens, jnp.int32)
-    none = jnp.zeros(count, jnp.int32)
-    slots, states, first = fill_slots(
+    rules = SlotRules(policy, sampler, jnp.broadcast_to(stops, (count, len(stops))))
+    everyone = Admission(
+        jnp.ones(count, bool),
+        jax.random.key_data(keys),
+        jnp.zeros(count, jnp.int32),
+        jnp.full(count, max_new_tokens, jnp.int32),
+    )
+    running, first = fill_slots(
         config,
         prefix,
-        Slots.empty(count),
-        states,
+        Running(Slots.empty(count), states),
         everyone,
-        keys,
-        none,
-        limit,
-        sampler,
-        stops,
+        rules,
         record=record,
         execution=execution,
     )
-    _, _, rest = decode_segment(
+    _, rest = decode_segment(
         config,
         params,
         prefix,
-        slots,
-        states,
-        policy,
-        sampler,
-        stops,
-        jnp.int32(max_new_tokens - 1),
-        segment=max(max_new_tokens - 1, 1),
+        running,
+        rules,
+        Turn(jnp.int32(max_new_tokens - 1)),
         record=record,
         execution=execution,
     )

@@ -5,18 +5,30 @@ found and what to do, before any work is done.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmoe.decode.engine import default_slots
+from jaxmoe.decode.request import Request
+from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.decode.slots import default_slots
+from jaxmoe.decode.trace import Record
 from jaxmoe.model import Model
 from jaxmoe.random.keys import check_key, prompt_key
-from jaxmoe.text.stop import check_stops
+from jaxmoe.router.policies import ExpertSample, Policy, for_model
+from jaxmoe.text.stop import StopScanner, check_stops
 from jaxmoe.typing import Array
 
 Prompt = str | Sequence[int] | np.ndarray | Array
+
+
+INDICES = 1 << 32
+"""Sample indices are folded into a key as uint32."""
+
+MOST_SAMPLES = 1 << 20
+"""Of one prompt in one call."""
 
 
 def is_many(prompt: Any) -> bool:
@@ -79,6 +91,100 @@ def key_data(key: Any, prompts: int, many: bool) -> np.ndarray:
     return np.stack([np.asarray(jax.random.key_data(k)) for k in keys])
 
 
+def read_request(
+    model: Model,
+    prompt: Prompt,
+    *,
+    key_data: np.ndarray,
+    samples: Sequence[int],
+    policy: Policy | Sequence[Policy] | None,
+    sampler: TokenSampler | None,
+    max_new_tokens: int,
+    stop: str | Sequence[str],
+    stop_ids: Sequence[int] | None,
+    noisy_prefill: bool,
+    routes: np.ndarray | None,
+    width: int,
+) -> Request:
+    """Samples of one prompt, checked and resolved; see `jaxmoe.stream`.
+
+    Args:
+      key_data: uint32 [2], of the prompt's key.
+      policy: for all samples, or a list with one for each.
+      width: K of `routes`.
+    """
+    most, config = check_whole("max_new_tokens", max_new_tokens), model.config
+    ids = check_prompt(model, prompt, most)
+    policies = read_policies(model, policy, len(samples))
+    stops, special = split_stops(model, stop)
+    scanner = None
+    if stops:
+        decode = model.require_tokenizer("a stop string").decode
+        scanner = partial(StopScanner, decode, stops)
+    own = config.stop_ids if stop_ids is None else stop_ids
+    own = check_stop_ids(own, config.vocab_size)
+    if routes is not None:
+        shape = (len(samples), None, config.num_layers, width)
+        routes = check_routes(routes, shape, config.num_experts)
+    return Request(
+        prompt=ids,
+        key_data=key_data,
+        samples=tuple(samples),
+        policies=policies,
+        sampler=read_sampler(model, sampler),
+        max_new_tokens=most,
+        stop_ids=tuple(dict.fromkeys([*own, *special])),
+        stop_scanner=scanner,
+        noisy_prefill=noisy_prefill,
+        routes=routes,
+    )
+
+
+def read_policies(
+    model: Model, policy: Policy | Sequence[Policy] | None, samples: int
+) -> tuple[Policy, ...]:
+    """A resolved policy for each of so many samples."""
+    if not isinstance(policy, list | tuple):
+        return (read_policy(model, policy),) * samples
+    if len(policy) != samples:
+        raise ValueError(
+            f"expected one policy or a list of {samples}, one for each sample, found "
+            f"a list of {len(policy)}"
+        )
+    # One object for equal ones: they share their prompt's state.
+    read = {id(one): read_policy(model, one) for one in policy}
+    return tuple(read[id(one)] for one in policy)
+
+
+def read_policy(model: Model, policy: Policy | None) -> Policy:
+    """A policy resolved for the model; `ExpertSample()` for None."""
+    return for_model(ExpertSample() if policy is None else policy, model.config)
+
+
+def read_sampler(model: Model, sampler: TokenSampler | None) -> TokenSampler:
+    """A sampler resolved for the model; what its checkpoint asks for, for None."""
+    if sampler is None:
+        sampler = TokenSampler.from_config(model.config.generation)
+    if not isinstance(sampler, TokenSampler):
+        raise TypeError(
+            "sampler must be a TokenSampler such as TokenSampler(0.7), found "
+            f"{sampler!r}"
+        )
+    return sampler.resolve(model.config.vocab_size)
+
+
+def read_record(
+    model: Model, routes: bool, certainty: bool, top_logprobs: int, route_logprobs: bool
+) -> Record:
+    """What is to be recorded of each token."""
+    return Record(
+        routes=routes,
+        certainty=certainty,
+        top_logprobs=check_top_logprobs(model, top_logprobs),
+        route_logprobs=route_logprobs,
+    )
+
+
 def check_slots(model: Model, samples: int, slots: int | None) -> int:
     """Slots for so many samples: `slots`, or as many as is usual.
 
@@ -126,11 +232,19 @@ def split_stops(
 def sample_indices(n: int, samples: Sequence[int] | None) -> tuple[int, ...]:
     """The sample indices to draw: 0..n-1, or those asked for."""
     if samples is None:
-        return tuple(range(check_whole("n", n)))
+        if check_whole("n", n) > MOST_SAMPLES:
+            raise ValueError(
+                f"n must be at most {MOST_SAMPLES}, found {n}; draw them in several "
+                "calls, with samples="
+            )
+        return tuple(range(n))
     chosen = tuple(int(i) for i in samples)
-    if not chosen or min(chosen) < 0 or len(set(chosen)) != len(chosen):
+    wrong = [i for i in chosen if not 0 <= i < INDICES]
+    if not chosen or wrong or len(set(chosen)) != len(chosen):
+        found = wrong[0] if wrong else f"{len(chosen)}, {len(set(chosen))} of them"
         raise ValueError(
-            f"samples must be distinct sample indices >= 0, found {samples!r}"
+            f"samples must be distinct sample indices in 0..{INDICES - 1}, at "
+            f"least one, found {found}{'' if wrong else ' distinct'}"
         )
     return chosen
 
@@ -174,16 +288,3 @@ def check_routes(
             f"{array.min()}..{array.max()}"
         )
     return array.astype(np.int16)
-
-
-def stack_routes(given: Any, prompts: int, shape, experts: int) -> np.ndarray:
-    """int16 [P, n, T, L, K], padded with -1 to the longest T."""
-    if len(given) != prompts:
-        raise ValueError(
-            f"routes must hold one array for each of {prompts} prompts, "
-            f"found {len(given)}"
-        )
-    arrays = [check_routes(one, shape, experts) for one in given]
-    longest = max(array.shape[1] for array in arrays)
-    pad = lambda a: ((0, 0), (0, longest - a.shape[1]), (0, 0), (0, 0))  # noqa: E731
-    return np.stack([np.pad(a, pad(a), constant_values=-1) for a in arrays])

@@ -1,4 +1,6 @@
-"""One pass over a prompt."""
+"""One pass over prompts."""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,48 +36,56 @@ def prompt_bucket(length: int) -> int:
     return size if length <= size else -(-length // 1024) * 1024
 
 
-def _pad(tokens: Int[Array, "T"]) -> Int[Array, "T2"]:
+def _pad(tokens: Int[Array, "B T"]) -> Int[Array, "B T2"]:
     """`tokens` as long as attention walks: at most one chunk, or whole ones."""
-    more = -tokens.shape[0] % CHUNK if tokens.shape[0] > CHUNK else 0
-    return jnp.pad(tokens, (0, more))
+    size = tokens.shape[1]
+    more = -size % CHUNK if size > CHUNK else 0
+    return jnp.pad(tokens, ((0, 0), (0, more)))
 
 
-def run_sequence(
+def run_sequences(
     decoder: Decoder,
-    tokens: Int[Array, "T"],
-    length: Int[Array, ""],
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, "B"],
     context: Context,
     *,
     policy: Policy,
-    key: Key[Array, ""] | None,
+    keys: Key[Array, "B"] | None,
     noise_from: Array | int = 0,
-    routes: Int[Array, "T L K"] | None = None,
+    routes: Int[Array, "N L K"] | None = None,
     keep: bool = False,
 ) -> Passed:
-    """All positions of one padded sequence at once.
+    """All positions of padded sequences at once, N = B T rows.
 
     Where rows are divided over devices, each computes some positions, and attention
     alone for all of them.
 
     Args:
-      key: the sample's key k_i, for a noisy policy.
+      keys: the samples' keys k_i, for a noisy policy.
       noise_from: positions before it are routed by the policy without noise.
       routes: experts to take instead, where not -1.
-      keep: whether the states after the sequence are wanted.
+      keep: whether the states after the sequences are wanted.
     """
     device, num_layers = context.device, decoder.config.num_layers
-    every = jnp.arange(tokens.shape[0], dtype=jnp.int32)
-    tokens, positions, routes = device.own((tokens, every, routes))
-    lengths = jnp.broadcast_to(length, positions.shape)
-    sequences = Sequences(positions, lengths, every < length, 1, keep)
-    choose = _chooser(policy, key, positions, length, noise_from, routes, num_layers)
+    count, size = tokens.shape
+    place = jnp.arange(count * size, dtype=jnp.int32)
+    every, length = place % size, jnp.repeat(lengths, size)
+    data = None
+    if policy.noisy and keys is not None:
+        data = jnp.repeat(jax.random.key_data(keys), size, axis=0)
+    flat = tokens.reshape(-1)
+    flat, positions, mine, data, routes = device.own(
+        (flat, every, length, data, routes)
+    )
+    sequences = Sequences(positions, mine, every < length, count, keep)
+    choose = _chooser(policy, data, positions, mine, noise_from, routes, num_layers)
     passed = decoder.run(
-        tokens,
+        flat,
         whole_sequences(sequences, context),
         choose,
         context,
         width=policy.width,
-        keep_rankings=keep and key is not None,
+        keep_rankings=keep and keys is not None,
     )
     hidden, taken = device.everyone((passed.hidden, passed.routes))
     rankings = passed.rankings
@@ -92,13 +102,15 @@ def _context(execution: Execution, size: int) -> Context:
     return Context(execution, DeviceContext(layout, rows if divides else ()))
 
 
-def _chooser(policy, key, positions, length, noise_from, routes, num_layers) -> Choose:
+def _chooser(
+    policy, data, positions, lengths, noise_from, routes, num_layers
+) -> Choose:
     plain = policy.deterministic(num_layers)
     keys = None
-    if policy.noisy and key is not None:
-        keys = jax.vmap(lambda t: position_key(key, t))(positions)
+    if data is not None:
+        keys = jax.vmap(position_key)(jax.random.wrap_key_data(data), positions)
 
-    def choose(layer: Array | int, ranking: Float[Array, "T E"]) -> Int[Array, "T K"]:
+    def choose(layer: Array | int, ranking: Float[Array, "N E"]) -> Int[Array, "N K"]:
         forced = of_layer(routes, layer, jnp.int32)
         if keys is not None:
             without = choose_experts(plain.at_layer(layer), ranking, None)
@@ -115,7 +127,7 @@ def _chooser(policy, key, positions, length, noise_from, routes, num_layers) -> 
             ranking,
             noise,
             forced=forced,
-            active=positions < length,
+            active=positions < lengths,
         )
 
     return choose
@@ -125,49 +137,51 @@ def _chooser(policy, key, positions, length, noise_from, routes, num_layers) -> 
 def prefill(
     config: ModelConfig,
     params: Params,
-    tokens: Int[Array, "T"],
-    length: Int[Array, ""],
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, "B"],
     policy: Policy,
-    key: Key[Array, ""] | None = None,
+    keys: Key[Array, "B"] | None = None,
     *,
     execution: Execution,
 ) -> PrefixCache:
-    """A prompt's states, and the logits of the token that follows it.
+    """The states of some prompts, and the logits of the token that follows each.
 
     Args:
-      tokens: the prompt, padded at the end to any length.
-      length: tokens that count.
+      tokens: the prompts, padded at the end to any length.
+      lengths: tokens that count; 0 for no prompt.
       policy: a resolved policy.
-      key: None routes without noise, as all samples can share; a sample's key k_i
-        routes with it (`noisy_prefill`).
+      keys: None routes without noise, as all samples can share; samples' keys k_i
+        route with them (`noisy_prefill`).
       execution: mesh and kernels (`Model.execution`). On several devices all get the
-        states, as the prompt's samples may sit on any.
+        states, as a prompt's samples may sit on any.
 
     Returns:
-      A cache of one prompt, P = 1, C = T rounded up to whole chunks, 0 past the end.
+      A cache of B prompts, C = T rounded up to whole chunks, 0 past the end. What it
+      holds of a prompt does not depend on the others.
     """
     tokens = _pad(tokens)
-    context = _context(execution, tokens.shape[0])
+    count, size = tokens.shape
+    context = _context(execution, count * size)
 
-    def one_device(params, tokens, length, policy, key) -> PrefixCache:
+    def one_device(params, tokens, lengths, policy, keys) -> PrefixCache:
         decoder = bind(config, params, context)
-        passed = run_sequence(
-            decoder, tokens, length, context, policy=policy, key=key, keep=True
+        passed = run_sequences(
+            decoder, tokens, lengths, context, policy=policy, keys=keys, keep=True
         )
-        last_of = lambda a, axis=0: lax.dynamic_slice_in_dim(a, length - 1, 1, axis)  # noqa: E731
-        last, routes = last_of(passed.hidden), last_of(passed.routes)
-        rankings = passed.rankings
+        last = jnp.arange(count) * size + jnp.maximum(lengths - 1, 0)
+        routes, rankings = passed.routes[last], passed.rankings
         chances = every_route_logprob(
             policy,
             config.moe_layers,
-            None if rankings is None else last_of(rankings, 1),
+            None if rankings is None else rankings[:, last],
             routes,
-            jnp.ones(1, bool),
+            lengths > 0,
         )
+        logits = decoder.logits(passed.hidden[last], context)
         return PrefixCache(
             states=passed.kept,
-            length=length.astype(jnp.int32)[None],
-            logits=context.device.join(decoder.logits(last, context), "vocab"),
+            length=lengths.astype(jnp.int32),
+            logits=context.device.join(logits, "vocab"),
             routes=routes,
             route_logprobs=chances,
         )
@@ -180,7 +194,58 @@ def prefill(
         specs=(weights, whole, whole, whole, whole),
         out=PrefixCache.specs(config, execution),
     )
-    return run(params, tokens, length, policy, key)
+    return run(params, tokens, lengths, policy, keys)
+
+
+class Prompts(NamedTuple):
+    """Prompts to compute, those of no tokens last.
+
+    tokens: int32 [N, T], padded at the end. lengths: int32 [N]. entries: int32 [N],
+    where each goes in the prefix cache. key_data: uint32 [N, 2] of samples' keys k_i
+    that route them, or None.
+    """
+
+    tokens: Any
+    lengths: Any
+    entries: Any
+    key_data: Any = None
+
+
+@program(static_argnames=("config", "batch", "execution"), donate_argnames=("prefix",))
+def load_prompts(
+    config: ModelConfig,
+    params: Params,
+    prefix: PrefixCache,
+    prompts: Prompts,
+    policy: Policy,
+    *,
+    batch: int,
+    execution: Execution,
+) -> PrefixCache:
+    """`prefix`, which is consumed, with prompts in their entries; see `prefill`.
+
+    Args:
+      batch: prompts that go through one pass, of which there are as many as it takes.
+        What is computed of a prompt depends on `batch`, to rounding, but on no other
+        prompt; N is a multiple of it.
+    """
+
+    def load(turn: Array | int, prefix: PrefixCache) -> PrefixCache:
+        cut = lambda a: lax.dynamic_slice_in_dim(a, turn * batch, batch)  # noqa: E731
+        tokens, lengths, entries, data = jax.tree.map(cut, prompts)
+        keys = None if data is None else jax.random.wrap_key_data(data)
+        computed = prefill(
+            config, params, tokens, lengths, policy, keys, execution=execution
+        )
+        return prefix.put(entries, computed)
+
+    if prompts.tokens.shape[0] == batch:
+        prefix = load(0, prefix)
+    else:
+        turns = -(-(prompts.lengths > 0).sum() // batch)
+        prefix = lax.fori_loop(0, turns, load, prefix)
+    places = execution.layout.placed(PrefixCache.specs(config, execution))
+    return prefix if places is None else lax.with_sharding_constraint(prefix, places)
 
 
 @program(static_argnames=("config", "execution"))
@@ -196,23 +261,23 @@ def score(
     *,
     execution: Execution,
 ) -> tuple[Float[Array, "T V"], Int[Array, "T L K"]]:
-    """Logits and experts at every position; see `run_sequence` for the arguments."""
+    """Logits and experts at every position; see `run_sequences` for the arguments."""
     size = tokens.shape[0]
-    tokens = _pad(tokens)
+    padded = _pad(tokens[None])
     if routes is not None:
-        more = ((0, tokens.shape[0] - size), (0, 0), (0, 0))
+        more = ((0, padded.shape[1] - size), (0, 0), (0, 0))
         routes = jnp.pad(routes, more, constant_values=-1)
-    context = _context(execution, tokens.shape[0])
+    context = _context(execution, padded.shape[1])
 
     def one_device(params, tokens, length, policy, key, start, routes):
         decoder = bind(config, params, context)
-        passed = run_sequence(
+        passed = run_sequences(
             decoder,
             tokens,
-            length,
+            length[None],
             context,
             policy=policy,
-            key=key,
+            keys=None if key is None else key[None],
             noise_from=start,
             routes=routes,
         )
@@ -220,7 +285,7 @@ def score(
         return context.device.join(logits, "vocab"), passed.routes[:size]
 
     layout = execution.layout
-    rest = (tokens, length, policy, key, noise_from, routes)
+    rest = (padded, length, policy, key, noise_from, routes)
     weights = param_specs(config, layout, layers=execution.layers)
     specs = (weights, *(layout.spec() for _ in rest))
     run = spread(layout, one_device, specs=specs, out=layout.spec())

@@ -16,7 +16,8 @@ class Program(Generic[R]):
     """`jax.jit` of a function of a keyword `execution`, which sets XLA's options.
 
     The options of a jit are fixed when it is made, and an error within another jit. So
-    there is a jit for each set of options, and one without for use under a trace.
+    there is a jit for each set of options, and one without for use under a trace, where
+    the execution is one that needs none.
     """
 
     def __init__(self, function: Callable[..., R], **settings: Any):
@@ -26,27 +27,32 @@ class Program(Generic[R]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> R:
         """A call of the jit of this execution."""
-        return self._jit_of(args, kwargs)(*args, **kwargs)
+        jitted, kwargs = self._jit_of(args, kwargs)
+        return jitted(*args, **kwargs)
 
     def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
         """As of `jax.jit`: the program that a call with these arguments would run."""
-        return self._jit_of(args, kwargs).lower(*args, **kwargs)
+        jitted, kwargs = self._jit_of(args, kwargs)
+        return jitted.lower(*args, **kwargs)
 
     def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
         """As of `jax.jit`: what `lower` begins with."""
-        return self._jit_of(args, kwargs).trace(*args, **kwargs)
+        jitted, kwargs = self._jit_of(args, kwargs)
+        return jitted.trace(*args, **kwargs)
 
-    def _jit_of(self, args: Any, kwargs: Any) -> Any:
+    def _jit_of(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The jit for these arguments, and the keywords to call it with."""
         options = compiler_options(kwargs["execution"])
         if options and _traced((args, kwargs)):
             options = ()
+            kwargs = {**kwargs, "execution": kwargs["execution"].without_options()}
         if options not in self._jits:
             self._jits[options] = jax.jit(
                 self._function,
                 compiler_options=dict(options) or None,
                 **self._settings,
             )
-        return self._jits[options]
+        return self._jits[options], kwargs
 
 
 def program(**settings: Any) -> Callable[[Callable[..., R]], Program[R]]:

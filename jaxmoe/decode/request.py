@@ -1,84 +1,112 @@
-"""What a call asks of the engine, and what it gets: requests, answers, progress."""
+"""What is asked of the engine, and what comes of it."""
 
-from collections import deque
-from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Set
+from dataclasses import dataclass, replace
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.decode.trace import Record, TokenTrace, join
+from jaxmoe.decode.trace import TokenTrace
 from jaxmoe.router.policies import Policy
+from jaxmoe.text.stop import StopScanner
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw: n samples of each prompt, in order.
+    """Samples of one prompt, checked and resolved.
 
-    prompts: token ids of each prompt. prompt_keys: uint32 [P, 2], each prompt's key.
-    samples: which sample indices of every prompt. stop_ids: tokens that end an answer.
-    policy, sampler: resolved. max_new_tokens: most tokens of an answer.
-    stop_length: token ids -> how many of them complete a stop string, or None.
-    routes: int16 [P, n, T, L, K] to take instead of choosing, or None. skip: (prompt,
-    sample index) of those that are not drawn; they change no shape, and so no bit of
-    the others.
+    prompt: token ids, int32 [T]. key_data: uint32 [2], the prompt's key. samples: the n
+    sample indices to draw. policies: of each of them, resolved. sampler: resolved.
+    max_new_tokens: the most tokens of an answer. stop_ids: tokens that end one.
+    stop_scanner: makes what looks for stop strings in one answer; None without any.
+    noisy_prefill: whether the prompt is routed with each sample's key.
+    routes: int16 [n, T, L, K] to take instead of choosing, or None.
     """
 
-    prompts: Sequence[np.ndarray]
-    prompt_keys: np.ndarray
-    samples: Sequence[int]
-    policy: Policy
+    prompt: np.ndarray
+    key_data: np.ndarray
+    samples: tuple[int, ...]
+    policies: tuple[Policy, ...]
     sampler: TokenSampler
     max_new_tokens: int
     stop_ids: tuple[int, ...]
-    stop_length: Callable[[Sequence[int]], int | None] | None = None
-    record: Record = Record()
+    stop_scanner: Callable[[], StopScanner] | None = None
     noisy_prefill: bool = False
     routes: np.ndarray | None = None
-    skip: Set[tuple[int, int]] = frozenset()
+
+    def without(self, samples: Set[int]) -> "Request":
+        """The same but for some of its samples."""
+        kept = [j for j, index in enumerate(self.samples) if index not in samples]
+        return replace(
+            self,
+            samples=tuple(self.samples[j] for j in kept),
+            policies=tuple(self.policies[j] for j in kept),
+            routes=None if self.routes is None else self.routes[kept],
+        )
 
     def describe(self) -> dict[str, Any]:
         """In plain values, for processes to compare that draw together."""
-        plain = {name: repr(getattr(self, name)) for name in ("policy", "sampler")}
-        plain |= {"prompts": [list(map(int, prompt)) for prompt in self.prompts]}
-        plain |= {"keys": self.prompt_keys.tolist(), "skip": sorted(self.skip)}
         routes = None if self.routes is None else crc32(self.routes.tobytes())
-        rest = (self.max_new_tokens, self.stop_ids, repr(self.record))
-        rest += (self.noisy_prefill,)
-        return plain | {"rest": (list(map(int, self.samples)), routes, *rest)}
-
-    def waiting(self) -> deque[tuple[int, int]]:
-        """(prompt, place among `samples`) of every sample to draw, in order."""
-        return deque(
-            (prompt, place)
-            for prompt in range(len(self.prompts))
-            for place, sample in enumerate(self.samples)
-            if (prompt, sample) not in self.skip
-        )
+        return {
+            "prompt": self.prompt.tolist(),
+            "key": self.key_data.tolist(),
+            "samples": list(map(int, self.samples)),
+            "policy": sorted({repr(policy) for policy in self.policies}),
+            "sampler": repr(self.sampler),
+            "rest": (self.max_new_tokens, self.stop_ids, self.noisy_prefill, routes),
+        }
 
 
-@dataclass
-class Answer:
-    """One sample, as far as it has come; finished once `finish` is set.
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A request that an engine has taken; samples: its sample indices."""
 
-    prompt: index of its prompt. sample: its sample index i. place: its row of the
-    result. tokens: ids, the stop included. parts: what was recorded of them, as it came
-    from the device. finish: "stop" or "length".
+    samples: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """New tokens of one answer.
+
+    ticket: the request. sample: the answer's sample index. trace: the new tokens and
+    what was recorded of each, arrays [M, ...]; M may be 0 where a stop string ended the
+    answer within what was given before. length: tokens of the answer so far, of those
+    given before only so many count. finish: None while it goes on, then "stop" or
+    "length".
     """
 
-    prompt: int
+    ticket: Ticket
     sample: int
-    place: int
-    tokens: list[int] = field(default_factory=list)
-    parts: list[TokenTrace] = field(default_factory=list)
+    trace: TokenTrace
+    length: int
     finish: str | None = None
 
     @property
-    def trace(self) -> TokenTrace:
-        """What was recorded of each token."""
-        return join(self.parts, len(self.tokens))
+    def tokens(self) -> np.ndarray:
+        """int32 [M]."""
+        return self.trace.token
+
+    @property
+    def logprobs(self) -> np.ndarray:
+        """float32 [M], under the model's own distribution."""
+        return self.trace.logprob
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished answer: of which of several prompts, and all its tokens."""
+
+    prompt: int
+    sample: int
+    trace: TokenTrace
+    finish: str
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """int32 [T], the stop included."""
+        return self.trace.token
 
 
 @dataclass(frozen=True)

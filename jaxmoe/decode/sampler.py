@@ -82,25 +82,44 @@ class TokenSampler:
     def draw(self, key: Key[Array, ""], logits: Float[Array, "V"]) -> Int[Array, ""]:
         """One token id, int32; `key` is the position's (`jaxmoe.random.keys`)."""
         if self.candidates is None:
-            ids, candidates = None, logits
-            best = jnp.argmax(logits).astype(jnp.int32)
-            highest = logits[best]
-        else:
-            # To `top_k`, 0.0 and -0.0 are no equals, and a negative NaN is the least.
-            logits = jnp.where(logits == 0, 0.0, logits)
-            logits = jnp.where(jnp.isnan(logits), jnp.nan, logits)
-            candidates, ids = whole_top_k(logits, self.candidates)
-            best, highest = ids[0].astype(jnp.int32), candidates[0]
+            best, greedy, weights = self.weigh(logits)
+            return jnp.where(greedy, best, locate(key, self.filtered(weights)))
+        return self.draw_ranked(key, logits, self.candidates)
+
+    def draw_ranked(
+        self,
+        key: Key[Array, ""],
+        logits: Float[Array, "V"],
+        count: int,
+        most: Int[Array, ""] | None = None,
+    ) -> Int[Array, ""]:
+        """One token of the best `count`, or of the best `most` of them."""
+        # To `top_k`, 0.0 and -0.0 are no equals, and a negative NaN is the least.
+        logits = jnp.where(logits == 0, 0.0, logits)
+        logits = jnp.where(jnp.isnan(logits), jnp.nan, logits)
+        values, ids = whole_top_k(logits, count)
+        _, greedy, weights = self.weigh(values, best=0)
+        if most is not None:
+            weights = jnp.where(jnp.arange(count) < most, weights, 0.0)
+        drawn = _pick(key, self.filtered(weights, ranked=True), ids)
+        return jnp.where(greedy, ids[0].astype(jnp.int32), drawn)
+
+    def weigh(
+        self, logits: Float[Array, "Q"], *, best: int | None = None
+    ) -> tuple[Int[Array, ""], Bool[Array, ""], Float[Array, "Q"]]:
+        """The most likely index, whether it is taken, and all weights before filters.
+
+        best: that index, where it is known. Weights are exp((logit - highest) / T).
+        """
+        first = jnp.argmax(logits).astype(jnp.int32) if best is None else best
+        highest = logits[first]
         # Logits that are NaN or infinite leave nothing to draw from: some id of the
         # vocabulary must come out all the same.
         greedy = (jnp.asarray(self.temperature) == 0) | ~jnp.isfinite(highest)
-        point = jax.random.uniform(token_key(key))
-        scaled = (candidates - highest) / jnp.where(greedy, 1.0, self.temperature)
-        kept = self._filter(jnp.exp(scaled), ranked=ids is not None)
-        drawn = _locate(point, kept) if ids is None else _pick(point, kept, ids)
-        return jnp.where(greedy, best, drawn)
+        scaled = (logits - highest) / jnp.where(greedy, 1.0, self.temperature)
+        return jnp.asarray(first, jnp.int32), greedy, jnp.exp(scaled)
 
-    def _filter(
+    def filtered(
         self, weights: Float[Array, "Q"], *, ranked: bool = False
     ) -> Float[Array, "Q"]:
         """`weights`, which are 1 for the most likely, with filtered tokens at 0.
@@ -119,6 +138,8 @@ class TokenSampler:
             # At top_p 0 the most likely token stays: its weight is 1.
             mass = jnp.maximum(self.top_p * weights.sum(), jnp.finfo(jnp.float32).tiny)
             lowest = reaching(weights, weights, mass)
+            # A 1 that is one slot's of many: rounding must not drop the last token.
+            lowest = jnp.where(jnp.asarray(self.top_p) >= 1, 0.0, lowest)
             weights = jnp.where(weights >= lowest, weights, 0.0)
         if self.min_p is not None:
             weights = jnp.where(weights >= self.min_p, weights, 0.0)
@@ -144,9 +165,9 @@ def self_certainty(logits: Float[Array, "V"]) -> Float[Array, ""]:
     return jax.nn.logsumexp(logits) - logits.mean() - jnp.log(logits.shape[0])
 
 
-def is_stop(tokens: Int[Array, "S"], stop_ids: Int[Array, "X"]) -> Bool[Array, "S"]:
-    """Which tokens end an answer; `stop_ids` is padded with -1."""
-    return (tokens[:, None] == stop_ids[None, :]).any(axis=1)
+def is_stop(tokens: Int[Array, "S"], stop_ids: Int[Array, "S X"]) -> Bool[Array, "S"]:
+    """Which tokens end their answers; each slot's `stop_ids` are padded with -1."""
+    return (tokens[:, None] == stop_ids).any(axis=1)
 
 
 def _number(name, value, low, high, dtype: Any = np.float32, off=None) -> Any:
@@ -194,9 +215,10 @@ def _first_reaching(
 
 
 def _pick(
-    point: Array, weights: Float[Array, "Q"], ids: Int[Array, "Q"]
+    key: Key[Array, ""], weights: Float[Array, "Q"], ids: Int[Array, "Q"]
 ) -> Int[Array, ""]:
-    """The id at `point` in [0, 1) of the weights laid end to end in order of id."""
+    """The id at the key's point of the weights laid end to end in order of id."""
+    point = jax.random.uniform(token_key(key))
     ids, weights = lax.sort((ids, weights), num_keys=1)
     end = _running_sum(weights)
     return ids[_first((end > point * end[-1]) & (weights > 0), weights > 0)]
@@ -208,11 +230,14 @@ def _running_sum(values: Float[Array, "Q"]) -> Float[Array, "Q"]:
     return jnp.matmul(values, upto, precision=lax.Precision.HIGHEST)
 
 
-def _locate(point: Array, weights: Float[Array, "V"]) -> Int[Array, ""]:
-    """The index at `point` in [0, 1) of the weights laid end to end.
+def locate(key: Key[Array, ""], weights: Float[Array, "V"]) -> Int[Array, ""]:
+    """The index at the key's point in [0, 1) of the weights laid end to end.
 
     In two levels, so that no running sum spans a whole vocabulary.
     """
+    point = jax.random.uniform(token_key(key))
+    # Summed alike whatever filters were before it.
+    weights = lax.optimization_barrier(weights)
     size = weights.shape[0]
     rows = jnp.pad(weights, (0, -size % _BLOCK)).reshape(-1, _BLOCK)
     sums = rows.sum(axis=1)

@@ -1,7 +1,7 @@
 """The samples under way: what goes in and out of a step."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,14 +36,71 @@ class Slots:
 
     @classmethod
     def empty(cls, slots: int) -> "Slots":
-        """Slots with no sample in them."""
-        zeros = jnp.zeros(slots, jnp.int32)
+        """Slots with no sample in them.
+
+        Every array has its own buffer: programs take slots as theirs to overwrite.
+        """
+        zeros = lambda: jnp.zeros(slots, jnp.int32)  # noqa: E731
         key_data = jnp.zeros((slots, 2), jnp.uint32)
         inactive = jnp.zeros(slots, bool)
-        return cls(key_data, zeros, zeros, zeros, zeros, zeros, inactive)
+        return cls(key_data, zeros(), zeros(), zeros(), zeros(), zeros(), inactive)
 
     @classmethod
     def specs(cls, layout: Layout) -> "Slots":
         """How each array lies on a mesh."""
         own: Any = layout.spec("slots")
         return cls(own, own, own, own, own, own, own)
+
+
+class Running(NamedTuple):
+    """What a step carries on: the slots, and their layers' states, one a stack."""
+
+    slots: Any
+    states: Any
+
+
+class SlotRules(NamedTuple):
+    """How slots draw.
+
+    policy: a resolved policy for all slots, or a `PerSlot`. sampler: a resolved
+    `TokenSampler` for all slots, or a `SlotSampler`. stop_ids: int32 [S, X], tokens
+    that end each slot's answer, padded with -1.
+    """
+
+    policy: Any
+    sampler: Any
+    stop_ids: Any
+
+
+class Admission(NamedTuple):
+    """New samples for some slots; what it holds of other slots is not looked at.
+
+    admitted: bool [S], which slots get one. key_data: uint32 [S, 2], their keys k_i.
+    prompt: int32 [S], entries of their prompts in the prefix cache. limit: int32 [S],
+    the most tokens of each answer.
+    """
+
+    admitted: Any
+    key_data: Any
+    prompt: Any
+    limit: Any
+
+
+class Turn(NamedTuple):
+    """How far a segment goes.
+
+    steps: the most steps. enough: stop early when fewer slots than this still draw.
+    routes: int16 [S, M, L, K], experts to take in each step instead, where not -1
+    (replay); or None.
+    """
+
+    steps: Any
+    enough: Any = 1
+    routes: Any = None
+
+
+def default_slots(samples: int, layout: Layout | None = None) -> int:
+    """Slots for so many samples: a power of two, at most 64; on a mesh as many more
+    as it takes for its devices to share them equally."""
+    slots = min(64, 1 << max(0, samples - 1).bit_length())
+    return slots if layout is None else layout.slots(slots)

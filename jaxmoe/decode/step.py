@@ -1,6 +1,6 @@
 """The jit boundary: slots that decode side by side, one token a step each.
 
-A slot holds one sample. `fill_slots` seats samples and draws each one's first token
+A slot holds one sample. `fill_slots` admits samples and draws each one's first token
 from its prompt's logits; `decode_segment` runs a number of steps. On several devices
 each does the same for its own slots, and they meet in every product by a weight that is
 divided among them (`jaxmoe.sharding.collectives`).
@@ -18,7 +18,8 @@ from jaxmoe.config import ModelConfig
 from jaxmoe.decode.cache import PrefixCache, fork
 from jaxmoe.decode.program import program
 from jaxmoe.decode.sampler import TokenSampler, is_stop
-from jaxmoe.decode.slots import Slots
+from jaxmoe.decode.slot_sampler import SlotSampler
+from jaxmoe.decode.slots import Admission, Running, SlotRules, Slots, Turn
 from jaxmoe.decode.trace import Drawn, Record, TokenTrace, empty, of_logits, put
 from jaxmoe.execution import Execution
 from jaxmoe.nn.base import Context, Step
@@ -32,58 +33,64 @@ from jaxmoe.nn.decoder import (
 )
 from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.random.keys import position_key, route_noise
+from jaxmoe.router.per_slot import PerSlot
 from jaxmoe.router.policies import Policy
 from jaxmoe.router.routing import choose_experts, every_route_logprob, of_layer
 from jaxmoe.sharding.collectives import DeviceContext, spread
-from jaxmoe.typing import Array, Bool, Float, Int, Integer, Key, Params
+from jaxmoe.sharding.layout import Layout
+from jaxmoe.typing import Array, Float, Int, Key, Params
 
 PROMPT_BLOCK = 8
 """Slots that read a prompt's prefix together, where several prompts are in flight."""
 
 
 @program(
-    static_argnames=("config", "record", "execution"),
-    donate_argnames=("states",),
+    static_argnames=("config", "record", "execution"), donate_argnames=("running",)
 )
 def fill_slots(
     config: ModelConfig,
     prefix: PrefixCache,
-    slots: Slots,
-    states: tuple[Any, ...],
-    seats: Bool[Array, "S"],
-    keys: Key[Array, "S"],
-    prompt: Int[Array, "S"],
-    limit: Int[Array, "S"],
-    sampler: TokenSampler,
-    stop_ids: Int[Array, "X"],
+    running: Running,
+    admission: Admission,
+    rules: SlotRules,
     *,
     record: Record = Record(),
     execution: Execution,
-) -> tuple[Slots, tuple[Any, ...], Drawn]:
-    """Seat new samples where `seats` is true and draw their first tokens.
+) -> tuple[Running, Drawn]:
+    """Give samples their slots and draw their first tokens.
 
-    keys, prompt, limit: of the new samples; looked at only where seated.
-    sampler: a resolved one. execution: mesh and kernels.
+    Args:
+      running: it is consumed: what comes out takes its place.
+      record: what is recorded of each token.
+      execution: mesh and kernels (`Model.execution`).
     """
-    data = jax.random.key_data(keys)
-    rest = (prefix, slots, states, seats, data, prompt, limit, sampler, stop_ids)
     layout = execution.layout
-    whole, own = layout.spec(), layout.spec("slots")
-    prompts, *places = _places(config, execution)
+    prompts, places = _places(config, execution)
+    own = layout.spec("slots")
     fill = spread(
         layout,
         partial(_fill, _decoding(execution).device, record),
-        specs=(prompts, *places, own, own, own, own, whole, whole),
-        out=(*places, whole),
+        specs=(prompts, places, own, _rule_specs(rules, layout)),
+        out=(places, layout.spec()),
     )
-    return fill(*rest)
+    return fill(prefix, running, admission, rules)
 
 
-def _places(config: ModelConfig, execution: Execution) -> tuple[Any, ...]:
+def _places(config: ModelConfig, execution: Execution) -> tuple[Any, Any]:
     """How prefix, slots and their states lie on a mesh."""
     slots = Slots.specs(execution.layout)
     own = state_specs(config, execution, "slots")
-    return PrefixCache.specs(config, execution), slots, own
+    return PrefixCache.specs(config, execution), Running(slots, own)
+
+
+def _rule_specs(rules: SlotRules, layout: Layout) -> SlotRules:
+    """Numbers that each slot has of its own lie where the slot does."""
+    whole, own = layout.spec(), layout.spec("slots")
+    return SlotRules(
+        policy=own if isinstance(rules.policy, PerSlot) else whole,
+        sampler=own if isinstance(rules.sampler, SlotSampler) else whole,
+        stop_ids=own,
+    )
 
 
 def _decoding(execution: Execution) -> Context:
@@ -96,142 +103,108 @@ def _fill(
     device: DeviceContext,
     record: Record,
     prefix: PrefixCache,
-    slots: Slots,
-    states: tuple[Any, ...],
-    seats: Bool[Array, "S"],
-    key_data: Integer[Array, "S 2"],
-    prompt: Int[Array, "S"],
-    limit: Int[Array, "S"],
-    sampler: TokenSampler,
-    stop_ids: Int[Array, "X"],
-) -> tuple[Slots, tuple[Any, ...], Drawn]:
-    keys = jax.random.wrap_key_data(key_data)
-    start = prefix.length[prompt]
-    logits = prefix.logits[prompt]
-    first = jax.vmap(position_key)(keys, start)
-    tokens = jax.vmap(sampler.draw)(first, logits)
-    going = ~is_stop(tokens, stop_ids) & (limit > 1)
-    new = Slots(key_data, prompt, start, start, tokens, limit - 1, going)
-    seated = lambda a: seats.reshape(-1, *(1 for _ in a.shape[1:]))  # noqa: E731
-    slots = jax.tree.map(lambda a, b: jnp.where(seated(a), a, b), new, slots)
+    running: Running,
+    admission: Admission,
+    rules: SlotRules,
+) -> tuple[Running, Drawn]:
+    new, key_data, prompt, limit = admission
+    start, logits = prefix.length[prompt], prefix.logits[prompt]
+    keys = jax.vmap(position_key)(jax.random.wrap_key_data(key_data), start)
+    tokens = _draw_each(rules.sampler, keys, logits)
+    going = ~is_stop(tokens, rules.stop_ids) & (limit > 1)
+    fresh = Slots(key_data, prompt, start, start, tokens, limit - 1, going)
+    rows = lambda a: new.reshape(-1, *(1 for _ in a.shape[1:]))  # noqa: E731
+    slots = jax.tree.map(lambda a, b: jnp.where(rows(a), a, b), fresh, running.slots)
     trace = of_logits(record, logits, tokens)
     if record.routes:
         trace = trace._replace(routes=prefix.routes[prompt])
     if record.route_logprobs:
         trace = trace._replace(route_logprobs=prefix.route_logprobs[prompt])
     trace = jax.tree.map(lambda a: a[:, None], trace)
-    drawn = Drawn(trace, seats.astype(jnp.int32))
-    return slots, fork(states, prefix, prompt, seats), device.everyone(drawn)
+    drawn = Drawn(trace, new.astype(jnp.int32))
+    states = fork(running.states, prefix, prompt, new)
+    return Running(slots, states), device.everyone(drawn)
+
+
+def _draw_each(
+    sampler: TokenSampler | SlotSampler,
+    keys: Key[Array, "S"],
+    logits: Float[Array, "S V"],
+) -> Int[Array, "S"]:
+    """A token of each slot; `keys` are the positions'."""
+    if isinstance(sampler, SlotSampler):
+        return sampler.draw_each(keys, logits)
+    return jax.vmap(sampler.draw)(keys, logits)
 
 
 @program(
-    static_argnames=(
-        "config",
-        "segment",
-        "record",
-        "execution",
-    ),
-    donate_argnames=("states",),
+    static_argnames=("config", "record", "execution"), donate_argnames=("running",)
 )
 def decode_segment(
     config: ModelConfig,
     params: Params,
     prefix: PrefixCache,
-    slots: Slots,
-    states: tuple[Any, ...],
-    policy: Policy,
-    sampler: TokenSampler,
-    stop_ids: Int[Array, "X"],
-    steps: Int[Array, ""],
-    enough: Int[Array, ""] | int = 1,
-    routes: Int[Array, "S M L K"] | None = None,
+    running: Running,
+    rules: SlotRules,
+    turn: Turn,
     *,
-    segment: int,
     record: Record = Record(),
     execution: Execution,
-) -> tuple[Slots, tuple[Any, ...], Drawn]:
-    """Up to `steps` <= `segment` tokens in each active slot.
+) -> tuple[Running, Drawn]:
+    """Some tokens, at most `record.steps`, in each active slot.
 
     Args:
-      policy, sampler: resolved ones.
-      stop_ids: tokens that end an answer, padded with -1.
-      enough: stop early when fewer slots than this are still active.
-      routes: experts to take in each step instead, where not -1 (replay).
-      segment: M, room for drawn tokens.
+      running: it is consumed: what comes out takes its place.
       record: what is recorded of each token.
       execution: mesh and kernels (`Model.execution`). On several devices what is
         drawn comes out whole on each.
     """
-
-    context = _decoding(execution)
+    layout, context = execution.layout, _decoding(execution)
+    whole, own = layout.spec(), layout.spec("slots")
 
     def one_device(params: Params, *rest):
-        return _segment(
-            bind(config, params, context),
-            *rest,
-            segment=segment,
-            record=record,
-            context=context,
-        )
+        return _segment(bind(config, params, context), *rest, record, context)
 
-    layout = execution.layout
-    common = (policy, sampler, stop_ids, steps, enough)
-    rest = (prefix, slots, states, *common, routes)
-    whole, own = layout.spec(), layout.spec("slots")
-    prompts, *places = _places(config, execution)
+    prompts, places = _places(config, execution)
     weights = param_specs(config, layout, layers=execution.layers)
+    turns = Turn(whole, whole, None if turn.routes is None else own)
     run = spread(
         layout,
         one_device,
-        specs=(weights, prompts, *places, *(whole for _ in common), own),
-        out=(*places, whole),
+        specs=(weights, prompts, places, _rule_specs(rules, layout), turns),
+        out=(places, whole),
     )
-    return run(params, *rest)
+    return run(params, prefix, running, rules, turn)
 
 
 def _segment(
     decoder: Decoder,
     prefix: PrefixCache,
-    slots: Slots,
-    states: tuple[Any, ...],
-    policy: Policy,
-    sampler: TokenSampler,
-    stop_ids: Int[Array, "X"],
-    steps: Int[Array, ""],
-    enough: Int[Array, ""] | int,
-    routes: Int[Array, "S M L K"] | None,
-    *,
-    segment: int,
+    running: Running,
+    rules: SlotRules,
+    turn: Turn,
     record: Record,
     context: Context,
-) -> tuple[Slots, tuple[Any, ...], Drawn]:
-    config, device = decoder.config, context.device
-    count = slots.active.shape[0]
-    room = empty(
-        record,
-        rows=count,
-        steps=segment,
-        layers=config.num_layers,
-        width=policy.width,
-    )
-    drawn = Drawn(room, jnp.zeros(count, jnp.int32))
+) -> tuple[Running, Drawn]:
+    config, device, policy = decoder.config, context.device, rules.policy
+    count = running.slots.active.shape[0]
+    room = empty(record, rows=count, layers=config.num_layers, width=policy.width)
 
     def busy(slots: Slots) -> Array:
         # Of all devices, so that all do the same number of steps together.
-        return device.sum_rows(slots.active.sum()) >= jnp.maximum(enough, 1)
+        return device.sum_rows(slots.active.sum()) >= jnp.maximum(turn.enough, 1)
 
     def unfinished(carry):
         index, going, *_ = carry
-        return (index < steps) & going
+        return (index < turn.steps) & going
 
     def advance(carry):
-        index, _, slots, states, drawn = carry
-        forced = None if routes is None else routes[:, index]
-        passed = next_pass(
-            decoder, prefix, slots, states, policy, context, forced, record
-        )
-        was_active, logits = slots.active, decoder.logits(passed.hidden, context)
-        slots, trace = _draw(slots, logits, sampler, stop_ids, record, device)
+        index, _, running, drawn = carry
+        forced = None if turn.routes is None else turn.routes[:, index]
+        passed = next_pass(decoder, prefix, running, policy, context, forced, record)
+        was_active = running.slots.active
+        logits = decoder.logits(passed.hidden, context)
+        slots, trace = _draw(running.slots, logits, rules, record, device)
         if record.routes:
             trace = trace._replace(routes=passed.routes)
         if record.route_logprobs:
@@ -241,24 +214,25 @@ def _segment(
             trace = trace._replace(route_logprobs=chances)
         # What slots at rest write is past their count.
         drawn = Drawn(put(drawn.trace, index, trace), drawn.count + was_active)
-        return index + 1, busy(slots), slots, passed.states, drawn
+        return index + 1, busy(slots), Running(slots, passed.states), drawn
 
-    start = (jnp.int32(0), busy(slots), slots, states, drawn)
-    _, _, slots, states, drawn = lax.while_loop(unfinished, advance, start)
-    return slots, states, device.everyone(drawn)
+    none = Drawn(room, jnp.zeros(count, jnp.int32))
+    start = (jnp.int32(0), busy(running.slots), running, none)
+    _, _, running, drawn = lax.while_loop(unfinished, advance, start)
+    return running, device.everyone(drawn)
 
 
 def next_pass(
     decoder: Decoder,
     prefix: PrefixCache,
-    slots: Slots,
-    states: tuple[Any, ...],
+    running: Running,
     policy: Policy,
     context: Context,
     routes: Int[Array, "S L K"] | None = None,
     record: Record = Record(),
 ) -> Passed:
     """One pass over the last token of each slot, its states carried on."""
+    slots = running.slots
     noise = _step_noise(slots, policy, decoder.config)
 
     def choose(layer: Array | int, ranking: Float[Array, "S E"]) -> Int[Array, "S K"]:
@@ -276,7 +250,7 @@ def next_pass(
         choose,
         context,
         width=policy.width,
-        states=states,
+        states=running.states,
         keep_rankings=record.route_logprobs,
     )
 
@@ -301,18 +275,23 @@ def _step_noise(slots: Slots, policy: Policy, config: ModelConfig):
     """Noise of all layers and slots in one call, float32 [S, L, E], or None."""
     if not policy.noisy:
         return None
-    keys = slots.position_keys(slots.position)
-    draw = partial(
-        route_noise, num_layers=config.num_layers, num_experts=config.num_experts
-    )
-    return jax.vmap(draw)(keys)
+    layers, experts = config.num_layers, config.num_experts
+
+    def draw() -> Array:
+        keys = slots.position_keys(slots.position)
+        of_one = partial(route_noise, num_layers=layers, num_experts=experts)
+        return jax.vmap(of_one)(keys)
+
+    if not isinstance(policy, PerSlot):
+        return draw()
+    shape = (slots.position.shape[0], layers, experts)
+    return lax.cond(policy.any_noisy(), draw, lambda: jnp.zeros(shape, jnp.float32))
 
 
 def _draw(
     slots: Slots,
     logits: Float[Array, "S V"],
-    sampler: TokenSampler,
-    stop_ids: Int[Array, "X"],
+    rules: SlotRules,
     record: Record,
     device: DeviceContext,
 ) -> tuple[Slots, TokenTrace]:
@@ -325,12 +304,15 @@ def _draw(
     # Devices that have the same slots draw some of them each.
     logits = device.rows_for_columns(logits, "vocab")
     own, at = device.mine((slots, position), "vocab")
-    drawn = jax.vmap(sampler.draw)(own.position_keys(at), logits)
+    sampler = rules.sampler
+    if isinstance(sampler, SlotSampler):
+        sampler = device.mine(sampler, "vocab")
+    drawn = _draw_each(sampler, own.position_keys(at), logits)
     tokens = jnp.where(own.active, drawn, own.token)
     trace = of_logits(record, logits, tokens)
     trace = device.share(trace, "vocab", position.shape[0])
     left = jnp.where(slots.active, slots.left - 1, slots.left)
-    active = slots.active & ~is_stop(trace.token, stop_ids) & (left > 0)
+    active = slots.active & ~is_stop(trace.token, rules.stop_ids) & (left > 0)
     slots = replace(
         slots, position=position, token=trace.token, left=left, active=active
     )

@@ -17,19 +17,24 @@ from jaxmoe.decode.sampler import log_probability, self_certainty
 from jaxmoe.ops.top_k import whole_top_k
 from jaxmoe.typing import Array, Float, Int
 
+SEGMENT = 32
+"""Steps on the device between two looks of the host."""
+
 
 @dataclass(frozen=True)
 class Record:
     """What is asked for, beside tokens and their log-probabilities; static.
 
     routes: the experts. certainty: `self_certainty`. top_logprobs: how many of the most
-    likely tokens. route_logprobs: of the experts under the policy.
+    likely tokens. route_logprobs: of the experts under the policy. steps: M, room for
+    the tokens of so many steps, between two looks of the host.
     """
 
     routes: bool = False
     certainty: bool = False
     top_logprobs: int = 0
     route_logprobs: bool = False
+    steps: int = SEGMENT
 
 
 class TokenTrace(NamedTuple):
@@ -103,13 +108,11 @@ def _most_likely(logits: Float[Array, "V"], count: int) -> tuple[Array, Array]:
     return ids.astype(jnp.int32), best - jax.nn.logsumexp(logits)
 
 
-def empty(
-    record: Record, *, rows: int, steps: int, layers: int, width: int
-) -> TokenTrace:
-    """Room for the tokens of a segment, [rows, steps, ...]."""
+def empty(record: Record, *, rows: int, layers: int, width: int) -> TokenTrace:
+    """Room for the tokens of a segment, [rows, M, ...]."""
 
     def room(asked: Any, shape: tuple[int, ...], dtype: Any, filler: Any) -> Any:
-        return jnp.full((rows, steps, *shape), filler, dtype) if asked else None
+        return jnp.full((rows, record.steps, *shape), filler, dtype) if asked else None
 
     tops, fill = record.top_logprobs, FILLER
     return TokenTrace(

@@ -26,6 +26,7 @@ from jaxmoe.families.common_tensors import (
 from jaxmoe.families.generation import read_generation, read_token_ids
 from jaxmoe.families.rope import context_length, read_rope
 from jaxmoe.families.unread import refuse_unread
+from jaxmoe.router.scores import SoftmaxScores
 
 ARCHITECTURE = "OlmoeForCausalLM"
 EOS, PAD = 50279, 1
@@ -54,7 +55,7 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
         "num_experts": a.take("num_experts", POSITIVE, 64),
         "experts_per_token": a.take("num_experts_per_tok", POSITIVE, 8),
         "hidden": a.take("intermediate_size", POSITIVE),
-        "normalise": a.take("norm_topk_prob", FLAG, False),
+        "scoring": SoftmaxScores(a.take("norm_topk_prob", FLAG, False)),
     }
     norm_eps = a.take("rms_norm_eps", REAL, 1e-5)
     tied = a.take("tie_word_embeddings", FLAG, False)

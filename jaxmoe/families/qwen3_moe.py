@@ -37,6 +37,7 @@ from jaxmoe.families.common_tensors import (
 from jaxmoe.families.generation import read_generation, read_token_ids
 from jaxmoe.families.rope import context_length, read_rope
 from jaxmoe.families.unread import refuse_unread
+from jaxmoe.router.scores import SoftmaxScores
 
 ARCHITECTURE = "Qwen3MoeForCausalLM"
 
@@ -122,7 +123,7 @@ def _feed_forwards(
         num_experts=num_experts or 0,
         experts_per_token=a.take("num_experts_per_tok", POSITIVE),
         hidden=a.take("moe_intermediate_size", POSITIVE),
-        normalise=a.take("norm_topk_prob", FLAG, False),
+        scoring=SoftmaxScores(a.take("norm_topk_prob", FLAG, False)),
     )
     return [mlp if i in dense else moe for i in range(num_layers)]
 

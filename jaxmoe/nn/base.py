@@ -74,8 +74,8 @@ class LayerState(Protocol):
         """How the arrays lie on a mesh; rows: logical axis of the rows."""
         ...
 
-    def put(self, index: Array, prompt: Self) -> Self:
-        """With row `index` replaced by the one row of `prompt`."""
+    def put(self, index: Array, prompts: Self, row: Array) -> Self:
+        """With row `index` replaced by row `row` of `prompts`."""
         ...
 
     def fork(

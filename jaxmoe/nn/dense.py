@@ -1,6 +1,5 @@
 """The dense gated feed-forward."""
 
-import jax
 from flax import nnx
 
 from jaxmoe.config import DenseConfig
@@ -10,9 +9,10 @@ from jaxmoe.typing import Array, Float
 
 
 class DenseFeedForward(nnx.Module):
-    """down(silu(gate(x)) * up(x)) (SwiGLU, arXiv 2002.05202)."""
+    """down(activation(gate(x), up(x)))."""
 
     def __init__(self, config: DenseConfig, d_model: int, dtype):
+        self.activation = config.activation
         axes = ("gate_up", "mlp", "embed")
         self.gate_up = weight((2, config.hidden, d_model), dtype, axes)
         self.down = weight((d_model, config.hidden), dtype, ("embed", "mlp"))
@@ -20,6 +20,6 @@ class DenseFeedForward(nnx.Module):
     def __call__(self, x: Float[Array, "N D"], context: Context) -> Float[Array, "N D"]:
         """The output of each row."""
         gated = project(x, self.gate_up[...], context.execution)
-        act = jax.nn.silu(gated[:, 0]) * gated[:, 1]
+        act = self.activation(gated[:, 0], gated[:, 1])
         out = project(act, self.down[...], context.execution)
         return context.device.reduce_scatter_ordered(out, "mlp")

@@ -59,19 +59,19 @@ class KeyValues:
         """C, the positions allocated in each row."""
         return self.k.shape[3]
 
-    def put(self, index: Array, prompt: "KeyValues") -> "KeyValues":
+    def put(self, index: Array, prompts: "KeyValues", row: Array) -> "KeyValues":
         """See `LayerState`.
 
-        `prompt` comes in whole chunks, zero past its length: chunks beyond them stay
-        as they were, and are never read.
+        `prompts` come in whole chunks, zero past their lengths: chunks beyond them
+        stay as they were, and are never read.
         """
-        assert prompt.k.shape[1] == 1 and prompt.size % CHUNK == 0
+        assert prompts.size % CHUNK == 0
 
         def place(stack: Array, new: Array) -> Array:
-            new = new.astype(stack.dtype)
+            new = lax.dynamic_slice_in_dim(new, row, 1, axis=1).astype(stack.dtype)
             return lax.dynamic_update_slice(stack, new, (0, index, 0, 0, 0))
 
-        return jax.tree.map(place, self, prompt)
+        return jax.tree.map(place, self, prompts)
 
     def fork(self, prefix: "KeyValues", prompt: Array, new: Array) -> "KeyValues":
         """See `LayerState`: zeros, lest a NaN be inherited from the slot's last use."""

@@ -8,8 +8,9 @@ from flax import nnx
 from jax import lax
 
 from jaxmoe.execution import Execution
+from jaxmoe.ops import lanes
 from jaxmoe.ops.bf16_bits import is_bits, widen
-from jaxmoe.ops.matmul import multiply
+from jaxmoe.ops.matmul import LARGE, multiply
 from jaxmoe.ops.stack import OfLayer, cut
 from jaxmoe.typing import Array, Float, Num
 
@@ -17,6 +18,9 @@ from jaxmoe.typing import Array, Float, Num
 # stays in the shared cache between widening and multiplying. Smaller tiles would stay
 # in a core's own, but starting an operation costs XLA microseconds.
 _TILE_VALUES = 640 << 10
+
+_LANES_ROWS = 4
+"""Rows up to which the vectorised loop beats a product of a widened weight."""
 
 
 def weight(shape: tuple[int, ...], dtype, axes: tuple[str, ...]) -> nnx.Param:
@@ -33,12 +37,16 @@ def project(
 ) -> Float[Array, "..."]:
     """x [N, D] times weight [..., D] transposed -> [N, ...], in x's type.
 
-    Sums in float32. A weight held as bits is widened in tiles.
+    Sums in float32. A weight held as bits is widened in tiles, or, where rows are few,
+    in the loop of `jaxmoe.ops.lanes`.
     """
     out_shape = weight.shape[:-1]
     matrix = weight.reshape(-1, weight.shape[-1])
-    times = partial(multiply, weight_left=execution.weight_left)
-    if is_bits(matrix) and matrix.size > 2 * _TILE_VALUES:
+    times = partial(multiply, weight_left=execution.products != "plain")
+    few = x.shape[0] <= _LANES_ROWS and matrix.size >= LARGE
+    if execution.products == "lanes" and few:
+        out = lanes.multiply(x, matrix)
+    elif is_bits(matrix) and matrix.size > 2 * _TILE_VALUES:
         out = _project_tiles(x, matrix, times)
     else:
         out = times(x, widen(matrix, x.dtype))

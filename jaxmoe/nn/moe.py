@@ -1,28 +1,31 @@
-"""The mixture of experts: router, policy, experts."""
+"""The mixture of experts: router, policy, experts, and what every token has of them."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jaxmoe.config import MoEConfig
+from jaxmoe.config import DenseConfig, MoEConfig, SharedConfig
 from jaxmoe.nn.base import Context
+from jaxmoe.nn.dense import DenseFeedForward
 from jaxmoe.nn.linear import weight
+from jaxmoe.ops.activations import Activation
 from jaxmoe.ops.bf16_bits import widen
-from jaxmoe.ops.experts import apply_experts
+from jaxmoe.ops.experts import ExpertBias, apply_experts
 from jaxmoe.ops.matmul import multiply
+from jaxmoe.ops.stack import whole
 from jaxmoe.router.routing import Choose
-from jaxmoe.router.scores import SoftmaxScores
 from jaxmoe.typing import Array, Float, Int
 
 
 class MoEFeedForward(nnx.Module):
-    """Experts chosen per token: sum of weights_e * expert_e(x)."""
+    """Experts chosen per token: sum of weights_e * expert_e(x); a shared one beside."""
 
     def __init__(self, config: MoEConfig, d_model: int, dtype):
         experts, hidden = config.num_experts, config.hidden
-        self.scores = SoftmaxScores(config.normalise)
-        self.router = Router(experts, d_model, dtype)
+        self.scores, self.activation = config.scoring, config.activation
+        self.has_bias, self.has_shared = config.bias, config.shared is not None
+        self.router = Router(experts, d_model, config.bias, dtype)
         self.gate_up = weight(
             (experts, 2, hidden, d_model),
             dtype,
@@ -31,6 +34,13 @@ class MoEFeedForward(nnx.Module):
         self.down = weight(
             (experts, d_model, hidden), dtype, ("experts", "embed", "expert_mlp")
         )
+        if config.bias:
+            axes = ("experts", "gate_up", "expert_mlp")
+            self.gate_up_bias = weight((experts, 2, hidden), dtype, axes)
+            self.down_bias = weight((experts, d_model), dtype, ("experts", "embed"))
+        if config.shared is not None:
+            kind = config.activation
+            self.shared = SharedExpert(config.shared, kind, d_model, dtype)
 
     def __call__(
         self,
@@ -48,10 +58,14 @@ class MoEFeedForward(nnx.Module):
             ranking = self.scores.ranking(logits)
             experts = choose(layer, ranking)
             weights = self.scores.weights(logits, experts)
-        weights = weights.astype(x.dtype)
-        return self._apply(x, experts, weights, context), experts, ranking
+        weights = weights.astype(self.scores.weight_dtype(x.dtype))
+        out = self.apply(x, experts, weights, context)
+        if self.has_shared:
+            with jax.named_scope("shared_expert"):
+                out = out + self.shared(x, context)
+        return out, experts, ranking
 
-    def _apply(
+    def apply(
         self,
         x: Float[Array, "N D"],
         experts: Int[Array, "N K"],
@@ -67,19 +81,63 @@ class MoEFeedForward(nnx.Module):
         if device.axes("experts"):
             own, here = device.inside(experts, "experts", gate_up.shape[0])
             experts = jnp.where((experts >= 0) & here, own, -1)
-        kernel = context.execution.experts
-        out = apply_experts(x, experts, weights, gate_up, down, implementation=kernel)
+        out = apply_experts(
+            x,
+            experts,
+            weights,
+            gate_up,
+            down,
+            implementation=context.execution.experts,
+            activation=self.activation,
+            bias=self._bias(context) if self.has_bias else None,
+        )
         return device.reduce_scatter_ordered(out, *divided)
+
+    def _bias(self, context: Context) -> ExpertBias:
+        """What is added here, where hidden units of one expert may be divided."""
+        device, down = context.device, self.down_bias[...]
+        if device.axes("expert_mlp"):
+            # Each device gives a part of the second product: one of them adds this.
+            first = device.index("expert_mlp") == 0
+            down = jnp.where(first, whole(down), 0)
+        return ExpertBias(self.gate_up_bias[...], down)
+
+
+class SharedExpert(DenseFeedForward):
+    """An expert that every token has, with or without a gate: sigmoid(g . x) of it."""
+
+    def __init__(
+        self, config: SharedConfig, activation: Activation, d_model: int, dtype
+    ):
+        super().__init__(DenseConfig(config.hidden, activation), d_model, dtype)
+        self.has_gate = config.gate
+        if config.gate:
+            # One logit, as the router gives one an expert.
+            self.gate = weight((1, d_model), dtype, ("router", "embed"))
+
+    def __call__(self, x: Float[Array, "N D"], context: Context) -> Float[Array, "N D"]:
+        """The output of each row."""
+        out = super().__call__(x, context)
+        if not self.has_gate:
+            return out
+        # Not a product of matrices: with one column, on CPU, XLA adds up some of many
+        # rows in another order, and so a row's last bit would change with its place.
+        logit = (x.astype(jnp.float32) * widen(self.gate[...])).sum(1, keepdims=True)
+        return out * jax.nn.sigmoid(logit).astype(x.dtype)
 
 
 class Router(nnx.Module):
     """One logit an expert, float32 whatever the weights' type: near-ties decide."""
 
-    def __init__(self, num_experts: int, d_model: int, dtype):
+    def __init__(self, num_experts: int, d_model: int, bias: bool, dtype):
         self.weight = weight((num_experts, d_model), dtype, ("router", "embed"))
+        if bias:
+            self.bias = weight((num_experts,), dtype, ("router",))
+        self.has_bias = bias
 
     def __call__(self, x: Float[Array, "N D"], context: Context) -> Float[Array, "N E"]:
         """Router logits of each row."""
         matrix = widen(self.weight[...], jnp.float32)
-        left = context.execution.weight_left
-        return multiply(x.astype(jnp.float32), matrix, weight_left=left)
+        left = context.execution.products != "plain"
+        logits = multiply(x.astype(jnp.float32), matrix, weight_left=left)
+        return logits + widen(self.bias[...])[None] if self.has_bias else logits

@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import jax.numpy as jnp
+
 from jaxmoe.config import ModelConfig, MoEConfig
 from jaxmoe.planning.memory import itemsize
 from jaxmoe.sharding.collectives import DeviceContext
@@ -26,9 +28,9 @@ from jaxmoe.sharding.layout import Layout
 class Exchange:
     """Collectives of one kind and purpose in a step.
 
-    what: embedding, attention, dense, experts, logits, tokens or end. kind: as HLO
-    names it. devices: in a group. moved: bytes that a device receives in all of them
-    together. count: how many there are.
+    what: embedding, attention, dense (shared experts too), experts, logits, tokens or
+    end. kind: as HLO names it. devices: in a group. moved: bytes that a device receives
+    in all of them together. count: how many there are.
     """
 
     what: str
@@ -51,8 +53,9 @@ def step_exchanges(
     for layer, count in Counter(config.layers).items():
         some = _add(part, "attention", (rows, width), size, "heads")
         if isinstance(layer.feed_forward, MoEConfig):
-            places = layer.feed_forward.experts_per_token
-            some += _experts(part, (rows, width), places, size)
+            some += _experts(part, (rows, width), layer.feed_forward, dtype)
+            if layer.feed_forward.shared is not None:
+                some += _add(part, "dense", (rows, width), size, "mlp")
         else:
             some += _add(part, "dense", (rows, width), size, "mlp")
         found += [replace(e, moved=count * e.moved, count=count) for e in some]
@@ -63,14 +66,16 @@ def step_exchanges(
 
 
 def _experts(
-    part: DeviceContext, shape: tuple[int, int], places: int, size: int
+    part: DeviceContext, shape: tuple[int, int], config: MoEConfig, dtype: str
 ) -> list[Exchange]:
     rows, width = shape
+    places, size = config.experts_per_token, itemsize(dtype)
+    weight = jnp.dtype(config.scoring.weight_dtype(dtype)).itemsize
     divided = ("experts", "expert_mlp")
     devices = _count(part, [a for a in part.axes(*divided) if a in part.rows])
     found: list[Exchange] = []
     # Rows, their experts (int32) and the weights of those.
-    for values, each in ((width, size), (places, 4), (places, size)):
+    for values, each in ((width, size), (places, 4), (places, weight)):
         found += _gather("experts", devices, rows * values * each)
     return found + _add(part, "experts", shape, size, *divided)
 
@@ -177,7 +182,8 @@ def minimum(
         "tokens": 2 * 4 * rows * share("vocab"),
         "end": 2 * 4 * share("slots"),
     }
-    dense = config.num_layers - len(config.moe_layers)
+    ffs = [layer.feed_forward for layer in config.layers]
+    dense = sum(not isinstance(ff, MoEConfig) or ff.shared is not None for ff in ffs)
     found["dense"] = dense * 2 * rows * row * share("mlp")
     found["experts"] = len(config.moe_layers) * row * _expert_rows(config, part, rows)
     return found

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxmoe.config import ModelConfig, MoEConfig
 from jaxmoe.decode.cache import bucket
-from jaxmoe.decode.engine import FIRST_SUFFIX
+from jaxmoe.decode.memory import FIRST_ANSWER
 from jaxmoe.decode.prefill import prompt_bucket
 from jaxmoe.nn.decoder import abstract_params, logical_axes
 from jaxmoe.ops.attention.chunked import CHUNK
@@ -145,7 +145,7 @@ def cache_bytes(
     position = position_bytes(config, layout, dtype)
     rows = slots // layout.size(layout.rules.slots)
     size = suffix_size(own)
-    first = bucket(min(own, FIRST_SUFFIX))
+    first = bucket(min(own, FIRST_ANSWER))
     last = 4 * config.vocab_size + 4
     last += 2 * config.num_layers * config.experts_per_token
     return Caches(

@@ -1,13 +1,15 @@
 """One program for all policies: each slot has numbers of its own."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+from jax import lax
 
+from jaxmoe.config import ModelConfig
 from jaxmoe.router.policies import (
     HeadAndTail,
     Policy,
@@ -17,7 +19,7 @@ from jaxmoe.router.policies import (
     pytree,
     ranked,
 )
-from jaxmoe.typing import Array, ArrayLike, Float, Int
+from jaxmoe.typing import Array, Float, Int
 
 
 @pytree("k", "reach")
@@ -36,123 +38,103 @@ class PerSlot(HeadAndTail):
     Attributes:
       values: The numbers, [S, L] each; [S] in a policy of one layer, and scalars in a
         policy of one slot.
-      k: K, experts chosen for each token; the same in all slots.
-      reach: Ranks looked at; no r may be larger.
+      k: K, places for experts; no slot's k may be larger.
+      reach: Ranks looked at while no slot's r is larger; else all E are. Of 128
+        experts, the best 32 are found on CPU in an eighth of the time that ranking
+        all takes. Choices do not depend on it.
     """
 
-    per_slot: ClassVar[bool] = True
     values: PolicyNumbers
     k: int
     reach: int
 
     @classmethod
-    def empty(
-        cls,
-        slots: int,
-        *,
-        k: int,
-        num_experts: int,
-        num_layers: int,
-        reach: int | None = None,
-    ) -> Self:
-        """`TopK` in all slots.
+    def empty(cls, slots: int, *, k: int, num_experts: int, num_layers: int) -> Self:
+        """`TopK` in all slots, in NumPy arrays.
 
         Args:
           slots: S.
           k: The model's experts per token.
           num_experts: E.
           num_layers: L, dense layers counted.
-          reach: The largest r that a slot may get; None for E, which allows any policy
-            (`GumbelTopK` needs it). Fewer ranks are found faster: of 128 experts, 32
-            cost what `ExpertSample` costs and all cost what `GumbelTopK` does, 8 times
-            as much on CPU. Choices do not depend on it.
         """
-        reach = num_experts if reach is None else reach
-        if not k <= reach <= num_experts:
-            bounds = f"{k}..{num_experts} (the model's k and experts)"
-            raise ValueError(f"policy: reach must be {bounds}, found {reach}")
-        all_k = jnp.full((slots, num_layers), k, jnp.int32)
-        cold = jnp.zeros((slots, num_layers), jnp.float32)
-        values = PolicyNumbers(all_k, all_k, all_k, tau=cold, mass=cold - 1)
-        return cls(values, k=k, reach=reach)
+        shape = (slots, num_layers)
+        k_keep, r = np.full(shape, k, np.int32), np.full(shape, k, np.int32)
+        tau, mass = np.zeros(shape, np.float32), np.full(shape, -1, np.float32)
+        values = PolicyNumbers(np.full(shape, k, np.int32), k_keep, r, tau, mass)
+        return cls(values, k=k, reach=min(4 * k, num_experts))
+
+    @classmethod
+    def for_model(cls, slots: int, config: ModelConfig) -> Self:
+        """`TopK` in all slots of a model; of nothing in one without experts."""
+        return cls.empty(
+            slots,
+            k=config.experts_per_token or 1,
+            num_experts=config.num_experts or 1,
+            num_layers=config.num_layers,
+        )
 
     @property
     def width(self) -> int:
         """K."""
         return self.k
 
-    @property
-    def slots(self) -> int:
-        """S."""
-        return np.shape(self.values.k)[0]
-
-    def resolve(self, *, k: int, num_experts: int, num_layers: int) -> Self:
-        """Itself, where it fits the model.
-
-        Raises:
-          ValueError: another k, number of layers, or a reach past the experts.
-        """
-        found = (self.k, self.reach, *np.shape(self.values.k)[1:])
-        if self.k != k or self.reach > num_experts or found[2:] != (num_layers,):
-            raise ValueError(
-                f"policy: k, reach and layers must be {k}, at most {num_experts}, "
-                f"{num_layers} (the model's), found {found}; build it with "
-                "PerSlot.empty from the model's numbers"
-            )
-        return self
-
-    def deterministic(self, num_layers: int) -> Self:
-        """`TopK` of as many experts in each slot."""
-        k, cold = self.values.k, jnp.zeros_like(self.values.tau)
-        values = PolicyNumbers(k, k, k, tau=cold, mass=cold - 1)
-        return type(self)(values, self.k, self.reach)
-
-    def at_layer(self, layer: int) -> Self:
+    def at_layer(self, layer: Array | int) -> Self:
         """The policy of one layer, [S] each."""
-        return jax.tree.map(lambda values: values[:, layer], self)
+        return jax.tree.map(lambda values: jnp.asarray(values)[:, layer], self)
 
     def numbers_of(self, policy: Policy, num_experts: int) -> PolicyNumbers:
         """The numbers of a resolved policy, after checks that a slot can hold it.
 
         Raises:
-          ValueError: a policy of another width, one that looks at more ranks than
-            `reach`, or one without numbers.
+          ValueError: a policy that is wider than K, or one without numbers.
         """
         name = type(policy).__name__
         numbers = policy.numbers(num_experts)
         if numbers is None:
             raise ValueError(
                 f"policy: {name} has no numbers that a slot can hold; implement "
-                f"{name}.numbers, or run it in an engine of its own"
+                f"{name}.numbers, or run it in an engine of its own, "
+                "Engine(model, policy=...)"
             )
-        if policy.width != self.k:
+        if policy.width > self.k:
             raise ValueError(
-                f"policy: {name} must choose {self.k} experts per token, as the other "
-                f"slots do, found {policy.width}; run it in an engine of its own, or "
-                f"take fewer by TopK with k below {self.k}"
-            )
-        r = numbers.r
-        if not isinstance(r, Tracer) and np.max(r) > self.reach:
-            raise ValueError(
-                f"policy: r of {name} must be at most {self.reach} (the ranks that the "
-                f"slots look at), found {np.max(r)}; build the slots with a reach of "
-                f"{np.max(r)} or more"
+                f"policy: {name} must choose at most {self.k} experts per token (the "
+                f"model's k), as the other slots do, found {policy.width}; run it in "
+                "an engine of its own, Engine(model, policy=...)"
             )
         return numbers
 
-    def with_slots(self, slots: Int[ArrayLike, "N"], numbers: PolicyNumbers) -> Self:
-        """The policy in which some slots have these numbers; jittable.
+    def any_noisy(self) -> Array:
+        """Whether noise has a say in any slot and layer."""
+        v = self.values
+        tau, r, k_keep = map(jnp.asarray, (v.tau, v.r, v.k_keep))
+        return ((tau > 0) & (r > k_keep)).any()
 
-        Args:
-          slots: Their indices; one that is S or larger changes nothing.
-          numbers: [L] for all of them, or [N, L]; from `numbers_of`.
-        """
-        values = jax.tree.map(
-            lambda old, new: jnp.asarray(old).at[slots].set(new, mode="drop"),
-            self.values,
-            numbers,
-        )
-        return type(self)(values, self.k, self.reach)
+    def choose_each(
+        self, ranking: Float[Array, "S E"], noise: Float[Array, "S E"]
+    ) -> Int[Array, "S K"]:
+        """Experts of each slot, in a policy of one layer."""
+        each = jax.vmap(lambda policy, row, noise: policy.choose(row, noise))
+        return self._looking_far(ranking, lambda p: each(p, ranking, noise))
+
+    def log_probability_each(
+        self, ranking: Float[Array, "S E"], experts: Int[Array, "S K"]
+    ) -> Float[Array, "S"]:
+        """`log_probability` of each slot, in a policy of one layer."""
+        each = jax.vmap(lambda policy, *row: policy.log_probability(*row))
+        return self._looking_far(ranking, lambda p: each(p, ranking, experts))
+
+    def _looking_far(
+        self, ranking: Float[Array, "S E"], of: Callable[[Self], Array]
+    ) -> Array:
+        """What `of` makes of this policy, all ranks in reach if any slot needs them."""
+        experts = ranking.shape[-1]
+        if self.reach >= experts:
+            return of(self)
+        far = replace(self, reach=experts)
+        needed = (jnp.asarray(self.values.r) > self.reach).any()
+        return lax.cond(needed, lambda: of(far), lambda: of(self))
 
     def split(self, ranking: Float[Array, "E"]) -> Split:
         """Head and candidates of one token, in a policy of one slot."""
@@ -163,14 +145,3 @@ class PerSlot(HeadAndTail):
         certain = jnp.minimum(certain, values.k)
         size = jnp.where(jnp.asarray(values.mass) >= 0, certain, values.k_keep)
         return Split(best, rank < size, rank < values.r, values.tau, values.k)
-
-    def choose(
-        self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
-    ) -> Int[Array, "K"]:
-        """Experts of one token, in a policy of one slot.
-
-        noise: None where every slot is deterministic.
-        """
-        return super().choose(
-            ranking, jnp.zeros_like(ranking) if noise is None else noise
-        )

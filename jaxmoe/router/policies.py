@@ -124,12 +124,9 @@ class Policy:
     """What all policies share. Subclass it to write one; `choose` is the heart.
 
     noisy: whether `choose` uses its noise; where False no noise is drawn.
-    per_slot: whether the leaves of one layer have a leading slot axis [S], so that
-      row s is chosen by the numbers at s (`jaxmoe.router.per_slot.PerSlot`).
     """
 
     noisy: ClassVar[bool] = True
-    per_slot: ClassVar[bool] = False
 
     @property
     def width(self) -> int:

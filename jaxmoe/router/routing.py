@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmoe.router.per_slot import PerSlot
 from jaxmoe.router.policies import Policy
 from jaxmoe.typing import Array, Bool, Float, Int, Shaped
 
@@ -24,13 +25,13 @@ def choose_experts(
 ) -> Int[Array, "N K"]:
     """Each row's experts under the policy of one layer.
 
-    policy: for all rows; where `policy.per_slot`, row s has the numbers at s.
+    policy: for all rows; in a `PerSlot`, row s has the numbers at s.
     forced: experts to take instead, in rows whose first entry is not -1 (replay).
     active: rows that count; the others get no expert, and read none.
     """
-    if policy.per_slot:
-        one = jax.vmap(lambda policy, row, noise: policy.choose(row, noise))
-        experts = one(policy, ranking, noise)
+    if isinstance(policy, PerSlot):
+        assert noise is not None
+        experts = policy.choose_each(ranking, noise)
     elif noise is None:
         experts = jax.vmap(lambda row: policy.choose(row, None))(ranking)
     else:
@@ -67,7 +68,7 @@ def route_logprobs(
     """Log-probability of each row's set of experts under the policy of one layer.
 
     Args:
-      policy: For all rows; where `policy.per_slot`, row s has the numbers at s.
+      policy: For all rows; in a `PerSlot`, row s has the numbers at s.
       ranking: What experts are ranked by, as in `choose_experts`.
       experts: What it returned, or others, in any order.
       active: Rows that count; the others, which have no experts, get 0.
@@ -75,9 +76,10 @@ def route_logprobs(
     Returns:
       Nats, float32; see `Policy.log_probability`.
     """
-    axes = (0 if policy.per_slot else None, 0, 0)
-    one = jax.vmap(lambda policy, *row: policy.log_probability(*row), axes)
-    logprobs = one(policy, ranking, experts)
+    if isinstance(policy, PerSlot):
+        logprobs = policy.log_probability_each(ranking, experts)
+    else:
+        logprobs = jax.vmap(policy.log_probability)(ranking, experts)
     return logprobs if active is None else jnp.where(active, logprobs, 0.0)
 
 

@@ -98,3 +98,41 @@ def stop_length(
         else:
             without = middle
     return within
+
+
+class StopScanner:
+    """Looks for stop strings in an answer that grows, in time linear in its length.
+
+    What it finds is what `stop_length` finds in all ids at once; only the last tokens
+    that a stop could still begin in are decoded again.
+    """
+
+    MARGIN = 8
+    """Characters kept beyond the longest stop: the first of a window may be wrong."""
+
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stops: str | Sequence[str]
+    ):
+        """Take `decode`, from token ids to text, and the stop strings."""
+        self._decode, self._stops = decode, check_stops(stops)
+        self._kept = max(map(len, self._stops), default=0) + self.MARGIN
+        self._window: list[int] = []
+        self._before = 0  # tokens that have left the window
+
+    def push(self, ids: Iterable[int]) -> int | None:
+        """Take the next ids; of all ids so far, how many complete a stop, or None."""
+        self._window += ids
+        length = stop_length(self._decode, self._window, self._stops)
+        if length is not None:
+            return self._before + length
+        self._shorten()
+        return None
+
+    def _shorten(self) -> None:
+        keep = self._kept
+        while keep < len(self._window):
+            if len(self._decode(self._window[-keep:])) >= self._kept:
+                self._before += len(self._window) - keep
+                del self._window[:-keep]
+                return
+            keep *= 2

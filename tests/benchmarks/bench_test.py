@@ -9,8 +9,9 @@ from jaxmoe.benchmarks.report import Row
 from tests.running import script
 
 SMALL = {
+    "machine": [],
     "prefill": ["--n", "2"],
-    "decode": ["--n", "2", "--steps", "4"],
+    "decode": ["--n", "2", "--steps", "4", "--experts", "blocks,lanes"],
     "profile": ["--n", "2", "--steps", "2"],
     "overhead": ["--n", "2", "--steps", "2"],
     "length": ["--n", "2", "--steps", "2"],
@@ -54,8 +55,8 @@ def test_all_goes_on_after_a_failure(run, measures, monkeypatch, capsys):
     status, record = run("all")
     assert status == 1
     whats = [(row["benchmark"], row["what"]) for row in record["rows"]]
-    assert whats[4:6] == [("length", "before"), ("length", "failed")]
-    assert len(whats) == 9
+    assert whats[5:7] == [("length", "before"), ("length", "failed")]
+    assert len(whats) == 10
     printed = capsys.readouterr()
     assert "ValueError no room" in printed.out.split("All rows:")[1]
     assert "Traceback" in printed.err

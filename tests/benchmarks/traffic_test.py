@@ -10,6 +10,7 @@ from jaxmoe.benchmarks.virtual import Step, compile_steps
 from jaxmoe.planning import Load, plan_for
 from jaxmoe.planning.plan import exchanges_of
 from tests.planning_test import PRESETS, eight_heads
+from tests.tiny import every_part
 
 LOAD = Load(12, 512, 100, "float32")
 
@@ -77,12 +78,11 @@ def test_what_is_not_understood():
         count_traffic(BY_HAND.replace("replica_groups=[1,8]<=[8]", "flags={}"))
 
 
-def check(cases):
+def check(cases, config, load=LOAD):
     """Compile the step on each mesh and compare it with its plan."""
-    config = eight_heads()
-    steps = [Step(config, shape, LOAD, rules) for shape, rules in cases]
+    steps = [Step(config, shape, load, rules) for shape, rules in cases]
     for step, found in zip(steps, compile_steps(steps), strict=True):
-        plan = plan_for(config, step.shape, LOAD, step.rules)
+        plan = plan_for(config, step.shape, load, step.rules)
         assert found.traffic.step == expected(exchanges_of(plan)), step
         # What comes with the slots and goes unread: bytes that no plan counts.
         rest = found.arguments - plan.weights - plan.caches.total
@@ -102,7 +102,15 @@ def check(cases):
 )
 def test_the_step_does_what_is_planned(shape, presets):
     """The sizing helper would speak of other collectives than the program has."""
-    check([(shape, rules) for rules in presets])
+    check([(shape, rules) for rules in presets], eight_heads())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_shared_experts_and_float32_weights_are_planned(dtype):
+    """What a shared expert sends, or the wider weights, would be left out."""
+    cases = [((2, 4), "auto"), ((2, 4), "tensor")]
+    check(cases, every_part(eight_heads()), replace(LOAD, dtype=dtype))
 
 
 @pytest.mark.slow

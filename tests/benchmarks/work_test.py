@@ -4,7 +4,7 @@ import pytest
 
 from jaxmoe.benchmarks import work
 from jaxmoe.nn.decoder import abstract_params
-from tests.tiny import tiny_config
+from tests.tiny import every_part, tiny_config
 
 D, HEADS, GROUPS, WIDTH, HIDDEN, DENSE, EXPERTS, CHOSEN, VOCAB = (
     *(32, 4, 2, 16, 24),
@@ -27,9 +27,11 @@ def test_sizes():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_sizes_add_up_to_the_model(tied):
-    """With tied embeddings the table would not be read, or read twice."""
-    config = tiny_config(tie_embeddings=tied)
+@pytest.mark.parametrize("change", [lambda config: config, every_part])
+def test_sizes_add_up_to_the_model(tied, change):
+    """With tied embeddings the table would not be read, or read twice; experts' biases
+    would be read of all experts, and shared experts not at all."""
+    config = change(tiny_config(tie_embeddings=tied))
     size = work.sizes(config)
     whole = sum(leaf.size for leaf in abstract_params(config).values())
     table = 0 if tied else VOCAB * D

@@ -1,5 +1,7 @@
 """Prompts in flight: each in its entry."""
 
+from dataclasses import replace
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -36,7 +38,9 @@ def test_bucket(length, size):
 
 def test_put_changes_one_entry():
     """Loading a prompt would overwrite another that is in use."""
-    whole = prefix(3, 256).put(jnp.int32(1), prefix(1, 128, 2.0))
+    prompts = prefix(2, 128, 2.0)
+    prompts = replace(prompts, length=jnp.array([5, 0]))
+    whole = prefix(3, 256).put(jnp.array([1, 2]), prompts)  # the second is no prompt
     for state in whole.states:
         assert (state.k[:, 1, :, :128] == 2).all()
         assert not state.k[:, jnp.array([0, 2])].any()

@@ -85,6 +85,8 @@ def test_as_many_keys_as_prompts(model):
         ({"samples": [1, 1]}, ValueError, "distinct"),
         ({"samples": []}, ValueError, "distinct"),
         ({"samples": [-1]}, ValueError, "distinct"),
+        ({"samples": [1 << 32]}, ValueError, "found 4294967296"),
+        ({"n": 10**7}, ValueError, "found 10000000; .*samples="),
         ({"stop": 7}, TypeError, "stop"),
         ({"stop_ids": [VOCAB]}, ValueError, "stop_ids must lie in"),
         ({"stop_ids": ["a"]}, TypeError, "stop_ids must be token ids"),

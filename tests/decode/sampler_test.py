@@ -43,9 +43,9 @@ def _logits(size, seed=0, scale=2.0):
 def _weights(sampler, logits):
     weights = jnp.exp((logits - logits.max()) / sampler.temperature)
     if sampler.candidates is None:
-        return sampler._filter(weights)
+        return sampler.filtered(weights)
     best, ids = jax.lax.top_k(weights, sampler.candidates)
-    kept = sampler._filter(best, ranked=True)
+    kept = sampler.filtered(best, ranked=True)
     return jnp.zeros_like(weights).at[ids].set(kept)
 
 
@@ -352,5 +352,7 @@ def test_log_probability_is_the_models_own():
 
 def test_stop_tokens():
     """Padding of the stop ids (-1) must stop nothing."""
-    found = is_stop(jnp.array([3, 5, 0, 7]), jnp.array([7, 3, -1, -1]))
+    found = is_stop(
+        jnp.array([3, 5, 0, 7]), jnp.broadcast_to(jnp.array([7, 3, -1, -1]), (4, 4))
+    )
     np.testing.assert_array_equal(found, [True, False, False, True])

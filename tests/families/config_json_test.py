@@ -8,6 +8,7 @@ import pytest
 
 from jaxmoe.config import DenseConfig, GenerationConfig, MoEConfig, RopeConfig
 from jaxmoe.families.config_json import from_hf, load_hf_config
+from jaxmoe.router.scores import SoftmaxScores
 
 SHAPES = {
     "vocab_size": 100,
@@ -47,7 +48,7 @@ def test_absent_attributes_take_transformers_defaults():
     assert config.generation == GenerationConfig()
     assert (mixer.head_dim, mixer.bias, mixer.window) == (8, False, None)
     assert mixer.rope == RopeConfig(theta=10_000.0)
-    assert moe == MoEConfig(8, 2, 24, normalise=False)
+    assert moe == MoEConfig(8, 2, 24, SoftmaxScores(normalise=False))
 
 
 def test_plain_attributes_are_honoured():
@@ -60,7 +61,7 @@ def test_plain_attributes_are_honoured():
     mixer, moe = config.layers[0].mixer, config.layers[0].feed_forward
     assert isinstance(moe, MoEConfig)
     assert (config.norm_eps, config.tie_embeddings) == (1.0, True)
-    assert (mixer.head_dim, mixer.bias, moe.normalise) == (16, True, True)
+    assert (mixer.head_dim, mixer.bias, moe.scoring.normalise) == (16, True, True)
     assert config.context_length == 77
 
 

@@ -26,7 +26,7 @@ def test_released_shapes(config, layers, d_model, heads, hidden):
     assert config.generation.temperature == RELEASED_GENERATION["temperature"]
     for layer in config.layers:
         assert (layer.mixer.num_heads, layer.mixer.num_kv_heads) == (heads, 4)
-        assert (layer.feed_forward.hidden, layer.feed_forward.normalise) == (
+        assert (layer.feed_forward.hidden, layer.feed_forward.scoring.normalise) == (
             hidden,
             True,
         )

@@ -10,6 +10,7 @@ import jaxmoe
 from jaxmoe.config import AttentionConfig, DenseConfig, LayerConfig, MoEConfig
 from jaxmoe.model import model_layout
 from jaxmoe.nn.decoder import param_specs
+from jaxmoe.router.scores import SoftmaxScores
 from jaxmoe.sharding.rules import Preset, Rules
 from tests.tiny import prompt_of, tiny_config, tiny_params
 
@@ -21,7 +22,7 @@ SLOTS = 8
 def divisible_model() -> jaxmoe.Model:
     """8 query heads, 2 key-value heads, 16 experts: on some meshes heads repeat."""
     mixer = AttentionConfig(8, 2, 16, bias=True)
-    mixture = LayerConfig(mixer, MoEConfig(16, 4, 24, normalise=True))
+    mixture = LayerConfig(mixer, MoEConfig(16, 4, 24, SoftmaxScores(normalise=True)))
     dense = LayerConfig(mixer, DenseConfig(40))
     layers = (dense, mixture)
     config = tiny_config(layers=layers, vocab_size=96)

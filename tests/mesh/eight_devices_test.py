@@ -30,6 +30,7 @@ def environment(devices: int) -> dict[str, str]:
         "parts",
         pytest.param("sampling", marks=MESH),
         pytest.param("loading", marks=MESH),
+        pytest.param("mixture", marks=MESH),
         pytest.param("options", marks=pytest.mark.slow),
     ],
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxmoe
-from jaxmoe import ExpertSample, TokenSampler, TopK
+from jaxmoe import AdaptiveHead, ExpertSample, GumbelTopK, TokenSampler, TopK
 from tests.mesh.cases import (
     KEY,
     MESHES,
@@ -93,3 +93,37 @@ def test_one_compile(mixed):
     options = {"key": jax.random.key(8), "policy": ExpertSample(tau=0.3)}
     draw(mixed, prompts, n=3, sampler=cool, **options)
     assert not [name for name in names if "backend_compile" in name]
+
+
+def test_requests_of_their_own_rules(mixed):
+    """Rules would lie on another device than the slot, or requests be told apart."""
+    policies = [TopK(), ExpertSample(tau=3.0), GumbelTopK(), AdaptiveHead(0.5)]
+    samplers = [
+        TokenSampler(0),
+        TokenSampler(0.8, top_k=5),
+        TokenSampler(1.0, top_p=0.9),
+    ]
+    found: list[dict[int, list[int]]] = []
+    for model in (MODEL, mixed):
+        tokens: dict[int, list[int]] = {}
+        with jaxmoe.Engine(model, slots=8, segment=4) as engine:
+            tickets = [
+                engine.submit(
+                    PROMPTS[j % 3],
+                    key=jax.random.key(j),
+                    samples=[j, j + 50],
+                    policy=policies[j % 4],
+                    sampler=samplers[j % 3],
+                    max_new_tokens=3 + j,
+                )
+                for j in range(12)
+            ]
+            for delta in engine.step(2):
+                tokens.setdefault(delta.sample, []).extend(delta.tokens.tolist())
+            engine.cancel(tickets[11])  # it waits
+            while engine.busy:
+                for delta in engine.step():
+                    tokens.setdefault(delta.sample, []).extend(delta.tokens.tolist())
+        found.append(tokens)
+    assert len(found[0]) == 22
+    assert found[0] == found[1]

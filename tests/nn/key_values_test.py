@@ -43,8 +43,10 @@ def test_write_past_the_end_is_dropped():
 
 def test_put_changes_one_row():
     """Loading a prompt would overwrite another that is in use."""
-    one = empty(rows=1)
-    whole = empty(size=256).put(jnp.int32(1), KeyValues(one.k + 2, one.v - 2))
+    two = empty(rows=2)
+    rows = jnp.array([5.0, 2.0])[None, :, None, None, None]
+    two = KeyValues(two.k + rows, two.v - rows)
+    whole = empty(size=256).put(jnp.int32(1), two, jnp.int32(1))
     assert (whole.k[:, 1, :, :128] == 2).all() and (whole.v[:, 1, :, :128] == -2).all()
     assert not whole.k[:, 1, :, 128:].any()
     assert not whole.k[:, jnp.array([0, 2])].any()

@@ -119,7 +119,7 @@ def test_a_long_sequence_goes_by_blocks_of_queries(monkeypatch):
 
 LENGTHS = [5, 128, 300]  # of three prompts
 PROMPT = [2, 0, 1, 0, 2, 2, 0]  # of each slot
-OWN = [0, 1, 127, 128, 129, 200, 3]  # positions that a slot has before the last
+OWN = [0, 15, 16, 127, 128, 192, 3]  # positions that a slot has before the last
 
 
 @partial(jax.jit, static_argnames=("form", "block", "window"))

@@ -151,7 +151,7 @@ def test_every_number_is_the_one_transformers_uses(name):
         assert mixer.rope.theta == theirs.rope_parameters["rope_theta"]
         ff = layer.feed_forward
         if isinstance(ff, MoEConfig):
-            assert ff.normalise == mlp.gate.norm_topk_prob
+            assert ff.scoring.normalise == mlp.gate.norm_topk_prob
             assert ff.experts_per_token == mlp.gate.top_k
             assert (ff.num_experts, ff.hidden) == (8, mlp.experts.intermediate_dim)
         else:

@@ -46,7 +46,7 @@ def _theirs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
 @jax.jit
 def _kept(sampler, logits):
     scaled = (logits - logits.max()) / sampler.temperature
-    weights = sampler._filter(jnp.exp(scaled))
+    weights = sampler.filtered(jnp.exp(scaled))
     return weights / weights.sum()
 
 

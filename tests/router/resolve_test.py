@@ -24,6 +24,7 @@ from jaxmoe.router.policies import (
     for_model,
 )
 from jaxmoe.router.routing import choose_experts
+from jaxmoe.router.scores import SoftmaxScores
 
 E, K, L = 16, 4, 3
 FIT = {"k": K, "num_experts": E, "num_layers": L}
@@ -268,7 +269,9 @@ def test_using_a_policy_too_early_says_what_to_do(policy):
 
 def _config(experts: int = E) -> ModelConfig:
     mixer = AttentionConfig(2, 1, 4)
-    mixture = MoEConfig(experts, K, 8, True) if experts else DenseConfig(8)
+    mixture = (
+        MoEConfig(experts, K, 8, SoftmaxScores(True)) if experts else DenseConfig(8)
+    )
     layers = (LayerConfig(mixer, mixture), LayerConfig(mixer, DenseConfig(8)))
     return ModelConfig("test", 10, 8, layers, 1e-6, True, 32)
 

@@ -113,3 +113,12 @@ def test_leading_axes_are_free(normalise):
     np.testing.assert_allclose(
         _weights(scores, logits[0], experts[0]), flat[0], rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_the_rule_says_the_type_of_its_weights(dtype):
+    """Rounded weights would weigh where a family keeps float32, or the other way."""
+    assert SoftmaxScores(True).weight_dtype(dtype) == dtype
+    wide = SoftmaxScores(True, weight_type="float32")
+    assert wide.weight_dtype(dtype) == jnp.float32
+    assert wide != SoftmaxScores(True)

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from jaxmoe.text import Tokenizer, check_stops, find_stop, partial_stop, stop_length
+from jaxmoe.text import (
+    StopScanner,
+    Tokenizer,
+    check_stops,
+    find_stop,
+    partial_stop,
+    stop_length,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,47 @@ def test_stop_length_is_the_first_prefix_that_stops(tokenizer_dir):
         stopped += expected is not None
         assert stop_length(tokenizer.decode, ids, stops) == expected
     assert 20 < stopped < 180
+
+
+@pytest.mark.parametrize("most", [1, 3, 32])
+def test_a_scanner_finds_what_a_look_at_all_ids_finds(tokenizer_dir, most):
+    """A stop over the border of two pieces, or after half a character, would be missed,
+    or an answer be cut elsewhere when it comes in other pieces."""
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    assert tokenizer is not None
+    rng = np.random.default_rng(most)
+    stops = ("abc" * 5, "é!🙂", "\n\n\n", "🙂🙂")
+    pieces, often = [*"abc!\n", "é", "🙂", "<|end|>", "abc"], [0.1] * 8 + [0.2]
+    stopped = 0
+    for _ in range(200):
+        text = "".join(rng.choice(pieces, size=rng.integers(0, 120), p=often))
+        if rng.random() < 0.5:
+            text += stops[0]
+        ids = tokenizer.encode(text)
+        scanner, found, at = StopScanner(tokenizer.decode, stops), None, 0
+        while at < len(ids) and found is None:
+            size = int(rng.integers(1, most + 1))
+            found = scanner.push(ids[at : at + size])
+            at += size
+        assert found == stop_length(tokenizer.decode, ids[:at], stops)
+        assert found == stop_length(tokenizer.decode, ids, stops)
+        stopped += found is not None
+    assert 20 < stopped < 190
+
+
+def test_a_scanner_decodes_few_tokens():
+    """The host's time would grow with the square of an answer's length."""
+    decoded = 0
+
+    def decode(ids):
+        nonlocal decoded
+        decoded += len(ids)
+        return "x" * len(ids)
+
+    scanner = StopScanner(decode, ("###", "stop here"))
+    for _ in range(1000):
+        assert scanner.push([1] * 32) is None
+    assert decoded < 5 * 32_000
 
 
 def test_no_stops_never_stop():

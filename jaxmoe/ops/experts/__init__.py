@@ -1,7 +1,7 @@
 """Applying chosen experts: one call, several implementations.
 
 `apply_experts` computes, for every row n, sum over j of weights[n, j] times expert
-experts[n, j] of x[n], where an expert is down(silu(gate(x)) * up(x)). Rows of all
+experts[n, j] of x[n], where an expert is down(activation(gate(x), up(x))). Rows of all
 samples stand flat beside each other, so that they share one read of an expert, and no
 row is ever dropped, however skewed the routing.
 """
@@ -11,14 +11,19 @@ from typing import Any, Literal
 
 import jax
 
+from jaxmoe.ops.activations import SWIGLU, Activation
 from jaxmoe.ops.experts.batched import apply_batched
+from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.experts.blocks import apply_blocks
+from jaxmoe.ops.experts.lanes import apply_lanes
 from jaxmoe.ops.experts.ragged import apply_ragged
 from jaxmoe.ops.experts.reference import apply_reference
 from jaxmoe.ops.stack import OfLayer, whole
 from jaxmoe.typing import Array, Float, Int, Num
 
-Implementation = Literal["auto", "reference", "batched", "blocks", "ragged", "pallas"]
+Implementation = Literal[
+    "auto", "reference", "batched", "blocks", "lanes", "ragged", "pallas"
+]
 
 _TRITON = "jax.experimental.pallas.triton"
 
@@ -41,6 +46,7 @@ _IMPLEMENTATIONS = {
     "reference": apply_reference,
     "batched": apply_batched,
     "blocks": apply_blocks,
+    "lanes": apply_lanes,
     "ragged": apply_ragged,
     "pallas": _apply_pallas,
 }
@@ -61,13 +67,16 @@ def apply_experts(
     down: Num[Array, "E D F"] | OfLayer,
     *,
     implementation: str,
+    activation: Activation = SWIGLU,
+    bias: ExpertBias | None = None,
 ) -> Float[Array, "N D"]:
     """Weighted sum of the chosen experts of each row.
 
     experts: -1 for a place that stays empty (its weight is not looked at).
     gate_up, down: any float type, or uint16 holding bfloat16 bits.
-    implementation: "batched" and "ragged" have gradients, "blocks" reads one expert at
-      a time.
+    implementation: "batched" and "ragged" have gradients; "blocks" and "lanes" read one
+      expert at a time.
+    activation: static. bias: of experts that have one.
 
     Raises:
       ValueError: an implementation that does not exist, or not on this device.
@@ -77,10 +86,12 @@ def apply_experts(
             f"implementation must be one of {', '.join(_IMPLEMENTATIONS)}; "
             f"found {implementation!r}"
         )
-    if implementation != "blocks":
+    if implementation not in ("blocks", "lanes"):
         gate_up, down = whole(gate_up), whole(down)
+        bias = None if bias is None else bias.whole()
+    apply = _IMPLEMENTATIONS[implementation]
     with jax.named_scope("experts"):
-        return _IMPLEMENTATIONS[implementation](x, experts, weights, gate_up, down)
+        return apply(x, experts, weights, gate_up, down, activation, bias)
 
 
-__all__ = ["Implementation", "apply_experts", "runs_kernels"]
+__all__ = ["ExpertBias", "Implementation", "apply_experts", "runs_kernels"]

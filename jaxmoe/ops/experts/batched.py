@@ -6,10 +6,11 @@ copy of its expert. That copies weights, which decoding cannot afford, and can b
 differentiated, which the loop cannot.
 """
 
-import jax
 import jax.numpy as jnp
 
+from jaxmoe.ops.activations import Activation
 from jaxmoe.ops.bf16_bits import widen
+from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.ops.matmul import precision_for
 from jaxmoe.typing import Array, Float, Int, Num
@@ -27,6 +28,8 @@ def apply_batched(
     weights: Float[Array, "N K"],
     gate_up: Num[Array, "E 2 F D"],
     down: Num[Array, "E D F"],
+    activation: Activation,
+    bias: ExpertBias | None,
 ) -> Float[Array, "N D"]:
     """See `jaxmoe.ops.experts.apply_experts`."""
     num_rows, width = experts.shape
@@ -40,9 +43,14 @@ def apply_batched(
     pair = blocks.order[jnp.minimum(place, pairs - 1)]
     both = widen(gate_up, x.dtype).reshape(num_experts, 2 * hidden, model)
     gated = _multiply(x[pair // width], both[blocks.group])
-    act = jax.nn.silu(gated[:, :, :hidden]) * gated[:, :, hidden:]
+    if bias is not None:
+        gated += widen(bias.gate_up[blocks.group]).reshape(-1, 1, 2 * hidden)
+    act = activation(gated[:, :, :hidden], gated[:, :, hidden:])
     last = widen(down, x.dtype)[blocks.group]
-    out = _multiply(act.astype(x.dtype), last).reshape(-1, model)
+    out = _multiply(act.astype(x.dtype), last)
+    if bias is not None:
+        out += widen(bias.down[blocks.group])[:, None]
+    out = out.reshape(-1, model)
     # Where each pair's result stands, so that a row gathers its own: a row's sum then
     # does not depend on the order of other rows.
     found = jnp.zeros(pairs, jnp.int32)

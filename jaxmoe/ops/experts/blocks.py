@@ -6,11 +6,12 @@ time, in a loop within. An expert that nobody chose is never read, and results a
 summed for each row in the order of its experts' ranks.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmoe.ops.activations import Activation
 from jaxmoe.ops.bf16_bits import widen
+from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.ops.matmul import contract
 from jaxmoe.ops.stack import OfLayer, cut
@@ -32,6 +33,8 @@ def apply_blocks(
     weights: Float[Array, "N K"],
     gate_up: Num[Array, "E 2 F D"] | OfLayer,
     down: Num[Array, "E D F"] | OfLayer,
+    activation: Activation,
+    bias: ExpertBias | None,
 ) -> Float[Array, "N D"]:
     """See `jaxmoe.ops.experts.apply_experts`."""
     num_rows, width = experts.shape
@@ -46,12 +49,16 @@ def apply_blocks(
         last = widen(cut(down, expert, 1)[0], x.dtype)
         # Without the barrier XLA would widen again for every product.
         both, last = lax.optimization_barrier((both.reshape(2 * hidden, model), last))
+        own = None
+        if bias is not None:
+            first, second = (widen(cut(part, expert, 1)[0]) for part in bias)
+            own = first.reshape(2 * hidden, 1), second[None]
 
         def some_rows(turn, results):
             first = start + turn * size
             place = first + jnp.arange(size, dtype=jnp.int32)
             pair = blocks.order[jnp.minimum(place, pairs - 1)]
-            result = _expert(x[pair // width], both, last)
+            result = _expert(x[pair // width], both, last, activation, own)
             # What is not filled spills over the next expert's places, which are
             # computed later and overwrite it.
             return lax.dynamic_update_slice_in_dim(results, result, first, axis=0)
@@ -68,11 +75,23 @@ def apply_blocks(
     return parts.sum(axis=1).astype(x.dtype)
 
 
-def _expert(rows: Array, gate_up: Array, down: Array) -> Array:
-    """One expert, matrices [2F, D] and [D, F], of rows [B, D]: float32 [B, D]."""
+def _expert(
+    rows: Array,
+    gate_up: Array,
+    down: Array,
+    activation: Activation,
+    bias: tuple[Array, Array] | None,
+) -> Array:
+    """One expert, matrices [2F, D] and [D, F], of rows [B, D]: float32 [B, D].
+
+    bias: its own, [2F, 1] and [1, D], or None.
+    """
     hidden = down.shape[1]
     gated = contract(gate_up, rows, 1, 1)
-    act = (jax.nn.silu(gated[:hidden]) * gated[hidden:]).astype(rows.dtype)
+    if bias is not None:
+        gated += bias[0]
+    act = activation(gated[:hidden], gated[hidden:]).astype(rows.dtype)
     # The barrier keeps XLA from folding the transpose into the product, which is
     # slower with the weight on the right (`jaxmoe.ops.matmul`).
-    return lax.optimization_barrier(contract(down, act, 1, 0)).T
+    out = lax.optimization_barrier(contract(down, act, 1, 0)).T
+    return out if bias is None else out + bias[1]

@@ -4,7 +4,7 @@
 `jaxmoe.ops.experts.blocks`. One program computes a tile of a block's result and steps
 through its sum in a fixed order:
 
-    act[block, :, tile of F] = silu(x @ gate[tile].T) * (x @ up[tile].T)
+    act[block, :, tile of F] = activation(x @ gate[tile].T, x @ up[tile].T)
     out[block, :, tile of D] = act[block] @ down[tile].T
 
 So an expert's weights are read once for each of its blocks, which is once in all where
@@ -23,7 +23,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from jaxmoe.ops.activations import Activation
 from jaxmoe.ops.bf16_bits import widen
+from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.grouping import block_members, cut_blocks
 from jaxmoe.ops.matmul import precision_for
 from jaxmoe.typing import Array, Float, Int, Num
@@ -47,6 +49,8 @@ def apply_pallas(
     weights: Float[Array, "N K"],
     gate_up: Num[Array, "E 2 F D"],
     down: Num[Array, "E D F"],
+    activation: Activation,
+    bias: ExpertBias | None,
 ) -> Float[Array, "N D"]:
     """See `jaxmoe.ops.experts.apply_experts`. For CUDA and CPU; without a gradient."""
     num_rows, width = experts.shape
@@ -63,8 +67,9 @@ def apply_pallas(
         x,
         gate_up,
         down,
-        cpu=partial(_multiply_blocks, interpret=True),
-        cuda=partial(_multiply_blocks, interpret=False),
+        bias,
+        cpu=partial(_multiply_blocks, activation=activation, interpret=True),
+        cuda=partial(_multiply_blocks, activation=activation, interpret=False),
     )
     # Where each pair's result stands, so that a row gathers its own: a row's sum then
     # does not depend on the order of other rows.
@@ -92,7 +97,9 @@ def _multiply_blocks(
     x: Float[Array, "N D"],
     gate_up: Num[Array, "E 2 F D"],
     down: Num[Array, "E D F"],
+    bias: ExpertBias | None,
     *,
+    activation: Activation,
     interpret: bool,
 ) -> Float[Array, "X B D"]:
     """Each block through its expert; blocks from `count` on are not written."""
@@ -115,15 +122,21 @@ def _multiply_blocks(
 
     # Gate and up of expert e are matrices 2 e and 2 e + 1.
     both = gate_up.reshape(-1, hidden, model)
-    act = call(_gate_up_kernel, model, hidden, x.dtype)(count, group, row, x, both)
-    return call(_down_kernel, hidden, model, jnp.float32)(count, group, act, down)
+    first, last = ((), ()) if bias is None else ((bias.gate_up,), (bias.down,))
+    first = tuple(b.reshape(-1, hidden) for b in first)
+    kernel = partial(_gate_up_kernel, activation=activation)
+    act = call(kernel, model, hidden, x.dtype)(count, group, row, x, both, *first)
+    kernel = _down_kernel
+    return call(kernel, hidden, model, jnp.float32)(count, group, act, down, *last)
 
 
 # -- kernels: inputs are whole arrays, left where they are; out is one tile ------------
+#    A bias is an input of experts that have one.
 
 
-def _gate_up_kernel(count, group, row, x, gate_up, out, *, step):
-    """out [B, tile of F] = silu(gate) * up of one block."""
+def _gate_up_kernel(count, group, row, x, gate_up, *bias_and_out, activation, step):
+    """out [B, tile of F] = activation(gate, up) of one block."""
+    *bias, out = bias_and_out
     block, at = pl.program_id(0), pl.program_id(1)
     hidden, model = gate_up.shape[1:]
     shape = (out.shape[1], step)
@@ -142,11 +155,15 @@ def _gate_up_kernel(count, group, row, x, gate_up, out, *, step):
 
         zeros = jnp.zeros(out.shape, jnp.float32)
         gate, up = lax.fori_loop(0, pl.cdiv(model, step), add, (zeros, zeros))
-        _store(out, jax.nn.silu(gate) * up, _inside(at, shape[0], hidden, 1))
+        for ref in bias:
+            gate += _bias_tile(ref, gate_index, at, shape[0])
+            up += _bias_tile(ref, gate_index + 1, at, shape[0])
+        _store(out, activation(gate, up), _inside(at, shape[0], hidden, 1))
 
 
-def _down_kernel(count, group, act, down, out, *, step):
+def _down_kernel(count, group, act, down, *bias_and_out, step):
     """out [B, tile of D] = act @ down of one block."""
+    *bias, out = bias_and_out
     block, at = pl.program_id(0), pl.program_id(1)
     model, hidden = down.shape[1:]
     shape = (out.shape[1], step)
@@ -163,6 +180,8 @@ def _down_kernel(count, group, act, down, out, *, step):
 
         zeros = jnp.zeros(out.shape, jnp.float32)
         total = lax.fori_loop(0, pl.cdiv(hidden, step), add, zeros)
+        for ref in bias:
+            total += _bias_tile(ref, expert, at, shape[0])
         _store(out, total, _inside(at, shape[0], model, 1))
 
 
@@ -175,6 +194,13 @@ def _weight_tile(ref, matrix, at, shape):
     columns = _inside(at[1], shape[1], ref.shape[2], 1)
     mask = columns if rows is None else rows if columns is None else rows & columns
     return _load(ref.at[matrix, row, column], mask)
+
+
+def _bias_tile(ref, vector, at, size):
+    """Of one vector tile number `at`, float32 [1, size]."""
+    inside = _inside(at, size, ref.shape[1], 1)
+    mask = None if inside is None else inside[0]
+    return widen(_load(ref.at[vector, pl.ds(at * size, size)], mask))[None, :]
 
 
 def _inside(index, size, width, axis):

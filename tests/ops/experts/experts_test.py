@@ -9,17 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.ops.experts import apply_experts, runs_kernels
+from jaxmoe.ops.activations import SWIGLU, ClippedSwiGLU, SwiGLU
+from jaxmoe.ops.experts import ExpertBias, apply_experts, runs_kernels
 from jaxmoe.ops.experts.blocks import rows_at_once
+from jaxmoe.ops.stack import OfLayer
 
 E, D, F = 8, 24, 16
 # Interpreted, kernels take a second or more a case; `pallas_test.py` has quick ones.
 PALLAS = pytest.param("pallas", marks=pytest.mark.slow)
-ALL = ["reference", "batched", "blocks", "ragged", PALLAS]
+ALL = ["reference", "batched", "blocks", "lanes", "ragged", PALLAS]
 implementations = pytest.mark.parametrize("implementation", ALL)
 others = pytest.mark.parametrize("implementation", ALL[1:])
 
-_apply = jax.jit(apply_experts, static_argnames="implementation")
+_apply = jax.jit(apply_experts, static_argnames=("implementation", "activation"))
+
+# 1 binds on about a third of these inputs, 7 never.
+ACTIVATIONS = {"swiglu": SWIGLU, "clipped": ClippedSwiGLU(limit=1.0)}
+activations = pytest.mark.parametrize(
+    "activation", ACTIVATIONS.values(), ids=ACTIVATIONS
+)
 
 
 def _weights(seed=0, experts=E):
@@ -38,16 +46,31 @@ def _routing(rows, k, seed=0, experts=E):
     return x, jnp.asarray(chosen, jnp.int32), jnp.asarray(weights, jnp.float32)
 
 
-def _loop(x, experts, *floats):
+def _bias(seed=0, experts=E):
+    rng = np.random.default_rng([seed, 1])
+    shapes = (experts, 2, F), (experts, D)
+    return ExpertBias(*(jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes))
+
+
+def _hidden(activation, gate, up):
+    if isinstance(activation, SwiGLU):
+        return gate / (1 + np.exp(-gate)) * up
+    gate = np.minimum(gate, activation.limit)
+    up = np.clip(up, -activation.limit, activation.limit)
+    return (up + 1) * gate / (1 + np.exp(-activation.alpha * gate))
+
+
+def _loop(x, experts, *floats, activation=SWIGLU, bias=None):
     """The formula, row by row, in float64."""
     x, weights, gate_up, down = (np.asarray(a, np.float64) for a in (x, *floats))
+    none = np.zeros((len(down), 2, down.shape[2])), np.zeros(down.shape[:2])
+    first, last = (np.asarray(a, np.float64) for a in bias or none)
     out = np.zeros_like(x)
     for n, row in enumerate(np.asarray(experts)):
         for j, e in enumerate(row):
             if e >= 0:
-                gate, up = gate_up[e] @ x[n]
-                hidden = gate / (1 + np.exp(-gate)) * up
-                out[n] += weights[n, j] * (down[e] @ hidden)
+                hidden = _hidden(activation, *(gate_up[e] @ x[n] + first[e]))
+                out[n] += weights[n, j] * (down[e] @ hidden + last[e])
     return out
 
 
@@ -88,6 +111,62 @@ def test_borders_of_rows_at_once_are_those_tested():
     """The rows above must straddle the real borders."""
     borders = [n for n in range(2, 2000) if rows_at_once(n) != rows_at_once(n - 1)]
     assert borders == [17, 33, 257]
+
+
+@implementations
+@activations
+@pytest.mark.parametrize("biased", [False, True], ids=["plain", "biased"])
+@pytest.mark.parametrize("rows", [1, 17, 40])
+def test_activations_and_biases(implementation, activation, biased, rows):
+    """GPT-OSS's experts: one part left out, or of another expert, moves every logit."""
+    x, experts, weights = _routing(rows, 3)
+    experts = jnp.where(np.random.default_rng(0).random((rows, 3)) < 0.2, -1, experts)
+    args = (x, experts, weights, *_weights())
+    kind = {"activation": activation, "bias": _bias() if biased else None}
+    found = _apply(*args, **kind, implementation=implementation)
+    _close(found, _loop(*args, **kind))
+
+
+@implementations
+def test_biases_as_bits_are_the_bfloat16_values_exactly(implementation):
+    """They are held as the matrices are, and would be added as integers."""
+    narrow = [b.astype(jnp.bfloat16) for b in _bias()]
+    bits = ExpertBias(*(jnp.asarray(np.asarray(b).view(np.uint16)) for b in narrow))
+    wide = ExpertBias(*(b.astype(jnp.float32) for b in narrow))
+    args = (*_routing(20, 3), *_weights())
+    one, other = (
+        _apply(*args, bias=bias, implementation=implementation) for bias in (bits, wide)
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+@implementations
+def test_a_layer_of_a_stack_has_its_own_biases(implementation):
+    """Scanned layers would all add the first one's."""
+    layers = [_bias(seed) for seed in range(3)]
+    stacks = [jnp.stack(parts) for parts in zip(*layers, strict=True)]
+    args = (*_routing(9, 2), *_weights())
+    run = jax.jit(
+        lambda layer: apply_experts(
+            *args,
+            bias=ExpertBias(*(OfLayer(stack, layer) for stack in stacks)),
+            implementation=implementation,
+        )
+    )
+    for layer, bias in enumerate(layers):
+        _close(run(layer), _loop(*args, bias=bias))
+
+
+@implementations
+def test_a_row_does_not_feel_the_others_with_biases(implementation):
+    """As below: a bias is added in whatever block the row stands."""
+    kind = {"activation": ACTIVATIONS["clipped"], "bias": _bias()}
+    x, experts, weights = _routing(40, 3)
+    order = np.random.default_rng(2).permutation(40)
+    run = partial(_apply, **kind, implementation=implementation)
+    found = run(x, experts, weights, *_weights())
+    turned = run(x[order], experts[order], weights[order], *_weights())
+    np.testing.assert_array_equal(np.asarray(found)[order], turned)
 
 
 SKEWS = {
@@ -131,15 +210,22 @@ def test_rows_without_experts_are_zero(implementation):
 
 @implementations
 def test_bits_are_the_bfloat16_values_exactly(implementation):
-    """uint16 weights must equal float32 weights of the same values, bit for bit."""
+    """uint16 weights must equal float32 weights of the same values, bit for bit.
+
+    "lanes" adds up a cache line of either in its own order: as close as float32 is.
+    """
     narrow = [w.astype(jnp.bfloat16) for w in _weights()]
     bits = [jnp.asarray(np.asarray(w).view(np.uint16)) for w in narrow]
     wide = [w.astype(jnp.float32) for w in narrow]
     routing = _routing(20, 3)
-    np.testing.assert_array_equal(
-        _apply(*routing, *bits, implementation=implementation),
-        _apply(*routing, *wide, implementation=implementation),
+    found, expected = (
+        _apply(*routing, *weights, implementation=implementation)
+        for weights in (bits, wide)
     )
+    if implementation == "lanes":
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(found, expected)
 
 
 @implementations
@@ -193,7 +279,9 @@ def test_a_row_does_not_feel_its_place(implementation, rows):
     np.testing.assert_array_equal(moved, straight[order])
 
 
-@pytest.mark.parametrize("implementation", ["reference", "batched", "blocks", PALLAS])
+@pytest.mark.parametrize(
+    "implementation", ["reference", "batched", "blocks", "lanes", PALLAS]
+)
 def test_broken_weights_stay_with_their_expert(implementation):
     """NaN of an expert nobody chose, or of the one -1 is read as, must not leak."""
     gate_up, down = _weights()
@@ -218,17 +306,29 @@ ROUTINGS = {
 }
 
 
-@partial(jax.jit, static_argnames="implementation")
-def _gradients(x, experts, weights, gate_up, down, implementation):
+@partial(jax.jit, static_argnames=("implementation", "activation"))
+def _gradients(
+    x, experts, weights, gate_up, down, bias, implementation, activation=SWIGLU
+):
     """Of a sum of the outputs in which each counts differently."""
 
-    def total(x, weights, gate_up, down):
+    def total(x, weights, gate_up, down, bias):
         out = apply_experts(
-            x, experts, weights, gate_up, down, implementation=implementation
+            x,
+            experts,
+            weights,
+            gate_up,
+            down,
+            bias=bias,
+            activation=activation,
+            implementation=implementation,
         )
         return (out * jnp.cos(jnp.arange(out.size)).reshape(out.shape)).sum()
 
-    return jax.grad(total, argnums=(0, 1, 2, 3))(x, weights, gate_up, down)
+    every = (0, 1, 2, 3) if bias is None else (0, 1, 2, 3, 4)
+    return jax.tree.leaves(
+        jax.grad(total, argnums=every)(x, weights, gate_up, down, bias)
+    )
 
 
 @pytest.mark.parametrize("implementation", ["batched", "ragged"])
@@ -238,11 +338,23 @@ def test_gradients_equal_those_of_the_reference(implementation, rows, routing):
     """Training would follow another loss than the one that it reports."""
     experts = jnp.asarray(routing(rows), jnp.int32)
     x, _, weights = _routing(rows, experts.shape[1])
-    args = (x, experts, weights, *_weights())
-    found = _gradients(*args, implementation=implementation)
-    expected = _gradients(*args, implementation="reference")
-    names = ("x", "weights", "gate_up", "down")
-    for name, one, other in zip(names, found, expected, strict=True):
+    _same_gradients((x, experts, weights, *_weights(), None), implementation)
+
+
+@pytest.mark.parametrize("implementation", ["batched", "ragged"])
+def test_gradients_of_biases_equal_those_of_the_reference(implementation):
+    """A bias would not be trained, or by rows that did not choose its expert."""
+    experts = jnp.asarray(ROUTINGS["random, some places empty"](9), jnp.int32)
+    x, _, weights = _routing(9, 2)
+    args = (x, experts, weights, *_weights(), _bias())
+    _same_gradients(args, implementation, activation=ACTIVATIONS["clipped"])
+
+
+def _same_gradients(args, implementation, **kind):
+    found = _gradients(*args, **kind, implementation=implementation)
+    expected = _gradients(*args, **kind, implementation="reference")
+    names = ("x", "weights", "gate_up", "down", "gate_up bias", "down bias")
+    for name, one, other in zip(names, found, expected, strict=False):
         largest = float(jnp.abs(other).max())
         np.testing.assert_allclose(
             one, other, rtol=1e-4, atol=1e-6 * largest, err_msg=name
@@ -294,6 +406,6 @@ def test_unknown_implementation_is_refused(untyped):
     """A misspelt name must not quietly become the slow reference."""
     wrong: Any = "block"
     with pytest.raises(
-        ValueError, match="reference, batched, blocks, ragged, pallas.*'block'"
+        ValueError, match="reference, batched, blocks, lanes, ragged, pallas.*'block'"
     ):
         apply_experts(*_routing(1, 1), *_weights(), implementation=wrong)

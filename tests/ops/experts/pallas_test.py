@@ -9,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmoe.ops.activations import SWIGLU, ClippedSwiGLU
+from jaxmoe.ops.experts import ExpertBias
 from jaxmoe.ops.experts.pallas import BLOCK, TILE, apply_pallas, tile_size
 from jaxmoe.ops.experts.reference import apply_reference
 
 E, K, D, F = 6, 3, 2 * 64 + 8, 64 + 24
 
-_apply = jax.jit(apply_pallas)
+_apply = jax.jit(apply_pallas, static_argnames="activation")
+KIND = {"activation": SWIGLU, "bias": None}
 
 
 def _arguments(rows, dtype=jnp.float32, seed=0):
@@ -59,7 +62,29 @@ def test_several_tiles_equal_the_reference(dtype, tolerance):
     """A tile left out, read twice or past the edge."""
     x, experts, weights, gate_up, down = _arguments(BLOCK + 7, dtype)
     args = (x, experts.at[3, 1].set(-1).at[5].set(-1), weights, gate_up, down)
-    found, expected = _apply(*args), apply_reference(*args)
+    found, expected = _apply(*args, **KIND), apply_reference(*args, **KIND)
+    _same(found, expected, dtype, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)]
+)
+def test_biases_of_several_tiles_equal_the_reference(dtype, tolerance):
+    """A tile would add what belongs to another, or what lies past the edge."""
+    args = _arguments(BLOCK + 7, dtype)
+    rng = np.random.default_rng(2)
+    bias = ExpertBias(
+        jnp.asarray(rng.normal(size=(E, 2, F)), dtype),
+        jnp.asarray(rng.normal(size=(E, D)), dtype),
+    )
+    kind = {"activation": ClippedSwiGLU(limit=1.0), "bias": bias}
+    found, expected = _apply(*args, **kind), apply_reference(*args, **kind)
+    _same(found, expected, dtype, tolerance)
+    plain = _apply(*args, **(kind | {"bias": None}))
+    assert jnp.abs(plain - found).max() > 0.1
+
+
+def _same(found, expected, dtype, tolerance):
     assert found.dtype == dtype
     found, expected = (np.asarray(a, np.float64) for a in (found, expected))
     np.testing.assert_allclose(found, expected, atol=tolerance * abs(expected).max())
@@ -70,7 +95,7 @@ def test_a_row_does_not_feel_what_shares_its_blocks(dtype):
     """A sample must keep its bits whoever shares the batch, NaN too (promise 2)."""
     rows, kept = BLOCK + 7, 11
     x, experts, weights, *matrices = _arguments(rows, dtype)
-    alone = _apply(x, experts, weights, *matrices)[kept]
+    alone = _apply(x, experts, weights, *matrices, **KIND)[kept]
     other_x, other_experts, other_weights, *_ = _arguments(rows, dtype, seed=1)
     place = 2
     moved = (
@@ -78,7 +103,7 @@ def test_a_row_does_not_feel_what_shares_its_blocks(dtype):
         other_experts.at[place].set(experts[kept]),
         other_weights.at[place].set(weights[kept]),
     )
-    np.testing.assert_array_equal(_apply(*moved, *matrices)[place], alone)
+    np.testing.assert_array_equal(_apply(*moved, *matrices, **KIND)[place], alone)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -87,14 +112,15 @@ def test_experts_that_nobody_chose_do_not_matter(dtype):
     x, experts, weights, gate_up, down = _arguments(BLOCK + 7, dtype)
     never = jnp.array([1, 4])
     broken = (gate_up.at[never].set(jnp.nan), down.at[never].set(jnp.inf))
-    expected = _apply(x, experts, weights, gate_up, down)
-    np.testing.assert_array_equal(_apply(x, experts, weights, *broken), expected)
+    expected = _apply(x, experts, weights, gate_up, down, **KIND)
+    found = _apply(x, experts, weights, *broken, **KIND)
+    np.testing.assert_array_equal(found, expected)
 
 
 # -- lowering ------------------------------------------------------------------------
 
 
-def _lower(rows, k, experts, model, hidden, dtype, weight_dtype):
+def _lower(rows, k, experts, model, hidden, dtype, weight_dtype, activation, biased):
     shapes = (
         ((rows, model), dtype),
         ((rows, k), jnp.int32),
@@ -102,7 +128,10 @@ def _lower(rows, k, experts, model, hidden, dtype, weight_dtype):
         ((experts, 2, hidden, model), weight_dtype),
         ((experts, model, hidden), weight_dtype),
     )
-    traced = jax.jit(apply_pallas).trace(*(jax.ShapeDtypeStruct(*s) for s in shapes))
+    biases = (((experts, 2, hidden), weight_dtype), ((experts, model), weight_dtype))
+    *args, first, last = (jax.ShapeDtypeStruct(*s) for s in (*shapes, *biases))
+    bias = ExpertBias(first, last) if biased else None
+    traced = _apply.trace(*args, activation=activation, bias=bias)
     try:
         return traced.lower(lowering_platforms=("cuda",)).as_text()
     except RuntimeError as error:
@@ -129,12 +158,15 @@ def _lower(rows, k, experts, model, hidden, dtype, weight_dtype):
     ],
     ids=["Qwen3-30B-A3B", "GPT-OSS-20B", "small"],
 )
-def test_lowers_for_cuda(rows, k, experts, model, hidden, dtype, weight_dtype):
+@pytest.mark.parametrize(
+    "kind", [(SWIGLU, False), (ClippedSwiGLU(), True)], ids=["plain", "biased"]
+)
+def test_lowers_for_cuda(rows, k, experts, model, hidden, dtype, weight_dtype, kind):
     """Triton refuses much that the interpreter takes; a GPU would be the first to say.
 
     Two kernels, and no operation between that makes a copy of the weights.
     """
-    text = _lower(rows, k, experts, model, hidden, dtype, weight_dtype)
+    text = _lower(rows, k, experts, model, hidden, dtype, weight_dtype, *kind)
     calls = [line for line in text.splitlines() if "stablehlo.custom_call" in line]
     kernels = [line for line in calls if "triton" in line]
     assert len(kernels) == 2

@@ -1,0 +1,163 @@
+"""What an engine keeps on the device: prompts, slots, and their layers' states."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmoe.config import ModelConfig
+from jaxmoe.decode.cache import PrefixCache, bucket, room
+from jaxmoe.decode.prefill import prompt_bucket
+from jaxmoe.decode.slots import Running, Slots
+from jaxmoe.execution import Execution
+from jaxmoe.nn.decoder import compute_dtype, empty_states, state_specs
+from jaxmoe.ops.attention import CHUNK
+from jaxmoe.typing import Array, Bool, Params
+
+FIRST_ANSWER = 1024
+"""Positions allocated for answers at first, where more are allowed."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is allocated.
+
+    prompts: entries of the prefix cache. slots: samples side by side. width: K, places
+    for experts. dtype: of states.
+    """
+
+    prompts: int
+    slots: int
+    width: int
+    dtype: Any
+
+
+class Memory:
+    """Arrays that are carried from program to program, and grow where they must.
+
+    Attributes:
+      prefix: the prompts.
+      running: the slots and their states.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Params,
+        execution: Execution,
+        size: Size,
+        *,
+        longest_prompt: int,
+        longest_answer: int,
+    ):
+        """Allocates; both lengths in tokens, and no limits: more is made room for."""
+        self._programs = _programs(config, execution)
+        self.prefix, self.running = self._programs.empty(
+            size=size,
+            prompt_size=max(CHUNK, prompt_bucket(longest_prompt)),
+            answer_size=bucket(min(longest_answer, FIRST_ANSWER)),
+        )
+        # Bound to the weights' device, as all that is computed from them will be:
+        # else the second call of each program would be compiled anew.
+        sharding = getattr(params["embed.weight"], "sharding", None)
+        if isinstance(sharding, jax.sharding.SingleDeviceSharding):
+            self.prefix, self.running = jax.device_put(
+                (self.prefix, self.running), sharding
+            )
+
+    @staticmethod
+    def state_dtype(params: Params) -> Any:
+        """The type of states that go with these weights."""
+        return jnp.dtype(compute_dtype(params["embed.weight"]))
+
+    def stop(self, stopped: np.ndarray) -> None:
+        """Puts slots to rest whose answers the host has ended, bool [S]."""
+        slots = self._programs.stop(self.running.slots, stopped)
+        self.running = self.running._replace(slots=slots)
+
+    def make_room_for_prompt(self, length: int) -> None:
+        """Room for a prompt of so many tokens in every entry."""
+        size = max(CHUNK, prompt_bucket(length))
+        present = room(self.prefix.states)
+        if present is not None and size > present:
+            states, self.prefix = (
+                list(self.prefix.states),
+                replace(self.prefix, states=()),
+            )
+            grown = _grown(states, size, self._programs.extend)
+            self.prefix = replace(self.prefix, states=grown)
+
+    def make_room_for_answer(self, length: int) -> None:
+        """Room for so many positions in every slot."""
+        present = room(self.running.states)
+        if present is not None and length > present:
+            states = list(self.running.states)
+            self.running = self.running._replace(states=())
+            grown = _grown(states, bucket(length), self._programs.grow)
+            self.running = self.running._replace(states=grown)
+
+
+def _grown(states: list[Any], size: int, grow: Any) -> tuple[Any, ...]:
+    """Larger states; made one at a time, so that there is no second cache."""
+    for index in range(len(states)):
+        states[index] = grow(states[index], size)
+    return tuple(states)
+
+
+def _stop(slots: Slots, stopped: Bool[Array, "S"]) -> Slots:
+    return replace(slots, active=slots.active & ~stopped)
+
+
+def _empty(
+    config: ModelConfig,
+    execution: Execution,
+    *,
+    size: Size,
+    prompt_size: int,
+    answer_size: int,
+) -> tuple[PrefixCache, Running]:
+    """Prompts' and slots' states with nothing in them."""
+    prefix = PrefixCache.empty(
+        config,
+        execution,
+        prompts=size.prompts,
+        size=prompt_size,
+        width=size.width,
+        dtype=size.dtype,
+    )
+    states = empty_states(
+        config, execution, rows=size.slots, size=answer_size, dtype=size.dtype
+    )
+    return prefix, Running(Slots.empty(size.slots), states)
+
+
+class _Programs:
+    """The small programs between segments, with what they give back in its place."""
+
+    def __init__(self, config: ModelConfig, execution: Execution):
+        specs = (
+            PrefixCache.specs(config, execution),
+            Running(
+                Slots.specs(execution.layout), state_specs(config, execution, "slots")
+            ),
+        )
+        prefix, running = places = tuple(map(execution.layout.placed, specs))
+        grow = lambda state, size: state.grow(size)  # noqa: E731
+        own = None if running is None else running.states[0]
+        whole = None if prefix is None else prefix.states[0]
+        self.grow = jax.jit(grow, static_argnums=1, out_shardings=own)
+        self.extend = jax.jit(grow, static_argnums=1, out_shardings=whole)
+        slots = None if running is None else running.slots
+        self.stop = jax.jit(_stop, out_shardings=slots)
+        # Made in their shards: no device could hold them whole.
+        self.empty = jax.jit(
+            partial(_empty, config, execution),
+            static_argnames=("size", "prompt_size", "answer_size"),
+            out_shardings=None if prefix is None else places,
+        )
+
+
+_programs = lru_cache(maxsize=16)(_Programs)

@@ -1,0 +1,99 @@
+"""The host's table of how each slot draws."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmoe.config import ModelConfig
+from jaxmoe.decode.request import Request
+from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.decode.slot_sampler import GREEDY, SlotSampler, numbers_of
+from jaxmoe.decode.slots import SlotRules
+from jaxmoe.router.per_slot import PerSlot
+from jaxmoe.router.policies import Policy, PolicyNumbers, TopK, for_model
+
+
+class RuleTable:
+    """One row a slot: numbers of its policy and sampler, and its stop ids.
+
+    Where a policy or a sampler is given, all slots have that one.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        slots: int,
+        *,
+        policy: Policy | None = None,
+        sampler: TokenSampler | None = None,
+    ):
+        """See `SlotRules`; policy and sampler are resolved."""
+        self._experts = config.num_experts or 1
+        self._policy = PerSlot.for_model(slots, config) if policy is None else policy
+        self._sampler = SlotSampler.empty(slots) if sampler is None else sampler
+        self._rest = for_model(TopK(), config).numbers(self._experts)
+        self._stop_ids = np.full((slots, 8), -1, np.int32)
+        self._rules: SlotRules | None = None
+
+    @property
+    def width(self) -> int:
+        """K, places for experts."""
+        return self._policy.width
+
+    def numbers_of(self, policy: Policy) -> PolicyNumbers | None:
+        """What a slot keeps of a resolved policy; None where all have the same.
+
+        Raises:
+          ValueError: a policy that no slot can hold.
+        """
+        if isinstance(self._policy, PerSlot):
+            return self._policy.numbers_of(policy, self._experts)
+        return None
+
+    def plain(self, policy: Policy, num_layers: int) -> Policy:
+        """The policy of prompt tokens: as many experts, without noise."""
+        numbers = self.numbers_of(policy)
+        if numbers is None:
+            return self._policy.deterministic(num_layers)
+        return TopK(numbers.k, places=self.width)
+
+    def admit(self, slot: int, request: Request, policy: Policy) -> None:
+        """Gives a slot the rules of a request, and of one of its policies."""
+        ids = request.stop_ids
+        width = -(-max(len(ids), 1) // 8) * 8
+        if width > self._stop_ids.shape[1]:
+            more = width - self._stop_ids.shape[1]
+            self._stop_ids = np.pad(
+                self._stop_ids, ((0, 0), (0, more)), constant_values=-1
+            )
+        self._stop_ids[slot] = -1
+        self._stop_ids[slot, : len(ids)] = ids
+        self._set(slot, self.numbers_of(policy), numbers_of(request.sampler))
+
+    def clear(self, slot: int) -> None:
+        """A slot at rest has rules that cost least."""
+        self._set(slot, self._rest, GREEDY)
+
+    def _set(self, slot: int, policy: PolicyNumbers | None, sampler: Any) -> None:
+        if isinstance(self._policy, PerSlot):
+            _write(self._policy.values, slot, policy)
+        if isinstance(self._sampler, SlotSampler):
+            _write(self._sampler.values, slot, sampler)
+        self._rules = None
+
+    def rules(self) -> SlotRules:
+        """The table as it is now; copied, as the device may read it later."""
+        if self._rules is None:
+            own = SlotRules(self._policy, self._sampler, self._stop_ids)
+            self._rules = jax.tree.map(_copied, own)
+        return self._rules
+
+
+def _write(table: tuple[np.ndarray, ...], slot: int, row: Any) -> None:
+    for column, value in zip(table, row, strict=True):
+        column[slot] = value
+
+
+def _copied(array: Any) -> Any:
+    return array.copy() if isinstance(array, np.ndarray) else array

@@ -1,0 +1,186 @@
+"""Products of few rows in one loop that reads weights straight into multiply-adds.
+
+On CPU, XLA hands a product to a library, which wants bfloat16 weights as a float32
+copy. Written as a sum of terms instead, one for each cache line of the contracted axis,
+it becomes a loop that LLVM vectorises across the line: a vector of bfloat16 bits is
+widened in a register and multiplied there.
+
+    sum_i w[o, i] x[i] = sum_lane sum_line w[o, line, lane] x[line, lane]
+
+Two sums that share a load (two rows of one weight, or two weights of one row) are the
+real and the imaginary part of one complex sum. XLA's older emitter allows such a sum to
+be reordered, as no sum over several results can be, and shares it among threads. No
+sum of one part meets the other, so a NaN stays in its row.
+
+Only with `OPTIONS` does XLA make that of it; `vector_width` looks whether it does.
+"""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxmoe.ops.bf16_bits import widen
+from jaxmoe.ops.stack import OfLayer, piece
+from jaxmoe.typing import Array, Float, Num
+
+OPTIONS: tuple[tuple[str, bool | int], ...] = (
+    ("xla_cpu_use_fusion_emitters", False),
+    # Zen and Xeon have wider registers than LLVM prefers. Others ignore it.
+    ("xla_cpu_prefer_vector_width", 512),
+)
+"""XLA's options for programs with such loops, names and values."""
+
+LINE_BYTES = 64
+"""Of a cache line: what one term reads of each row of a weight. With more, or less,
+the first passes over a row do not announce all its lines to the prefetcher."""
+
+MOST_TERMS = 64
+"""Terms of one sum; a longer axis is cut, as the code of a loop grows with them."""
+
+TILE_ROWS = 1024
+"""Rows of a weight that are multiplied at a time: a tile of them, and what is shared
+among threads, stays in a core's cache for the next pair of rows."""
+
+
+def multiply_rows(
+    rows: Float[Array, "R I"],
+    stack: Num[Array, "X Y I"] | OfLayer,
+    index: Array | int,
+    *,
+    start: Array | int = 0,
+    size: int | None = None,
+) -> Float[Array, "R O"]:
+    """`rows` times `stack[index]` transposed, float32.
+
+    Args:
+      rows: Any float type; few, as each pair of them is a loop of its own.
+      stack: Matrices of any float type, or bfloat16 bits.
+      index: Which; clamped where there is no such matrix, as of `lax.dynamic_slice`.
+      start, size: Of which rows of it; all where no size is given.
+    """
+    rows = rows.astype(jnp.float32)
+    count, out = rows.shape[0], stack.shape[1] if size is None else size
+    found = []
+    if count == 1 and out % 2 == 0:
+        half, twice = out // 2, (rows[0], rows[0])
+        halves = _two_sums(stack, index, (start, start + half), half, twice)
+        return jnp.concatenate(halves)[None]
+    for first in range(0, count, 2):
+        # Of an odd number the last one has company all the same: computed in another
+        # way its sums could be rounded in another way.
+        second = first + 1 if first + 1 < count else max(0, first - 1)
+        pair = rows[first], rows[second]
+        found += _two_sums(stack, index, (start, start), out, pair)
+    return jnp.stack(found[:count])
+
+
+def multiply(
+    x: Float[Array, "N D"], weight: Num[Array, "O D"] | OfLayer
+) -> Float[Array, "N O"]:
+    """x times `weight` transposed, float32, tile by tile of the weight.
+
+    In a loop over tiles, for else XLA would fuse what stands around into the sums.
+    """
+    out, width = weight.shape
+    # Two tiles at least: a loop of one turn is none. Of an even number of rows, so
+    # that a single row can take half of them with the other half.
+    tile = min(TILE_ROWS, max(1, out // 4 * 2))
+    matrix = weight.reshape(1, out, width)
+
+    def one_tile(index: Array, found: Array) -> Array:
+        # The last tile may repeat rows of the one before it.
+        start = jnp.minimum(index * tile, out - tile)
+        part = multiply_rows(x, matrix, 0, start=start, size=tile)
+        return lax.dynamic_update_slice_in_dim(found, part, start, axis=1)
+
+    found = jnp.zeros((x.shape[0], out), jnp.float32)
+    return lax.fori_loop(0, -(-out // tile), one_tile, found)
+
+
+def _two_sums(
+    stack: Array | OfLayer,
+    index: Array | int,
+    starts: tuple[Array | int, Array | int],
+    size: int,
+    rows: tuple[Array, Array],
+) -> list[Array]:
+    """Of two rows, each its products with `size` rows of the matrix from a start on.
+
+    starts: one for each row. The same one twice is one load for both.
+    """
+    lanes = LINE_BYTES // stack.dtype.itemsize
+    total: Array | None = None
+    for columns, width in _cuts(stack.shape[2], lanes):
+        terms: Array | None = None
+        for first in columns:
+            # Two loops have a slice each: XLA would write out one that they share.
+            one, other = (
+                widen(piece(stack, (index, start, first), (1, size, width))[0])
+                for start in starts
+            )
+            if starts[0] is starts[1]:
+                other = one
+            left, right = (row[None, first : first + width] for row in rows)
+            term = lax.complex(one * left, other * right)
+            terms = term if terms is None else terms + term
+        assert terms is not None
+        part = lax.optimization_barrier(terms.sum(axis=-1))
+        total = part if total is None else total + part
+    assert total is not None
+    return [total.real, total.imag]
+
+
+def _cuts(width: int, lanes: int) -> list[tuple[range, int]]:
+    """Sums that cover an axis: where the terms of each begin, and how wide they are.
+
+    >>> _cuts(100, 32), _cuts(4096, 32)
+    ([(range(0, 96, 32), 32), (range(96, 97), 4)],
+     [(range(0, 2048, 32), 32), (range(2048, 4096, 32), 32)])
+    """
+    whole, step = width - width % lanes, MOST_TERMS * lanes
+    cuts = [
+        (range(first, min(first + step, whole), lanes), lanes)
+        for first in range(0, whole, step)
+    ]
+    if whole < width:
+        cuts.append((range(whole, whole + 1), width - whole))
+    return cuts
+
+
+# -- what XLA makes of it ------------------------------------------------------------
+
+
+def vector_width(
+    options: tuple[tuple[str, Any], ...] = OPTIONS, values: int = 128
+) -> int:
+    """Floats that one instruction of the loop multiplies and adds, 1 if it is scalar.
+
+    Compiles a small product for this machine's CPU, and reads what LLVM was left with.
+
+    Raises:
+      RuntimeError: XLA has no such option.
+    """
+    cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    # A constant that is never the same: a program from a cache would leave no code.
+    salt = np.random.default_rng().random(dtype=np.float32)
+
+    def product(rows: Array, stack: Array) -> Array:
+        return multiply_rows(rows, stack, 0) + salt
+
+    shapes = (((2, values), np.float32), ((1, 64, values), np.uint16))
+    arguments = [jax.ShapeDtypeStruct(*s, sharding=cpu) for s in shapes]
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = {**dict(options), "xla_dump_to": folder}
+        jax.jit(product, compiler_options=chosen).lower(*arguments).compile()
+        code = [
+            path.read_text("utf-8", "replace")
+            for path in Path(folder).glob("*with-opt.ll")
+        ]
+    widths = re.findall(r"= fmul [a-z ]*<(\d+) x float>", "\n".join(code))
+    return max(map(int, widths), default=1)

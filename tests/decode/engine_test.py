@@ -1,0 +1,385 @@
+"""`jaxmoe.Engine`: an answer is its request's alone, whatever else is in flight."""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmoe
+from jaxmoe import AdaptiveHead, Engine, ExpertSample, GumbelTopK, TokenSampler, TopK
+from jaxmoe.benchmarks.calls import counted
+from tests.tiny import CHOSEN, EXPERTS, VOCAB, prompt_of, tiny_model
+
+POLICIES = [
+    TopK(),
+    ExpertSample(),
+    GumbelTopK(0.7),
+    AdaptiveHead(0.6, tau=2.0),
+    TopK(2),
+    ExpertSample(k_keep=1, r=EXPERTS, tau=np.array([0.5, 3.0])),
+    ExpertSample(k=3),
+]
+SAMPLERS = [
+    TokenSampler(0.9, top_k=30),
+    TokenSampler(0),
+    TokenSampler(1.3, top_p=0.9),
+    TokenSampler(0.8, top_k=5, top_p=0.8, min_p=0.05),
+    TokenSampler(1.0),
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """One model, so that its programs are compiled once."""
+    return tiny_model()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An answer put together from deltas."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    finish: str | None
+
+
+def engine_of(model, **options) -> Engine:
+    """An engine of the shapes that these tests share."""
+    defaults = {"slots": 8, "segment": 8, "prompt_tokens": 30, "answer_tokens": 30}
+    return Engine(model, **{**defaults, **options})
+
+
+def varied(seed: int) -> dict:
+    """A request unlike the others, all of whose numbers follow from its seed."""
+    random = np.random.default_rng(seed)
+    stop_ids = random.choice(VOCAB, random.integers(0, 8), replace=False)
+    return {
+        "prompt": prompt_of(int(random.integers(1, 17)), seed),
+        "key": jax.random.key(seed),
+        "samples": random.choice(1000, random.integers(1, 4), replace=False).tolist(),
+        "policy": POLICIES[seed % len(POLICIES)],
+        "sampler": SAMPLERS[seed % len(SAMPLERS)],
+        "max_new_tokens": int(random.integers(1, 24)),
+        "stop_ids": stop_ids.tolist(),
+    }
+
+
+def submit(engine: Engine, seed: int, **changes) -> jaxmoe.Ticket:
+    """Hands a varied request in."""
+    return engine.submit(**{**varied(seed), **changes})
+
+
+class Reader:
+    """Puts deltas together."""
+
+    def __init__(self):
+        self.parts: dict[tuple[jaxmoe.Ticket, int], list[jaxmoe.Delta]] = {}
+
+    def take(self, deltas: list[jaxmoe.Delta]) -> None:
+        """Adds deltas; none may follow an answer's last."""
+        for delta in deltas:
+            before = self.parts.setdefault((delta.ticket, delta.sample), [])
+            assert not before or before[-1].finish is None
+            before.append(delta)
+
+    def answer(self, ticket: jaxmoe.Ticket, sample: int) -> Drawn:
+        """One answer as far as it came."""
+        parts = self.parts[ticket, sample]
+        tokens = np.concatenate([p.tokens for p in parts])[: parts[-1].length]
+        logprobs = np.concatenate([p.logprobs for p in parts])[: len(tokens)]
+        return Drawn(tokens.tolist(), logprobs.tolist(), parts[-1].finish)
+
+    def answers(self, ticket: jaxmoe.Ticket) -> list[Drawn]:
+        """All answers of a request."""
+        return [self.answer(ticket, sample) for sample in ticket.samples]
+
+
+def finish(engine: Engine, reader: Reader | None = None) -> Reader:
+    """Runs an engine until nothing is left."""
+    reader = reader or Reader()
+    while engine.busy:
+        reader.take(engine.step())
+    assert engine.step() == []
+    return reader
+
+
+@pytest.fixture(scope="module")
+def alone(model):
+    """A function from a seed to the answers of that request with nothing beside it."""
+    known: dict[int, list[Drawn]] = {}
+
+    def draw(seed: int) -> list[Drawn]:
+        if seed not in known:
+            with engine_of(model) as engine:
+                ticket = submit(engine, seed)
+                known[seed] = finish(engine).answers(ticket)
+        return known[seed]
+
+    return draw
+
+
+# -- one program, and a pure function of the request ----------------------------------
+
+
+def test_64_varied_requests_compile_nothing_after_the_first(model, alone):
+    """Each new policy, sampler, stop or limit would cost seconds; bits may not change
+    with company, nor with coming late."""
+    with engine_of(model) as engine:
+        first = submit(engine, 0)
+        reader = finish(engine)
+        tickets = {0: first}
+        with counted() as compiled:
+            for seed in range(1, 65):
+                tickets[seed] = submit(engine, seed)
+                if seed % 3 == 0:  # others are under way when it comes
+                    reader.take(engine.step())
+            finish(engine, reader)
+    assert not compiled
+    for seed in (0, 1, 2, 3, 4, 5, 6, 23, 64):
+        assert reader.answers(tickets[seed]) == alone(seed)
+    ends = {a.finish for t in tickets.values() for a in reader.answers(t)}
+    assert ends == {"stop", "length"}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 6])
+def test_an_answer_is_the_one_that_sample_draws(model, alone, seed):
+    """A server would give other answers than Python does."""
+    request = varied(seed)
+    answers = jaxmoe.stream(model, slots=8, **request)
+    found = {answer.sample: answer for answer in answers}
+    for sample, drawn in zip(request["samples"], alone(seed), strict=True):
+        assert found[sample].tokens.tolist() == drawn.tokens
+        assert found[sample].finish == drawn.finish
+        np.testing.assert_allclose(found[sample].logprobs, drawn.logprobs, atol=1e-5)
+
+
+def test_half_of_a_call_under_another_policy(model):
+    """Policies could not be compared on equal keys in one call."""
+    options = {"key": jax.random.key(3), "max_new_tokens": 12, "slots": 8}
+    options["sampler"] = SAMPLERS[0]
+    prompt, policies = prompt_of(9), [TopK()] * 3 + [ExpertSample(tau=4.0)] * 3
+    mixed = jaxmoe.sample(model, prompt, n=6, policy=policies, **options)
+    for policy, rows in ((policies[0], slice(0, 3)), (policies[5], slice(3, 6))):
+        all_ = jaxmoe.sample(model, prompt, n=6, policy=policy, **options)
+        length = min(all_.tokens.shape[1], mixed.tokens.shape[1])
+        np.testing.assert_array_equal(
+            mixed.tokens[rows, :length], all_.tokens[rows, :length]
+        )
+    with pytest.raises(ValueError, match=r"list of 6.*found a list of 2"):
+        jaxmoe.sample(model, prompt, n=6, policy=policies[:2], **options)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_small_steps_change_nothing(model, alone, most):
+    """Text would come sooner, and be another."""
+    with engine_of(model) as engine:
+        ticket, reader = submit(engine, 5), Reader()
+        while engine.busy:
+            deltas = engine.step(most)
+            assert all(len(delta.tokens) <= most for delta in deltas)
+            reader.take(deltas)
+    assert reader.answers(ticket) == alone(5)
+
+
+def test_what_is_recorded_comes_with_every_delta(model):
+    """Routes could not be replayed, and replay must give the same tokens."""
+    record = {"return_routes": True, "top_logprobs": 2, "return_route_logprobs": True}
+    with engine_of(model, **record) as engine:
+        ticket = submit(engine, 5)
+        deltas = []
+        while engine.busy:
+            deltas += engine.step()
+        sample = ticket.samples[0]
+        own = [delta.trace for delta in deltas if delta.sample == sample]
+        trace = jax.tree.map(lambda *a: np.concatenate(a), *own)
+        length = len(trace.token)
+        assert trace.routes.shape == (length, 2, CHOSEN)
+        assert trace.top_ids.shape == (length, 2)
+        assert (trace.route_logprobs[:, 1] < 0).any()
+        again = submit(
+            engine, 5, samples=[sample], routes=trace.routes[None], policy=TopK()
+        )
+        replayed = finish(engine).answer(again, sample)
+    assert replayed.tokens == trace.token.tolist()
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_prompts_of_one_call_do_not_touch_each_other(model, batch):
+    """A prompt's state would depend on those that are computed beside it."""
+    lengths = (3, 16, 1, 9, 12, 5)  # of one padded length
+
+    def first_logprobs(rows) -> list[float]:
+        with engine_of(model, prefill_batch=batch) as engine:
+            tickets = [
+                engine.submit(
+                    prompt_of(lengths[j], j), key=jax.random.key(j), max_new_tokens=3
+                )
+                for j in rows
+            ]
+            reader = finish(engine)
+        return [reader.answer(ticket, 0).logprobs for ticket in tickets]
+
+    together = first_logprobs(range(6))
+    assert first_logprobs([5, 0]) == [together[5], together[0]]
+    assert first_logprobs([3]) == [together[3]]
+
+
+def test_noisy_prompts(model):
+    """A prompt is routed by its sample's key, beside others that are not."""
+    options = {
+        "noisy_prefill": True,
+        "policy": ExpertSample(tau=5.0),
+        "samples": [4, 9],
+    }
+    with engine_of(model) as engine:
+        submit(engine, 1)
+        ticket = submit(engine, 3, **options)
+        found = finish(engine).answers(ticket)
+    request = {**varied(3), **options}
+    expected = {a.sample: a for a in jaxmoe.stream(model, slots=8, **request)}
+    assert [a.tokens for a in found] == [expected[i].tokens.tolist() for i in (4, 9)]
+
+
+def test_more_is_taken_than_there_was_room_for(model, alone):
+    """Longer prompts, answers and lists of stops that come later, and more prompts
+    than entries."""
+    with engine_of(
+        model, prompts=2, prompt_tokens=1, answer_tokens=1, segment=64
+    ) as engine:
+        small = submit(engine, 4)
+        reader = finish(engine)
+        long = submit(engine, 1, prompt=prompt_of(200), max_new_tokens=150, stop_ids=[])
+        stops = submit(engine, 2, stop_ids=list(range(20)))
+        tickets = [submit(engine, seed) for seed in (0, 3, 5)]
+        finish(engine, reader)
+    assert [len(a.tokens) for a in reader.answers(long)] == [150] * len(long.samples)
+    assert all(a.tokens for a in reader.answers(stops))
+    for seed, ticket in zip((4, 0, 3, 5), (small, *tickets), strict=True):
+        assert [a.tokens for a in reader.answers(ticket)] == [
+            a.tokens for a in alone(seed)
+        ]
+
+
+def test_a_policy_of_all_requests(model):
+    """One that chooses more experts than the model does needs an engine of its own."""
+    wide = TopK(CHOSEN + 2)
+    with engine_of(model, policy=wide, sampler=SAMPLERS[1]) as engine:
+        ticket = submit(engine, 1, policy=None, sampler=None)
+        found = finish(engine).answers(ticket)
+    request = {**varied(1), "policy": wide, "sampler": SAMPLERS[1]}
+    expected = {a.sample: a for a in jaxmoe.stream(model, slots=8, **request)}
+    for sample, answer in zip(ticket.samples, found, strict=True):
+        assert answer.tokens == expected[sample].tokens.tolist()
+
+
+# -- going away -----------------------------------------------------------------------
+
+
+def test_cancelled_requests_leave_the_others_alone(model, alone):
+    """A client that goes away would change an answer, or keep its slots."""
+    with engine_of(model) as engine:
+        gone = [submit(engine, s, max_new_tokens=100, stop_ids=[]) for s in (1, 2)]
+        kept = submit(engine, 5)
+        waiting = submit(engine, 6, samples=list(range(20)))
+        reader = Reader()
+        reader.take(engine.step(4))
+        for ticket in (*gone, waiting):
+            engine.cancel(ticket)
+        late = submit(engine, 3)
+        finish(engine, reader)
+    assert reader.answers(kept) == alone(5)
+    assert reader.answers(late) == alone(3)
+    assert all(len(reader.answer(t, t.samples[0]).tokens) < 100 for t in gone)
+
+
+def test_cancelling_what_is_not_in_flight_is_refused(model):
+    """A mistake in a server's books would go unseen."""
+    with engine_of(model) as engine, engine_of(model) as other:
+        ticket, ended = submit(engine, 1), submit(engine, 0)
+        engine.cancel(ticket)
+        with pytest.raises(ValueError, match="cancelled already"):
+            engine.cancel(ticket)
+        finish(engine)
+        with pytest.raises(ValueError, match="finished"):
+            engine.cancel(ended)
+        with pytest.raises(ValueError, match="not of this engine"):
+            engine.cancel(submit(other, 1))
+
+
+def test_a_closed_engine_takes_nothing(model):
+    """Memory that is given back cannot be used."""
+    with engine_of(model) as engine:
+        ticket = submit(engine, 1)
+    engine.close()
+    for use in (lambda: submit(engine, 2), engine.step, lambda: engine.cancel(ticket)):
+        with pytest.raises(RuntimeError, match="closed"):
+            use()
+    assert not engine.busy
+
+
+# -- refusals -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Own(jaxmoe.Policy):
+    """A policy without numbers."""
+
+    @property
+    def width(self):
+        return CHOSEN
+
+    def resolve(self, **_):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"prompt": [VOCAB]}, f"found {VOCAB}; was the prompt"),
+        ({"prompt": []}, "found none"),
+        ({"policy": TopK(CHOSEN + 1)}, f"found {CHOSEN + 1}; run it in an engine"),
+        ({"policy": ExpertSample(r=EXPERTS + 1)}, f"found {EXPERTS + 1}"),
+        ({"policy": ExpertSample(k_keep=np.array([1, 2, 3]))}, r"found shape \(3,\)"),
+        ({"policy": ExpertSample(tau=-1.0)}, "found -1.0"),
+        ({"policy": GumbelTopK(float("nan"))}, "found nan"),
+        ({"policy": AdaptiveHead(mass=1.5)}, "found 1.5"),
+        ({"policy": Own()}, "Own has no numbers"),
+        ({"samples": [3, 3]}, "distinct"),
+        ({"sampler": TokenSampler(-1)}, "found -1"),
+        ({"max_new_tokens": 5000}, "5000 new ones"),
+        ({"stop_ids": [VOCAB]}, f"found {VOCAB}"),
+        (
+            {"routes": np.zeros((1, 3, 2, CHOSEN + 1), np.int16), "samples": [1]},
+            "shape",
+        ),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused_and_harms_nothing(
+    model, alone, untyped, change, found
+):
+    """It would end the answers of others."""
+    with engine_of(model) as engine:
+        ticket = submit(engine, 5)
+        with pytest.raises((ValueError, TypeError), match=found):
+            submit(engine, 1, **change)
+        assert finish(engine).answers(ticket) == alone(5)
+
+
+def test_options_that_do_not_fit_are_refused(model, untyped):
+    """Before anything is allocated."""
+    for options, found in (
+        ({"slots": 0}, "found 0"),
+        ({"prefill_batch": 3}, "power of two, found 3"),
+        ({"segment": 0}, "found 0"),
+        ({"top_logprobs": VOCAB + 1}, f"found {VOCAB + 1}"),
+        ({"policy": "top-k"}, "found 'top-k'"),
+        ({"sampler": 0.7}, "found 0.7"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=found):
+            Engine(model, **options)
+    with engine_of(model, policy=TopK(), sampler=TokenSampler(0)) as engine:
+        for name, value in (("policy", TopK()), ("sampler", TokenSampler(0))):
+            options = {"policy": None, "sampler": None, name: value}
+            with pytest.raises(ValueError, match=f"{name} must be None"):
+                submit(engine, 1, **options)
