@@ -46,6 +46,10 @@ _BE = r"(?i:ist|lautet|est|es|è|é|jest|er|är|on|is|là|adalah|—|–|是|为
 _SOFT = r"[*_\"'`\s]{0,4}"
 
 
+_HTML = re.compile(r"</?(?:b|strong|i|em|u|p|div|span|code|mark)>", re.IGNORECASE)
+_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "「": '"'})
+
+
 @dataclass(frozen=True)
 class Reading:
     """What a rule found: the place of the choice from 0, or that several are named."""
@@ -60,7 +64,7 @@ def strict_choice(text: str, count: int) -> int | None:
     Args:
       count: choices shown; later letters are none.
     """
-    return _strict(ascii_digits(answer_in(text)), _rules(count)).place
+    return _strict(_prepared(text), _rules(count)).place
 
 
 def flexible_choice(text: str, choices: Sequence[str]) -> int | None:
@@ -69,7 +73,7 @@ def flexible_choice(text: str, choices: Sequence[str]) -> int | None:
     Args:
       choices: texts in the order shown.
     """
-    rules, text = _rules(len(choices)), ascii_digits(answer_in(text))
+    rules, text = _rules(len(choices)), _prepared(text)
     for found in (_strict(text, rules), _last(rules.phrases, text, rules)):
         if found.place is not None or found.ambiguous:
             return found.place
@@ -108,11 +112,11 @@ def _rules(count: int) -> _Rules:
     # A small letter only where a bracket or the line's end follows: "a" is a word too.
     alone = r"(?=[)\]}\"'*<]|[ \t\r.]{0,4}(?:\n|$))"
     # Behind a letter no word may go on.
-    letter = rf"(?P<letter>[{upper}]|[{lower}]{alone})(?![\w‐‑-]|['’]\w)"
+    letter = rf"(?P<letter>[{upper}]|[{lower}]{alone})(?![A-Za-zÀ-ɏ0-9_‐‑-]|['’]\w)"
     bare = f"(?P<letter>[{upper}])"
 
     colon = (
-        rf"(?:\b(?i:answer){_SOFT}:|{_OTHER}{_SOFT}(?::|{_BE}\s|{_BE}(?=[^\w\s]|[{upper}]))"
+        rf"(?:(?<![A-Za-z])(?i:answer){_SOFT}:|{_OTHER}{_SOFT}(?:(?:{_BE}\s?)?:|{_BE}\s|{_BE}(?=[^\w\s]|[{upper}]))"
         r"|(?i:<(?:final_)?answer>)\s{0,3})"
     )
     verb = r"(?:is|was|would be|must be|should be)\b"
@@ -166,6 +170,12 @@ def _rules(count: int) -> _Rules:
         parentheses=re.compile(rf"\(([{upper}])\)"),
         before_text=re.compile(f"^.*?(?:{colon}|{noun})"),
     )
+
+
+def _prepared(text: str) -> str:
+    """The answer alone, with ASCII digits, letters and quotes, and without HTML."""
+    text = _HTML.sub("", ascii_digits(answer_in(text)))
+    return text.translate(_QUOTES).replace("\\(", "$").replace("\\)", "$")
 
 
 def _strict(text: str, rules: _Rules) -> Reading:

@@ -72,6 +72,11 @@ def program_of(text: str) -> str | None:
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     blocks = [block for block in _blocks(text) if any(map(str.strip, block.lines))]
+    if len(blocks) == 1 and not blocks[0].closed and not blocks[0].label:
+        # A fence alone may as well close what stands before it.
+        before = _bare_program(text[: text.index(blocks[0].fence)])
+        if before is not None:
+            return before
     python = [block for block in blocks if block.is_python]
     plain = [block for block in blocks if not block.label]
     for kind in (python, plain):
@@ -125,7 +130,10 @@ def _same_kind(fence: str, opening: str) -> bool:
 
 
 def _indent(before: str) -> str:
-    return before if not before.strip() else ""
+    """What is taken off each line: the fence's own blanks, or a list's."""
+    if before.strip():
+        return " " * len(before) if _MARKER.fullmatch(before) else ""
+    return before
 
 
 def _bare_program(text: str) -> str | None:
