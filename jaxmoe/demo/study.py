@@ -143,8 +143,7 @@ def _measured(outcome: Outcome, bands: Mapping[Problem, str]) -> dict[str, Any]:
     for band in ("easy", "hard"):
         if some := of_band(outcome, bands, band):
             found |= {f"{n}, {band}": as_json(i) for n, i in some.measures().items()}
-    ends = (0.0, float(outcome.n))
-    distinct = bootstrap(outcome.distinct, groups=outcome.groups, ends=ends)
+    distinct = bootstrap(outcome.distinct, groups=outcome.groups, ends=None)
     return found | {"distinct_right": as_json(distinct)}
 
 

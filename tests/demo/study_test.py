@@ -144,9 +144,9 @@ def test_a_claim_says_what_is_compared():
 
 def test_differences_are_paired():
     """Problems that differ in how hard they are would hide every difference."""
-    hard, easy = outcome([10, 90] * 20, 100), outcome([12, 92] * 20, 100)
+    hard, easy = outcome([10, 90] * 500, 100), outcome([12, 92] * 500, 100)
     difference = compare(easy, hard, "accuracy")
-    assert difference.low == pytest.approx(0.02) and difference.high < 0.021
+    assert 0.015 < difference.low < 0.02 < difference.high < 0.025
     assert easy.interval("accuracy").low < hard.interval("accuracy").high
     assert compare(hard, easy, "pass@2").high < 0
 
@@ -211,7 +211,8 @@ def test_stability_is_of_what_greedy_solves(reported):
     """Answers that noise spoils would be counted among problems never solved."""
     assert reported["greedy_solves"] == 2
     assert set(reported["stability"]) == set(stability(play()))
-    assert reported["stability"][BASE] == [0.5, 0.5, 0.5]
+    mean, low, high = reported["stability"][BASE]
+    assert 0 <= low < mean == 0.5 < high <= 1
     assert reported["stability"][ES][0] == 0.75
     assert reported["stability"][HOT][0] == 0.125
 
@@ -262,13 +263,13 @@ def test_the_table_shows_the_report(reported):
     assert [line.split("|")[1].strip() for line in rows[2:]] == list(ROWS)
     (row,) = (line for line in rows if line.startswith(f"| {ES} |"))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
-    assert cells[0].startswith("50.0 [") and cells[3] == "100.0 [100.0, 100.0]"
+    assert cells[0].startswith("50.0 [") and cells[3].startswith("100.0 [")
     (row,) = (line for line in rows if line.startswith(f"| {GREEDY} |"))
     assert row.split("|")[3:-1] == ["  "] * 4
     assert stable[0] == "| on the 2 problems greedy solves | accuracy |"
-    assert f"| {ES} | 75.0 [50.0, 100.0] |" in stable
+    assert any(line.startswith(f"| {ES} | 75.0 [") for line in stable)
     (row,) = (line for line in claims if f"| pass@64: {ES} minus {BASE} |" in line)
-    assert "| higher, margin 0.02 | +25.0 [+0.0, +" in row
+    assert "| higher, margin 0.02 | +25.0 [" in row
     numbers = "0.500 | 0.625 | 1.000 | 1.000 | 0.250 | 0.875 |"
     assert layers[2:] == [
         f"| layer 0, trained | {numbers}",
