@@ -210,6 +210,7 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 def _exchange(
     request: urllib.request.Request, timeout: float, deadline: float
 ) -> tuple[int, str, Message, bytes]:
+    response: Any
     try:
         response = _OPENER.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:

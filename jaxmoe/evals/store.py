@@ -278,7 +278,8 @@ def _settle_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     if not (folder / MANIFEST).exists():
         _refuse_other_files(folder)
         _create_manifest(folder, manifest)
-    if differ := differences(*map(identity, (read_manifest(folder), manifest))):
+    found = read_manifest(folder)
+    if differ := differences(identity(found), identity(manifest)):
         raise ValueError(
             f"{folder} belongs to a run of another configuration ({differ}); choose "
             "another --out, or remove it to draw anew"
