@@ -42,5 +42,5 @@ def test_intervals_hold_the_true_mean_everywhere():
     assert {c.problems for c in found} == set(PROBLEMS)
     assert {c.spread for c in found} == set(SPREADS)
     assert {c.means for c in found} >= {(mean,) for mean in MEANS}
-    # The lowest of some thousand shares is four standard errors too low by chance.
+    # The lowest of some hundred shares is four standard errors too low by chance.
     assert min(c.share for c in found) >= LEAST - 4 * found[0].error
