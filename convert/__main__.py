@@ -25,9 +25,13 @@ Several hosts that share a disk convert together: each runs the same command wit
 (flock) between hosts; where it does not, use --processes on one of them."""
 
 
-def _parser() -> argparse.ArgumentParser:
+PROG = "python -m convert"
+
+
+def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
+    """All options of the command that is called `prog`."""
     parser = argparse.ArgumentParser(
-        prog="python -m convert",
+        prog=prog,
         description="Convert a Hugging Face checkpoint to a jaxmoe checkpoint.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -75,9 +79,9 @@ def add_workers(parser: argparse.ArgumentParser):
     )
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Runs the command; 0 if done, 1 on an error, 130 when interrupted."""
-    parser = _parser()
+    parser = make_parser(prog)
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error(f"--jobs must be 1 or more, found {args.jobs}")

@@ -1,4 +1,4 @@
-"""How fast conversion is, against copying the same files; used by scripts/bench.py."""
+"""How fast conversion is, against copying the same files (`jaxmoe bench convert`)."""
 
 import json
 import os
@@ -15,11 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from convert.to_hf import default_layout
-from jaxmoe.checkpoints import safetensors, weight_files
+from jaxmoe.checkpoints import safetensors
+from jaxmoe.checkpoints.hf_files import layout_of, write_tensors
 from jaxmoe.families.config_json import from_hf
-from jaxmoe.families.registry import family_of
-from jaxmoe.nn.decoder import abstract_params
 
 MODEL: dict[str, Any] = {
     "model_type": "qwen3_moe",
@@ -52,21 +50,14 @@ def write_random(directory: Path, model: dict[str, Any], shard_bytes: int) -> in
     """Writes a checkpoint of random bfloat16 weights; its size in bytes."""
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(model))
-    config = from_hf(model)
-    params = abstract_params(config)
-    layout = default_layout(family_of(config), params, shard_bytes)
     rng = np.random.default_rng(0)
-    for header in layout.headers:
-        raw = header.text.encode()
-        with (directory / header.file).open("wb") as file:
-            file.write(len(raw).to_bytes(8, "little") + raw)
-            for tensor in header.tensors:
-                bits = rng.integers(0, 1 << 16, tensor.nbytes // 2, np.uint16)
-                # Without the top bit of the exponent every value is finite.
-                file.write((bits & np.uint16(0xBFFF)).data)
-    if layout.index is not None:
-        (directory / weight_files.INDEX).write_text(layout.index)
-    return sum(header.nbytes for header in layout.headers)
+
+    def bits(tensor: safetensors.Tensor) -> memoryview:
+        drawn = rng.integers(0, 1 << 16, tensor.nbytes // 2, np.uint16)
+        # Without the top bit of the exponent every value is finite.
+        return (drawn & np.uint16(0xBFFF)).data
+
+    return write_tensors(directory, layout_of(from_hf(model), shard_bytes), bits)
 
 
 def copy(source: Path, out: Path):

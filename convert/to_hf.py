@@ -1,14 +1,10 @@
 """From a checkpoint back to Hugging Face safetensors."""
 
 import json
-import math
 import os
 import threading
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,27 +12,16 @@ from convert import destination
 from convert.errors import ConversionError
 from convert.progress import Progress, Totals
 from jaxmoe.checkpoints import safetensors, store, weight_files
+from jaxmoe.checkpoints.hf_files import Layout, default_layout, index_text
 from jaxmoe.checkpoints.hugging_face import SMALL_FILES
 from jaxmoe.checkpoints.partial import KIND
-from jaxmoe.checkpoints.plan import Fill, Plan, default_tensors, make_plan
+from jaxmoe.checkpoints.plan import Fill, Plan, make_plan
 from jaxmoe.checkpoints.store import Manifest
 from jaxmoe.checkpoints.stream import in_parallel, overlaps
 from jaxmoe.config import ModelConfig
-from jaxmoe.families.base import Family
 from jaxmoe.families.config_json import load_hf_config
 from jaxmoe.families.registry import family_of
 from jaxmoe.nn.decoder import abstract_params
-
-SHARD_BYTES = 4 << 30
-METADATA = {"format": "pt"}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The files to write; `index` is the text of the index, None for a single file."""
-
-    headers: tuple[safetensors.Header, ...]
-    index: str | None
 
 
 def export(
@@ -51,8 +36,8 @@ def export(
 
     Converted from safetensors and not cast, the files come out byte for byte: same
     names, same layout of the experts, same split. Otherwise one 2-D tensor per expert,
-    in shards of about `SHARD_BYTES`. After a kill, the same call begins anew; `force`
-    replaces `out`, and an unfinished conversion to it.
+    in shards of about `hf_files.SHARD_BYTES`. After a kill, the same call begins anew;
+    `force` replaces `out`, and an unfinished conversion to it.
 
     Raises:
       FileNotFoundError, ValueError: no or a damaged checkpoint; see `read_manifest`.
@@ -96,7 +81,7 @@ def _layout(path: Path, manifest: Manifest, config: ModelConfig) -> Layout:
             _rewrite(header, source["cast"], source["ignored"]) for header in headers
         ]
         headers = [header for header in headers if header.tensors]
-        text = None if text is None else _index(headers, json.loads(text))
+        text = None if text is None else index_text(headers, json.loads(text))
     return Layout(tuple(headers), text)
 
 
@@ -124,43 +109,6 @@ def _rewrite(
     return safetensors.make_header(
         header.file, tensors, safetensors.header_metadata(header)
     )
-
-
-def _index(
-    headers: list[safetensors.Header], before: dict[str, Any] | None = None
-) -> str:
-    tensors = [tensor for header in headers for tensor in header.tensors]
-    metadata = dict((before or {}).get("metadata") or {})
-    metadata["total_size"] = sum(tensor.nbytes for tensor in tensors)
-    weight_map = {t.name: t.file for t in sorted(tensors, key=lambda t: t.name)}
-    index = {"metadata": metadata, "weight_map": weight_map}
-    return json.dumps(index, indent=2) + "\n"
-
-
-def default_layout(
-    family: Family, params: Mapping[str, Any], shard_bytes: int = SHARD_BYTES
-) -> Layout:
-    """The files of a model that came from none; `params` have shape and dtype."""
-    shards: list[list[tuple[str, str, tuple[int, ...]]]] = [[]]
-    size = 0
-    for name, dtype, shape in default_tensors(family, params):
-        nbytes = math.prod(shape) * dtype.itemsize
-        if shards[-1] and size + nbytes > shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append((name, safetensors.TAGS[dtype.name], shape))
-        size += nbytes
-    if len(shards) == 1:
-        return Layout(
-            (safetensors.make_header(weight_files.SINGLE, shards[0], METADATA),), None
-        )
-    headers = [
-        safetensors.make_header(
-            f"model-{i:05}-of-{len(shards):05}.safetensors", s, METADATA
-        )
-        for i, s in enumerate(shards, 1)
-    ]
-    return Layout(tuple(headers), _index(headers))
 
 
 def _check_types(manifest: Manifest, plan: Plan):

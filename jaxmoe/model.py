@@ -7,12 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmoe.checkpoints.dtypes import weights_dtype
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.config import ModelConfig
 from jaxmoe.execution import (
     Execution,
+    Layers,
     default_layers,
     enable_compilation_cache,
     execution_for,
@@ -24,7 +26,7 @@ from jaxmoe.ops.bf16_bits import held_dtype, hold_for
 from jaxmoe.sharding.layout import Layout, layout_for, single_device_layout
 from jaxmoe.sharding.rules import Preset, Rules
 from jaxmoe.text.tokenizer import Tokenizer
-from jaxmoe.typing import Params
+from jaxmoe.typing import Array, Params
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,12 @@ class Model:
         """Token ids of plain text."""
         return self.require_tokenizer("a text").encode(text)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
-        return self.require_tokenizer("decoding").decode(ids)
+    def decode(self, ids: Sequence[int] | np.ndarray | Array) -> str | list[str]:
+        """Text of token ids, special tokens left out; of [n, T] a list of n texts."""
+        decode = self.require_tokenizer("decoding").decode
+        if len(ids) and np.ndim(ids[0]):
+            return [decode(np.asarray(row).tolist()) for row in ids]
+        return decode(np.asarray(ids).tolist())
 
     def require_tokenizer(self, purpose: str) -> Tokenizer:
         """The tokenizer, or a ValueError that says what it was wanted for."""
@@ -111,6 +116,11 @@ def load(
     Warns:
       UserWarning: NaN or infinite weights in Hugging Face files.
     """
+    if not isinstance(mesh, jax.sharding.Mesh | None):
+        raise TypeError(
+            "mesh must be a mesh of devices such as "
+            f'jax.make_mesh((1, 2), ("data", "model")), found {mesh!r}'
+        )
     enable_compilation_cache()
     cast_to = None if dtype is None else weights_dtype(dtype)
     source = open_source(path)
@@ -147,7 +157,11 @@ def model_layout(
 
 
 def abstract_weights(
-    config: ModelConfig, dtypes: Mapping[str, Any], layout: Layout
+    config: ModelConfig,
+    dtypes: Mapping[str, Any],
+    layout: Layout,
+    *,
+    layers: Layers | None = None,
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Name, shape, type and sharding of every weight as the devices are to hold it.
 
@@ -156,9 +170,10 @@ def abstract_weights(
 
     dtypes: of each stored weight. One that is missing has no sharding, and the type of
       `abstract_params`, for `restore` to complain of.
+    layers: how they are run; None for the platform's default.
     """
     platform = platform_of(layout)
-    layers = default_layers(platform)
+    layers = layers or default_layers(platform)
     abstract = abstract_params(config, layers=layers)
     kinds = {n: {dtypes.get(s) for s in stored_names(n)} for n in abstract}
     if any(len(found) > 1 for found in kinds.values()):

@@ -1,7 +1,10 @@
 """`jaxmoe.sample`, `jaxmoe.stream` and `jaxmoe.forward`: what users call."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -17,14 +20,14 @@ from jaxmoe.decode.inputs import (
     sample_indices,
     split_stops,
 )
-from jaxmoe.decode.prefill import prompt_bucket, score
+from jaxmoe.decode.prefill import Given, prompt_bucket, score
 from jaxmoe.decode.request import Answer, Progress
 from jaxmoe.decode.run import run
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.trace import TokenTrace, stack
 from jaxmoe.model import Model
 from jaxmoe.ops.experts import Implementation
-from jaxmoe.random.keys import check_key
+from jaxmoe.random.keys import as_key
 from jaxmoe.router.policies import ExpertSample, Policy, TopK, for_model
 from jaxmoe.sharding.processes import check_equal
 from jaxmoe.text.stop import find_stop
@@ -32,8 +35,23 @@ from jaxmoe.typing import Array, Float, Key
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One of the answers of `Samples`, as long as it is: arrays [T, ...]."""
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    finish: str
+    text: str | None
+    routes: np.ndarray | None = field(default=None, repr=False)
+    certainties: np.ndarray | None = field(default=None, repr=False)
+    top_ids: np.ndarray | None = field(default=None, repr=False)
+    top_logprobs: np.ndarray | None = field(default=None, repr=False)
+    route_logprobs: np.ndarray | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, repr=False)
 class Samples:
-    """n answers to one prompt.
+    """n answers to one prompt; `len`, an index and iteration go over them.
 
     tokens: int32 [n, T], T the longest answer's length; the pad id past each length.
     lengths: int32 [n], the stop token included.
@@ -63,6 +81,37 @@ class Samples:
     top_ids: np.ndarray | None = field(default=None, repr=False)
     top_logprobs: np.ndarray | None = field(default=None, repr=False)
     route_logprobs: np.ndarray | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        """How many answers, n."""
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One answer, by its row."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"answers are 0..{len(self) - 1}, found {index}")
+        length = int(self.lengths[index])
+        names = [f.name for f in fields(Sample) if f.name not in ("finish", "text")]
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in names}
+        for name, array in arrays.items():
+            arrays[name] = None if array is None else array[index, :length]
+        text = None if self.texts is None else self.texts[index]
+        return Sample(finish=self.finish[index], text=text, **arrays)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The answers in order."""
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        """A line an answer, the first few."""
+        shown = [
+            f"  {one.finish}, {len(one.tokens)} tokens"
+            + ("" if one.text is None else f": {_short(one.text)}")
+            for one in (self[index] for index in range(min(len(self), _SHOWN)))
+        ]
+        more = len(self) - len(shown)
+        shown += [f"  and {more} more"] if more else []
+        return "\n".join([f"Samples of {len(self)} answers:", *shown])
 
     @property
     def text(self) -> tuple[str, ...]:
@@ -101,7 +150,7 @@ def sample(
     policy: Policy | Sequence[Policy] | None = None,
     sampler: TokenSampler | None = None,
     max_new_tokens: int = 256,
-    stop: str | Sequence[str] = (),
+    stop: str | Sequence[str] | None = (),
     return_routes: bool = False,
     return_certainty: bool = False,
     top_logprobs: int = 0,
@@ -115,9 +164,11 @@ def sample(
     is drawn beside it, and in whatever order.
 
     Args:
-      prompt: text, or token ids (e.g. from `model.chat`); or a list of prompts.
-      key: a typed key, `jax.random.key(0)`. With a list of prompts prompt j uses
-        `fold_in(key, j)`, or give one key a prompt, as a list or an array.
+      prompt: text, token ids, or the messages of a chat, which go through
+        `model.chat`; or a list of prompts.
+      key: a typed key, `jax.random.key(0)`, or its seed. With a list of prompts
+        prompt j uses `fold_in(key, j)`, or give one key a prompt, as a list or an
+        array.
       n: answers to each prompt.
       policy: how experts are chosen; None for `ExpertSample()`. A list gives each of
         the n answers one of its own.
@@ -138,6 +189,7 @@ def sample(
     Raises:
       TypeError, ValueError: input that does not fit, before any work is done.
     """
+    _refuse_unknown(options)
     if "skip" in options:
         raise ValueError(
             "skip leaves answers out, and sample returns them all; use jaxmoe.stream"
@@ -180,7 +232,7 @@ def stream(
     policy: Policy | Sequence[Policy] | None = None,
     sampler: TokenSampler | None = None,
     max_new_tokens: int = 256,
-    stop: str | Sequence[str] = (),
+    stop: str | Sequence[str] | None = (),
     return_routes: bool = False,
     return_certainty: bool = False,
     top_logprobs: int = 0,
@@ -193,6 +245,7 @@ def stream(
     routes: np.ndarray | Sequence[np.ndarray] | None = None,
     slots: int | None = None,
     implementation: Implementation = "auto",
+    **unknown: Any,
 ) -> Iterator[Finished]:
     """As `sample`, but yields each answer as it finishes.
 
@@ -212,18 +265,20 @@ def stream(
         of the devices that divide the samples.
       implementation: of the experts (`jaxmoe.ops.experts`).
     """
+    _refuse_unknown(unknown)
     many, chosen = is_many(prompt), sample_indices(n, samples)
-    prompts = list(prompt) if many else [prompt]
+    prompts: list[Any] = list(prompt) if many else [prompt]
     keys = key_data(key, len(prompts), many)
     given = _routes_of(routes, len(prompts), many)
-    shared = not isinstance(policy, list | tuple)
+    shared = policy is None or isinstance(policy, Policy)
+    one_policy = (ExpertSample() if policy is None else policy) if shared else None
     total = len(prompts) * len(chosen)
     slots = check_slots(model, total, slots)
     engine = Engine(
         model,
         slots=slots,
         # Of all answers alike: a program of its own has less to compute.
-        policy=(ExpertSample() if policy is None else policy) if shared else None,
+        policy=one_policy,
         sampler=_sampler(model, sampler),
         # Not a matter of n, so that n changes no shape.
         prompts=slots if noisy_prefill else min(_power_of_two(len(prompts)), slots),
@@ -233,21 +288,28 @@ def stream(
         return_route_logprobs=return_route_logprobs,
         implementation=implementation,
     )
-    requests = []
+    requests, left_out = [], defaultdict(set)
+    for j_of, i_of in skip:
+        left_out[j_of].add(i_of)
     for j, (one, data, recorded) in enumerate(zip(prompts, keys, given, strict=True)):
-        request = engine.read(
-            one,
-            key_data=data,
-            samples=chosen,
-            policy=None if shared else policy,
-            sampler=None,
-            max_new_tokens=max_new_tokens,
-            stop=stop,
-            stop_ids=stop_ids,
-            noisy_prefill=noisy_prefill,
-            routes=recorded,
-        )
-        requests.append(request.without({i for p, i in skip if p == j}))
+        try:
+            request = engine.read(
+                one,
+                key_data=data,
+                samples=chosen,
+                policy=None if shared else policy,
+                sampler=None,
+                max_new_tokens=max_new_tokens,
+                stop=stop,
+                stop_ids=stop_ids,
+                noisy_prefill=noisy_prefill,
+                routes=recorded,
+            )
+        except (TypeError, ValueError) as error:
+            if not many:
+                raise
+            raise type(error)(f"prompt {j} of the list: {error}") from None
+        requests.append(request.without(left_out[j]))
     if model.execution.layout.spans_processes():
         asked = [request.describe() for request in requests]
         check_equal({"prompts, keys and options": asked, "slots": slots})
@@ -255,6 +317,41 @@ def stream(
     stops, _ = split_stops(model, stop)
     ends = requests[0].stop_ids if requests else ()
     return (_finished(model, answer, ends, stops) for answer in answers)
+
+
+_SAMPLER = "sampler=jaxmoe.TokenSampler({name}=...)"
+_POLICY = "policy=jaxmoe.ExpertSample({name}=...)"
+_MEANT = {
+    **dict.fromkeys(("temperature", "top_k", "top_p", "min_p"), _SAMPLER),
+    **dict.fromkeys(("k_keep", "r", "tau"), _POLICY),
+    **dict.fromkeys(("max_tokens", "max_length"), "max_new_tokens="),
+    **dict.fromkeys(("num_return_sequences", "num_samples"), "n="),
+    "seed": "key=",
+    "logprobs": "top_logprobs= (log-probabilities of the answer are always there)",
+}
+"""Names by which others know what has another name, or another place, here."""
+
+
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    known = [p.name for p in signature(stream).parameters.values()][2:-1]
+    for name in options:
+        if name in known:
+            continue
+        meant = _MEANT.get(name)
+        near = get_close_matches(name, known, 1)
+        hint = f"{near[0]}=" if near else f"one of {', '.join(known)}"
+        raise TypeError(
+            f"sample() and stream() have no option {name!r}; pass "
+            f"{hint if meant is None else meant.format(name=name)}"
+        )
+
+
+_SHOWN = 4
+"""Answers of which a repr shows the text."""
+
+
+def _short(text: str, most: int = 60) -> str:
+    return repr(text if len(text) <= most else f"{text[:most]}...")
 
 
 def _power_of_two(count: int) -> int:
@@ -310,8 +407,7 @@ def forward(
             f"{type(resolved).__name__} draws experts and needs a key; pass "
             "key=jaxmoe.keys.sample_key(key, i), or policy=TopK()"
         )
-    if key is not None:
-        check_key(key)
+    key = None if key is None else as_key(key)
     size = prompt_bucket(len(ids))
     tokens = np.zeros(size, np.int32)
     tokens[: len(ids)] = ids
@@ -323,12 +419,8 @@ def forward(
     logits, taken = score(
         config,
         model.params,
-        tokens,
-        np.int32(len(ids)),
+        Given(tokens, np.int32(len(ids)), key, np.int32(noise_from), routes),
         resolved,
-        key,
-        np.int32(noise_from),
-        routes,
         execution=model.execution.using(implementation),
     )
     logits = logits[: len(ids)]

@@ -86,7 +86,8 @@ def code(page: str) -> list[str]:
 
 def run(blocks: list[str]) -> dict:
     """Runs them one after the other on a tiny model; the names they leave."""
-    names = {"jax": jax, "jaxmoe": jaxmoe, **vars(jaxmoe)}
+    names = {"jax": jax, "jaxmoe": jaxmoe}
+    names |= {name: getattr(jaxmoe, name) for name in jaxmoe.__all__}
     names |= {"model": tiny_model(), "prompt": np.array([9, 8]), "__name__": "page"}
     exec("\n".join(blocks), names)  # noqa: S102
     return names

@@ -1,11 +1,11 @@
 """Rows of results: as a table to read, and as JSON."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxmoe.benchmarks.timing import Spread
+from jaxmoe.reports.text_table import markdown_table, number
 
 AT_LEAST, AT_MOST = "at least", "at most"
 HEAD = ("benchmark", "what", "value", "target", "", "detail")
@@ -41,19 +41,6 @@ def failed(benchmark: str, error: BaseException) -> Row:
     return Row(benchmark, "failed", None, "", detail={type(error).__name__: text})
 
 
-def number(value: float) -> str:
-    """Three digits or more, without exponent where it can be read.
-
-    >>> number(1234567.8), number(12.34), number(1.234), number(0.01234), number(15.0)
-    ("1,234,568", "12.3", "1.23", "0.0123", "15")
-    """
-    if not math.isfinite(value):
-        return str(value)
-    if abs(value) >= 100 or value == round(value):
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, Spread):
         ends = f"{number(value.least)}..{number(value.most)}"
@@ -81,12 +68,7 @@ def line(row: Row) -> str:
 
 def table(rows: Iterable[Row]) -> str:
     """Markdown, with its columns aligned."""
-    cells = [HEAD, *map(_cells, rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD) - 1)]
-    widths.append(len(HEAD[-1]))  # the last may be long: nothing stands after it
-    cells.insert(1, tuple("-" * width for width in widths))
-    pad = lambda row: (t.ljust(w) for t, w in zip(row, widths, strict=True))  # noqa: E731
-    return "\n".join("| " + " | ".join(pad(row)) + " |" for row in cells)
+    return markdown_table(HEAD, map(_cells, rows), long_last=True)
 
 
 def as_json(row: Row) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _lower(step: Step, layout: Layout) -> Any:
     config, load = step.config, step.load
     dtype = jnp.dtype(load.dtype)
     params = abstract_weights(
-        config, dict.fromkeys(abstract_params(config), dtype), layout
+        config, dict.fromkeys(abstract_params(config), dtype), layout, layers="unroll"
     )
     execution = execution_on("cpu", layout).using(step.implementation)
     policy = for_model(ExpertSample(), config)

@@ -27,13 +27,15 @@ def weights_dtype(dtype: Any) -> np.dtype:
 
     Args:
       dtype: bfloat16, float16 or float32: a name, one of `SPELLINGS`, or a type of
-        NumPy or JAX.
+        NumPy, JAX or torch.
 
     Raises:
       ValueError: anything else. Weights cut to integers would answer nonsense, and
         JAX has no float64 unless asked.
     """
     found = None
+    if type(dtype).__module__ == "torch":
+        dtype = str(dtype).removeprefix("torch.")
     with contextlib.suppress(TypeError):  # what names no type at all
         if isinstance(dtype, str) and dtype in SPELLINGS:
             found = SPELLINGS[dtype]

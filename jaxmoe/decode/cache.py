@@ -4,7 +4,7 @@ A prompt is computed once and read by all its samples; each sample's own positio
 states of its slot (`jaxmoe.nn.decoder.empty_states`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -77,6 +77,13 @@ class PrefixCache:
 
         A prompt of no tokens is left out.
         """
+
+        # A policy of fewer experts than there are places for.
+        more = self.routes.shape[2] - prompts.routes.shape[2]
+        routes = jnp.pad(
+            prompts.routes, ((0, 0), (0, 0), (0, more)), constant_values=-1
+        )
+        prompts = replace(prompts, routes=routes)
 
         def put_one(index: Array, cache: "PrefixCache") -> "PrefixCache":
             entry = entries[index]

@@ -6,7 +6,7 @@ when it began do not enter its numbers: they depend on its own key alone.
 """
 
 import warnings
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxmoe.decode.inputs import (
     Prompt,
+    check_route_law,
     check_slots,
     check_whole,
     key_data,
@@ -45,17 +46,18 @@ from jaxmoe.typing import Array, Key
 
 @dataclass
 class _Sample:
-    """One answer under way."""
+    """One answer under way; entry: where its prompt lies."""
 
     ticket: Ticket
     request: Request
     place: int
+    entry: int = 0
     length: int = 0
     scanner: StopScanner | None = field(init=False)
 
     def __post_init__(self):
-        make = self.request.stop_scanner
-        self.scanner = None if make is None else make()
+        stops, decode = self.request.stops, self.request.decode
+        self.scanner = None if decode is None else StopScanner(decode, stops)
 
     @property
     def left(self) -> int:
@@ -82,10 +84,10 @@ class _Queued:
     kinds: Kinds
     place: int = 0
 
-    def pop(self) -> _Sample:
+    def pop(self, entry: int) -> _Sample:
         """The first of them."""
         self.place += 1
-        return _Sample(self.ticket, self.request, self.place - 1)
+        return _Sample(self.ticket, self.request, self.place - 1, entry)
 
     @property
     def empty(self) -> bool:
@@ -168,19 +170,29 @@ class Engine:
             policy=None if policy is None else read_policy(model, policy),
             sampler=None if sampler is None else read_sampler(model, sampler),
         )
+        if record.route_logprobs:
+            check_route_law(self._table.policy)
+        if self._execution.layout.spans_processes():
+            sizes = (self._count, entries, prefill_batch, prompt_tokens, answer_tokens)
+            check_equal({"options of the engine": (repr(self._record), sizes)})
         self._prompts = PromptLoader(
-            model, self._execution, self._table, entries=entries, batch=prefill_batch
+            model,
+            self._execution,
+            self._table,
+            entries=entries,
+            batch=prefill_batch,
+            chances=record.route_logprobs,
         )
         self._memory: Memory | None = None
-        self._waiting: deque[_Queued] = deque()
+        self._waiting: OrderedDict[Ticket, _Queued] = OrderedDict()
         self._slots: list[_Sample | None] = [None] * self._count
         # Round the devices, so that few samples are spread over many.
         parts = self._execution.layout.slots(1)
         self._order = np.arange(self._count).reshape(parts, -1).T.reshape(-1).tolist()
-        self._entry_of_slot = np.zeros(self._count, np.int32)
         self._open: dict[Ticket, int] = {}
         self._ended: WeakKeyDictionary[Ticket, str] = WeakKeyDictionary()
         self._closed = self._warned = False
+        self._why_closed = ""
         self.tokens = self.steps = 0
 
     # -- what callers do -----------------------------------------------------------
@@ -195,7 +207,7 @@ class Engine:
         policy: Policy | Sequence[Policy] | None = None,
         sampler: TokenSampler | None = None,
         max_new_tokens: int = 256,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         stop_ids: Sequence[int] | None = None,
         noisy_prefill: bool = False,
         routes: np.ndarray | None = None,
@@ -203,8 +215,9 @@ class Engine:
         """Takes a request; its samples begin as slots become free, in order.
 
         Args:
-          prompt: text, or token ids.
-          key: the prompt's typed key; sample i is drawn with `fold_in(key, i)`.
+          prompt: text, token ids, or the messages of a chat.
+          key: the prompt's typed key, or its seed; sample i is drawn with
+            `fold_in(key, i)`.
           n: draws samples 0..n-1. samples: these sample indices instead.
           policy: None for the engine's, or `ExpertSample()`; a list gives each sample
             one of its own.
@@ -228,6 +241,7 @@ class Engine:
             noisy_prefill=noisy_prefill,
             routes=routes,
         )
+        self._table.check(request)
         if self._execution.layout.spans_processes():
             check_equal({"the request": request.describe()})
         return self.enqueue(request)
@@ -265,12 +279,13 @@ class Engine:
         """As `submit`, for a request that is checked already."""
         self._check_open()
         ticket = Ticket(request.samples)
+        self._table.check(request)
         kinds = self._prompts.kinds_of(request)
         self._longest_prompt = max(self._longest_prompt, len(request.prompt))
         self._longest_answer = max(self._longest_answer, request.max_new_tokens)
         if request.samples:
             self._open[ticket] = len(request.samples)
-            self._waiting.append(_Queued(ticket, request, kinds))
+            self._waiting[ticket] = _Queued(ticket, request, kinds)
         return ticket
 
     @property
@@ -290,9 +305,15 @@ class Engine:
         """
         self._check_open()
         steps = self._record.steps if most is None else check_whole("most", most)
-        deltas = self._admit_waiting()
-        if any(s is not None for s in self._slots):
-            deltas += self._run_segment(min(steps, self._record.steps))
+        try:
+            deltas = self._admit_waiting()
+            if any(s is not None for s in self._slots):
+                deltas += self._run_segment(min(steps, self._record.steps))
+        except BaseException as error:
+            # What is on the device and what the host knows may not agree any more.
+            self.close()
+            self._why_closed = f" by a step that failed ({type(error).__name__})"
+            raise
         return deltas
 
     def cancel(self, ticket: Ticket) -> None:
@@ -303,12 +324,14 @@ class Engine:
         """
         self._check_open()
         if ticket not in self._open:
-            why = self._ended.get(ticket, "not of this engine")
+            why = "not of this engine"
+            if isinstance(ticket, Ticket):
+                why = self._ended.get(ticket, why)
             raise ValueError(
                 f"a ticket to cancel must be of a request in flight, found one that is "
                 f"{why}; cancel each request once, before its last answer has ended"
             )
-        self._waiting = deque(q for q in self._waiting if q.ticket is not ticket)
+        self._waiting.pop(ticket, None)
         self._free([s is not None and s.ticket is ticket for s in self._slots])
         del self._open[ticket]
         self._ended[ticket] = "cancelled already"
@@ -330,8 +353,8 @@ class Engine:
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError(
-                "the engine must be open, found it closed; make another, or close it "
-                "after the last request"
+                f"the engine must be open, found it closed{self._why_closed}; make "
+                "another, and close it after its last request"
             )
 
     # -- prompts -------------------------------------------------------------------
@@ -344,29 +367,25 @@ class Engine:
         for slot in self._order:
             if self._slots[slot] is not None or not self._waiting:
                 continue
-            entry = self._entry_for(self._waiting[0])
+            queued = next(iter(self._waiting.values()))
+            entry = self._acquire(queued)
             if entry is None:
                 break
-            sample = self._slots[slot] = self._waiting[0].pop()
-            if self._waiting[0].empty:
-                self._waiting.popleft()
-            self._entry_of_slot[slot], admitted[slot] = entry, True
+            sample = self._slots[slot] = queued.pop(entry)
+            if queued.empty:
+                del self._waiting[queued.ticket]
+            admitted[slot] = True
             self._table.admit(slot, sample.request, sample.policy)
         if not admitted.any():
             return []
         memory.prefix = self._prompts.load(memory.prefix)
         return self._first_tokens(memory, admitted)
 
-    def _entry_for(self, queued: _Queued) -> int | None:
+    def _acquire(self, queued: _Queued) -> int | None:
         """Where the prompt of its first waiting sample is, or will be."""
-        used = {
-            int(entry)
-            for entry, sample in zip(self._entry_of_slot, self._slots, strict=True)
-            if sample is not None
-        }
         request, place = queued.request, queued.place
         state = self._prompts.state_of(request, place, queued.kinds)
-        return self._prompts.entry_for(state, request, request.policies[place], used)
+        return self._prompts.acquire(state, request, request.policies[place])
 
     def _allocated(self) -> Memory:
         """The memory, with room for every prompt that was submitted."""
@@ -397,7 +416,7 @@ class Engine:
         admission = Admission(
             admitted,
             _sample_keys(samples),
-            self._entry_of_slot.copy(),
+            np.array([s.entry for s in samples], np.int32),
             np.array([s.request.max_new_tokens for s in samples], np.int32),
         )
         memory.running, drawn = fill_slots(
@@ -455,7 +474,6 @@ class Engine:
     def _take(self, drawn: Drawn) -> list[Delta]:
         """What was drawn, as deltas; frees the slots of answers that have ended."""
         trace, count = jax.device_get(drawn)
-        self._warn_of_nan(trace.logprob, count)
         deltas, ended = [], [False] * self._count
         for slot, sample in enumerate(self._slots):
             if sample is None or not count[slot]:
@@ -470,6 +488,7 @@ class Engine:
             if delta.finish is not None:
                 self._count_down(delta.ticket)
         self._free(ended)
+        self._warn_of_nan(trace.logprob, count)
         return deltas
 
     def _count_down(self, ticket: Ticket) -> None:
@@ -482,7 +501,9 @@ class Engine:
         if not any(ended):
             return
         for slot, gone in enumerate(ended):
-            if gone:
+            sample = self._slots[slot]
+            if gone and sample is not None:
+                self._prompts.release(sample.entry)
                 self._slots[slot] = None
                 self._table.clear(slot)
         if self._memory is not None:

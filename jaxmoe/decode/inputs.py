@@ -5,7 +5,6 @@ found and what to do, before any work is done.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,16 +15,20 @@ from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import default_slots
 from jaxmoe.decode.trace import Record
 from jaxmoe.model import Model
-from jaxmoe.random.keys import check_key, prompt_key
+from jaxmoe.random.keys import as_key, check_key, prompt_key
+from jaxmoe.router.plackett_luce import MOST_DRAWN
 from jaxmoe.router.policies import ExpertSample, Policy, for_model
-from jaxmoe.text.stop import StopScanner, check_stops
+from jaxmoe.text.stop import check_stops
 from jaxmoe.typing import Array
 
-Prompt = str | Sequence[int] | np.ndarray | Array
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]] | np.ndarray | Array
+"""Text, token ids, or the messages of a chat."""
 
 
 INDICES = 1 << 32
 """Sample indices are folded into a key as uint32."""
+
+_WHOLE = (int, np.integer)
 
 MOST_SAMPLES = 1 << 20
 """Of one prompt in one call."""
@@ -38,14 +41,36 @@ def is_many(prompt: Any) -> bool:
     indexed = hasattr(prompt, "__len__") and hasattr(prompt, "__getitem__")
     if not indexed or isinstance(prompt, Mapping | bytes):
         raise TypeError(
-            f"prompt must be text, token ids, or a list of such, found {prompt!r}"
+            "prompt must be text, token ids, messages of a chat, or a list of such, "
+            f"found {prompt!r}"
         )
-    return len(prompt) > 0 and (isinstance(prompt[0], str) or np.ndim(prompt[0]) == 1)
+    if not len(prompt) or isinstance(prompt[0], Mapping):
+        return False
+    one = prompt[0]
+    return isinstance(one, str) or _is_chat(one) or np.ndim(one) == 1
+
+
+def _is_chat(prompt: Any) -> bool:
+    """Whether it is a list of messages."""
+    return (
+        isinstance(prompt, list | tuple)
+        and len(prompt) > 0
+        and isinstance(prompt[0], Mapping)
+    )
 
 
 def check_prompt(model: Model, prompt: Prompt, max_new_tokens: int) -> np.ndarray:
-    """Checked token ids, int32 [T]."""
-    ids = np.asarray(model.encode(prompt) if isinstance(prompt, str) else prompt)
+    """Checked token ids, int32 [T], of text, of messages, or of ids."""
+    try:
+        ids = np.asarray(_tokens(model, prompt))
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError(
+            f"a prompt must be one list of token ids, found lists in it: {prompt!r:.70}"
+        ) from None
+    if ids.dtype.kind == "U":
+        raise TypeError(f"expected one prompt, found a list of {len(ids)} texts")
     if ids.ndim != 1 or not len(ids):
         raise ValueError(
             "a prompt must have at least one token, found "
@@ -70,6 +95,22 @@ def check_prompt(model: Model, prompt: Prompt, max_new_tokens: int) -> np.ndarra
     return ids.astype(np.int32)
 
 
+def _tokens(model: Model, prompt: Prompt) -> Any:
+    if _is_chat(prompt):
+        return model.chat(prompt)  # type: ignore[arg-type]
+    if not isinstance(prompt, str):
+        return prompt
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "a prompt must be Unicode text, found half a character (a lone surrogate, "
+            f"{prompt[error.start]!a}) at place {error.start}; decode the text again, "
+            "with errors='replace'"
+        ) from None
+    return model.encode(prompt)
+
+
 def key_data(key: Any, prompts: int, many: bool) -> np.ndarray:
     """Key data of each prompt, uint32 [P, 2]."""
     if isinstance(key, list | tuple):
@@ -79,15 +120,13 @@ def key_data(key: Any, prompts: int, many: bool) -> np.ndarray:
                 f"found {len(key)} keys for "
                 f"{'a list of ' + str(prompts) if many else 'one prompt'}"
             )
-        for one in key:
-            check_key(one)
-        keys = key
+        keys = [as_key(one) for one in key]
     elif many and getattr(key, "shape", None) == (prompts,):
         check_key(key[0])
         return np.asarray(jax.random.key_data(key))
     else:
-        check_key(key)
-        keys = [prompt_key(key, j) for j in range(prompts)] if many else [key]
+        one = as_key(key)
+        keys = [prompt_key(one, j) for j in range(prompts)] if many else [one]
     return np.stack([np.asarray(jax.random.key_data(k)) for k in keys])
 
 
@@ -100,7 +139,7 @@ def read_request(
     policy: Policy | Sequence[Policy] | None,
     sampler: TokenSampler | None,
     max_new_tokens: int,
-    stop: str | Sequence[str],
+    stop: str | Sequence[str] | None,
     stop_ids: Sequence[int] | None,
     noisy_prefill: bool,
     routes: np.ndarray | None,
@@ -117,10 +156,7 @@ def read_request(
     ids = check_prompt(model, prompt, most)
     policies = read_policies(model, policy, len(samples))
     stops, special = split_stops(model, stop)
-    scanner = None
-    if stops:
-        decode = model.require_tokenizer("a stop string").decode
-        scanner = partial(StopScanner, decode, stops)
+    decode = model.require_tokenizer("a stop string").decode if stops else None
     own = config.stop_ids if stop_ids is None else stop_ids
     own = check_stop_ids(own, config.vocab_size)
     if routes is not None:
@@ -134,8 +170,9 @@ def read_request(
         sampler=read_sampler(model, sampler),
         max_new_tokens=most,
         stop_ids=tuple(dict.fromkeys([*own, *special])),
-        stop_scanner=scanner,
-        noisy_prefill=noisy_prefill,
+        stops=stops,
+        decode=decode,
+        noisy_prefill=check_flag("noisy_prefill", noisy_prefill),
         routes=routes,
     )
 
@@ -144,8 +181,13 @@ def read_policies(
     model: Model, policy: Policy | Sequence[Policy] | None, samples: int
 ) -> tuple[Policy, ...]:
     """A resolved policy for each of so many samples."""
-    if not isinstance(policy, list | tuple):
+    if policy is None or isinstance(policy, Policy):
         return (read_policy(model, policy),) * samples
+    if not isinstance(policy, list | tuple):
+        raise TypeError(
+            f"policy must be a jaxmoe policy, or a list with one for each sample, "
+            f"found {policy!r}"
+        )
     if len(policy) != samples:
         raise ValueError(
             f"expected one policy or a list of {samples}, one for each sample, found "
@@ -165,10 +207,11 @@ def read_sampler(model: Model, sampler: TokenSampler | None) -> TokenSampler:
     """A sampler resolved for the model; what its checkpoint asks for, for None."""
     if sampler is None:
         sampler = TokenSampler.from_config(model.config.generation)
-    if not isinstance(sampler, TokenSampler):
+    methods = (getattr(sampler, name, None) for name in ("resolve", "draw"))
+    if not all(map(callable, methods)) or jax.tree_util.all_leaves([sampler]):
         raise TypeError(
-            "sampler must be a TokenSampler such as TokenSampler(0.7), found "
-            f"{sampler!r}"
+            "sampler must be a TokenSampler such as TokenSampler(0.7), or a pytree of "
+            f"one's own with resolve and draw, found {sampler!r}"
         )
     return sampler.resolve(model.config.vocab_size)
 
@@ -178,11 +221,33 @@ def read_record(
 ) -> Record:
     """What is to be recorded of each token."""
     return Record(
-        routes=routes,
-        certainty=certainty,
+        routes=check_flag("return_routes", routes),
+        certainty=check_flag("return_certainty", certainty),
         top_logprobs=check_top_logprobs(model, top_logprobs),
-        route_logprobs=route_logprobs,
+        route_logprobs=check_flag("return_route_logprobs", route_logprobs),
     )
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """`value` as a bool, which it must be."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, found {value!r}")
+    return bool(value)
+
+
+def check_route_law(policy: Policy) -> None:
+    """Refuses a resolved policy whose routes have no log-probability here."""
+    name = type(policy).__name__
+    if policy.width > MOST_DRAWN:
+        raise ValueError(
+            f"return_route_logprobs takes policies of at most {MOST_DRAWN} experts per "
+            f"token (the exact sum has 2^k terms), found {policy.width} of {name}"
+        )
+    if type(policy).log_probability is Policy.log_probability:
+        raise ValueError(
+            f"return_route_logprobs needs {name}.log_probability, found none; write "
+            "it, or leave return_route_logprobs out"
+        )
 
 
 def check_slots(model: Model, samples: int, slots: int | None) -> int:
@@ -215,13 +280,13 @@ def check_stop_ids(stop_ids: Sequence[int], vocab: int) -> list[int]:
 
 
 def split_stops(
-    model: Model, stop: str | Sequence[str]
+    model: Model, stop: str | Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[int]]:
     """Stop strings to look for in text, and ids of those that are special tokens.
 
     A special token such as `<|im_end|>` never shows in text: it stops as its id.
     """
-    stops = check_stops(stop)
+    stops = check_stops(() if stop is None else stop)
     tokenizer = model.tokenizer
     ids = {s: None if tokenizer is None else tokenizer.token_to_id(s) for s in stops}
     special = tokenizer.special_ids if tokenizer is not None else frozenset()
@@ -238,6 +303,16 @@ def sample_indices(n: int, samples: Sequence[int] | None) -> tuple[int, ...]:
                 "calls, with samples="
             )
         return tuple(range(n))
+    if isinstance(samples, str) or not hasattr(samples, "__len__"):
+        raise TypeError(f"samples must be a list of sample indices, found {samples!r}")
+    if len(samples) > MOST_SAMPLES:
+        raise ValueError(
+            f"samples must be at most {MOST_SAMPLES} indices, found {len(samples)}; "
+            "draw them in several calls"
+        )
+    odd = [i for i in samples if isinstance(i, bool) or not isinstance(i, _WHOLE)]
+    if odd:
+        raise TypeError(f"samples must be whole numbers, found {odd[0]!r}")
     chosen = tuple(int(i) for i in samples)
     wrong = [i for i in chosen if not 0 <= i < INDICES]
     if not chosen or wrong or len(set(chosen)) != len(chosen):
@@ -253,7 +328,9 @@ def check_whole(name: str, value: Any) -> int:
     """`value` as an int of at least 1."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, found {value}")
+        raise ValueError(
+            f"{name} must be a whole number of at least 1, found {value!r}"
+        )
     return int(value)
 
 
@@ -287,4 +364,7 @@ def check_routes(
             f"routes must name experts 0..{experts - 1} or -1, found "
             f"{array.min()}..{array.max()}"
         )
+    ordered = np.sort(array, axis=-1)
+    if ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any():
+        raise ValueError("routes must name an expert once for a token, found one twice")
     return array.astype(np.int16)

@@ -55,18 +55,22 @@ class Memory:
     ):
         """Allocates; both lengths in tokens, and no limits: more is made room for."""
         self._programs = _programs(config, execution)
-        self.prefix, self.running = self._programs.empty(
+        make = partial(
+            self._programs.empty,
             size=size,
             prompt_size=max(CHUNK, prompt_bucket(longest_prompt)),
             answer_size=bucket(min(longest_answer, FIRST_ANSWER)),
         )
-        # Bound to the weights' device, as all that is computed from them will be:
-        # else the second call of each program would be compiled anew.
         sharding = getattr(params["embed.weight"], "sharding", None)
         if isinstance(sharding, jax.sharding.SingleDeviceSharding):
-            self.prefix, self.running = jax.device_put(
-                (self.prefix, self.running), sharding
-            )
+            (device,) = sharding.device_set
+            with jax.default_device(device):  # made where it is to be
+                made = make()
+            # Bound to it, as all that is computed from the weights will be: else the
+            # second call of each program would be compiled anew.
+            self.prefix, self.running = jax.device_put(made, sharding)
+        else:
+            self.prefix, self.running = make()
 
     @staticmethod
     def state_dtype(params: Params) -> Any:

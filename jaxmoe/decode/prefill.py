@@ -54,6 +54,7 @@ def run_sequences(
     noise_from: Array | int = 0,
     routes: Int[Array, "N L K"] | None = None,
     keep: bool = False,
+    keep_rankings: bool = False,
 ) -> Passed:
     """All positions of padded sequences at once, N = B T rows.
 
@@ -64,7 +65,8 @@ def run_sequences(
       keys: the samples' keys k_i, for a noisy policy.
       noise_from: positions before it are routed by the policy without noise.
       routes: experts to take instead, where not -1.
-      keep: whether the states after the sequences are wanted.
+      keep, keep_rankings: whether the states after the sequences are wanted, and what
+        experts were ranked by.
     """
     device, num_layers = context.device, decoder.config.num_layers
     count, size = tokens.shape
@@ -85,7 +87,7 @@ def run_sequences(
         choose,
         context,
         width=policy.width,
-        keep_rankings=keep and keys is not None,
+        keep_rankings=keep_rankings,
     )
     hidden, taken = device.everyone((passed.hidden, passed.routes))
     rankings = passed.rankings
@@ -133,7 +135,7 @@ def _chooser(
     return choose
 
 
-@program(static_argnames=("config", "execution"))
+@program(static_argnames=("config", "chances", "execution"))
 def prefill(
     config: ModelConfig,
     params: Params,
@@ -142,6 +144,7 @@ def prefill(
     policy: Policy,
     keys: Key[Array, "B"] | None = None,
     *,
+    chances: bool = False,
     execution: Execution,
 ) -> PrefixCache:
     """The states of some prompts, and the logits of the token that follows each.
@@ -152,6 +155,7 @@ def prefill(
       policy: a resolved policy.
       keys: None routes without noise, as all samples can share; samples' keys k_i
         route with them (`noisy_prefill`).
+      chances: whether log-probabilities of the experts are wanted; else they are 0.
       execution: mesh and kernels (`Model.execution`). On several devices all get the
         states, as a prompt's samples may sit on any.
 
@@ -166,11 +170,18 @@ def prefill(
     def one_device(params, tokens, lengths, policy, keys) -> PrefixCache:
         decoder = bind(config, params, context)
         passed = run_sequences(
-            decoder, tokens, lengths, context, policy=policy, keys=keys, keep=True
+            decoder,
+            tokens,
+            lengths,
+            context,
+            policy=policy,
+            keys=keys,
+            keep=True,
+            keep_rankings=chances and keys is not None,
         )
         last = jnp.arange(count) * size + jnp.maximum(lengths - 1, 0)
         routes, rankings = passed.routes[last], passed.rankings
-        chances = every_route_logprob(
+        logprobs = every_route_logprob(
             policy,
             config.moe_layers,
             None if rankings is None else rankings[:, last],
@@ -183,7 +194,7 @@ def prefill(
             length=lengths.astype(jnp.int32),
             logits=context.device.join(logits, "vocab"),
             routes=routes,
-            route_logprobs=chances,
+            route_logprobs=logprobs,
         )
 
     layout = execution.layout
@@ -211,7 +222,10 @@ class Prompts(NamedTuple):
     key_data: Any = None
 
 
-@program(static_argnames=("config", "batch", "execution"), donate_argnames=("prefix",))
+@program(
+    static_argnames=("config", "batch", "chances", "execution"),
+    donate_argnames=("prefix",),
+)
 def load_prompts(
     config: ModelConfig,
     params: Params,
@@ -220,6 +234,7 @@ def load_prompts(
     policy: Policy,
     *,
     batch: int,
+    chances: bool = False,
     execution: Execution,
 ) -> PrefixCache:
     """`prefix`, which is consumed, with prompts in their entries; see `prefill`.
@@ -235,7 +250,14 @@ def load_prompts(
         tokens, lengths, entries, data = jax.tree.map(cut, prompts)
         keys = None if data is None else jax.random.wrap_key_data(data)
         computed = prefill(
-            config, params, tokens, lengths, policy, keys, execution=execution
+            config,
+            params,
+            tokens,
+            lengths,
+            policy,
+            keys,
+            chances=chances,
+            execution=execution,
         )
         return prefix.put(entries, computed)
 
@@ -248,45 +270,56 @@ def load_prompts(
     return prefix if places is None else lax.with_sharding_constraint(prefix, places)
 
 
+class Given(NamedTuple):
+    """A sequence to score.
+
+    tokens: int32 [T], padded at the end; length of them count. key: the sample's key
+    k_i, for a noisy policy. noise_from: positions before it are routed by the policy
+    without noise. routes: int [T, L, K], experts to take instead, where not -1.
+    """
+
+    tokens: Any
+    length: Any
+    key: Any = None
+    noise_from: Any = 0
+    routes: Any = None
+
+
 @program(static_argnames=("config", "execution"))
 def score(
     config: ModelConfig,
     params: Params,
-    tokens: Int[Array, "T"],
-    length: Int[Array, ""],
+    given: Given,
     policy: Policy,
-    key: Key[Array, ""] | None = None,
-    noise_from: Int[Array, ""] | int = 0,
-    routes: Int[Array, "T L K"] | None = None,
     *,
     execution: Execution,
 ) -> tuple[Float[Array, "T V"], Int[Array, "T L K"]]:
-    """Logits and experts at every position; see `run_sequences` for the arguments."""
-    size = tokens.shape[0]
-    padded = _pad(tokens[None])
+    """Logits and experts at every position."""
+    size = given.tokens.shape[0]
+    padded = _pad(given.tokens[None])
+    routes = given.routes
     if routes is not None:
         more = ((0, padded.shape[1] - size), (0, 0), (0, 0))
         routes = jnp.pad(routes, more, constant_values=-1)
+    given = given._replace(tokens=padded, routes=routes)
     context = _context(execution, padded.shape[1])
 
-    def one_device(params, tokens, length, policy, key, start, routes):
+    def one_device(params, given, policy):
         decoder = bind(config, params, context)
         passed = run_sequences(
             decoder,
-            tokens,
-            length[None],
+            given.tokens,
+            given.length[None],
             context,
             policy=policy,
-            keys=None if key is None else key[None],
-            noise_from=start,
-            routes=routes,
+            keys=None if given.key is None else given.key[None],
+            noise_from=given.noise_from,
+            routes=given.routes,
         )
         logits = decoder.logits(passed.hidden[:size], context)
         return context.device.join(logits, "vocab"), passed.routes[:size]
 
     layout = execution.layout
-    rest = (padded, length, policy, key, noise_from, routes)
-    weights = param_specs(config, layout, layers=execution.layers)
-    specs = (weights, *(layout.spec() for _ in rest))
-    run = spread(layout, one_device, specs=specs, out=layout.spec())
-    return run(params, *rest)
+    whole, weights = layout.spec(), param_specs(config, layout, layers=execution.layers)
+    run = spread(layout, one_device, specs=(weights, whole, whole), out=whole)
+    return run(params, given, policy)

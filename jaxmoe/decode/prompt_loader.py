@@ -1,6 +1,6 @@
 """Which prompt each entry of the prefix cache holds, and how it got there."""
 
-from collections.abc import Set
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,10 +69,13 @@ class PromptLoader:
         *,
         entries: int,
         batch: int,
+        chances: bool,
     ):
         """Empty entries.
 
-        batch: prompts of one pass (`load_prompts`).
+        Args:
+          batch: prompts of one pass (`load_prompts`).
+          chances: whether log-probabilities of routes are recorded.
 
         Raises:
           ValueError: `batch` is no power of two.
@@ -80,15 +83,19 @@ class PromptLoader:
         if check_whole("prefill_batch", batch) & (batch - 1):
             raise ValueError(f"prefill_batch must be a power of two, found {batch}")
         self._model, self._execution, self._table = model, execution, table
-        self._entries: list[PromptState | None] = [None] * entries
-        self._loading: list[_Loading] = []
-        self._batch = batch
+        self._batch, self._chances = batch, chances
         self._at_once = max(AT_ONCE if entries > 1 else 1, batch)
+        self._loading: list[_Loading] = []
+        self._states: list[PromptState | None] = [None] * entries
+        self._entry: dict[PromptState, int] = {}
+        self._users = [0] * entries
+        # Those that nobody uses, empty ones and those used longest ago first.
+        self._unused = OrderedDict.fromkeys(range(entries))
 
     @property
     def entries(self) -> int:
         """The most prompts at once."""
-        return len(self._entries)
+        return len(self._states)
 
     def kinds_of(self, request: Request) -> Kinds:
         """What a prompt's state depends on in each of the request's policies.
@@ -118,18 +125,30 @@ class PromptLoader:
         plain = self._table.plain(policy, self._model.config.num_layers)
         return policy if request.noisy_prefill else plain
 
-    def entry_for(
-        self, state: PromptState, request: Request, policy: Policy, used: Set[int]
+    def acquire(
+        self, state: PromptState, request: Request, policy: Policy
     ) -> int | None:
-        """The entry that holds a prompt after the next `load`; None if all are used."""
-        if state in self._entries:
-            return self._entries.index(state)
-        free = [i for i in range(len(self._entries)) if i not in used]
-        if not free:
-            return None
-        self._entries[free[0]] = state
-        self._loading.append(_Loading(free[0], state, self._policy(request, policy)))
-        return free[0]
+        """The entry that holds a prompt after the next `load`; None if all are used.
+
+        It stays as it is until `release` was called as often as this.
+        """
+        entry = self._entry.get(state)
+        if entry is None:
+            if not self._unused:
+                return None
+            entry = next(iter(self._unused))
+            self._entry.pop(self._states[entry], None)  # type: ignore[arg-type]
+            self._states[entry], self._entry[state] = state, entry
+            self._loading.append(_Loading(entry, state, self._policy(request, policy)))
+        self._users[entry] += 1
+        self._unused.pop(entry, None)
+        return entry
+
+    def release(self, entry: int) -> None:
+        """A sample does not read an entry any more; it may be used again."""
+        self._users[entry] -= 1
+        if not self._users[entry]:
+            self._unused[entry] = None
 
     def load(self, prefix: PrefixCache) -> PrefixCache:
         """`prefix`, which is consumed, with all that `entry_for` promised."""
@@ -158,6 +177,7 @@ class PromptLoader:
             Prompts(tokens, lengths, entries, self._key_data(loading)),
             loading[0].policy,
             batch=max(1, min(self._batch, PREFILL_TOKENS // size)),
+            chances=self._chances,
             execution=self._execution,
         )
 

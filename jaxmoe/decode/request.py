@@ -1,6 +1,7 @@
 """What is asked of the engine, and what comes of it."""
 
-from collections.abc import Callable, Set
+import itertools
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 from zlib import crc32
@@ -10,7 +11,6 @@ import numpy as np
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.trace import TokenTrace
 from jaxmoe.router.policies import Policy
-from jaxmoe.text.stop import StopScanner
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Request:
     prompt: token ids, int32 [T]. key_data: uint32 [2], the prompt's key. samples: the n
     sample indices to draw. policies: of each of them, resolved. sampler: resolved.
     max_new_tokens: the most tokens of an answer. stop_ids: tokens that end one.
-    stop_scanner: makes what looks for stop strings in one answer; None without any.
+    stops: strings that end one. decode: token ids to text, where there are such.
     noisy_prefill: whether the prompt is routed with each sample's key.
     routes: int16 [n, T, L, K] to take instead of choosing, or None.
     """
@@ -32,7 +32,8 @@ class Request:
     sampler: TokenSampler
     max_new_tokens: int
     stop_ids: tuple[int, ...]
-    stop_scanner: Callable[[], StopScanner] | None = None
+    stops: tuple[str, ...] = ()
+    decode: Callable[[Sequence[int]], str] | None = None
     noisy_prefill: bool = False
     routes: np.ndarray | None = None
 
@@ -53,10 +54,17 @@ class Request:
             "prompt": self.prompt.tolist(),
             "key": self.key_data.tolist(),
             "samples": list(map(int, self.samples)),
-            "policy": sorted({repr(policy) for policy in self.policies}),
+            "policies": [f"{n} x {policy!r}" for policy, n in _runs(self.policies)],
             "sampler": repr(self.sampler),
-            "rest": (self.max_new_tokens, self.stop_ids, self.noisy_prefill, routes),
+            "stops": (self.stops, self.stop_ids),
+            "rest": (self.max_new_tokens, self.noisy_prefill, routes),
         }
+
+
+def _runs(policies: tuple[Policy, ...]) -> list[tuple[Policy, int]]:
+    """Each policy with how often it comes in a row."""
+    rows = [list(row) for _, row in itertools.groupby(policies, key=id)]
+    return [(row[0], len(row)) for row in rows]
 
 
 @dataclass(frozen=True, eq=False)

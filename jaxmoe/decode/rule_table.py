@@ -51,6 +51,22 @@ class RuleTable:
             return self._policy.numbers_of(policy, self._experts)
         return None
 
+    def check(self, request: Request) -> None:
+        """Refuses what no slot can hold.
+
+        Raises:
+          TypeError, ValueError: a sampler or a policy; what to do.
+        """
+        for policy in {id(one): one for one in request.policies}.values():
+            self.numbers_of(policy)
+        if isinstance(self._sampler, SlotSampler):
+            numbers_of(request.sampler)
+
+    @property
+    def policy(self) -> Policy:
+        """Of all slots, or a `PerSlot`."""
+        return self._policy
+
     def plain(self, policy: Policy, num_layers: int) -> Policy:
         """The policy of prompt tokens: as many experts, without noise."""
         numbers = self.numbers_of(policy)
@@ -69,7 +85,9 @@ class RuleTable:
             )
         self._stop_ids[slot] = -1
         self._stop_ids[slot, : len(ids)] = ids
-        self._set(slot, self.numbers_of(policy), numbers_of(request.sampler))
+        slots = isinstance(self._sampler, SlotSampler)
+        sampler = numbers_of(request.sampler) if slots else None
+        self._set(slot, self.numbers_of(policy), sampler)
 
     def clear(self, slot: int) -> None:
         """A slot at rest has rules that cost least."""
@@ -84,13 +102,14 @@ class RuleTable:
 
     def rules(self) -> SlotRules:
         """The table as it is now; copied, as the device may read it later."""
-        if self._rules is None:
+        found = self._rules
+        if found is None:
             own = SlotRules(self._policy, self._sampler, self._stop_ids)
-            self._rules = jax.tree.map(_copied, own)
-        return self._rules
+            found = self._rules = jax.tree.map(_copied, own)
+        return found
 
 
-def _write(table: tuple[np.ndarray, ...], slot: int, row: Any) -> None:
+def _write(table: Any, slot: int, row: Any) -> None:
     for column, value in zip(table, row, strict=True):
         column[slot] = value
 

@@ -6,7 +6,7 @@ as long as its probability, and the one at the drawn point is taken. Order of id
 of rank: two nearly tied tokens that swap ranks under other rounding change nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -34,8 +34,8 @@ class TokenSampler:
     """How the next token is drawn.
 
     temperature: logits are divided by it; 0 takes the most likely token (argmax).
-    top_k: draw from the k most likely tokens (and those tied with the k-th); None or
-      0 for all.
+    top_k: draw from the k most likely tokens (and those tied with the k-th); None, 0
+      or -1 for all.
     top_p: draw from the fewest most likely tokens whose probabilities, at this
       temperature and after top_k, reach top_p; None or 1 for all.
     min_p: drop tokens less likely than min_p times the most likely; None or 0 for
@@ -50,7 +50,9 @@ class TokenSampler:
     top_k: ArrayLike | None = None
     top_p: ArrayLike | None = None
     min_p: ArrayLike | None = None
-    candidates: int | None = field(default=None, kw_only=True)
+    candidates: int | None = field(
+        default=None, kw_only=True, metadata={"derived": True}
+    )
 
     @classmethod
     def from_config(cls, config: GenerationConfig) -> "TokenSampler":
@@ -63,7 +65,7 @@ class TokenSampler:
         Raises:
           ValueError: a concrete value out of its range.
         """
-        top_k = _number("top_k", self.top_k, 0, np.inf, np.int32, off=0)
+        top_k = _number("top_k", self.top_k, -1, np.inf, np.int32, off=(0, -1))
         candidates = None
         if isinstance(top_k, np.ndarray):
             # Room for ties with the k-th, and a compiled shape that nearby k share.
@@ -71,11 +73,12 @@ class TokenSampler:
             while candidates < int(top_k) + 8:
                 candidates *= 2
             candidates = candidates if candidates < vocab_size else None
-        return TokenSampler(
+        return replace(
+            self,
             temperature=_number("temperature", self.temperature, 0, np.inf),
             top_k=top_k,
-            top_p=_number("top_p", self.top_p, 0, 1, off=1),
-            min_p=_number("min_p", self.min_p, 0, 1, off=0),
+            top_p=_number("top_p", self.top_p, 0, 1, off=(1,)),
+            min_p=_number("min_p", self.min_p, 0, 1, off=(0,)),
             candidates=candidates,
         )
 
@@ -131,7 +134,7 @@ class TokenSampler:
             everything = weights.shape[0]
             some = jnp.minimum(jnp.asarray(self.top_k), everything)
             # A 0 that was traced: `resolve` could not see that the filter is off.
-            enough = jnp.where(some == 0, everything, some).astype(jnp.float32)
+            enough = jnp.where(some <= 0, everything, some).astype(jnp.float32)
             lowest = reaching(weights, jnp.ones_like(weights), enough)
             weights = jnp.where(weights >= lowest, weights, 0.0)
         if self.top_p is not None:
@@ -170,8 +173,8 @@ def is_stop(tokens: Int[Array, "S"], stop_ids: Int[Array, "S X"]) -> Bool[Array,
     return (tokens[:, None] == stop_ids).any(axis=1)
 
 
-def _number(name, value, low, high, dtype: Any = np.float32, off=None) -> Any:
-    """`value` as an array, checked where concrete; None where it is `off`."""
+def _number(name, value, low, high, dtype: Any = np.float32, off=()) -> Any:
+    """`value` as an array, checked where concrete; None where it is one of `off`."""
     if value is None or isinstance(value, Tracer):
         return value
     number = np.asarray(value)
@@ -183,7 +186,7 @@ def _number(name, value, low, high, dtype: Any = np.float32, off=None) -> Any:
         bounds = f"in {low}..{high}" if np.isfinite(high) else f"finite and >= {low}"
         kind = " and whole" if dtype is np.int32 else ""
         raise ValueError(f"sampler: {name} must be {bounds}{kind}, found {value}")
-    return None if off is not None and number == off else number.astype(dtype)
+    return None if number in off else number.astype(dtype)
 
 
 def _largest_reaching(

@@ -37,7 +37,16 @@ GREEDY = SamplerNumbers(
 
 
 def numbers_of(sampler: TokenSampler) -> SamplerNumbers:
-    """The numbers of a resolved sampler."""
+    """The numbers of a resolved sampler.
+
+    Raises:
+      TypeError: one that is no `TokenSampler`, or draws otherwise.
+    """
+    if type(sampler) is not TokenSampler:
+        raise TypeError(
+            f"sampler must be a TokenSampler, whose numbers a slot can hold, found "
+            f"{sampler!r}; run it in an engine of its own, Engine(model, sampler=...)"
+        )
     candidates = sampler.candidates or 0
     given = (
         (sampler.temperature, np.float32, 0),
@@ -45,9 +54,11 @@ def numbers_of(sampler: TokenSampler) -> SamplerNumbers:
         (sampler.top_p, np.float32, 1),
         (sampler.min_p, np.float32, 0),
     )
-    values = [kind(off if value is None else value) for value, kind, off in given]
+    values: list[Any] = [
+        np.asarray(off if value is None else value, kind) for value, kind, off in given
+    ]
     few = np.int32(candidates if candidates <= CANDIDATES else 0)
-    return SamplerNumbers(*values, few)
+    return SamplerNumbers(values[0], values[1], values[2], values[3], few)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=[])

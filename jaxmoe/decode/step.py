@@ -162,8 +162,9 @@ def decode_segment(
     layout, context = execution.layout, _decoding(execution)
     whole, own = layout.spec(), layout.spec("slots")
 
-    def one_device(params: Params, *rest):
-        return _segment(bind(config, params, context), *rest, record, context)
+    def one_device(params, prefix, running, rules, turn):
+        decoder = bind(config, params, context)
+        return _segment(decoder, prefix, running, rules, turn, record, context)
 
     prompts, places = _places(config, execution)
     weights = param_specs(config, layout, layers=execution.layers)

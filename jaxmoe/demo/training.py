@@ -5,7 +5,6 @@ Transformers (arXiv 2101.03961, equation 4, averaged over layers).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,44 +18,27 @@ from jaxmoe.config import ModelConfig
 from jaxmoe.demo.chains import Chains
 from jaxmoe.demo.encoding import PROMPT_LENGTH, encode_chains
 from jaxmoe.demo.network import first_params, logits_of
+from jaxmoe.demo.recipe import Recipe
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.sharding.layout import BATCH
 from jaxmoe.typing import Array, Float, Int, Params
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How the model is trained.
-
-    steps: updates. batch: answers in each. warm_up: updates until the learning rate is
-    reached, from which it falls linearly to 0. balance: weight of the balancing loss,
-    which is 1 where all experts are chosen equally often.
-    """
-
-    steps: int = 4_000
-    batch: int = 128
-    learning_rate: float = 3e-3
-    warm_up: int = 100
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    balance: float = 0.01
-    seed: int = 0
-
-    def optimiser(self) -> optax.GradientTransformation:
-        """AdamW behind a clip of the gradient's norm."""
-        rate = optax.schedules.join_schedules(
-            [
-                optax.linear_schedule(0.0, self.learning_rate, self.warm_up),
-                optax.linear_schedule(
-                    self.learning_rate, 0.0, self.steps - self.warm_up
-                ),
-            ],
-            [self.warm_up],
-        )
-        return optax.chain(
-            optax.clip_by_global_norm(self.clip),
-            optax.adamw(rate, b1=0.9, b2=0.98, weight_decay=self.weight_decay),
-        )
+def optimiser(recipe: Recipe) -> optax.GradientTransformation:
+    """AdamW behind a clip of the gradient's norm."""
+    rate = optax.schedules.join_schedules(
+        [
+            optax.linear_schedule(0.0, recipe.learning_rate, recipe.warm_up),
+            optax.linear_schedule(
+                recipe.learning_rate, 0.0, recipe.steps - recipe.warm_up
+            ),
+        ],
+        [recipe.warm_up],
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(recipe.clip),
+        optax.adamw(rate, b1=0.9, b2=0.98, weight_decay=recipe.weight_decay),
+    )
 
 
 class State(NamedTuple):
@@ -77,7 +59,7 @@ class Losses(NamedTuple):
 def first_state(config: ModelConfig, recipe: Recipe) -> State:
     """Where training begins."""
     params = first_params(config, recipe.seed)
-    return State(params, recipe.optimiser().init(params))
+    return State(params, optimiser(recipe).init(params))
 
 
 class Batches:
@@ -141,7 +123,7 @@ def make_step(config: ModelConfig, recipe: Recipe, mesh: Mesh) -> Step:
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     implementation = "batched" if on_cpu else "ragged"
-    optimiser = recipe.optimiser()
+    rule = optimiser(recipe)
     shared, parted = PartitionSpec(), PartitionSpec(BATCH)
 
     @partial(jax.shard_map, mesh=mesh, in_specs=(shared, parted), out_specs=shared)
@@ -157,7 +139,7 @@ def make_step(config: ModelConfig, recipe: Recipe, mesh: Mesh) -> Step:
     @partial(jax.jit, donate_argnums=0)
     def step(state: State, tokens: Array) -> tuple[State, Losses]:
         grads, losses = gradients(state.params, tokens)
-        updates, moments = optimiser.update(grads, state.moments, state.params)
+        updates, moments = rule.update(grads, state.moments, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         return State(params, moments), losses
 

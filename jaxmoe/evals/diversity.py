@@ -48,26 +48,6 @@ def entropy(
     return np.minimum(values, 1.0) if normalised else values
 
 
-def disagreement(answers: Integer[np.ndarray, "P n"]) -> Float[np.ndarray, "P"]:
-    """How often two samples of a problem, drawn without replacement, differ.
-
-    With c_j samples for answer j, of m in all,
-
-        1 - sum over j of c_j (c_j - 1) / (m (m - 1)),
-
-    an unbiased estimate for any n. 0 for a problem with fewer than two answers.
-
-    Source: Simpson 1949, "Measurement of diversity".
-    """
-    values = np.zeros(len(answers))
-    for problem, row in enumerate(answers):
-        counts = _counts(row)
-        found = counts.sum()
-        if found > 1:
-            values[problem] = 1 - np.sum(counts * (counts - 1)) / (found * (found - 1))
-    return values
-
-
 # -- routes ------------------------------------------------------------------------
 
 
@@ -120,29 +100,6 @@ def mean_route_jaccard(
     for layer in range(routes.shape[2]):
         sets = _expert_sets(routes[:, :, layer], lengths)
         values[layer] = _mean_jaccard(sets, first, second)
-    return values
-
-
-def route_share(
-    routes: Integer[np.ndarray, "n T L K"],
-    lengths: Integer[np.ndarray, "n"],
-    *,
-    max_pairs: int = 256,
-    seed: int = 0,
-) -> Float[np.ndarray, "L"]:
-    """As `mean_route_jaccard`, of all experts that each whole sample used.
-
-    Long samples use more experts, most of them in the end; compare runs whose samples
-    are of similar length.
-
-    Args, Raises: as `mean_route_jaccard`.
-    """
-    first, second = _checked_pairs(routes, lengths, max_pairs, seed)
-    values = np.full(routes.shape[2], np.nan)
-    for layer in range(routes.shape[2]):
-        sets = _expert_sets(routes[:, :, layer], lengths)
-        used = np.bitwise_or.reduce(sets, axis=2, keepdims=True)
-        values[layer] = _mean_jaccard(used, first, second)
     return values
 
 

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer, Shaped
+from jaxtyping import Float, Integer, Shaped
 
 _ENUMERATED = 20
 """Groups whose sign changes are all counted: 2^19 sums, as a sum and its mirror
@@ -83,30 +83,6 @@ def permutation_test(
         return Significance(_enumerated_tail(sums, least), True)
     count = _drawn_tail(sums, least, resamples, np.random.default_rng(seed))
     return Significance((count + 1) / (resamples + 1), False)
-
-
-def mcnemar(a: Bool[np.ndarray, "P"], b: Bool[np.ndarray, "P"]) -> float:
-    """Exact two-sided p-value of McNemar's test of paired rights and wrongs.
-
-    Of the m problems that only one of a and b has right, the smaller side has x; then
-    p = min(1, 2 * sum over i <= x of C(m, i) / 2^m). The same as `permutation_test`
-    without groups.
-
-    Raises:
-      ValueError: lengths that differ.
-
-    Source: McNemar 1947, "Note on the sampling error of the difference between
-    correlated proportions or percentages".
-    """
-    _check_lengths(a, b)
-    only_a = int(np.sum(a & ~b))
-    only_b = int(np.sum(b & ~a))
-    m = only_a + only_b
-    term = tail = 1
-    for i in range(min(only_a, only_b)):
-        term = term * (m - i) // (i + 1)
-        tail += term
-    return min(1.0, 2 * tail / 2**m)
 
 
 def holm(p_values: Sequence[float]) -> Float[np.ndarray, "M"]:

@@ -171,26 +171,6 @@ def weights_from(
     return np.exp(scores - np.where(np.isfinite(largest), largest, 0.0))
 
 
-def borda_weights(
-    scores: Float[np.ndarray, "P n"], power: float
-) -> Float[np.ndarray, "P n"]:
-    """Weights by rank for `weighted_vote`: (n - r + 1)^power, r = 1 for the best score.
-
-    Equal scores share the mean of their ranks' weights. All n samples take a rank,
-    also those without an answer. Power 0 is the majority vote.
-
-    Raises:
-      ValueError: a power below 0, or not finite.
-
-    Source: Kang et al. 2025 (arXiv 2502.18581), Borda voting with self-certainty.
-    """
-    if not 0 <= power < math.inf:
-        raise ValueError(
-            f"power must be 0 or more and finite, found {power}; pass for example 0.5"
-        )
-    return _by_rank(np.arange(scores.shape[1], 0, -1.0) ** power, scores)
-
-
 def best_of_n(
     correct: Bool[np.ndarray, "P n"], scores: Float[np.ndarray, "P n"]
 ) -> Float[np.ndarray, "P"]:

@@ -59,48 +59,49 @@ def multiply_rows(
     """`rows` times `stack[index]` transposed, float32.
 
     Args:
-      rows: Any float type; few, as each pair of them is a loop of its own.
+      rows: One or two, of any float type. More would take several loops, and LLVM
+        may add up in another order in each: a row would feel its place.
       stack: Matrices of any float type, or bfloat16 bits.
       index: Which; clamped where there is no such matrix, as of `lax.dynamic_slice`.
       start, size: Of which rows of it; all where no size is given.
     """
     rows = rows.astype(jnp.float32)
     count, out = rows.shape[0], stack.shape[1] if size is None else size
-    found = []
+    assert count in (1, 2), rows.shape
     if count == 1 and out % 2 == 0:
         half, twice = out // 2, (rows[0], rows[0])
         halves = _two_sums(stack, index, (start, start + half), half, twice)
         return jnp.concatenate(halves)[None]
-    for first in range(0, count, 2):
-        # Of an odd number the last one has company all the same: computed in another
-        # way its sums could be rounded in another way.
-        second = first + 1 if first + 1 < count else max(0, first - 1)
-        pair = rows[first], rows[second]
-        found += _two_sums(stack, index, (start, start), out, pair)
+    found = _two_sums(stack, index, (start, start), out, (rows[0], rows[-1]))
     return jnp.stack(found[:count])
 
 
 def multiply(
     x: Float[Array, "N D"], weight: Num[Array, "O D"] | OfLayer
 ) -> Float[Array, "N O"]:
-    """x times `weight` transposed, float32, tile by tile of the weight.
+    """x times `weight` transposed, float32: each tile of the weight by each two rows.
 
-    In a loop over tiles, for else XLA would fuse what stands around into the sums.
+    In a loop, for else XLA would fuse what stands around into the sums, and compile
+    others for every two rows.
     """
-    out, width = weight.shape
+    (out, width), rows = weight.shape, x.shape[0]
+    together = min(rows, 2)
+    pairs = -(-rows // together)
     # Two tiles at least: a loop of one turn is none. Of an even number of rows, so
     # that a single row can take half of them with the other half.
     tile = min(TILE_ROWS, max(1, out // 4 * 2))
     matrix = weight.reshape(1, out, width)
 
-    def one_tile(index: Array, found: Array) -> Array:
-        # The last tile may repeat rows of the one before it.
-        start = jnp.minimum(index * tile, out - tile)
-        part = multiply_rows(x, matrix, 0, start=start, size=tile)
-        return lax.dynamic_update_slice_in_dim(found, part, start, axis=1)
+    def one_turn(index: Array, found: Array) -> Array:
+        # The last tile, and the last rows, may repeat some of those before them.
+        start = jnp.minimum(index // pairs * tile, out - tile)
+        row = jnp.minimum(index % pairs * together, rows - together)
+        some = lax.optimization_barrier(lax.dynamic_slice_in_dim(x, row, together))
+        part = multiply_rows(some, matrix, 0, start=start, size=tile)
+        return lax.dynamic_update_slice(found, part, (row, start))
 
-    found = jnp.zeros((x.shape[0], out), jnp.float32)
-    return lax.fori_loop(0, -(-out // tile), one_tile, found)
+    found = jnp.zeros((rows, out), jnp.float32)
+    return lax.fori_loop(0, -(-out // tile) * pairs, one_turn, found)
 
 
 def _two_sums(

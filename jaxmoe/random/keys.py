@@ -14,6 +14,7 @@ single choice can be made again from (key, i, t, l) with nothing else known.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmoe.random import threefry
 from jaxmoe.typing import Array, Float, Integer, Key
@@ -35,8 +36,8 @@ def check_key(key: object) -> None:
     ):
         found = f"{key.dtype}{list(key.shape)}" if hasattr(key, "dtype") else repr(key)  # type: ignore[attr-defined]
         raise TypeError(
-            f"key must be a typed PRNG key such as jax.random.key(0), found {found}; "
-            "wrap a raw key with jax.random.wrap_key_data(raw)"
+            "key must be a typed PRNG key such as jax.random.key(0), or a seed, found "
+            f"{found}; wrap a raw key with jax.random.wrap_key_data(raw)"
         )
     implementation = str(jax.random.key_impl(key))
     if implementation != threefry.NAME:
@@ -50,6 +51,24 @@ def check_key(key: object) -> None:
             f"key must be a single key, found an array of shape {key.shape}; "
             "pass one key, or a list of keys with a list of prompts"
         )
+
+
+def as_key(key: object) -> Key[Array, ""]:
+    """`key` checked; an integer is a seed, and stands for `jax.random.key(seed)`.
+
+    Raises:
+      TypeError, ValueError: as of `check_key`; a seed that does not fit 32 bits, of
+        which JAX would take the last 32.
+    """
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        if not 0 <= key < 1 << 32:
+            raise ValueError(
+                f"a seed must be in 0..{(1 << 32) - 1}, found {key}; or pass a key, "
+                "jax.random.fold_in(jax.random.key(high), low)"
+            )
+        return jax.random.key(int(key), impl=threefry.NAME)
+    check_key(key)
+    return key  # type: ignore[return-value]
 
 
 def prompt_key(key: Key[Array, ""], prompt: Integer[Array, ""] | int) -> Key[Array, ""]:

@@ -90,7 +90,7 @@ class PerSlot(HeadAndTail):
           ValueError: a policy that is wider than K, or one without numbers.
         """
         name = type(policy).__name__
-        numbers = policy.numbers(num_experts)
+        numbers = None if _changed(policy) else policy.numbers(num_experts)
         if numbers is None:
             raise ValueError(
                 f"policy: {name} has no numbers that a slot can hold; implement "
@@ -145,3 +145,11 @@ class PerSlot(HeadAndTail):
         certain = jnp.minimum(certain, values.k)
         size = jnp.where(jnp.asarray(values.mass) >= 0, certain, values.k_keep)
         return Split(best, rank < size, rank < values.r, values.tau, values.k)
+
+
+def _changed(policy: Policy) -> bool:
+    """Whether a subclass chooses otherwise than the class that states the numbers."""
+    kinds = type(policy).__mro__
+    states = next(i for i, kind in enumerate(kinds) if "numbers" in vars(kind))
+    chooses = {"choose", "split", "head"}
+    return any(chooses & vars(kind).keys() for kind in kinds[:states])

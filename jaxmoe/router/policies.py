@@ -28,6 +28,8 @@ from jaxmoe.router.plackett_luce import log_probability_of_set
 from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
 
 _LARGEST = float(np.finfo(np.float32).max)
+_DERIVED = {"derived": True}
+"""Of a field that `resolve` computes: the command line has no option for it."""
 
 
 class Ranked(NamedTuple):
@@ -214,7 +216,7 @@ class TopK(Policy):
 
     noisy: ClassVar[bool] = False
     k: ArrayLike | None = None
-    places: int | None = field(default=None, kw_only=True)
+    places: int | None = field(default=None, kw_only=True, metadata=_DERIVED)
 
     @property
     def width(self) -> int:
@@ -312,9 +314,10 @@ class ExpertSample(HeadAndTail):
     Ranks 1..k_keep are always taken; k - k_keep more are drawn without replacement
     from ranks k_keep+1..r with probability driven by logits / tau.
 
-    k_keep: 0..k; None for k // 2 + 1, the paper's.
-    r: k..E; None for min(4 k, E), the paper's 4 k.
-    tau: >= 0; 0 is `TopK()`.
+    k_keep: the best experts, always taken, 0..k; None for k // 2 + 1, the paper's.
+    r: the others are drawn from the r best, k..E; None for min(4 k, E), the paper's
+      4 k.
+    tau: how noisy the choice is, >= 0; 0 is `TopK()`.
     k: experts per token; None for the model's own.
     reach: set by `resolve`, whatever is given: the ranks looked at, 4 k or 4 k doubled
       until it holds r (E where r is traced). All r under one reach share a program.
@@ -324,7 +327,7 @@ class ExpertSample(HeadAndTail):
     r: ArrayLike | None = None
     tau: ArrayLike = 1.0
     k: int | None = field(default=None, kw_only=True)
-    reach: int | None = field(default=None, kw_only=True, repr=False)
+    reach: int | None = field(default=None, kw_only=True, repr=False, metadata=_DERIVED)
 
     @property
     def width(self) -> int:
@@ -393,7 +396,8 @@ class AdaptiveHead(HeadAndTail):
     ranking) reach `mass`, at least 1 and at most k; the rest is drawn as in
     `ExpertSample`.
 
-    mass: 0..1. r: k..E; None for min(4 k, E). tau: >= 0; 0 is `TopK()`.
+    mass: the probability that the experts always taken reach, 0..1.
+    r: k..E; None for min(4 k, E). tau: >= 0; 0 is `TopK()`.
     k: experts per token; None for the model's own.
     reach: as in `ExpertSample`.
     """
@@ -402,7 +406,7 @@ class AdaptiveHead(HeadAndTail):
     r: ArrayLike | None = None
     tau: ArrayLike = 1.0
     k: int | None = field(default=None, kw_only=True)
-    reach: int | None = field(default=None, kw_only=True, repr=False)
+    reach: int | None = field(default=None, kw_only=True, repr=False, metadata=_DERIVED)
 
     @property
     def width(self) -> int:
@@ -432,6 +436,15 @@ class AdaptiveHead(HeadAndTail):
     def numbers(self, num_experts: int) -> PolicyNumbers:
         r = _set(self.r)
         return _numbers(r, k=self.width, k_keep=0, r=r, tau=self.tau, mass=self.mass)
+
+
+POLICIES: dict[str, type[Policy]] = {
+    "expert-sample": ExpertSample,
+    "topk": TopK,
+    "gumbel-topk": GumbelTopK,
+    "adaptive-head": AdaptiveHead,
+}
+"""By the names that the command line has for them; the first is its default."""
 
 
 _UNRESOLVED = (

@@ -55,7 +55,7 @@ def test_prompt_that_does_not_fit(model, prompt, error, says):
         (jax.random.PRNGKey(0), TypeError, "uint32.*wrap_key_data"),
         (jax.random.key(0, impl="rbg"), ValueError, "threefry2x32"),
         (jax.random.split(KEY, 3), ValueError, "single key"),
-        (0, TypeError, "typed PRNG key"),
+        (1 << 40, ValueError, "found 1099511627776"),
         (None, TypeError, "typed PRNG key"),
         ([KEY, KEY], ValueError, "one prompt"),
     ],

@@ -325,7 +325,7 @@ def test_a_traced_top_k_of_0_is_off(keys):
     ("name", "value"),
     [
         *[("temperature", v) for v in (-0.1, float("nan"), float("inf"), 1e300)],
-        *[("top_k", v) for v in (-1, 2.5, float("nan"), float("inf"), 2**31)],
+        *[("top_k", v) for v in (-2, 2.5, float("nan"), float("inf"), 2**31)],
         *[("top_p", v) for v in (-0.1, 1.01, float("nan"))],
         *[("min_p", v) for v in (-0.1, 1.01, float("nan"))],
         *[(n, "0.5") for n in ("temperature", "top_k", "top_p", "min_p")],

@@ -10,13 +10,13 @@ import jaxmoe
 from jaxmoe import demo
 from jaxmoe.checkpoints.bundled import BUNDLED
 from jaxmoe.config import AttentionConfig, MoEConfig
+from jaxmoe.demo import model_files
 from jaxmoe.demo.chains import all_chains, number_sets, split_of
 from jaxmoe.demo.encoding import END, ID, VOCAB, decode, encode
 from jaxmoe.demo.training import Recipe
 from jaxmoe.demo.training_run import Record
 from jaxmoe.families.config_json import load_hf_config
 from jaxmoe.text.tokenizer import Tokenizer
-from tests.running import script
 
 HF = BUNDLED["demo"]
 SPLITS = ["validation", "test"]
@@ -110,9 +110,8 @@ def test_the_model_is_a_fine_grained_mixture(model):
 
 def test_the_small_files_are_those_of_the_training_script(tmp_path, monkeypatch):
     """What ships could not be made again."""
-    files = script("_demo_files")
-    monkeypatch.setattr(files, "write_params", lambda *_: 0)
-    files.write_model(tmp_path, {}, files.ATTRIBUTES)
+    monkeypatch.setattr(model_files, "write_params", lambda *_: 0)
+    model_files.write_model(tmp_path, {}, model_files.ATTRIBUTES)
     made = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
     assert len(made) == 4
     for name, text in made.items():
@@ -135,7 +134,7 @@ def test_the_log_is_of_the_whole_recipe():
 def test_the_problems_are_those_of_the_training_script(tmp_path):
     """The problems that ship could be among those trained on, or be chosen by hand."""
     made = tmp_path / "problems.json"
-    script("_demo_files").write_problems(made)
+    model_files.write_problems(made)
     assert demo.PROBLEMS.read_bytes() == made.read_bytes()
 
 

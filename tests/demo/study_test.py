@@ -17,10 +17,10 @@ from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome
 from jaxmoe.demo.network import demo_config
 from jaxmoe.demo.numbers_game import Problem
 from jaxmoe.demo.study import compare, configurations, report, stability
+from jaxmoe.demo.study_table import tables
 from jaxmoe.evals.metrics import Interval
 from jaxmoe.router.policies import for_model
 from tests.outcomes import outcome_of
-from tests.running import script
 
 CONFIG = demo_config({"vocab_size": len(VOCAB), "eos_token_id": 0, "pad_token_id": 0})
 ROWS = configurations()
@@ -257,7 +257,7 @@ def test_the_table_shows_the_report(reported):
     curve = {"mean": [0.5, 0.25], "cumulative": [i / 8 for i in range(1, 9)]}
     curve |= {"gap_head_per_rank": 1, "gap_tail_per_rank": 0.25, "load_entropy": 0.875}
     router = {"trained": {"layer 0": curve}, "untrained": {"layer 0": curve}}
-    text = script("_study_table").tables(reported | {"router": router})
+    text = tables(reported | {"router": router})
     assert text.startswith("4 problems of 4 sets of numbers; ")
     _, rows, stable, claims, layers = (part.splitlines() for part in text.split("\n\n"))
     for part in (rows, stable, claims, layers):  # rows are as wide as their head
@@ -283,5 +283,5 @@ def test_the_table_of_a_claim_about_nothing(reported):
     """A study in which greedy solves nothing would end without its table."""
     claim = reported["claims"][0] | {"value": None, "verdict": UNKNOWN}
     some = {"claims": [claim], "stability": {}, "router": {}}
-    text = script("_study_table").tables(reported | some)
+    text = tables(reported | some)
     assert f"| {claim['expected']} |  | {UNKNOWN} |" in text

@@ -9,12 +9,10 @@ import pytest
 
 from jaxmoe.evals import diversity
 from jaxmoe.evals.diversity import (
-    disagreement,
     distinct,
     entropy,
     mean_route_jaccard,
     route_jaccard,
-    route_share,
 )
 
 ANSWERS = np.array(
@@ -48,31 +46,9 @@ def test_entropy_by_hand():
     assert not np.signbit(found).any()
 
 
-def test_disagreement_is_over_all_pairs():
-    """Pairs of a sample with itself would make the estimate too low for small n."""
-    generator = np.random.default_rng(0)
-    answers = np.concatenate([ANSWERS, generator.integers(-1, 3, (30, 4))])
-    expected = []
-    for row in answers:
-        pairs = list(itertools.combinations(row[row >= 0], 2))
-        expected.append(np.mean([a != b for a, b in pairs]) if pairs else 0.0)
-    np.testing.assert_allclose(disagreement(answers), expected, atol=1e-15)
-    np.testing.assert_allclose(disagreement(ANSWERS)[:3], [5 / 6, 0, 1], atol=1e-15)
-
-
-def test_disagreement_is_unbiased():
-    """Runs of different n would not compare: over all samples it is 2 p (1 - p)."""
-    p = 0.3
-    for n in (2, 5):
-        rows = np.array(list(itertools.product([0, 1], repeat=n)))
-        ones = rows.sum(axis=1)
-        chance = p**ones * (1 - p) ** (n - ones)
-        assert chance @ disagreement(rows) == pytest.approx(2 * p * (1 - p))
-
-
 def test_every_measure_is_a_finite_number_per_problem():
     """A bootstrap on top would refuse nan, or integers be divided as such."""
-    for measure in (distinct, entropy, disagreement):
+    for measure in (distinct, entropy):
         found = measure(ANSWERS)
         assert found.dtype == np.float64
         assert found.shape == (6,)
@@ -148,26 +124,8 @@ def test_lengths_end_a_sample():
     dirty = np.maximum(routes, np.where(routes < 0, filled, -1).astype(np.int16))
     dirty[:, :, 1] = -1
     assert (dirty != routes).any()
-    for measure in (mean_route_jaccard, route_share):
-        np.testing.assert_array_equal(measure(dirty, lengths), measure(routes, lengths))
-
-
-def test_route_share_is_of_whole_samples():
-    """Positions would be compared instead of all that a sample used."""
-    routes, lengths = _routes()
-    pairs = list(itertools.combinations(range(4), 2))
-    expected = [
-        np.mean([_jaccard(routes[i, :, layer], routes[j, :, layer]) for i, j in pairs])
-        for layer in (0, 2, 3)
-    ]
-    found = route_share(routes, lengths)
-    np.testing.assert_allclose(found[[0, 2, 3]], expected)
-    assert np.isnan(found[1])
-    # The same experts at other positions: all shared, none at equal positions.
-    turned = np.array([[[[0]], [[1]]], [[[1]], [[0]]]])
-    both = np.array([2, 2])
-    assert route_share(turned, both) == 1
-    assert mean_route_jaccard(turned, both) == 0
+    found = mean_route_jaccard(dirty, lengths)
+    np.testing.assert_array_equal(found, mean_route_jaccard(routes, lengths))
 
 
 def test_pairs_are_drawn_where_there_are_too_many():
@@ -224,9 +182,8 @@ def test_routes_are_bounded_in_memory():
 def test_routes_that_do_not_match_are_refused(untyped, n, lengths, options, message):
     """A mean over no pairs is nan, and a wrong length would compare padding."""
     routes = _routes()[0][:n]
-    for measure in (mean_route_jaccard, route_share):
-        with pytest.raises(ValueError, match=message):
-            measure(routes, np.array(lengths), **options)
+    with pytest.raises(ValueError, match=message):
+        mean_route_jaccard(routes, np.array(lengths), **options)
 
 
 def test_routes_of_different_models_are_refused(untyped):

@@ -12,7 +12,6 @@ from jaxmoe.evals.metrics import pass_at
 from jaxmoe.evals.votes import (
     best_of_k,
     best_of_n,
-    borda_weights,
     codes,
     majority_at,
     majority_vote,
@@ -257,32 +256,6 @@ def test_weighted_vote_refuses_another_rule(drawn, untyped):
         weighted_vote(answers, correct, np.ones((40, 6)), "max")  # type: ignore
 
 
-def test_borda_weights_by_hand():
-    """The best would not weigh n^p, or equal scores differ by their order."""
-    nan = np.nan
-    scores = np.array([[0.5, 0.9, 0.1, 0.7], [0.5, 0.9, 0.5, nan]])
-    np.testing.assert_allclose(
-        borda_weights(scores, 2.0), [[4, 16, 1, 9], [6.5, 16, 6.5, 1]]
-    )
-    np.testing.assert_array_equal(borda_weights(scores, 0.0), np.ones((2, 4)))
-
-
-def test_borda_with_power_0_is_the_majority_vote(drawn):
-    """A sweep over powers would not begin where it should."""
-    answers, correct = drawn
-    weights = borda_weights(np.random.default_rng(0).random(answers.shape), 0.0)
-    np.testing.assert_array_equal(
-        weighted_vote(answers, correct, weights), majority_vote(answers, correct)
-    )
-
-
-@pytest.mark.parametrize("power", [-1.0, math.inf, math.nan])
-def test_borda_refuses_powers_without_meaning(power):
-    """A negative power would give the worst sample the most votes."""
-    with pytest.raises(ValueError, match="power must be 0 or more"):
-        borda_weights(np.ones((1, 2)), power)
-
-
 # -- best of k ---------------------------------------------------------------------
 
 
@@ -359,7 +332,6 @@ def test_the_order_of_samples_changes_nothing(drawn):
         lambda a, c, s: majority_at(a, c, 3),
         weighted_vote,
         lambda a, c, s: weighted_vote(a, c, s, "mean"),
-        lambda a, c, s: weighted_vote(a, c, borda_weights(s, 1.5)),
         lambda a, c, s: best_of_n(c, s),
         lambda a, c, s: best_of_k(c, s, 4),
     ):
@@ -378,7 +350,7 @@ def test_no_problems_give_no_numbers():
         best_of_k(correct, none, 2),
     ):
         assert found.shape == (0,)
-    assert borda_weights(none, 1.0).shape == weights_from(none).shape == (0, 4)
+    assert weights_from(none).shape == (0, 4)
 
 
 @pytest.mark.parametrize(

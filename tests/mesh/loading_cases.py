@@ -6,8 +6,8 @@ import pytest
 
 import jaxmoe
 from jaxmoe.checkpoints import store
+from jaxmoe.cli import random_checkpoint
 from tests.mesh.cases import KEY, MESHES, held_bytes, on_mesh, same_bits
-from tests.running import script
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,9 @@ def path(tmp_path_factory):
     options |= {"num_attention_heads": 8, "num_key_value_heads": 4}
     options |= {"moe_intermediate_size": 256, "num_hidden_layers": 2}
     changes = [f"--set={name}={value}" for name, value in options.items()]
-    main = script("random_checkpoint").main
-    assert main([str(folder / "hf"), "--preset", "tiny", *changes]) == 0
+    assert (
+        random_checkpoint.main([str(folder / "hf"), "--preset", "tiny", *changes]) == 0
+    )
     from convert.__main__ import main as convert
 
     assert convert([str(folder / "hf"), str(folder / "ckpt")]) == 0

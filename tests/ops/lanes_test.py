@@ -80,7 +80,7 @@ def test_an_option_that_xla_does_not_have():
 
 @pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 2])
 def test_equals_the_product(rows, width, held):
     """A column left out or counted twice, or a row in another's place."""
     matrices = _normal(3, 10, width, dtype=HELD[held])
@@ -101,7 +101,7 @@ def test_any_number_of_outputs(rows, out):
 
 
 @pytest.mark.parametrize("out", [8, lanes.TILE_ROWS + 1, 4 * lanes.TILE_ROWS, 2053])
-@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("rows", [1, 3, 4])
 def test_tiles_equal_the_product(rows, out):
     """A tile's border, whatever divides the rows of the weight; of a stack, too."""
     layers, x = _normal(2, out, 48, dtype=jnp.bfloat16), _normal(rows, 48)
@@ -122,16 +122,13 @@ def test_bfloat16_rows_are_summed_in_float32():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("rows", [2, 3])
-def test_a_broken_row_stays_alone(rows, bad):
+def test_a_broken_row_stays_alone(bad):
     """Rows share loads, and must share nothing else (promise 2)."""
-    matrices, x = hold_for("cpu", _normal(1, 6, 96, dtype=jnp.bfloat16)), _normal(3, 96)
-    x = x[:rows]
+    matrices, x = hold_for("cpu", _normal(1, 6, 96, dtype=jnp.bfloat16)), _normal(2, 96)
     expected = _rows(x, matrices, 0)
-    for broken in range(rows):
+    for broken in range(2):
         found = _rows(x.at[broken, 5].set(bad), matrices, 0)
-        others = np.arange(rows) != broken
-        np.testing.assert_array_equal(found[others], expected[others])
+        np.testing.assert_array_equal(found[1 - broken], expected[1 - broken])
         assert not np.isfinite(found[broken]).any()
 
 
@@ -271,9 +268,9 @@ def test_a_row_feels_neither_the_others_nor_its_place(rows):
 
 def test_a_row_of_a_projection_feels_neither_the_others_nor_its_place():
     """The last of an odd number has no company of its own."""
-    weight = hold_for("cpu", _normal(64, 200, dtype=jnp.bfloat16))
-    for rows in (2, 3, 4):
-        x = _normal(rows, 200)
+    for rows, width in ((2, 200), (3, 200), (4, 256), (4, 1024)):
+        weight = hold_for("cpu", _normal(64, width, dtype=jnp.bfloat16))
+        x = _normal(rows, width)
         straight = _multiply(x, weight)
         for shift in range(1, rows):
             moved = _multiply(jnp.roll(x, shift, axis=0), weight)

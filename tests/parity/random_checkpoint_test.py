@@ -6,7 +6,7 @@ import pytest
 
 import jaxmoe
 from convert import convert
-from tests.running import script
+from jaxmoe.cli import random_checkpoint, sample
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -26,7 +26,7 @@ CHATS = (
 def source(tmp_path_factory):
     """A Hugging Face directory; `ckpt` beside it is converted."""
     path = tmp_path_factory.mktemp("random") / "hf"
-    assert script("random_checkpoint").main([str(path)]) == 0
+    assert random_checkpoint.main([str(path)]) == 0
     convert(path, path.with_name("ckpt"))
     return path
 
@@ -53,7 +53,6 @@ def test_same_greedy_answer(source, capsys):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32
     )
-    generate = script("generate")
     for text in ("How many primes are below 100?", "bade kilo"):
         prompt = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
@@ -63,7 +62,7 @@ def test_same_greedy_answer(source, capsys):
         options += " --max-new-tokens 64"
         checkpoint = str(source.with_name("ckpt"))
         argv = [checkpoint, "--prompt", text, *options.split()]
-        assert generate.main(argv) == 0
+        assert sample.main(argv) == 0
         row, _ = map(json.loads, capsys.readouterr().out.splitlines())
         assert row["tokens"] == expected
         assert row["text"] == tokenizer.decode(expected, skip_special_tokens=True)

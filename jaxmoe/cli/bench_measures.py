@@ -1,0 +1,84 @@
+"""From options to benchmarks: one function for each, by its name."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+
+from jaxmoe.benchmarks import (
+    calls,
+    compilation,
+    decode,
+    length,
+    machine,
+    overhead,
+    prefill,
+    profile,
+    startup,
+)
+from jaxmoe.benchmarks import slots as load
+from jaxmoe.benchmarks.report import Row
+from jaxmoe.benchmarks.session import Session
+from jaxmoe.cli.bench_convert import convert_rows
+
+SAMPLE = (sys.executable, "-m", "jaxmoe", "sample", "--quiet")
+
+
+def _prompt(session: Session, args: Namespace) -> int:
+    return args.prompt or session.preset.prompt
+
+
+def _steps(session: Session, args: Namespace) -> dict[str, int]:
+    prompt, steps, rounds = _prompt(session, args), args.steps, args.rounds
+    return {"prompt": prompt, "steps": steps, "rounds": rounds}
+
+
+def _prefill(session: Session, args: Namespace) -> Iterator[Row]:
+    lengths = (args.prompt,) if args.prompt else session.preset.prefills
+    options = {"ns": args.n, "rounds": args.rounds, "peer": session.peer}
+    options["prepared"] = _prompt(session, args)
+    return prefill.measure(session.subject, lengths, **options)
+
+
+def _decode(session: Session, args: Namespace) -> Iterator[Row]:
+    options = {"ns": args.n, "peer": session.peer, **_steps(session, args)}
+    options["experts"] = args.experts
+    return decode.measure(session.subject, **options)
+
+
+def _profile(session: Session, args: Namespace) -> Iterator[Row]:
+    return profile.measure(session.subject, ns=args.n, **_steps(session, args))
+
+
+def _overhead(session: Session, args: Namespace) -> Iterator[Row]:
+    return overhead.measure(session.subject, ns=args.n, **_steps(session, args))
+
+
+def _length(session: Session, args: Namespace) -> Iterator[Row]:
+    return length.measure(session.subject, n=args.n, **_steps(session, args))
+
+
+def _slots(session: Session, args: Namespace) -> Iterator[Row]:
+    options = {"slots": args.n, "prompt": _prompt(session, args)}
+    for name in ("prompts", "samples", "max_new_tokens", "rounds"):
+        options[name] = getattr(args, name)
+    return load.measure(session.subject, **options)
+
+
+def _compile(session: Session, args: Namespace) -> Iterator[Row]:
+    shapes = {"n": args.n, "prompt": _prompt(session, args)}
+    yield from startup.measure(session.place, SAMPLE, args.rounds)
+    yield from compilation.measure(session.place, rounds=args.rounds, **shapes)
+    yield from calls.measure(session.for_counting(), tokens=24, **shapes)
+
+
+MEASURES: dict[str, Callable[[Session, Namespace], Iterator[Row]]] = {
+    "machine": lambda session, _: machine.rows(session.place),
+    "prefill": _prefill,
+    "decode": _decode,
+    "profile": _profile,
+    "overhead": _overhead,
+    "length": _length,
+    "slots": _slots,
+    "compile": _compile,
+    "convert": lambda _, args: convert_rows(args),
+}

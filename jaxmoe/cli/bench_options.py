@@ -1,0 +1,90 @@
+"""Options of the benchmarks."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from jaxmoe.benchmarks.presets import PRESETS
+from jaxmoe.ops.experts import Implementation
+
+HELP = {
+    "machine": "bandwidth, rate of a product, and the loop for products of few rows",
+    "prefill": "tokens a second, and the time to prepare n samples of one prompt",
+    "decode": "a step of n samples, beside the memory floor and a peer",
+    "profile": "what the parts of a step take, beside their own floors",
+    "overhead": "Expert-Sample beside TopK, with the same experts and with drawn ones",
+    "length": "step time against filled and against allocated length",
+    "slots": "many prompts with answers of skewed lengths, against the ideal",
+    "compile": "first answer of the demo model; seconds and number of compilations",
+    "convert": "conversion against copying the same files",
+}
+N = {"prefill": (1, 32), "decode": (1, 8, 32, 64), "profile": (1, 8, 32, 64)}
+N["overhead"] = (1, 32)
+ONE_N = {"length": 8, "slots": 32, "compile": 8}
+ROUNDS = {"prefill": 5, "decode": 5, "profile": 5, "overhead": 30, "length": 7}
+STEPS = {"decode": 16, "profile": 16, "overhead": 8, "length": 16}
+LOAD = {"prompts": 16, "samples": 8, "max-new-tokens": 256}
+PEER = ("prefill", "decode")
+COLD = "Makes a random checkpoint of --gb, then copies and converts it in turn, each "
+COLD += "time from a cold page cache. Needs twice that space."
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(part) for part in text.split(","))
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"expected numbers above 0, found {text}")
+    return numbers
+
+
+def _kernels(text: str) -> tuple[str, ...]:
+    names, known = tuple(text.split(",")), get_args(Implementation)
+    if wrong := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(
+            f"expected of {', '.join(known)}, found {', '.join(wrong)}"
+        )
+    return names
+
+
+def _add_convert(add, gb: float, name: str = "--gb") -> None:
+    add(name, dest="gb", type=float, default=gb, help=f"to convert (default: {gb})")
+    add("--jobs", type=int, default=8, help="of the conversion (default: 8)")
+    add("--dir", type=Path, help="where to convert (default: the temporary directory)")
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A sub-command for each benchmark, and `all`."""
+    whole = argparse.ArgumentParser("jaxmoe bench", description=description)
+    commands = whole.add_subparsers(dest="benchmark", required=True)
+    for name, text in {**HELP, "all": "all of these, one after the other"}.items():
+        about = COLD if name == "convert" else None
+        add = commands.add_parser(name, help=text, description=about).add_argument
+        preset = "bench for CPU, 30b for accelerators (default: the machine's)"
+        add("--preset", choices=PRESETS, help=preset)
+        add("--out", metavar="FILE", type=Path, help="write all as JSON")
+        rounds = ROUNDS.get(name, 3)
+        shown = "each benchmark's" if name == "all" else rounds
+        default = None if name == "all" else rounds
+        add("--rounds", type=int, default=default, help=f"default: {shown}")
+        if name in N:
+            shown = ",".join(map(str, N[name]))
+            add("--n", type=_numbers, default=N[name], help=f"default: {shown}")
+        if name in ONE_N:
+            n = ONE_N[name]
+            add("--n", type=int, default=n, help=f"samples side by side (default: {n})")
+        if name in (*N, *ONE_N):
+            add("--prompt", type=int, help="tokens of a prompt (default: the preset's)")
+        if name in STEPS:
+            add("--steps", type=int, default=STEPS[name], help="of a timed run")
+        if name == "decode":
+            shown = "kernels to compare, as blocks,lanes (default: the machine's)"
+            add("--experts", type=_kernels, default=("auto",), help=shown)
+        if name in (*PEER, "all"):
+            add("--peer", choices=("transformers",), help="the same model there")
+        if name == "slots":
+            for option, value in LOAD.items():
+                add(f"--{option}", type=int, default=value, help=f"default: {value}")
+        if name == "convert":
+            _add_convert(add, 6.5)
+        if name == "all":
+            _add_convert(add, 1.3, "--convert-gb")
+    return whole

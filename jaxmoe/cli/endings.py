@@ -1,0 +1,109 @@
+"""How commands end: errors in one line, and ends that are no errors."""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+
+Main = Callable[[list[str] | None], int]
+"""A command: from its arguments, None for the process's, to its exit code."""
+
+
+def command(main: Main) -> Main:
+    """A command whose errors are one line and whose early ends are quiet."""
+
+    @wraps(main)
+    def run(argv: list[str] | None = None) -> int:
+        with ends_quietly(), input_errors():
+            return main(argv)
+
+    return run
+
+
+@contextmanager
+def ends_quietly() -> Iterator[None]:
+    """Ends the process without a word on Ctrl-C, or when nobody reads on (`| head`)."""
+    try:
+        try:
+            yield
+        finally:
+            # Here, where a reader that went away is expected; not at Python's end.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end: to where that cannot fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """Ends the process with `error: ...` and code 2 on input that does not fit.
+
+    Warnings are printed as briefly.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except (ImportError, OSError, TypeError, ValueError) as error:
+            say_error(error)
+            if "jaxmoe.sharding.watch" in sys.modules:
+                sys.modules["jaxmoe.sharding.watch"].fail(2)
+            raise SystemExit(2) from error
+
+
+@contextmanager
+def figures_if_possible(otherwise: str) -> Iterator[None]:
+    """Goes on where matplotlib is missing, and says so after `otherwise`."""
+    try:
+        yield
+    except ImportError as error:
+        print(f"{otherwise}: {_one_line(error)}", file=sys.stderr)
+
+
+def say_error(error: object) -> None:
+    """Prints `error: ...` on standard error, in one line."""
+    print(f"error: {_one_line(error)}", file=sys.stderr)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _show_warning(message, *_):
+    print(f"warning: {_one_line(message)}", file=sys.stderr)
+
+
+class Interrupt:
+    """Ctrl-C that lets what is finished be printed first.
+
+    While `patient` it waits for the next `check`; pressed twice it does not.
+    """
+
+    def __init__(self):
+        self.patient = self._asked = False
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if Ctrl-C was pressed."""
+        self.patient = True
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _handle(self, *_):
+        if self._asked or not self.patient:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def __enter__(self) -> "Interrupt":
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGINT, self._before)

@@ -1,0 +1,20 @@
+"""Options: which of the demo's problems."""
+
+import argparse
+
+from jaxmoe import demo
+from jaxmoe.demo import Problem
+
+
+def add_problems_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --problems."""
+    text = "only the first P (default: all 512)"
+    parser.add_argument("--problems", type=int, metavar="P", help=text)
+
+
+def first_problems(split: str, count: int | None) -> list[Problem]:
+    """The first problems of a split; a ValueError for more than it has, or none."""
+    problems = demo.problems(split)
+    if count is not None and not 1 <= count <= len(problems):
+        raise ValueError(f"--problems must be 1 to {len(problems)}, found {count}")
+    return problems[:count]

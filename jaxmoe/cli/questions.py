@@ -1,0 +1,57 @@
+"""The questions that options ask for."""
+
+import argparse
+from typing import Any
+
+from jaxmoe import demo
+from jaxmoe.cli.task_options import DEMO_TASK
+from jaxmoe.demo.countdown import Countdown, questions
+from jaxmoe.evals import tasks
+from jaxmoe.evals.questions import digest, read_questions, template_of
+from jaxmoe.evals.sandbox import available_isolation
+from jaxmoe.evals.tasks.base import Question, Task
+from jaxmoe.evals.tasks.code import CodeTask
+
+
+def task_named(name: str) -> Task:
+    """The task of a name, the demo's among them.
+
+    Raises:
+      ValueError: no task has this name.
+    """
+    return Countdown() if name == DEMO_TASK else tasks.task(name)
+
+
+def questions_of(
+    args: argparse.Namespace,
+) -> tuple[Task, list[Question], dict[str, Any]]:
+    """The task, its questions, and where they are from."""
+    if args.task == "code":
+        isolation = available_isolation() if args.allow_code else None
+        task = CodeTask(args.allow_code, isolation=isolation)
+    else:
+        task = task_named(args.task)
+    if args.problems is not None and args.problems < 1:
+        raise ValueError(f"--problems must be at least 1, found {args.problems}")
+    if args.data is None:
+        if args.task != DEMO_TASK:
+            fields = "; ".join(f"{k}: {v}" for k, v in task.fields.items())
+            raise ValueError(
+                f"--task {args.task} needs --data, a file with a JSON object a line "
+                f"({fields})"
+            )
+        return task, *_own_questions(args)
+    template = None if args.template is None else template_of(args.template, task)
+    asked = read_questions(
+        args.data, task, seed=args.seed, template=template, limit=args.problems
+    )
+    return task, asked, {"file": args.data.name, "sha256": digest(args.data)}
+
+
+def _own_questions(args: argparse.Namespace) -> tuple[list[Question], dict[str, Any]]:
+    """The demo's questions, which come with the package."""
+    own = questions(args.split)
+    if args.problems is not None and args.problems > len(own):
+        raise ValueError(f"--problems must be 1 to {len(own)}, found {args.problems}")
+    data = {"file": f"demo, {args.split}", "sha256": digest(demo.PROBLEMS)}
+    return own[: args.problems], data

@@ -1,0 +1,60 @@
+"""Options of a router report: which texts, and how many."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from jaxmoe.analysis.run_texts import run_rows
+from jaxmoe.analysis.texts import Row, read_rows
+from jaxmoe.checkpoints.source import open_source
+from jaxmoe.cli.problem_options import first_problems
+from jaxmoe.cli.questions import task_named
+from jaxmoe.cli.sampling_options import seed
+
+
+def add_router_options(parser: argparse.ArgumentParser) -> None:
+    """Adds all but the policy's and the sampler's."""
+    data = (
+        'lines of {"prompt": ...}, with an "answer" or "text" or to be answered, or a '
+        "directory by `jaxmoe evaluate --out`, whose answers are routed as they were "
+        "drawn where it has tokens and routes (default, with demo: its problems)"
+    )
+    again = "compare with this checkpoint on the same tokens, both routed by top-k"
+    most = "of an answer that is drawn; 0 draws none (default: 64)"
+    checkpoint = "demo, or a directory that `jaxmoe convert` has written"
+    add = parser.add_argument
+    add("checkpoint", metavar="CKPT", help=checkpoint)
+    add("--data", metavar="FILE", type=Path, help=data)
+    add("--out", metavar="OUT", type=Path, required=True, help="a folder")
+    add("--against", metavar="CKPT2", help=again)
+    add("--limit", type=int, metavar="P", help="only the first P prompts")
+    add("--n", type=int, default=1, help="answers drawn to a prompt (default: 1)")
+    add("--max-new-tokens", type=int, metavar="N", default=64, help=most)
+    add("--chat", action="store_true", help="put prompts into the chat template")
+    add("--seed", type=seed, default=0, help="0..2**32 - 1 (default: 0)")
+
+
+def rows_of(args: argparse.Namespace) -> list[Row]:
+    """The rows asked for; a ValueError for options that do not fit."""
+    limit = 1 if args.limit is None else args.limit
+    if min(args.n, args.max_new_tokens + 1, limit) < 1:
+        raise ValueError(
+            "--n and --limit must be 1 or more, --max-new-tokens 0 or more"
+        )
+    if args.data is not None and args.data.is_dir():
+        if args.chat:
+            raise ValueError(
+                "--chat is for a file: a run's prompts are read as they were; leave "
+                "out --chat"
+            )
+        digest = open_source(args.checkpoint).digest()
+        return run_rows(args.data, digest, task_named)[: args.limit]
+    rows = _demo_rows(args) if args.data is None else read_rows(args.data)[: args.limit]
+    return [replace(row, chat={}) for row in rows] if args.chat else rows
+
+
+def _demo_rows(args: argparse.Namespace) -> list[Row]:
+    if args.checkpoint != "demo":
+        raise ValueError("--data is needed with other models than demo; name a file")
+    problems = first_problems("test", args.limit)
+    return [Row(problem.prompt, problem.prompt) for problem in problems]

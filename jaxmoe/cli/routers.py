@@ -1,0 +1,74 @@
+"""Measures how a model's routers score and choose experts, layer by layer.
+
+Writes router.json into OUT, and figures where there is matplotlib; prints a table with
+suggested k_keep and r.
+"""
+
+import argparse
+
+import jaxmoe
+from jaxmoe.analysis.passages import Passages
+from jaxmoe.analysis.router_pass import accumulate, require_alike
+from jaxmoe.checkpoints.source import open_source
+from jaxmoe.cli.bars import ProgressBar
+from jaxmoe.cli.endings import command, figures_if_possible
+from jaxmoe.cli.policy_options import add_policy_options, policy_of
+from jaxmoe.cli.router_options import add_router_options, rows_of
+from jaxmoe.cli.sampler_options import add_sampler_options, sampler_of
+from jaxmoe.reports.router_files import Against, check_folder, write_routers
+from jaxmoe.reports.router_table import suggestion, table
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options."""
+    made = argparse.ArgumentParser("jaxmoe routers", description=__doc__)
+    add_router_options(made)
+    add_policy_options(made)
+    add_sampler_options(made)
+    return made
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command: 0 if done, 2 on input that does not fit."""
+    args = parser().parse_args(argv)
+    rows = rows_of(args)
+    check_folder(args.out)
+    policy = policy_of(args)
+    model = jaxmoe.load(args.checkpoint)
+    other = None if args.against is None else jaxmoe.load(args.against)
+    if other is not None:
+        require_alike(model.config, other.config)
+    passages = Passages(
+        model,
+        rows,
+        policy=policy,
+        sampler=sampler_of(args, model),
+        seed=args.seed,
+        n=args.n,
+        max_new_tokens=args.max_new_tokens,
+    )
+    with ProgressBar(len(passages), quiet=False) as bar:
+        routing = passages.routing()
+        layers = accumulate(model, passages, policy=routing, progress=bar.show)
+    against = None
+    if args.against is not None and other is not None:
+        against = Against(
+            digest=open_source(args.against).digest(),
+            names=(args.checkpoint, f"against {args.against}"),
+            layers=accumulate(model, passages.tokens),
+            other=accumulate(other, passages.tokens),
+        )
+    k = model.config.experts_per_token
+    with figures_if_possible("no figures"):
+        write_routers(
+            args.out,
+            layers,
+            k=k,
+            digest=open_source(args.checkpoint).digest(),
+            policy=passages.described(),
+            against=against,
+        )
+    print(table(layers, k))
+    print(suggestion(layers, model.config))
+    return 0

@@ -1,0 +1,58 @@
+"""Options: which questions, and how answers to them are drawn."""
+
+import argparse
+from pathlib import Path
+
+from jaxmoe.cli.sampling_options import seed
+from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.demo.game_runs import MAX_NEW_TOKENS as IN_A_GAME
+from jaxmoe.evals.runs import Draw
+from jaxmoe.evals.tasks import TASKS
+from jaxmoe.router.policies import Policy
+
+DEMO_TASK = "countdown"
+"""The demo's own task, which evals does not know."""
+MAX_NEW_TOKENS = 4096
+"""Of an answer, where the task is not the demo's."""
+
+
+def add_task_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --task and what goes with it."""
+    group = parser.add_argument_group("questions")
+    add = group.add_argument
+    add(
+        "--task",
+        choices=(DEMO_TASK, *TASKS),
+        default=DEMO_TASK,
+        help="`jaxmoe list tasks` says what each asks (default: countdown)",
+    )
+    data = "JSON lines, one question each (default: the demo's own, for countdown)"
+    add("--data", metavar="FILE", type=Path, help=data)
+    add("--problems", type=int, metavar="P", help="only the first P (default: all)")
+    split = "of the demo's own questions (default: test)"
+    add("--split", choices=("test", "validation"), default="test", help=split)
+    template = "a prompt in place of the task's, with the row's fields as {field}"
+    add("--template", metavar="FILE", type=Path, help=template)
+    thinking = "whether answers begin with reasoning, where the chat template can tell"
+    add("--thinking", action=argparse.BooleanOptionalAction, help=thinking)
+    code = "run the programs that the model writes (task code)"
+    add("--allow-code", action="store_true", help=code)
+
+
+def add_draw_options(parser: argparse.ArgumentParser) -> None:
+    """Adds how many answers are drawn, from which seed, how long."""
+    add = parser.add_argument
+    add("--n", type=int, default=32, help="answers to each question (default: 32)")
+    add("--seed", type=seed, default=0, help="0..2**32 - 1 (default: 0)")
+    most = f"of an answer (default: {MAX_NEW_TOKENS}; for countdown, what it needs)"
+    add("--max-new-tokens", type=int, metavar="N", help=most)
+    add("--slots", type=int, metavar="S", help="side by side (default: 64 or fewer)")
+    add("--noisy-prefill", action="store_true", help="route prompts with noise too")
+
+
+def draw_of(args: argparse.Namespace, policy: Policy, sampler: TokenSampler) -> Draw:
+    """How answers are drawn."""
+    default = IN_A_GAME if args.task == DEMO_TASK else MAX_NEW_TOKENS
+    most = default if args.max_new_tokens is None else args.max_new_tokens
+    numbers = (args.n, most, args.seed, args.slots, args.noisy_prefill)
+    return Draw(policy, sampler, *numbers)

@@ -1,0 +1,65 @@
+"""The files of a study: results as JSON, a table, and figures."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxmoe import demo
+from jaxmoe.demo import router_study
+from jaxmoe.demo.game_runs import Outcome
+from jaxmoe.demo.network import first_params
+from jaxmoe.demo.recipe import Recipe
+from jaxmoe.demo.study import BASE, report
+from jaxmoe.demo.study_figures import plot_outcomes, plot_router
+from jaxmoe.demo.study_table import tables
+from jaxmoe.files import write_text
+from jaxmoe.model import Model
+
+
+def answers_file(out: Path, name: str) -> Path:
+    """Where the answers of a configuration are kept."""
+    return out / "answers" / f"{re.sub('[ ,]+', '-', name)}.jsonl"
+
+
+def write_study(
+    out: Path,
+    model: Model,
+    outcomes: Mapping[str, Outcome],
+    about: dict[str, Any],
+    slots: int,
+) -> str:
+    """Writes results.json, table.md, pass_at.png, router.png and differences.png.
+
+    Returns:
+      The text of table.md.
+    """
+    texts = _texts(answers_file(out, BASE))
+    trained = router_study.router_logits(model.config, model.params, texts)
+    params = first_params(model.config, Recipe().seed)
+    untrained = router_study.router_logits(model.config, params, texts)
+    router = {
+        "trained": router_study.describe(*trained),
+        "untrained": router_study.describe(*untrained),
+    }
+    bands = demo.bands("test")
+    results = about | report(outcomes, bands, slots) | {"router": router}
+    write_text(out / "results.json", _compact(results))
+    text = tables(results)
+    write_text(out / "table.md", text)
+    plot_outcomes(out, outcomes, bands)
+    plot_router(out, model, trained[0])
+    return text
+
+
+def _texts(path: Path) -> list[str]:
+    """Each problem with its first answer."""
+    header, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [header["prompts"][row["prompt"]] + row["answers"][0] for row in rows]
+
+
+def _compact(results: dict) -> str:
+    """JSON with one line for each list."""
+    text = json.dumps(results, indent=1)
+    return re.sub(r"\[[^][{]*\]", lambda m: " ".join(m[0].split()), text) + "\n"

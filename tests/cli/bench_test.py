@@ -1,0 +1,126 @@
+"""`jaxmoe bench`: its options, its failures, and each benchmark on a tiny model."""
+
+import json
+import sys
+
+import pytest
+
+from jaxmoe.benchmarks.report import Row
+from jaxmoe.cli import bench
+from jaxmoe.cli.bench_measures import MEASURES
+
+SMALL = {
+    "machine": [],
+    "prefill": ["--n", "2"],
+    "decode": ["--n", "2", "--steps", "4", "--experts", "blocks,lanes"],
+    "profile": ["--n", "2", "--steps", "2"],
+    "overhead": ["--n", "2", "--steps", "2"],
+    "length": ["--n", "2", "--steps", "2"],
+    "slots": ["--prompts", "3", "--samples", "4", "--n", "4", "--max-new-tokens", "40"],
+    "compile": ["--n", "2"],
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs the command on the tiny preset: its status, and what it wrote."""
+
+    def main(*arguments: str) -> tuple[int, dict]:
+        out = tmp_path / "out.json"
+        common = ["--preset", "tiny", "--rounds", "1", "--out", str(out)]
+        status = bench.main([arguments[0], *common, *arguments[1:]])
+        return status, json.loads(out.read_text("utf-8"))
+
+    return main
+
+
+@pytest.fixture
+def measures(monkeypatch):
+    """Benchmarks that measure nothing, to be replaced one by one."""
+    for name in list(MEASURES):
+        row = Row(name, "nothing", 1.0, "x")
+        monkeypatch.setitem(MEASURES, name, lambda *_, row=row: iter([row]))
+    return MEASURES
+
+
+@pytest.mark.slow
+def test_all_goes_on_after_a_failure(run, measures, monkeypatch, capsys):
+    """One benchmark would take the results of all others with it."""
+
+    def fail(*_):
+        yield Row("length", "before", 2.0, "ms")
+        raise ValueError("no room")
+
+    monkeypatch.setitem(measures, "length", fail)
+    status, record = run("all")
+    assert status == 1
+    whats = [(row["benchmark"], row["what"]) for row in record["rows"]]
+    assert whats[5:7] == [("length", "before"), ("length", "failed")]
+    assert len(whats) == 10
+    printed = capsys.readouterr()
+    assert "ValueError no room" in printed.out.split("All rows:")[1]
+    assert "Traceback" in printed.err
+
+
+def test_missed_targets_are_no_failure(run, measures, monkeypatch):
+    """A slower machine would look like a broken one."""
+    row = Row("decode", "slow", 1.0, "x", ("at least", 3.0))
+    monkeypatch.setitem(measures, "decode", lambda *_: iter([row]))
+    status, record = run("decode")
+    assert (status, record["rows"][0]["met"]) == (0, False)
+
+
+def test_the_record_says_where_it_is_from(run, measures):
+    """Numbers could not be compared with those of another day."""
+    _, record = run("slots")
+    assert (record["preset"], record["backend"]) == ("tiny", "cpu")
+    assert {"python", "jax", "jaxlib", "flax"} <= record["versions"].keys()
+    assert record["hardware"]["cores"] >= 1
+    assert record["command"].startswith("jaxmoe bench slots --preset tiny ")
+
+
+@pytest.mark.slow
+def test_all_hands_its_options_on(run, measures, monkeypatch):
+    """`all --rounds 1` would run for an hour."""
+    seen = {}
+    for name in measures:
+        monkeypatch.setitem(
+            measures, name, lambda _, args: seen.update({args.benchmark: args}) or []
+        )
+    run("all", "--convert-gb", "2", "--jobs", "3")
+    assert {args.rounds for args in seen.values()} == {1}
+    assert (seen["convert"].gb, seen["convert"].jobs) == (2, 3)
+    assert seen["decode"].n == (1, 8, 32, 64)
+
+
+def test_a_peer_that_is_not_installed(run, monkeypatch, capsys):
+    """The user would read a traceback, or wait for half of the benchmark first."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit) as stopped:
+        run("decode", "--peer", "transformers")
+    assert stopped.value.code == 2
+    assert 'pip install ".[parity]"' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_each_benchmark_runs(run, name, untyped):
+    """It would fail where it is first needed, on a large machine.
+
+    Untyped, because `lower` rebuilds policies with descriptions in place of arrays.
+    """
+    status, record = run(name, *SMALL[name])
+    failures = [row for row in record["rows"] if row["value"] is None]
+    assert not status and not failures and record["rows"], failures
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["prefill", "decode"])
+def test_a_peer_runs(run, name):
+    """There would be nothing to compare with."""
+    pytest.importorskip("transformers")
+    status, record = run(name, "--n", "2", "--peer", "transformers")
+    assert status == 0
+    assert any("times as fast" in row["what"] for row in record["rows"])
+    assert {"torch", "transformers"} <= record["versions"].keys()

@@ -1,0 +1,37 @@
+"""`jaxmoe list`: all that the registries hold."""
+
+import json
+from typing import get_args
+
+import pytest
+
+from jaxmoe.benchmarks.presets import PRESETS
+from jaxmoe.cli.list import KINDS, main
+from jaxmoe.evals.tasks import TASKS
+from jaxmoe.families.registry import FAMILIES
+from jaxmoe.router.policies import POLICIES
+from jaxmoe.sharding.rules import Preset
+
+NAMES = {
+    "policies": [*POLICIES],
+    "tasks": ["countdown", *TASKS],
+    "families": [*FAMILIES],
+    "presets": [*PRESETS, *get_args(Preset)],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_is_listed(kind, capsys):
+    """A policy or a task would be there that nobody finds, or listed and not there."""
+    column = "preset" if kind == "presets" else None
+    assert main([kind, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row[column or next(iter(row))] for row in rows] == NAMES[kind]
+    assert all(row.values() for row in rows)
+    assert main([kind]) == 0
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(rows)
+    for line, row in zip(lines, rows, strict=True):
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        assert cells == [*row.values()]
+    assert head.count("|") == lines[0].count("|")

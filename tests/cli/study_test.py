@@ -1,0 +1,165 @@
+"""`jaxmoe demo study`, on answers that are made up where they take hours."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxmoe import demo
+from jaxmoe.checkpoints.source import open_source
+from jaxmoe.cli import demo as demo_command
+from jaxmoe.demo import game_runs
+from jaxmoe.demo.chains import all_chains
+from jaxmoe.demo.configuration_names import BASE
+from jaxmoe.demo.study import configurations
+from jaxmoe.evals.runs import Draw
+from tests.outcomes import outcome_of
+
+pytestmark = pytest.mark.xdist_group("study")
+
+PLAYED = 4
+
+
+def main(argv: list[str]) -> int:
+    """`jaxmoe demo study`."""
+    return demo_command.main(["study", *argv])
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the study asked for."""
+
+    draw: Draw
+    path: Path
+    about: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory) -> Iterator[list[Run]]:
+    """The runs that were asked for; their answers are made up."""
+    asked = []
+    chains = all_chains([problem.numbers for problem in demo.problems()[:PLAYED]])
+    solutions = dict(zip(map(tuple, chains.numbers), chains.texts(), strict=True))
+
+    def play(model, problems, draw, path, *, about, progress):
+        asked.append(Run(draw, path, about))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prompts = [problem.prompt for problem in problems]
+        rows = [{"prompts": prompts}]
+        for j, problem in enumerate(problems):
+            answer = solutions[problem.numbers] if j else "12"  # of another length
+            rows.append({"prompt": j, "answers": [answer] * draw.n})
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        right = np.array([0, 1, draw.n, draw.n])
+        return outcome_of(problems, draw.n, right, np.minimum(right, 1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(game_runs, "play", play)
+        yield asked
+
+
+@pytest.fixture(scope="module")
+def study(asked, matplotlib, tmp_path_factory) -> tuple[Path, list[Run]]:
+    """The study's directory, and the runs that it is made of."""
+    out = tmp_path_factory.mktemp("study") / "out"
+    asked.clear()
+    assert main([str(out), "--problems", str(PLAYED), "--slots", "16"]) == 0
+    return out, list(asked)
+
+
+@pytest.mark.slow
+def test_all_configurations_are_played(study):
+    """A row would be missing, or take the answers of another from its file."""
+    out, asked = study
+    assert [run.draw for run in asked] == [
+        row.draw(16) for row in configurations().values()
+    ]
+    paths = {run.path for run in asked}
+    assert len(paths) == len(asked)
+    assert {path.parent for path in paths} == {out / "answers"}
+    (about,) = {json.dumps(run.about) for run in asked}
+    digest = open_source("demo").digest()
+    assert json.loads(about) == {"checkpoint": digest}
+
+
+@pytest.mark.slow
+def test_everything_is_written(study):
+    """Hours of answers would end without results, or with half a file."""
+    out, _ = study
+    figures = {"pass_at.png", "router.png", "differences.png"}
+    found = {path.name for path in out.iterdir()}
+    assert found == {"answers", "results.json", "table.md"} | figures
+    for name in figures:
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    text = (out / "results.json").read_text(encoding="utf-8")
+    results = json.loads(text, parse_constant=pytest.fail)
+    assert list(results["configurations"]) == list(configurations())
+    assert results["configurations"][BASE]["right"] == [0, 1, 64, 64]
+    assert results["checkpoint"] == open_source("demo").digest()
+    assert text.count("\n") < 1500  # a list is a line
+    table = (out / "table.md").read_text(encoding="utf-8")
+    assert f"| {BASE} | " in table
+
+
+@pytest.mark.slow
+def test_routers_are_those_of_the_answers(study):
+    """The router's curve would be of prompts, padding, or answers of another form."""
+    out, _ = study
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    for weights in ("trained", "untrained"):
+        layers = results["router"][weights]
+        assert list(layers) == [f"layer {l}" for l in range(4)]
+        for curve in layers.values():
+            assert len(curve["mean"]) == 64
+            assert curve["cumulative"][-1] == pytest.approx(1, abs=1e-5)
+            assert 0 < curve["load_entropy"] <= 1
+    first = [results["router"][w]["layer 0"] for w in ("trained", "untrained")]
+    assert first[0] != first[1]
+
+
+def test_parts_of_a_study(asked, tmp_path):
+    """Two machines could not share the work, or the first would end with an error."""
+    asked.clear()
+    argv = [str(tmp_path), "--problems", str(PLAYED), "--only", "k_keep 3", BASE]
+    assert main(argv) == 0
+    rows = configurations()
+    assert [run.draw for run in asked] == [
+        rows[n].draw(256) for n in (BASE, "k_keep 3")
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["answers"]
+
+
+def test_without_matplotlib_nothing_is_drawn(asked, tmp_path, capsys, monkeypatch):
+    """Hours of answers would end without figures."""
+    asked.clear()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), "--problems", str(PLAYED)])
+    assert ended.value.code == 2 and not asked
+    assert 'pip install "jaxmoe[plots]"' in capsys.readouterr().err
+    assert main([str(tmp_path), "--problems", str(PLAYED), "--only", BASE]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", BASE, "k_keep 8"], "found ['k_keep 8']"),
+        (["--problems", "0"], "--problems must be 1 to 512, found 0"),
+        (["--problems", "-1"], "--problems must be 1 to 512, found -1"),
+    ],
+)
+def test_what_the_study_refuses(asked, tmp_path, capsys, options, message):
+    """A slip would draw for hours, and then end in a traceback."""
+    asked.clear()
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), *options])
+    assert ended.value.code == 2 and not asked
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
