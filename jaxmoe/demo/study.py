@@ -143,7 +143,7 @@ def _measured(outcome: Outcome, bands: Mapping[Problem, str]) -> dict[str, Any]:
     for band in ("easy", "hard"):
         if some := of_band(outcome, bands, band):
             found |= {f"{n}, {band}": as_json(i) for n, i in some.measures().items()}
-    distinct = bootstrap(outcome.distinct, groups=outcome.groups)
+    distinct = bootstrap(outcome.distinct, groups=outcome.groups, ends=None)
     return found | {"distinct_right": as_json(distinct)}
 
 

@@ -8,9 +8,13 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
-from http.client import HTTPException
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
+from jaxmoe.evals.judge_replies import content_of, score_in
+from jaxmoe.evals.tasks.prompts import printable
+from jaxmoe.evals.tasks.reasoning import answer_in
 from jaxmoe.evals.verifiers import VerifierError, end_of
 
 PROMPT = """\
@@ -26,11 +30,13 @@ one line of the form "Score: x", x from 0 (certainly wrong) to 10 (certainly rig
 </answer>"""
 """What `ChatVerifier` asks; {problem} and {answer} are put in."""
 
-_SCORE = re.compile(r"\bscore[\s*_`\":=]*(\d+(?:\.\d+)?)(?![.,]?\d)", re.IGNORECASE)
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 """HTTP states that may be over at the next attempt."""
-_LONGEST_PAUSE = 60.0
-"""Seconds between two attempts at most."""
+_LONGEST_PAUSE = 15.0
+"""Seconds between two attempts at most, whatever the endpoint asks for."""
+_MOST_BYTES = 16 << 20
+"""Of a reply's body."""
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,13 @@ class ChatVerifier:
     fails in a way that may pass (no connection, no reply in time, HTTP 408, 425, 429 or
     5xx, a body that is no completion, a reply without a score) is followed by another
     after pause, 2 * pause, 4 * pause, ... seconds, or after what Retry-After asks for,
-    at most 60.
+    at most 15. The endpoint is not trusted: no redirect is followed, a body of more
+    than 16 MB is none, and errors show neither the key nor what moves a terminal. Of an
+    answer it is shown what follows the reasoning.
 
     url: up to and without /chat/completions, such as "http://localhost:8000/v1".
     model: its name there. key: sent as a bearer token; never shown. timeout: seconds
-    without a byte before an attempt is given up. attempts: in all. options: further
+    for the whole reply of an attempt. attempts: in all. options: further
     fields of the request. prompt: what is asked. unreadable: the score where no attempt
     brought a reply with one; None: an error.
     """
@@ -93,7 +101,7 @@ class ChatVerifier:
         return [self._score(problem, answer) for answer in answers]
 
     def _score(self, problem: str, answer: str) -> float:
-        values = {"{problem}": problem, "{answer}": answer}
+        values = {"{problem}": problem, "{answer}": answer_in(answer)}
         # In one go: a problem may contain "{answer}".
         content = re.sub(r"\{(?:problem|answer)\}", lambda m: values[m[0]], self.prompt)
         failure: _PassingError | None = None
@@ -102,7 +110,7 @@ class ChatVerifier:
                 pause = max(self.pause * 2 ** (attempt - 1), failure.wait)
                 time.sleep(min(pause, _LONGEST_PAUSE))
             try:
-                return _read_score(self._reply(content))
+                return self._read_score(self._reply(content))
             except _PassingError as error:
                 failure = error
         if isinstance(failure, _UnreadableError) and self.unreadable is not None:
@@ -125,24 +133,100 @@ class ChatVerifier:
         if self.key is not None:
             # Unredirected: never sent on to another host.
             request.add_unredirected_header("Authorization", f"Bearer {self.key}")
-        try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                return _content(response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._refusal(error) from None
-        except (OSError, HTTPException) as error:
-            raise _PassingError(f"expected a reply, found {error!r}") from error
+        state, reason, headers, reply = self._fetch(request)
+        if 200 <= state < 300:
+            return self._content(reply)
+        text = self._shown(f"{reason} {reply.decode(errors='replace')}")
+        found = f"expected a reply, found HTTP {state} {text}"
+        if state in _PASSING:
+            raise _PassingError(found, _retry_after(headers))
+        advice = "check url, key, model and options"
+        if 300 <= state < 400:
+            advice = "redirects are not followed: pass the address it redirects to"
+        raise VerifierError(f"{self.url}: {found}; {advice}")
 
-    def _refusal(self, error: urllib.error.HTTPError) -> Exception:
+    def _fetch(
+        self, request: urllib.request.Request
+    ) -> tuple[int, str, Message, bytes]:
+        """State, reason, headers and body of a reply, all within the timeout.
+
+        In a thread, since an endpoint that sends its headers byte by byte would
+        outlast any limit of a single read.
+        """
+        deadline = time.monotonic() + self.timeout
+        results: SimpleQueue[Any] = SimpleQueue()
+
+        def work() -> None:
+            try:
+                results.put(_exchange(request, self.timeout, deadline))
+            except Exception as error:  # whatever an endpoint makes the library raise
+                results.put(error)
+
+        Thread(target=work, daemon=True).start()
         try:
-            text = end_of(error.read().decode(errors="replace"))
-        except (OSError, HTTPException):
-            text = ""
-        found = f"expected a reply, found HTTP {error.code} {error.reason} {text}"
-        if error.code in _PASSING:
-            return _PassingError(found, _retry_after(error.headers))
-        return VerifierError(f"{self.url}: {found}; check url, key, model and options")
+            result = results.get(timeout=self.timeout + 1)
+        except Empty:
+            result = TimeoutError("no whole reply in time")
+        if isinstance(result, Exception):
+            found = self._shown(f"{type(result).__name__}: {result}")
+            raise _PassingError(f"expected a reply, found {found}") from None
+        return result
+
+    def _content(self, body: bytes) -> str:
+        """The text of a completion; empty where the model said nothing."""
+        try:
+            text = content_of(json.loads(body))
+        except (ValueError, RecursionError, MemoryError):
+            text = None
+        if text is None:
+            found = self._shown(body.decode(errors="replace"))
+            raise _PassingError(f"expected a chat completion, found {found!r}")
+        return text
+
+    def _read_score(self, reply: str) -> float:
+        score = score_in(reply)
+        if score is None:
+            found = self._shown(reply)
+            raise _UnreadableError(
+                f'expected a reply with "Score: x", x in 0..10, found {found!r}'
+            )
+        return score
+
+    def _shown(self, text: str) -> str:
+        """What an endpoint says, as an error may show it."""
+        return printable(end_of(text.replace(self.key, "***") if self.key else text))
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect as it is: another host was not asked for."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """No request at all, so that the state itself is the reply."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+
+
+def _exchange(
+    request: urllib.request.Request, timeout: float, deadline: float
+) -> tuple[int, str, Message, bytes]:
+    response: Any
+    try:
+        response = _OPENER.open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        response = error
+    with response:
+        body = bytearray()
+        while chunk := response.read1(_CHUNK):
+            body += chunk
+            if len(body) > _MOST_BYTES:
+                raise ValueError(f"a body of more than {_MOST_BYTES >> 20} MB")
+            if time.monotonic() > deadline:
+                raise TimeoutError("no whole reply in time")
+        length = response.headers.get("Content-Length", "")
+        if length.isdecimal() and len(body) < int(length[:18]):
+            raise ValueError(f"{len(body)} of {length[:18]} bytes")
+        return response.status, str(response.reason), response.headers, bytes(body)
 
 
 class _PassingError(Exception):
@@ -161,26 +245,3 @@ def _retry_after(headers: Message) -> float:
     """Seconds that a server asks to wait; 0 where it names none, or a date."""
     value = headers.get("Retry-After", "")
     return float(value) if re.fullmatch(r"\d{1,6}", value) else 0.0
-
-
-def _content(body: bytes) -> str:
-    """The text of a completion; empty where the model said nothing."""
-    try:
-        text = json.loads(body)["choices"][0]["message"]["content"] or ""
-    except (ValueError, LookupError, TypeError):
-        text = None
-    if not isinstance(text, str):
-        found = end_of(body.decode(errors="replace"))
-        raise _PassingError(f"expected a chat completion, found {found!r}")
-    return text
-
-
-def _read_score(reply: str) -> float:
-    """The last score in a reply; or the reply itself, where it is only a number."""
-    bare = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*", reply)
-    found = [bare[1]] if bare else _SCORE.findall(reply)
-    if not found or float(found[-1]) > 10:
-        raise _UnreadableError(
-            f'expected a reply with "Score: x", x in 0..10, found {end_of(reply)!r}'
-        )
-    return float(found[-1])

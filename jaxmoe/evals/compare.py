@@ -106,11 +106,8 @@ def _differences(
     a: Run, b: Run, values_a: Values, values_b: Values, seed: int
 ) -> list[Difference]:
     """b less a, where both have the measure and it means the same."""
-    names = [ACCURACY, *(m for m in values_a if m.startswith("pass@")), MAJORITY]
+    names = [ACCURACY, *(m for m in values_a if m.startswith(("pass@", MAJORITY)))]
     both = [name for name in names if name in values_a and name in values_b]
-    if a.correct.shape[1] != b.correct.shape[1]:
-        # The vote of more answers is another measure.
-        both = [name for name in both if name != MAJORITY]
     return [
         _difference(a.name, b.name, m, values_a[m], values_b[m], a.groups, seed)
         for m in both

@@ -22,9 +22,9 @@ class RunSummary:
 
     about: its manifest (task, policy, sampler, n, seed, checkpoint, versions, ...).
     measures: name -> interval over problems, fractions ("accuracy", "pass@8",
-    "majority vote", "best of n, mean log-probability", ...). numbers: name -> plain
-    number ("mean tokens", "answers cut off", "distinct answers", ...). curves: name ->
-    curve ("pass@k", "majority@k"). right: right answers to each problem, of n.
+    "majority vote of n", "best of n, mean log-probability", ...). numbers: name ->
+    plain number ("mean tokens", "answers cut off", "distinct answers", ...). curves:
+    name -> curve ("pass@k", "majority@k"). right: right answers to each problem, of n.
     """
 
     name: str

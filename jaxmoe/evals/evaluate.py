@@ -10,11 +10,12 @@ import json
 import math
 import platform
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -25,12 +26,20 @@ import numpy as np
 
 from jaxmoe.decode.inputs import check_prompt, check_slots, check_whole
 from jaxmoe.decode.request import Progress
+from jaxmoe.evals.grading import (
+    OPENS,
+    grade_answer,
+    grading_of,
+    read_grading,
+    write_grading,
+)
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.run import pack_routes
 from jaxmoe.evals.runs import Draw
 from jaxmoe.evals.shards import WHOLE, Shard, read_lines, records_files
-from jaxmoe.evals.store import RunDirectory, RunWriteError
+from jaxmoe.evals.store import RunDirectory, RunWriteError, differences
 from jaxmoe.evals.tasks.base import Question, Task
+from jaxmoe.evals.tasks.reasoning import opens_reasoning
 from jaxmoe.model import Model
 from jaxmoe.router.policies import for_model
 from jaxmoe.sampling import Finished, stream
@@ -40,8 +49,7 @@ FORMAT = 1
 """Of the run directory; another number is another configuration."""
 
 VERSIONS = ("jaxmoe", "jax", "jaxlib", "flax", "tokenizers")
-GRADING_VERSIONS = {"math": ("math-verify", "sympy")}
-"""Libraries that answers, and a task's grades, hang on."""
+"""Libraries that answers depend on."""
 
 BACKLOG = 4
 """Answers that may wait for each grader; drawing stops for more."""
@@ -138,25 +146,44 @@ def manifest_of(
     return {
         "format": FORMAT,
         "task": task.name,
-        "grading": repr(task) if is_dataclass(task) else type(task).__qualname__,
         "data": dict(data),
         "checkpoint": checkpoint,
         **draw.describe(),
         "slots": slots,
         **mesh,
         "thinking": thinking,
+        OPENS: _open_reasoning(model, prompts),
         "prompts_sha256": _sha256([prompt.tolist() for prompt in prompts]),
         "config_sha256": _sha256(repr(model.config)),
         "weights": str(model.params["embed.weight"].dtype),
         "device": jax.devices()[0].device_kind,
         "kept": {"tokens": keep.tokens, "routes": keep.routes}
         | {"certainty": keep.certainty},
-        "versions": _versions(task),
+        "versions": _versions(),
+        **about_questions(questions),
+    }
+
+
+def about_questions(questions: Sequence[Question]) -> dict[str, list[str]]:
+    """What a manifest says of each question."""
+    return {
         "problems": [question.id for question in questions],
         "groups": [question.group for question in questions],
         "prompts": [question.prompt for question in questions],
         "references": [_reference(question) for question in questions],
     }
+
+
+def _open_reasoning(model: Model, prompts: Sequence[np.ndarray]) -> bool:
+    """Whether all prompts end within thinking, as a chat template may have them."""
+    tokenizer = model.tokenizer
+    if tokenizer is None or not len(prompts):
+        return False
+    ends = (prompt[-16:].tolist() for prompt in prompts)
+    return all(
+        opens_reasoning(tokenizer.decode(end, skip_special_tokens=False))
+        for end in ends
+    )
 
 
 def evaluate(
@@ -268,6 +295,8 @@ class _Run:
         """See `evaluate`."""
         self.task, self.questions, self.draw, self.keep = task, questions, draw, keep
         self.shard, self.directory, self.progress = shard, directory, progress
+        self.opened = bool(directory.manifest.get(OPENS))
+        self._note_grading()
         own = {q.id for j, q in enumerate(questions) if shard.of(j)}
         lines = read_lines(records_files(directory.path))
         before = [line.record for line in lines if line.record.problem in own]
@@ -277,6 +306,20 @@ class _Run:
         self.tokens, self.began = 0, time.perf_counter()
         self.graders = graders
         self.pending: deque[Future[Record]] = deque()
+
+    def _note_grading(self) -> None:
+        """Keeps how answers are graded, and warns where some were graded otherwise."""
+        folder, now = self.directory.path, grading_of(self.task)
+        before = read_grading(folder) if self.directory.done else None
+        if before is None:
+            write_grading(folder, now)
+        elif before != now:
+            warnings.warn(
+                f"{folder}: its answers were graded by another version "
+                f"({differences(before, now)}); grade it again, so that all are "
+                "graded alike",
+                stacklevel=2,
+            )
 
     def skipped(self) -> set[tuple[int, int]]:
         """(question, sample) of what is there, or belongs to other shards."""
@@ -324,7 +367,7 @@ class _Run:
 
     def _record(self, answer: Finished) -> Record:
         question, text = self.questions[answer.prompt], answer.text or ""
-        grade = self.task.grade(question, text)
+        grade = grade_answer(self.task, question, text, opened=self.opened)
         total = float(answer.logprobs.sum(dtype=np.float64))
         length = len(answer.tokens)
         return Record(
@@ -349,9 +392,9 @@ def _sha256(value: Any) -> str:
     return sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _versions(task: Task) -> dict[str, str]:
+def _versions() -> dict[str, str]:
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in (*VERSIONS, *GRADING_VERSIONS.get(task.name, ())):
+    for name in VERSIONS:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

@@ -6,12 +6,16 @@ as if they were independent would make every interval too narrow.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
 _CHUNK = 1 << 20
 """Draws held at once by the bootstrap: 8 MiB of indices and 8 MiB of values."""
+
+_ADDED = 2
+"""Made-up problems at either end of the scale, for the width of an interval."""
 
 
 @dataclass(frozen=True)
@@ -76,47 +80,71 @@ def bootstrap(
     values: Shaped[np.ndarray, "P"],
     *,
     groups: Sequence[Hashable] | None = None,
+    ends: tuple[float, float] | None = (0.0, 1.0),
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """The mean over problems with its percentile bootstrap interval.
+    """The mean over problems with an interval that does not vanish at either end.
 
-    Draws P problems with replacement, `resamples` times; the bounds are the quantiles
-    (1 - level) / 2 and (1 + level) / 2 of the means. Where all values are equal the
-    interval has no width, which does not say that the next problem's is the same.
+    Where all 30 of 30 problems are right, resampling them says that the mean is 1 for
+    certain. So problems are made up that lie at the ends of the scale, as Agresti and
+    Coull do for proportions: with P problems (or groups), one at either end for the
+    middle of the interval, two for its width,
+
+        middle +- t * s,   middle = (sum + low end + high end) / (P + 2),
+
+    s the standard deviation of the mean of P + 4 problems drawn with replacement from
+    these, and t the quantile of Student's distribution with P - 1 degrees of freedom.
+    The bounds stay within the ends, and the mean within the bounds. At level 0.95 the
+    coverage is at least 0.93 for means from 0.02 to 0.98, 20 to 500 problems and 1 to
+    64 samples of each, and for differences: see `jaxmoe.benchmarks.coverage`.
 
     Args:
       values: one finite number, or True and False, for each problem.
       groups: what group each problem belongs to, where problems of one group are
         alike; whole groups are then drawn. None: every problem for itself.
-      level: share of intervals that hold the true mean, where P is large.
+      ends: the smallest and the largest value that there can be. None where there are
+        none: no problems are made up, and equal values give no width.
+      level: share of intervals that hold the true mean.
       resamples: means drawn.
       seed: of NumPy's generator; equal seeds give equal intervals.
 
     Raises:
-      ValueError: no values, one that is not finite, a level not between 0 and 1, or no
-        resamples.
+      ValueError: no values, one that is not finite or beyond the ends, a level not
+        between 0 and 1, or no resamples.
 
-    Source: Efron 1979, "Bootstrap methods: another look at the jackknife".
+    Source: Efron 1979, "Bootstrap methods: another look at the jackknife"; Agresti and
+    Coull 1998, "Approximate is better than exact"; for differences Bonett and Price
+    2012, "Adjusted Wald confidence interval for a difference of binomial proportions
+    based on paired data".
     """
     values = np.asarray(values, np.float64)
-    if not values.size or not np.isfinite(values).all():
-        found = "a value that is not finite" if values.size else "none"
-        raise ValueError(
-            f"values must be one finite number for each problem, found {found}; leave "
-            "out problems that were not run"
-        )
+    _check(values, ends)
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(
             "level must be between 0 and 1 and resamples at least 1, found "
             f"{level} and {resamples}; pass for example level=0.95, resamples=10_000"
         )
+    sums, counts = _totals(values, groups)
+    size = counts.mean()
+    degrees = max(len(sums) - 1, 1)
+    made_up = np.array(ends or (), np.float64)
+    middle = (sums.sum() + size * made_up.sum()) / (counts.sum() + size * len(made_up))
+    added = np.repeat(made_up, _ADDED)
     means = _resampled_means(
-        *_totals(values, groups), resamples, np.random.default_rng(seed)
+        np.append(sums, size * added),
+        np.append(counts, np.full(len(added), size)),
+        resamples,
+        np.random.default_rng(seed),
     )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+    total = len(sums) + len(added)
+    deviation = means.std() * np.sqrt(total / max(total - 1, 1))
+    half = _student(level, degrees) * deviation
+    mean, (least, most) = float(values.mean()), ends or (-np.inf, np.inf)
+    low = min(max(float(middle - half), least), mean)
+    high = max(min(float(middle + half), most), mean)
+    return Interval(mean, low, high)
 
 
 def paired_difference(
@@ -124,17 +152,19 @@ def paired_difference(
     b: Shaped[np.ndarray, "P"],
     *,
     groups: Sequence[Hashable] | None = None,
+    ends: tuple[float, float] | None = (0.0, 1.0),
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """The mean of a - b over the same problems with its bootstrap interval.
+    """The mean of a - b over the same problems with its interval, see `bootstrap`.
 
     How hard a problem is moves a and b alike and cancels in a - b, so this tells far
     smaller differences apart than two intervals side by side.
 
     Args:
       a, b: values of the same problems in the same order.
+      ends: between which a and b can be.
       groups, level, resamples, seed: as in `bootstrap`.
 
     Raises:
@@ -146,8 +176,46 @@ def paired_difference(
             "those that are in both, in one order"
         )
     difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    options = {"level": level, "resamples": resamples, "seed": seed}
-    return bootstrap(difference, groups=groups, **options)
+    return bootstrap(
+        difference,
+        groups=groups,
+        ends=None if ends is None else (ends[0] - ends[1], ends[1] - ends[0]),
+        level=level,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _student(level: float, degrees: int) -> float:
+    """The quantile (1 + level) / 2 of Student's distribution.
+
+    By its expansion around the normal one (Abramowitz and Stegun 1964, 26.7.5): off by
+    less than 1e-4 from 10 degrees of freedom on, too small below 4.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / degrees**i for i, term in enumerate(terms, start=1))
+
+
+def _check(values: np.ndarray, ends: tuple[float, float] | None) -> None:
+    if not values.size or not np.isfinite(values).all():
+        found = "a value that is not finite" if values.size else "none"
+        raise ValueError(
+            f"values must be one finite number for each problem, found {found}; leave "
+            "out problems that were not run"
+        )
+    if ends is not None and not (
+        ends[0] <= values.min() and values.max() <= ends[1] and ends[0] < ends[1]
+    ):
+        raise ValueError(
+            f"values must lie between the ends {ends[0]} and {ends[1]}, found "
+            f"{values.min()} to {values.max()}; pass the `ends` of the scale, or None "
+            "where it has none"
+        )
 
 
 def _totals(values: np.ndarray, groups: Sequence[Hashable] | None):

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int16, Int64, Integer
 
+from jaxmoe.evals.grading import read_grading, write_grading
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.shards import WHOLE, Line, read_lines, records_files
 from jaxmoe.evals.store import (
     MANIFEST,
     differences,
+    identity,
     read_manifest,
     sync_folder,
     write_manifest,
@@ -190,6 +192,9 @@ def merge(paths: Sequence[Path | str], into: Path | str) -> int:
     work.mkdir(parents=True)
     try:
         _write_merged(work, manifest, [place for _, place in lines])
+        gradings = [read_grading(folder) for folder in folders]
+        if gradings[0] and all(found == gradings[0] for found in gradings):
+            write_grading(work, gradings[0])
         work.rename(into)
         sync_folder(into.parent)
     except BaseException:
@@ -204,7 +209,8 @@ def _common_manifest(folders: Sequence[Path]) -> dict[str, Any]:
     first = _run_manifest(folders[0])
     for folder in folders[1:]:
         found = read_manifest(folder)
-        if differ := differences(first, found, "in the first", "in the second"):
+        pair = identity(first), identity(found)
+        if differ := differences(*pair, "in the first", "in the second"):
             raise ValueError(
                 f"expected folders of one configuration, found {folders[0]} and "
                 f"{folder} ({differ}); merge only parts of one run"

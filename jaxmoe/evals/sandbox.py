@@ -20,12 +20,15 @@ a user without rights, where such a user can read Python.
 
 import functools
 import os
+import secrets
 import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -144,7 +147,7 @@ def run_program(
         )
     # Files instead of pipes: nothing can block on them, whoever reads or does not.
     with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        _temporary_folder() as folder,
         tempfile.TemporaryFile() as given,
         tempfile.TemporaryFile() as printed,
         tempfile.TemporaryFile() as complained,
@@ -163,6 +166,43 @@ def run_program(
     if size > limits.output_bytes:
         status = "output"
     return Outcome(status, stdout, stderr, seconds)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """A folder that is gone afterwards, however deeply a program nested folders in it.
+
+    `tempfile.TemporaryDirectory` removes by recursion, which a few thousand folders
+    exceed.
+    """
+    folder = tempfile.mkdtemp()
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            _remove(Path(folder))
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder; folders within folders are first moved up into it."""
+    moved, prefix = 0, f".{secrets.token_hex(8)}"  # no name that is there
+    while inner := [entry for entry in os.scandir(folder) if _is_folder(entry)]:
+        for entry in inner:
+            os.chmod(entry.path, 0o700)  # noqa: PTH101
+            for below in os.scandir(entry.path):
+                if _is_folder(below):
+                    moved += 1
+                    os.rename(below.path, folder / f"{prefix}-{moved}")  # noqa: PTH104
+                else:
+                    os.unlink(below.path)  # noqa: PTH108
+            os.rmdir(entry.path)  # noqa: PTH106
+    for entry in os.scandir(folder):
+        os.unlink(entry.path)  # noqa: PTH108
+    folder.rmdir()
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    return entry.is_dir(follow_symlinks=False)
 
 
 def _supervise(

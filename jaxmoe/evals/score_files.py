@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from jaxmoe.evals.run import Run
 from jaxmoe.evals.store import RunWriteError
+from jaxmoe.evals.tasks.reasoning import answer_in
 from jaxmoe.evals.verifiers import Verifier, VerifierError, end_of, scores_from
 
 _BEGINNING = b'{"problem": '
@@ -38,7 +39,8 @@ def score_run(
 
     Args:
       run: P problems, n answers to each.
-      verifier: called with a problem's prompt and the texts of its answers.
+      verifier: called with a problem's prompt and the texts of its answers, less the
+        reasoning before them.
       path: the file; made, with its folder, where it is missing.
       workers: problems scored at once, each in a thread.
       progress: called with the number of problems that have scores, at the start and
@@ -56,7 +58,7 @@ def score_run(
     """
     path, report = Path(path), progress or (lambda done: None)
     problems = _prompts_of(run)
-    texts = [[record.text for record in row] for row in run.records]
+    texts = [[answer_in(record.text) for record in row] for row in run.records]
     with _opened(path) as descriptor:
         done = _take(descriptor, path, run)
         report(len(done))

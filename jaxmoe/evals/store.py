@@ -5,6 +5,7 @@ that are there. Several processes may draw shards of one run into one folder.
 """
 
 import fcntl
+import itertools
 import json
 import os
 import time
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.evals.grading import GRADING, LIBRARIES, OPENS
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.runs import differing
 from jaxmoe.evals.shards import WHOLE, Shard, encode, read_lines, records_files
@@ -59,7 +61,7 @@ class RunDirectory:
         self.path = Path(path)
         self.shard = shard
         self.done: set[tuple[str, int]] = set()
-        self._manifest = normalised(manifest)
+        self.manifest = normalised(manifest)
         self._descriptor: int | None = None
         self._end = 0  # bytes of whole lines
         self._torn = False  # whether there may be more bytes than those
@@ -69,7 +71,7 @@ class RunDirectory:
     def __enter__(self) -> "RunDirectory":
         with _explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            _settle_manifest(self.path, self._manifest)
+            _settle_manifest(self.path, self.manifest)
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
             descriptor = os.open(self._file, flags, 0o666)
         try:
@@ -204,6 +206,20 @@ def normalised(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(manifest, allow_nan=False))
 
 
+def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest without what does not make a run another run.
+
+    How answers are graded was part of it once; whether prompts end within thinking
+    follows from them.
+    """
+    kept = {k: v for k, v in manifest.items() if k not in ("grading", OPENS)}
+    versions = kept.get("versions")
+    if isinstance(versions, dict):
+        graders = set(itertools.chain.from_iterable(LIBRARIES.values()))
+        kept["versions"] = {k: v for k, v in versions.items() if k not in graders}
+    return kept
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run directory.
 
@@ -262,7 +278,8 @@ def _settle_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     if not (folder / MANIFEST).exists():
         _refuse_other_files(folder)
         _create_manifest(folder, manifest)
-    if differ := differences(read_manifest(folder), manifest):
+    found = read_manifest(folder)
+    if differ := differences(identity(found), identity(manifest)):
         raise ValueError(
             f"{folder} belongs to a run of another configuration ({differ}); choose "
             "another --out, or remove it to draw anew"
@@ -270,7 +287,7 @@ def _settle_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _refuse_other_files(folder: Path) -> None:
-    others = sorted({path.name for path in folder.iterdir()} - {_PARTIAL})
+    others = sorted({path.name for path in folder.iterdir()} - {_PARTIAL, GRADING})
     # Another shard may have put its manifest there since.
     if others and not (folder / MANIFEST).exists():
         raise ValueError(

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxmoe.evals.comparison import Curve, RunSummary
 from jaxmoe.evals.diversity import distinct, mean_route_jaccard
+from jaxmoe.evals.equal_answers import codes_of
 from jaxmoe.evals.metrics import Interval, bootstrap, pass_at
 from jaxmoe.evals.run import Run, routes_of
 from jaxmoe.evals.votes import (
@@ -25,6 +26,12 @@ MAJORITY = "majority vote"
 LOGPROB = "mean log-probability"
 LOGPROB_SUM = "sum of log-probabilities"
 CERTAINTY = "self-certainty"
+
+
+def majority_of(n: int) -> str:
+    """The name of the measure: a vote of more answers is another one."""
+    return f"{MAJORITY} of {n}"
+
 
 PER_PROBLEM = ("problems", "groups", "prompts", "references")
 """Entries of a manifest with one value for each problem; a summary leaves them out."""
@@ -61,14 +68,14 @@ def values_of(run: Run, scores: Mapping[str, Float[np.ndarray, "P n"]]) -> Value
       other scores that may be negative are only averaged, since each vote would count
       against its answer.
     """
-    correct, answers = run.correct, codes(run.answers)
+    correct, answers = run.correct, codes_of(run)
     n = correct.shape[1]
     right = correct.sum(axis=1)
     values = {ACCURACY: right / n}
     values |= {f"pass@{k}": pass_at(right, n, k) for k in budgets(n)[1:]}
     if n == 1:
         return values
-    values[MAJORITY] = majority_vote(answers, correct)
+    values[majority_of(n)] = majority_vote(answers, correct)
     for name, score in scores.items():
         values[f"best of {n}, {name}"] = best_of_n(correct, score)
         mean = weighted_vote(answers, correct, score, how="mean")
@@ -86,7 +93,7 @@ def curves_of(
     interval: Callable[[np.ndarray], Interval],
 ) -> dict[str, Curve]:
     """Measures against the number of answers."""
-    correct, answers = run.correct, codes(run.answers)
+    correct, answers = run.correct, codes_of(run)
     n, right = correct.shape[1], correct.sum(axis=1)
     kinds: dict[str, Callable[[int], np.ndarray]] = {
         "pass@k": partial(pass_at, right, n),
@@ -114,7 +121,7 @@ def numbers_of(run: Run) -> dict[str, float]:
         "mean tokens": float(run.lengths.mean()),
         "share cut off": float(cut.mean()),
         "share without an answer": float(1 - answered.mean()),
-        "distinct answers": float(distinct(codes(run.answers)).mean()),
+        "distinct answers": float(distinct(codes_of(run)).mean()),
         "distinct right answers": float(distinct(codes(rights)).mean()),
     }
     for layer, overlap in route_overlap(run).items():

@@ -1,6 +1,7 @@
 """Heat maps of a sweep: a number for each pair of settings, a panel for each third."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxmoe.reports.plots import figure_file
+
+_PER_INCH = 11
+"""Characters of a title in an inch."""
 
 
 def plot_heat_maps(
@@ -60,6 +64,8 @@ def plot_heat_maps(
             axes.set_xlabel(x[0])
         for axes in grid[:, 0]:
             axes.set_ylabel(y[0])
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        # Figures of few columns are narrower than the title's one line.
+        lines = textwrap.fill(title, int(figure.get_figwidth() * _PER_INCH))
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=11)
         assert image is not None
         figure.colorbar(image, ax=grid, label=unit, shrink=0.8)

@@ -148,7 +148,7 @@ def _footer(
     if comparison.groups != len(comparison.problems):
         units = "groups of problems"
     notes = [
-        f"Intervals: 95 % percentile bootstrap over {units}; they say how far the "
+        f"Intervals: 95 % bootstrap over {units}; they say how far the "
         "numbers would move with other problems of the same kind."
     ]
     names = {key for run in comparison.runs for key in [*run.measures, *run.curves]}

@@ -115,7 +115,7 @@ def test_a_run_that_is_there_is_printed_again(runs, capsys, monkeypatch):
     assert evaluate.main([*SMALL, "--out", str(runs / "es")]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"{PLAYED} problems of countdown, 4 answers each\n")
-    for name in ("accuracy", "pass@4", "majority vote", "distinct right answers"):
+    for name in ("accuracy", "pass@4", "majority vote of 4", "distinct right answers"):
         assert re.search(rf"^  {name} +\d", text, re.MULTILINE), name
     before = (runs / "es" / "records-0-of-1.jsonl").read_bytes()
     argv = [*SMALL, "--out", str(runs / "es"), "--seed", "5"]

@@ -144,11 +144,13 @@ def test_a_claim_says_what_is_compared():
 
 def test_differences_are_paired():
     """Problems that differ in how hard they are would hide every difference."""
-    hard, easy = outcome([10, 90] * 20, 100), outcome([12, 92] * 20, 100)
+    hard, easy = outcome([10, 90] * 40, 100), outcome([12, 92] * 40, 100)
     difference = compare(easy, hard, "accuracy")
-    assert difference.low == pytest.approx(0.02) and difference.high < 0.021
+    assert difference.mean == pytest.approx(0.02)
+    own = easy.interval("accuracy")
+    assert difference.high - difference.low < 0.6 * (own.high - own.low)
     assert easy.interval("accuracy").low < hard.interval("accuracy").high
-    assert compare(hard, easy, "pass@2").high < 0
+    assert compare(hard, easy, "pass@2").mean < 0
 
 
 # -- the report ----------------------------------------------------------------------
@@ -198,10 +200,10 @@ def test_reported_numbers(reported):
     assert rows[BASE]["pass@64, easy"][0] == 0.5
     assert rows[ES]["right"] == [16, 16, 32, 64]
     assert rows[ES]["distinct_right"] == [2, 2, 2]
-    assert rows[ES]["pass@64"] == [1, 1, 1]
+    assert rows[ES]["pass@64"][::2] == [1, 1]
     mean, low, high = rows[ES]["accuracy minus base"]
     assert mean == 0.1875 and low < mean < high
-    assert rows[BASE]["pass@32 minus base"] == [0, 0, 0]
+    assert rows[BASE]["pass@32 minus base"][0] == 0
     assert rows[ES]["pass@32 minus base"][0] == pytest.approx(0.25, abs=1e-3)
     assert rows[GREEDY]["pass@32 minus base"] is None
     assert rows[GREEDY]["accuracy minus base"][0] == 0.1875
@@ -211,7 +213,8 @@ def test_stability_is_of_what_greedy_solves(reported):
     """Answers that noise spoils would be counted among problems never solved."""
     assert reported["greedy_solves"] == 2
     assert set(reported["stability"]) == set(stability(play()))
-    assert reported["stability"][BASE] == [0.5, 0.5, 0.5]
+    mean, low, high = reported["stability"][BASE]
+    assert 0 <= low < mean == 0.5 < high <= 1
     assert reported["stability"][ES][0] == 0.75
     assert reported["stability"][HOT][0] == 0.125
 
@@ -262,13 +265,13 @@ def test_the_table_shows_the_report(reported):
     assert [line.split("|")[1].strip() for line in rows[2:]] == list(ROWS)
     (row,) = (line for line in rows if line.startswith(f"| {ES} |"))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
-    assert cells[0].startswith("50.0 [") and cells[3] == "100.0 [100.0, 100.0]"
+    assert cells[0].startswith("50.0 [") and cells[3].startswith("100.0 [")
     (row,) = (line for line in rows if line.startswith(f"| {GREEDY} |"))
     assert row.split("|")[3:-1] == ["  "] * 4
     assert stable[0] == "| on the 2 problems greedy solves | accuracy |"
-    assert f"| {ES} | 75.0 [50.0, 100.0] |" in stable
+    assert any(line.startswith(f"| {ES} | 75.0 [") for line in stable)
     (row,) = (line for line in claims if f"| pass@64: {ES} minus {BASE} |" in line)
-    assert "| higher, margin 0.02 | +25.0 [+0.0, +" in row
+    assert "| higher, margin 0.02 | +25.0 [" in row
     numbers = "0.500 | 0.625 | 1.000 | 1.000 | 0.250 | 0.875 |"
     assert layers[2:] == [
         f"| layer 0, trained | {numbers}",

@@ -3,11 +3,12 @@
 import json
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from jaxmoe.evals import chat_verifier
 from jaxmoe.evals.chat_verifier import ChatVerifier
 from jaxmoe.evals.verifiers import VerifierError
 
@@ -189,17 +190,68 @@ def test_pauses_grow_and_follow_the_server(monkeypatch):
     date = (503, "", {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"})
     with endpoint(BUSY, date, later, never, completion("Score: 1")) as (url, _):
         _verifier(url, pause=1.0, attempts=5)("p", ["a"])
-    assert slept == [1.0, 2.0, 7.0, 60.0]
+    assert slept == [1.0, 2.0, 7.0, 15.0]
 
 
 def test_the_key_stays_with_its_host():
     """A redirect would hand the key to another host."""
     with endpoint(completion("Score: 1")) as (other, seen):
         moved = (302, "", {"Location": other})
-        with endpoint(moved) as (url, _), suppress(VerifierError):
+        with (
+            endpoint(moved) as (url, _),
+            pytest.raises(VerifierError, match="302"),
+        ):
             _verifier(url, key="sk-1", attempts=1)("p", ["a"])
-        assert len(seen) == 1
-        assert all("Authorization" not in headers for _, headers, _ in seen)
+        assert seen == []
+
+
+@pytest.mark.parametrize("state", [200, 401, 500])
+def test_errors_show_neither_the_key_nor_escapes(state):
+    """A key would stand in logs; a terminal would obey the endpoint."""
+    for pad in ("", "x" * 180, "x" * 190):
+        body = f"\x1b[2J\x07 Bearer sk-secret-key {pad}"
+        with (
+            endpoint((state, body, {})) as (url, _),
+            pytest.raises(VerifierError) as caught,
+        ):
+            _verifier(url, key="sk-secret-key", attempts=1)("p", ["a"])
+        assert "\x1b" not in str(caught.value) and "secret" not in str(caught.value)
+        assert "-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 200_000 + "]" * 200_000,
+        '{"choices": ' + "9" * 10_000 + "}",
+        " " * (17 << 20),
+    ],
+)
+def test_bodies_that_are_no_completion_are_one_error(body):
+    """A reply could end a run, or fill the memory."""
+    with endpoint((200, body, {})) as (url, _), pytest.raises(VerifierError):
+        _verifier(url, attempts=1)("p", ["a"])
+
+
+def test_a_reply_has_a_deadline(monkeypatch):
+    """An endpoint that sends a byte a second would be waited for all day."""
+
+    def drip(request, timeout, deadline):
+        time.sleep(60)
+
+    monkeypatch.setattr(chat_verifier, "_exchange", drip)
+    start = time.monotonic()
+    with pytest.raises(VerifierError, match="in time"):
+        _verifier("http://localhost", attempts=1, timeout=0.1)("p", ["a"])
+    assert time.monotonic() - start < 10
+
+
+def test_the_judge_sees_the_answer_alone():
+    """Twenty thousand tokens of thinking would be sent, and judged."""
+    with endpoint(completion("Score: 7")) as (url, seen):
+        _verifier(url)("p", ["<think>hidden</think>shown"])
+    content = seen[0][2]["messages"][0]["content"]
+    assert "shown" in content and "hidden" not in content
 
 
 def test_the_key_is_never_shown():

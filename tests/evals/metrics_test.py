@@ -87,26 +87,61 @@ def test_interval_as_text(interval, text):
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
-def test_bootstrap_of_zeros_and_ones_is_binomial(level):
-    """Means of resampled 30 ones and 70 zeros follow Binomial(100, 0.3) / 100."""
-    below = np.cumsum(_binomial(100, 0.3))
-    low, high = (np.searchsorted(below, (1 + side * level) / 2) for side in (-1, 1))
+def test_bootstrap_of_zeros_and_ones_is_that_of_proportions(level):
+    """One made-up problem at either end for the middle, two for the width."""
     found = bootstrap(np.arange(100) < 30, level=level, resamples=40_000)
+    middle, share = 31 / 102, 32 / 104
+    # t at 99 degrees of freedom, from tables.
+    t = {0.8: 1.2902, 0.95: 1.9842, 0.99: 2.6264}[level]
+    half = t * math.sqrt(share * (1 - share) / 103)
     assert found.mean == pytest.approx(0.3)
-    assert found.low == pytest.approx(low / 100)
-    assert found.high == pytest.approx(high / 100)
+    assert found.low == pytest.approx(middle - half, abs=1e-3)
+    assert found.high == pytest.approx(middle + half, abs=1e-3)
 
 
 def test_bootstrap_covers_the_true_mean_as_often_as_it_says():
     """Intervals would be too narrow or too wide: 90 % of them should hold the mean."""
     generator = np.random.default_rng(0)
     tables = generator.exponential(size=(400, 100))
-    intervals = [bootstrap(row, level=0.9, resamples=400) for row in tables]
+    intervals = [bootstrap(row, level=0.9, resamples=400, ends=None) for row in tables]
     covered = np.mean([found.low <= 1 <= found.high for found in intervals])
-    # Three standard errors, and 2 % that a percentile bootstrap of 100 skewed values
-    # is known to lack.
+    # Three standard errors, and 2 % that symmetric intervals of 100 skewed values lack.
     error = 3 * math.sqrt(0.9 * 0.1 / len(tables))
     assert 0.9 - 0.02 - error < covered < 0.9 + error
+
+
+@pytest.mark.parametrize("problems", [1, 2, 20, 30, 500])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_bootstrap_leaves_room_at_the_ends(problems, value):
+    """30 of 30 right would say that nothing can go wrong."""
+    found = bootstrap(np.full(problems, value))
+    assert found.mean == value and 0 <= found.low <= value <= found.high <= 1
+    # With a chance of 5 % none of P problems differs at a rate of about 3 / P.
+    room = max(value - found.low, found.high - value)
+    assert room > 0.9 * (1 - 0.05 ** (1 / problems))
+
+
+@pytest.mark.parametrize("problems", [20, 500])
+@pytest.mark.parametrize("value", [0.02, 0.5, 0.9])
+def test_bootstrap_of_equal_shares_holds_them(problems, value):
+    """The middle would have moved away from the mean by more than the width."""
+    found = bootstrap(np.full(problems, value))
+    assert found.low < value < found.high
+
+
+def test_difference_of_equal_runs_leaves_room():
+    """Two runs that solve the same 30 of 30 would be equal for certain."""
+    found = paired_difference(np.ones(30), np.ones(30))
+    assert found.low < -0.05 and found.high > 0.05 and found.mean == 0
+    assert found.low == pytest.approx(-found.high)
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (5.0, 9.0), (1.0, 1.0)])
+def test_bootstrap_refuses_values_beyond_the_ends(ends):
+    """Counts of answers would be taken for shares."""
+    with pytest.raises(ValueError, match=str(ends[0])):
+        bootstrap(np.array([0.0, 3.0]), ends=ends)
+    assert bootstrap(np.array([0.0, 3.0]), ends=(0.0, 8.0)).mean == 1.5
 
 
 def test_bootstrap_follows_its_seed():
@@ -119,7 +154,7 @@ def test_bootstrap_follows_its_seed():
 def test_bootstrap_draws_as_many_means_as_asked():
     """Of one mean all quantiles are the same, of two they are not."""
     values = np.random.default_rng(1).random(50)
-    one, two = bootstrap(values, resamples=1), bootstrap(values, resamples=2)
+    one, two = (bootstrap(values, resamples=r, ends=None) for r in (1, 2))
     assert one.low == one.high
     assert two.low < two.high
 
@@ -128,7 +163,7 @@ def test_bootstrap_fills_every_chunk(monkeypatch):
     """A chunk left out would leave means that nobody drew."""
     monkeypatch.setattr(metrics, "_CHUNK", 30)
     for resamples in (1, 2, 3, 4, 10):
-        found = bootstrap(np.full(10, 0.25), resamples=resamples)
+        found = bootstrap(np.full(10, 0.25), resamples=resamples, ends=None)
         assert found == Interval(0.25, 0.25, 0.25)
 
 
@@ -176,9 +211,11 @@ def correlated():
 def test_paired_difference_is_narrower_than_unpaired(correlated):
     """Problems would be drawn apart for a and b, and real differences would drown."""
     a, b = correlated
-    found = paired_difference(a, b)
+    found = paired_difference(a, b, ends=None)
     paired = found.high - found.low
-    apart = math.hypot(*(np.subtract(i.high, i.low) for i in map(bootstrap, (a, b))))
+    apart = math.hypot(
+        *(i.high - i.low for i in (bootstrap(x, ends=None) for x in (a, b)))
+    )
     assert found.mean == pytest.approx(np.mean(a - b))
     # The noise alone is left: 2 * 1.96 standard errors of a difference of two.
     assert paired == pytest.approx(2 * 1.96 * 0.05 * math.sqrt(2 / 300), rel=0.15)
@@ -188,7 +225,7 @@ def test_paired_difference_is_narrower_than_unpaired(correlated):
 def test_paired_difference_has_a_sign(correlated):
     """The better run would be called the worse."""
     a, b = correlated
-    forth, back = paired_difference(a, b), paired_difference(b, a)
+    forth, back = (paired_difference(*ab, ends=None) for ab in ((a, b), (b, a)))
     assert back.mean == pytest.approx(-forth.mean)
     assert back.low == pytest.approx(-forth.high)
 
@@ -204,7 +241,7 @@ def test_paired_difference_of_right_and_wrong():
 def test_paired_difference_passes_its_options_on(correlated):
     """A table at 99 % would hold intervals at 95 %."""
     a, b = correlated
-    options = {"level": 0.99, "resamples": 500, "seed": 3}
+    options = {"level": 0.99, "resamples": 500, "seed": 3, "ends": None}
     assert paired_difference(a, b, **options) == bootstrap(a - b, **options)
 
 
@@ -242,8 +279,9 @@ def test_groups_of_unequal_size_keep_the_mean_over_problems():
     interval = bootstrap(values, groups=["a", "b", "b", "b"])
     assert interval.mean == 0.25
     assert (interval.low, interval.high) == (0.0, 1.0)
-    a = paired_difference(values, np.zeros(4), groups=["a", "b", "b", "b"])
-    assert a == interval
+    a = paired_difference(values, np.zeros(4), groups=["a", "b", "b", "b"], ends=None)
+    b = bootstrap(values, groups=["a", "b", "b", "b"], ends=None)
+    assert a == b
 
 
 def test_groups_must_match_the_problems():

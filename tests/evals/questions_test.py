@@ -1,11 +1,19 @@
 """Files of problems: what is read, and what every error says."""
 
+import csv
 import hashlib
+import importlib.util
 import json
+import re
 
 import pytest
 
-from jaxmoe.evals.questions import digest, read_questions, template_of
+from jaxmoe.evals.questions import (
+    BadRowsWarning,
+    digest,
+    read_questions,
+    template_of,
+)
 from jaxmoe.evals.tasks import task
 
 AIME = task("aime")
@@ -90,7 +98,7 @@ def test_limit_reads_no_further(file):
         (_lines(_row(id=7), _row(id="7")), "line 2: .* as on line 1"),
         (_lines(_row(id=True)), 'line 1: .*the field "id", found True'),
         (_lines(_row(id=" ")), 'line 1: .*the field "id"'),
-        (_lines({"answer": 1}), r'line 1: .*field "problem", found "answer"'),
+        (_lines({"answer": 1}), r'line 1: .*field "problem".* found "answer"'),
         (_lines({"answer": 1}), r'aime reads the fields "problem" \(.*"answer" \('),
         (_lines(_row(answer=1000)), "line 1: .*from 0 to 999 .*found 1000"),
     ],
@@ -136,3 +144,161 @@ def test_a_template_that_lacks_choices_is_refused(file):
     row = {"question": "q", "choices": ["x", "y"], "answer": 0}
     with pytest.raises(ValueError, match="line 1: .*none of {choices}"):
         read_questions(file(_lines(row)), task("mcq"), template="{question}")
+
+
+# -- published files -----------------------------------------------------------------
+
+ROWS = [
+    ("aime", {"ID": "2024-I-1", "Problem": "p", "Solution": "s", "Answer": 204}, 204),
+    ("aime", {"question": "p", "answer": "070"}, 70),
+    ("aime", {"id": 60, "problem": "p", "answer": 27.0}, 27),
+    ("math", {"problem": "p", "answer": "5", "unique_id": "test/1.json"}, "$5$"),
+    ("math", {"question": "q", "answer": "so it is\n#### 72"}, "$72$"),
+    ("exact", {"question": "q", "answer": "so it is\n#### 72"}, ("72",)),
+    (
+        "mcq",
+        {"question": "q", "options": ["a", "b"], "answer": "B", "answer_index": 1},
+        1,
+    ),
+    (
+        "mcq",
+        {
+            "question": "q",
+            "choices": {"text": ["a", "b"], "label": ["1", "2"]},
+            "answerKey": "2",
+        },
+        1,
+    ),
+    ("mcq", {"question": "q", "choices": ["a", "b"], "answer": 1}, 1),
+    (
+        "gpqa",
+        {
+            "Question": "q",
+            "Correct Answer": "a",
+            "Incorrect Answer 1": "b",
+            "Incorrect Answer 2": "c",
+            "Incorrect Answer 3": "d",
+            "Record ID": "rec1",
+        },
+        0,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "answer"), ROWS)
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_published_columns(name, row, answer, kind, tmp_path):
+    """Every data set would have to be rewritten first."""
+    if name == "math":
+        pytest.importorskip("math_verify")
+    path = tmp_path / f"rows.{kind}"
+    if kind == "csv":
+        if isinstance(row.get("choices"), dict) or type(row.get("answer")) is int:
+            pytest.skip("this data set is not published as CSV")
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.DictWriter(file, row)
+            writer.writeheader()
+            texts = {
+                k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()
+            }
+            writer.writerow(texts)
+    else:
+        path.write_text(json.dumps(row) + "\n")
+    (question,) = read_questions(path, task(name))
+    assert question.answer == answer
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ({"question": "q", "choices": ["a", "a"], "answer": 0}, "'a' twice"),
+        (
+            {"question": "q", "options": ["a", "b"], "answer": "A", "answer_index": 1},
+            "A",
+        ),
+        (
+            {"question": "q", "choices": {"text": ["a", "b"]}, "answerKey": "A"},
+            "labels",
+        ),
+    ],
+)
+def test_choices_that_are_refused(row, found, tmp_path):
+    """The right one could not be told from the others."""
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=found):
+        read_questions(path, task("mcq"))
+
+
+BAD = [
+    "{",
+    "[]",
+    '{"answer": 1}',
+    '{"problem": "p", "answer": NaN}',
+    '{"a": 1, "a": 2}',
+]
+GOOD = '{"problem": "p", "answer": 1}'
+
+
+def test_all_bad_rows_are_listed(tmp_path):
+    """A file would be mended line by line, a run at a time."""
+    path = tmp_path / "q.jsonl"
+    path.write_text("\n".join([GOOD, *BAD, GOOD]))
+    with pytest.raises(ValueError) as caught:
+        read_questions(path, task("aime"))
+    lines = str(caught.value).splitlines()
+    places = [re.match(r"  line (\d+)", line) for line in lines[1:]]
+    assert [place[1] for place in places if place] == ["2", "3", "4", "5", "6"]
+    assert "5 bad" in lines[0] and "2 good" in lines[0]
+
+
+def test_bad_rows_can_be_left_out(tmp_path):
+    """One bad row would be a bad file."""
+    path = tmp_path / "q.jsonl"
+    path.write_text("\n".join([GOOD, *BAD, GOOD]))
+    with pytest.warns(BadRowsWarning, match="5 bad rows"):
+        found = read_questions(path, task("aime"), skip_bad_rows=True)
+    assert [question.id for question in found] == ["line-1", "line-7"]
+    path.write_text("\n".join(BAD))
+    with pytest.raises(ValueError, match="0 good"):
+        read_questions(path, task("aime"), skip_bad_rows=True)
+
+
+def test_nothing_is_read_beyond_the_limit(tmp_path):
+    """The first problem of a file of gigabytes would take all of its memory."""
+    path = tmp_path / "q.jsonl"
+    path.write_text(f"{GOOD}\nnot read\n")
+    assert len(read_questions(path, task("aime"), limit=1)) == 1
+
+
+def test_errors_do_not_move_the_terminal(tmp_path):
+    """A row could clear the screen, or worse."""
+    path = tmp_path / "q.jsonl"
+    for text in ("\x1b[2J", '{"\\u001b[2J": 1}', '{"id": "\\u001b", "problem": 1}'):
+        path.write_text(text)
+        with pytest.raises(ValueError) as caught:
+            read_questions(path, task("aime"))
+        assert "\x1b" not in str(caught.value)
+
+
+def test_parquet_needs_a_library(tmp_path, monkeypatch):
+    """A user would see that some module is missing, and not what to do."""
+    path = tmp_path / "q.parquet"
+    path.write_bytes(b"PAR1")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install pyarrow"):
+        read_questions(path, task("aime"))
+
+
+def test_parquet(tmp_path):
+    """Most data sets are published so."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "q.parquet"
+    rows = [{"question": "q", "options": ["a", "b"], "answer_index": 1, "answer": "B"}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    (question,) = read_questions(path, task("mcq"))
+    assert (question.answer, question.id) == (1, "row-1")
+    path.write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match="Parquet"):
+        read_questions(path, task("mcq"))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxmoe.evals import sandbox
 from jaxmoe.evals.sandbox import (
     ISOLATIONS,
     Limits,
@@ -372,3 +373,21 @@ def test_a_machine_without_means_is_an_error(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="expected to start a program"):
         run_program("pass", isolation="namespaces")
+
+
+def test_deeply_nested_folders_are_removed(tmp_path):
+    """Removing them by recursion would raise, and end a whole evaluation."""
+    place, kept = Path.cwd(), tmp_path / "kept"
+    kept.write_text("x")
+    with sandbox._temporary_folder() as root:
+        (Path(root) / "link").symlink_to(tmp_path)
+        os.chdir(root)
+        try:
+            for _ in range(2000):
+                Path("d").mkdir()
+                Path("f").write_text("x")
+                os.chdir("d")
+        finally:
+            os.chdir(place)
+    assert not Path(root).exists()
+    assert kept.exists()

@@ -1,9 +1,13 @@
 """Heat maps: a file for what fits, an error for what does not."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
+from jaxmoe.reports import heat_maps
 from jaxmoe.reports.heat_maps import plot_heat_maps
+from jaxmoe.reports.plots import figure_file
 
 AXES = {"x": ("tau", (0.5, 1.0, 2.0)), "y": ("k_keep", (3, 4)), "title": "accuracy"}
 
@@ -23,6 +27,27 @@ def test_equal_values_have_a_scale(matplotlib, tmp_path):
     path = tmp_path / "map.png"
     plot_heat_maps({"r = 8": np.zeros((2, 3))}, path, **AXES)
     assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 6])
+def test_the_title_lies_within_the_figure(matplotlib, tmp_path, monkeypatch, columns):
+    """Few columns make a narrow figure, which would cut a long title off."""
+    ends = []
+
+    @contextmanager
+    def measured(path, *size):
+        with figure_file(path, *size) as figure:
+            yield figure
+            figure.canvas.draw()
+            ends.append((figure._suptitle.get_window_extent().x1, figure.bbox.width))
+
+    monkeypatch.setattr(heat_maps, "figure_file", measured)
+    axes = {"x": ("tau", tuple(range(columns))), "y": ("k_keep", (3, 4))}
+    title = "accuracy of Expert-Sample less that of topk, percentage points"
+    values = {"r = 8": np.zeros((2, columns))}
+    plot_heat_maps(values, tmp_path / "map.png", title=title, **axes)
+    ((end, width),) = ends
+    assert end <= width
 
 
 @pytest.mark.parametrize("panels", [{}, {"r = 8": np.zeros((3, 2))}])

@@ -1,37 +1,20 @@
 r"""Multiple choice: GPQA, and any other questions with lettered choices.
 
-Two rules read a letter out of an answer, as is common practice.
-
-strict: the form that the prompt asks for. The last place that has "Answer: X" (any
-case, "**Answer:** (X)" and '"answer": "X"' too) or \boxed{X} with the letter X of one
-choice. A place that names several, "Answer: B or C", counts as none, and so does an A
-or I that a word follows, "Answer: I think so", for these are words themselves.
-
-flexible: the strict rule's letter. Where it finds none, the first of these that finds
-one: the last "the answer is X" or "option X is correct"; the text of just one choice
-as the whole of the last box, of the last line, or of what follows "answer is" in it; a
-letter alone at the end of the last line; the last letter in parentheses.
-
-An answer counts as right, and as a vote, by the strict rule alone; what the flexible
-one makes of it is reported beside that.
+Two rules read a letter out of an answer, strict and flexible; `letters.py` says how. An
+answer counts as right, and as a vote, by the strict rule alone; what the flexible one
+makes of it is reported beside that.
 """
 
-import functools
-import re
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from string import ascii_uppercase
 from typing import Any
 
 from jaxmoe.evals.tasks.base import Grade, Question
-from jaxmoe.evals.tasks.extract import (
-    boxed,
-    boxed_spans,
-    last_line,
-    normalised,
-    plain,
-)
+from jaxmoe.evals.tasks.letters import flexible_choice, strict_choice
 from jaxmoe.evals.tasks.prompts import CHOICE, fill, shown, text_of, value_of
 
 _RIGHT_COLUMN = "Correct Answer"
@@ -42,7 +25,7 @@ _WRONG_COLUMNS = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 
 class Choice:
     """Questions with 2 to 26 choices: `gpqa` shuffles them, `mcq` keeps their order.
 
-    The rules are those at the top of this file. Question.answer is the right choice's
+    The rules are those of `letters.py`. Question.answer is the right choice's
     index in the row; details hold `choices`, the texts in the order shown, and `order`,
     the index in the row of each. A grade's answer is an index in the row too, as text,
     so that votes count choices and not letters: that of the strict rule's choice, None
@@ -64,9 +47,11 @@ class Choice:
         columns = f'; or the columns "{_RIGHT_COLUMN}" and "Incorrect Answer 1" to 3'
         return {
             "question": "the question's text" + (' ("Question" too)' if own else ""),
-            "choices": "a list of 2 to 26 texts" + (columns if own else ""),
+            "choices": 'a list of 2 to 26 texts ("options" too), or two lists, "text" '
+            'and "label"' + (columns if own else ""),
             "answer": "the right choice's index from 0, its letter (A is the first of "
-            "the row) or its text" + ("; not beside these columns" if own else ""),
+            'the row) or its text ("answer_index" and "answerKey" too)'
+            + ("; not beside these columns" if own else ""),
             "id": "optional: a name of its own, unique in the file",
         }
 
@@ -83,8 +68,8 @@ class Choice:
             columns = (_RIGHT_COLUMN, *_WRONG_COLUMNS)
             choices, answer = [text_of(row, name).strip() for name in columns], 0
         else:
-            choices = _choices(value_of(row, "choices"))
-            answer = _index(value_of(row, "answer"), choices)
+            choices, answer = _choices_and_answer(row)
+        _refuse_equal(choices)
         count = len(choices)
         order = order_of(count, seed, id) if self.shuffled else tuple(range(count))
         shown_choices = [choices[i] for i in order]
@@ -101,7 +86,7 @@ class Choice:
         """See `Task`; answer and correct are by the strict rule."""
         choices, order = question.details["choices"], question.details["order"]
         strict = strict_choice(text, len(choices))
-        flexible = flexible_choice(text, choices) if strict is None else strict
+        flexible = flexible_choice(text, choices)
         verdicts = {
             "strict": strict is not None and order[strict] == question.answer,
             "flexible": flexible is not None and order[flexible] == question.answer,
@@ -134,130 +119,52 @@ def order_of(count: int, seed: int, id: str) -> tuple[int, ...]:
     return tuple(sorted(range(count), key=digest))
 
 
-def strict_choice(text: str, count: int) -> int | None:
-    """The place, from 0, of the choice that the strict rule reads; None for none.
-
-    Args:
-      count: choices shown; later letters are none.
-    """
-    rules = _rules(count)
-    place, choice = -1, None
-    for found in rules.answer.finditer(text):
-        place, choice = found.start(), _place(found["letter"])
-    for start, end in boxed_spans(text):
-        if start < place:
-            break
-        found = rules.box.fullmatch(plain(text[start:end]))
-        if found:
-            return _place(found["letter"])
-    return choice
-
-
-def flexible_choice(text: str, choices: Sequence[str]) -> int | None:
-    """The place, from 0, of the choice that the flexible rule's own places give.
-
-    Args:
-      choices: texts in the order shown.
-    """
-    rules = _rules(len(choices))
-    found = _last(rules.phrases, text)
-    if found:
-        return _place(found["letter"])
-    line = last_line(text)
-    for part in (next(boxed(text), ""), line, rules.before_text.sub("", line)):
-        same = _same_text(part, choices)
-        if same is not None:
-            return same
-    found = rules.ending.search(line) or _last((rules.parentheses,), text)
-    return _place(found["letter"]) if found else None
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """Patterns for so many choices; the group `letter` is the one chosen.
-
-    Every repetition in them is bounded, so a search takes linear time.
-    """
-
-    answer: re.Pattern[str]
-    box: re.Pattern[str]
-    phrases: tuple[re.Pattern[str], ...]
-    ending: re.Pattern[str]
-    parentheses: re.Pattern[str]
-    before_text: re.Pattern[str]
-
-
-@functools.lru_cache
-def _rules(count: int) -> _Rules:
-    upper = f"A-{ascii_uppercase[count - 1]}"
-    lower = upper.lower()
-    # A small letter only where a bracket or the line's end follows: "a" is a word too.
-    alone = r"(?=[)\]}\"'*]|[ \t\r.]{0,4}(?:\n|$))"
-    # Behind a letter no word may go on, and no second choice be named.
-    several = rf"\)?[ \t]{{0,2}}(?:,|/|&|\b(?:or|and)\b)[ \t]{{0,2}}\(?[{upper}]\b"
-    letter = rf"(?P<letter>[{upper}]|[{lower}]{alone})(?![\w'’‐‑-]|{several})"
-    bare = f"(?P<letter>[{upper}])"
-
-    colon = r"\b(?i:answer)[*_\"' \t]{0,4}[:：]"
-    verb = r"(?:is|was|would be|must be|should be)\b"
-    noun = rf"\b(?i:(?:answer|option|choice)\s{{1,3}}{verb}):?"
-    opening = r"[*_$\"'`(\[{ \t]{0,8}(?:\\[a-z]{2,8}\{[( \t]{0,2}){0,2}"
-    kind = r"(?:(?i:option|choice|letter)[ \t]{1,3}\(?)?"
-    # After a colon a sentence may begin: "A circle", "I think". After "the answer is",
-    # "A because ..." can only mean the choice.
-    sentence, thought = (rf"(?!{word}[ \t]{{1,20}}\w)" for word in ("[AI]", "I"))
-    right = r"(?i:is|must be)\s{1,3}(?i:the\s{1,3})?(?i:correct|right|best)\b"
-    return _Rules(
-        answer=re.compile(f"{colon}{opening}{sentence}{kind}{letter}"),
-        box=re.compile(
-            rf"(?i:option|choice|answer)?:?\s?[(\[]?(?P<letter>[{upper}{lower}])"
-            r"(?:[)\].:].*)?",
-            re.DOTALL,
-        ),
-        phrases=(
-            re.compile(rf"{colon}\s{{0,3}}{opening}{sentence}{kind}{letter}"),
-            re.compile(rf"{noun}\s{{0,3}}{opening}{thought}{kind}{letter}"),
-            re.compile(rf"\b(?i:option|choice)\s{{1,3}}\(?{letter}\)?\s{{1,3}}{right}"),
-        ),
-        ending=re.compile(rf"(?:^|\s)[*_$(\[]{{0,4}}{bare}[*_$)\].]{{0,6}}$"),
-        parentheses=re.compile(rf"\({bare}\)"),
-        before_text=re.compile(f"^.*?(?:{colon}|{noun})"),
-    )
-
-
-def _last(patterns: Sequence[re.Pattern[str]], text: str) -> re.Match[str] | None:
-    """The match of any of the patterns that begins last."""
-    last = None
-    for pattern in patterns:
-        for match in pattern.finditer(text):
-            if last is None or match.start() > last.start():
-                last = match
-    return last
-
-
-def _place(letter: str) -> int:
-    return ascii_uppercase.index(letter.upper())
-
-
-def _same_text(text: str, choices: Sequence[str]) -> int | None:
-    """The one choice whose text this is, with its letter before it or without."""
-    wanted = normalised(plain(text))
-    if not wanted or (len(wanted) == 1 and wanted.isalpha()):  # for other rules
-        return None
-    same = [
-        place
-        for place, (letter, choice) in enumerate(
-            zip(ascii_uppercase, choices, strict=False)
-        )
-        for form in ("{1}", "{0}) {1}", "({0}) {1}", "{0}. {1}", "{0}: {1}")
-        if normalised(plain(form.format(letter, choice))) == wanted
-    ]
-    return same[0] if len(same) == 1 else None
-
-
 def _lettered(choices: Sequence[str]) -> str:
     lines = zip(ascii_uppercase, choices, strict=False)
     return "\n".join(f"{letter}) {choice}" for letter, choice in lines)
+
+
+def _choices_and_answer(row: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Choices and the right one's index, as the field's data sets have them.
+
+    choices and answer (MMLU), options and answer_index (MMLU-Pro), or choices of two
+    lists, text and label, and answerKey (ARC).
+    """
+    value = value_of(row, "choices", "options")
+    if isinstance(value, str):  # of a CSV file
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if isinstance(value, Mapping):
+        choices, labels = _choices(value.get("text")), value.get("label")
+        key = value_of(row, "answerKey", "answer")
+        if isinstance(labels, list) and len(labels) == len(choices) and key in labels:
+            return choices, labels.index(key)
+        raise ValueError(
+            f'expected one of the labels {shown(labels)} in "answerKey", found '
+            f"{shown(key)}; correct it"
+        )
+    choices = _choices(value)
+    if row.get("answer_index") is None:
+        return choices, _index(value_of(row, "answer", "answerKey"), choices)
+    index = row["answer_index"]
+    index = int(index) if str(index).isdigit() else index
+    right = _index(index if type(index) is int else None, choices)
+    given = row.get("answer")
+    if given is not None and _index(given, choices) != right:
+        raise ValueError(
+            f'expected the same choice in "answer" and "answer_index", found '
+            f"{shown(given)} and {index}; correct one of them"
+        )
+    return choices, right
+
+
+def _refuse_equal(choices: Sequence[str]) -> None:
+    twice = [choice for choice in choices if choices.count(choice) > 1]
+    if twice:
+        raise ValueError(
+            f"expected choices that differ, found {shown(twice[0])} twice; the one "
+            "that is right could not be told from the other: correct the row"
+        )
 
 
 def _choices(value: Any) -> list[str]:

@@ -3,27 +3,31 @@
 The conventions are LiveCodeBench's (Jain et al. 2024, arXiv 2403.07974), with these
 differences: every test is a process of its own, so nothing is carried from one to the
 next; time is counted from the start of Python; an exit code other than 0 fails; NumPy
-is not there, only the standard library; and floats that functions return need not be
-equal to the last digit.
+is not there, only the standard library; and floats, printed or returned, need not be
+equal to the last digit (`outputs.py`).
 
 The tests' outputs never reach the process that runs a program, so a program can only
 pass by computing them. What keeps it from doing harm is said in `sandbox.py`.
+
+Tests that are assertions (HumanEval, MBPP) run in the program's own process, since they
+call it: a program that looks for them can find what they expect.
 """
 
 import json
-import math
-import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from typing import Any
 
 from jaxmoe.evals.sandbox import Limits, Outcome, run_program
 from jaxmoe.evals.tasks.base import Grade, Question
-from jaxmoe.evals.tasks.prompts import fill, shown, text_of, value_of
+from jaxmoe.evals.tasks.code_rows import Case, lines_of, read_row
+from jaxmoe.evals.tasks.outputs import same_json, same_output
+from jaxmoe.evals.tasks.programs import program_of
+from jaxmoe.evals.tasks.prompts import fill
+from jaxmoe.evals.tasks.reasoning import answer_in
 
 STDIN_PROMPT = """\
 Solve the following programming problem in Python 3.
@@ -56,10 +60,6 @@ Put the whole code into one code block at the end of your answer, like this:
 # the code
 ```"""
 
-_TOLERANCE = 1e-9
-_LABELS = ("python", "python3", "py")
-_FENCE = re.compile(r"(?P<indent>[ \t]*)```+(?P<label>[^`]*)")
-
 # The modules whose names LiveCodeBench's runner puts before a program, since models
 # write List[int] without an import. builtins comes last, or `pow` would be math's. exit
 # and quit are usually there by the module site, which the sandbox leaves out.
@@ -68,10 +68,26 @@ _STARRED = (
     *("math", "random", "statistics", "itertools", "functools", "operator", "io"),
     *("sys", "json", "builtins"),
 )
+# The sandbox has no /dev/stdin, or one that may not be opened again.
+_DEVICES = """
+def _serve_devices(known):
+    import builtins, io, os
+    really_open = io.open
+    def open(file, *arguments, **options):
+        if isinstance(file, (str, os.PathLike)) and os.fspath(file) in known:
+            file = os.dup(known[os.fspath(file)])
+        return really_open(file, *arguments, **options)
+    builtins.open = io.open = open
+    return open
+open = _serve_devices({"/dev/stdin": 0, "/dev/stdout": 1, "/dev/fd/0": 0,
+                       "/proc/self/fd/0": 0})
+"""
 PRELUDE = (
     "".join(f"from {name} import *\n" for name in _STARRED)
     + f"import {', '.join(_STARRED)}\nsys.setrecursionlimit(50_000)\n"
+    + "sys.set_int_max_str_digits(0)\n"
     + "exit = quit = sys.exit\n"
+    + _DEVICES
 )
 
 # The program's own prints go nowhere: the descriptor of the result is one of its own.
@@ -79,6 +95,7 @@ PRELUDE = (
 _CALL = """
 def serve():
     import json, os, sys, types
+    sys.set_int_max_str_digits(0)
     encode, write, leave = json.dumps, os.write, os._exit
     nonce, prelude, program, name, lines = json.load(sys.stdin)
     result, nothing = os.dup(1), os.open("/dev/null", os.O_RDWR)
@@ -98,28 +115,40 @@ def serve():
 serve()
 """
 
-
-@dataclass(frozen=True)
-class Case:
-    """Input and expected output of one run; JSON values where a function is called."""
-
-    input: str
-    output: str
+# Assertions come after the program, in its own module, which they call.
+_SCRIPT = """
+def serve():
+    import json, os, sys, types
+    sys.set_int_max_str_digits(0)
+    write, leave = os.write, os._exit
+    nonce, prelude, program, name, script = json.load(sys.stdin)
+    result, nothing = os.dup(1), os.open("/dev/null", os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    module = sys.modules["solution"] = types.ModuleType("solution")
+    exec(prelude, vars(module))
+    exec(compile(program, "program.py", "exec", dont_inherit=True), vars(module))
+    exec(compile(script, "tests.py", "exec", dont_inherit=True), vars(module))
+    write(result, nonce.encode())
+    leave(0)
+serve()
+"""
 
 
 @dataclass(frozen=True)
 class CodeTask:
     """A program is right if it passes all tests of its problem.
 
-    The last closed code block labelled Python is the program; where none is labelled
-    so, the last without a label. Tests run in turn until one fails. A grade's answer is
-    the digest of the program, less blank lines and blanks at the ends of lines, so that
-    votes count equal programs. Details: status ("passed", "no program", "wrong answer",
-    "no result" where a called function never returned to its caller, or the sandbox's
-    status of the run that failed), passed (tests before the first that failed), tests,
-    failed (the index of that one; None where none failed or none ran).
+    `programs.program_of` says which part of an answer is the program. Tests run in turn
+    until one fails. A grade's answer is the digest of the program, less blank lines and
+    blanks at the ends of lines, so that votes count equal programs. Details: status
+    ("passed", "no program", "wrong answer", "no result" where a called function never
+    returned to its caller, or the sandbox's status of the run that failed), passed
+    (tests before the first that failed), tests, failed (the index of that one; None
+    where none failed or none ran).
 
-    Question.answer holds the tests, its details the name of the function, or None.
+    Question.answer holds the tests, its details their `kind` and `fn_name`, the name of
+    the function, or None.
     Grades may be given by several threads at the same time.
 
     allow: whether programs may be run at all. limits: of one test. seconds: of all
@@ -137,10 +166,13 @@ class CodeTask:
     def fields(self) -> Mapping[str, str]:
         """See `Task`."""
         return {
-            "question": 'the problem\'s text ("question_content" too)',
+            "question": "the problem's text (\"question_content\" too); or HumanEval's "
+            '"prompt", "test" and "entry_point"; or MBPP\'s "prompt" ("text" too) and '
+            '"test_list"',
             "tests": 'a list, or its JSON text, of {"input": text, "output": text, '
             '"testtype": "stdin" or "functional"}; functional ones have one JSON value '
-            "per line of input, and one as output",
+            'per line of input, and one as output ("public_test_cases" and '
+            '"private_test_cases" too, as LiveCodeBench packs them)',
             "fn_name": "optional: the function that functional tests call, of the "
             'class Solution where there is one ("func_name" in "metadata" too)',
             "starter_code": "optional: code that the model is to complete",
@@ -156,18 +188,12 @@ class CodeTask:
           ValueError: also where programs may not be run.
         """
         self._check_allowed()
-        text = text_of(row, "question", "question_content").strip()
-        name = _function_name(row)
-        tests, functional = _tests(value_of(row, "tests"), name)
-        starter = _starter_code(row)
-        if functional and not starter:
-            starter = f"def {name}(...):\n    ..."
-        own = FUNCTION_PROMPT if functional else STDIN_PROMPT
-        values = {"question": text, "starter_code": starter}
+        problem = read_row(row)
+        own = STDIN_PROMPT if problem.kind == "stdin" else FUNCTION_PROMPT
+        values = {"question": problem.text, "starter_code": problem.starter}
         prompt = fill(template or own, values, optional=frozenset({"starter_code"}))
-        return Question(
-            id, prompt, tests, id, {"fn_name": name if functional else None}
-        )
+        details = {"fn_name": problem.name, "kind": problem.kind}
+        return Question(id, prompt, problem.tests, id, details)
 
     def grade(self, question: Question, text: str) -> Grade:
         """See `Task`; runs the program, for up to `seconds`.
@@ -177,24 +203,27 @@ class CodeTask:
           RuntimeError: the machine cannot run programs under limits.
         """
         self._check_allowed()
-        program, tests = program_of(text), question.answer
+        program, tests = program_of(answer_in(text)), question.answer
         if program is None:
             return Grade(None, False, _details("no program", 0, tests, None))
         deadline = time.monotonic() + self.seconds
         answer = digest_of(program)
         for index, test in enumerate(tests):
-            status = self._run(program, test, question.details["fn_name"], deadline)
+            status = self._run(program, test, question.details, deadline)
             if status != "passed":
                 return Grade(answer, False, _details(status, index, tests, index))
         return Grade(answer, True, _details("passed", len(tests), tests, None))
 
-    def _run(self, program: str, test: Case, name: str | None, deadline: float) -> str:
+    def _run(
+        self, program: str, test: Case, details: Mapping[str, Any], deadline: float
+    ) -> str:
         """The status of one test."""
         left = deadline - time.monotonic()
         if left <= 0:
             return "timeout"
         limits = replace(self.limits, seconds=min(self.limits.seconds, left))
-        if name is None:
+        kind = details["kind"]
+        if kind == "stdin":
             # Run as if it stood alone: `exec` in the true __main__.
             code = (
                 f"exec(compile({program!r}, 'program.py', 'exec', dont_inherit=True))"
@@ -204,11 +233,13 @@ class CodeTask:
             missing = False
         else:
             nonce = secrets.token_hex(16)
-            given = json.dumps([nonce, PRELUDE, program, name, _lines(test.input)])
-            outcome = self._outcome(_CALL, given, limits)
+            given = [nonce, PRELUDE, program, details["fn_name"]]
+            given += [test.input] if kind == "script" else [lines_of(test.input)]
+            source = _SCRIPT if kind == "script" else _CALL
+            outcome = self._outcome(source, json.dumps(given), limits)
             missing = not outcome.stdout.startswith(nonce)
             result = outcome.stdout[len(nonce) :]
-            right = not missing and same_json(result, test.output)
+            right = not missing and (kind == "script" or same_json(result, test.output))
         if outcome.status != "ok":
             return outcome.status
         return "no result" if missing else "passed" if right else "wrong answer"
@@ -226,35 +257,6 @@ class CodeTask:
             )
 
 
-def program_of(text: str) -> str | None:
-    """The last closed code block labelled Python; None for none.
-
-    Where none is labelled so, the last one without a label: beside a program, blocks
-    without one show what it prints. A labelled fence always opens a block: one that is
-    open then was never closed. Blanks before the opening fence are taken off each line.
-    """
-    labelled, unlabelled, block, indent, label = None, None, None, "", ""
-    for line in text.replace("\r\n", "\n").split("\n"):
-        fence = _FENCE.fullmatch(line)
-        if fence is None:
-            if block is not None:
-                block.append(line.removeprefix(indent))
-            continue
-        words = fence["label"].split()
-        if block is None or words:
-            block, indent = [], fence["indent"]
-            label = words[0].lower() if words else ""
-            continue
-        if any(map(str.strip, block)):
-            program = "\n".join(block) + "\n"
-            if label in _LABELS:
-                labelled = program
-            elif not label:
-                unlabelled = program
-        block = None
-    return unlabelled if labelled is None else labelled
-
-
 def digest_of(program: str) -> str:
     """SHA-256 of a program, less blank lines and blanks at the ends of lines; hex."""
     lines = [line.rstrip() for line in program.split("\n")]
@@ -262,149 +264,7 @@ def digest_of(program: str) -> str:
     return sha256(kept.encode(errors="replace")).hexdigest()
 
 
-def same_output(printed: str, expected: str) -> bool:
-    """Whether two outputs agree line by line, as LiveCodeBench compares them.
-
-    Blanks around the whole and around each line do not count. Lines agree if they are
-    equal as text, or if all their words are decimal numbers and those are equal.
-    """
-    found, wanted = (
-        [line.strip() for line in text.strip().split("\n")]
-        for text in (printed, expected)
-    )
-    if len(found) != len(wanted):
-        return False
-    return all(
-        a == b or _same_decimals(a, b) for a, b in zip(found, wanted, strict=True)
-    )
-
-
-def same_json(found: str, expected: str) -> bool:
-    """Whether two JSON texts have equal values; False where one is no JSON.
-
-    Where one number is a float, 1e-9 (relative or absolute, whichever is larger) is
-    close enough; LiveCodeBench compares exactly. As in Python, true equals 1.
-    """
-    try:
-        pairs = [(json.loads(found), json.loads(expected))]
-    except (ValueError, RecursionError):
-        return False
-    while pairs:
-        a, b = pairs.pop()
-        if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-            pairs.extend(zip(a, b, strict=True))
-        elif isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-            pairs.extend((a[name], b[name]) for name in a)
-        elif isinstance(a, list | dict) or not (a == b or _close(a, b)):
-            return False
-    return True
-
-
-def _close(a: Any, b: Any) -> bool:
-    numbers = isinstance(a, int | float) and isinstance(b, int | float)
-    if not numbers or not (isinstance(a, float) or isinstance(b, float)):
-        return False
-    try:
-        return math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
-    except OverflowError:
-        return False  # an integer beyond all floats
-
-
-def _same_decimals(a: str, b: str) -> bool:
-    try:
-        found, wanted = ([Decimal(word) for word in line.split()] for line in (a, b))
-        return found == wanted
-    except InvalidOperation:
-        return False  # a word that is no number; sNaN, too, when compared
-
-
 def _details(
     status: str, passed: int, tests: Sequence[Case], failed: int | None
 ) -> dict[str, Any]:
     return {"status": status, "passed": passed, "tests": len(tests), "failed": failed}
-
-
-def _lines(text: str) -> list[str]:
-    return [line for line in text.split("\n") if line.strip()]
-
-
-# -- rows --------------------------------------------------------------------------
-
-
-def _function_name(row: Mapping[str, Any]) -> str | None:
-    name = row.get("fn_name")
-    if name is None:
-        metadata = row.get("metadata") or {}
-        metadata = _parsed(metadata, "metadata")
-        name = metadata.get("func_name") if isinstance(metadata, Mapping) else None
-    if name is not None and not (isinstance(name, str) and name.isidentifier()):
-        raise ValueError(
-            f'expected the name of a function in "fn_name", found {shown(name)}; '
-            "correct it, or leave it out where programs read standard input"
-        )
-    return name
-
-
-def _starter_code(row: Mapping[str, Any]) -> str:
-    code = row.get("starter_code")
-    if code is not None and not isinstance(code, str):
-        raise ValueError(
-            f'expected text in the field "starter_code", found {shown(code)}; write '
-            "the code there, or leave the field out"
-        )
-    return (code or "").rstrip()
-
-
-def _tests(value: Any, name: str | None) -> tuple[tuple[Case, ...], bool]:
-    """The tests, and whether they call a function."""
-    rows = _parsed(value, "tests")
-    if not isinstance(rows, list) or not rows:
-        raise ValueError(
-            f'expected a list of one or more tests in "tests", found {shown(value)}; '
-            "write them there"
-        )
-    default = "stdin" if name is None else "functional"
-    kinds = set()
-    for index, row in enumerate(rows):
-        given = row if isinstance(row, Mapping) else {}
-        if not all(isinstance(given.get(end), str) for end in ("input", "output")):
-            raise ValueError(
-                f'expected texts "input" and "output" in test {index}, found '
-                f"{shown(row)}; correct the test"
-            )
-        kind = given.get("testtype")
-        if kind is not None and not isinstance(kind, str):
-            raise ValueError(
-                f'expected text as "testtype" of test {index}, found {shown(kind)}; '
-                'write "stdin" or "functional" there, or leave it out'
-            )
-        kinds.add(kind or default)
-    if kinds not in ({"stdin"}, {"functional"}):
-        raise ValueError(
-            'expected the "testtype" of all tests to be "stdin", or of all to be '
-            f'"functional", found {shown(sorted(kinds))}; correct them, or '
-            "split the problem"
-        )
-    functional = kinds == {"functional"}
-    if functional and name is None:
-        raise ValueError(
-            'expected the function that functional tests call in "fn_name", found '
-            "none; write its name there"
-        )
-    tests = tuple(Case(row["input"], row["output"]) for row in rows)
-    for index, test in enumerate(tests if functional else ()):
-        for text in (*_lines(test.input), test.output):
-            _parsed(text, f"test {index}")
-    return tests, functional
-
-
-def _parsed(value: Any, place: str) -> Any:
-    """The value of JSON text; what is no text is taken as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        raise ValueError(
-            f'expected JSON in "{place}", found {shown(value)}; correct it'
-        ) from None

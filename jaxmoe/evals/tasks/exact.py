@@ -5,8 +5,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxmoe.evals.tasks.base import Grade, Question
-from jaxmoe.evals.tasks.extract import LONGEST, boxed, last_line, normalised, plain
-from jaxmoe.evals.tasks.prompts import EXACT, fill, shown, text_of, value_of
+from jaxmoe.evals.tasks.extract import (
+    LONGEST,
+    final_boxes,
+    last_line,
+    normalised,
+)
+from jaxmoe.evals.tasks.peel import plain
+from jaxmoe.evals.tasks.prompts import (
+    EXACT,
+    after_hashes,
+    fill,
+    shown,
+    text_of,
+    value_of,
+)
+from jaxmoe.evals.tasks.reasoning import answer_in
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,15 @@ class Exact:
     ) -> Question:
         """See `Task`; a template holds {prompt}."""
         prompt = fill(template or EXACT, {"prompt": text_of(row, "prompt", "question")})
-        return Question(id, prompt, _accepted(value_of(row, "answer")), group=id)
+        return Question(
+            id, prompt, _accepted(after_hashes(value_of(row, "answer"))), group=id
+        )
 
     def grade(self, question: Question, text: str) -> Grade:
         """See `Task`; the answer is the normalised string."""
-        box = next((found for found in map(plain, boxed(text)) if found), None)
+        text = answer_in(text)
+        boxes = final_boxes(text, lambda content: not plain(content))
+        box = ", ".join(map(plain, boxes)) or None
         answer = normalised(last_line(text) if box is None else box)
         accepted = {normalised(right) for right in question.answer}
         if box is not None:  # which is without its "$" and "\\text"

@@ -1,16 +1,26 @@
-r"""Reading answers out of text: boxes, integers, last lines.
+r"""Reading answers out of text: boxes, last lines.
 
 Every function takes time linear in its text, however strange that is: an answer of a
 megabyte of open braces must not hold up a run.
 """
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 
 LONGEST = 1000
 """Characters of what can be an answer; longer boxes and lines are none."""
 
-_LONGEST_INTEGER = 200
+# What joins boxes into one answer: a comma, "and" or "or", and marks of mathematics.
+_JOINED = re.compile(
+    r"(?:[\s$]|\\[,;: ()\[\]]|\\q?quad|\\\\|\*\*)*"
+    r"(?:[,，、;&]|\\(?:text|textbf|mathrm)\{\s*(?:,?\s*and|or)\s*\}|,?\s*(?:and|or)\b)"
+    r"(?:[\s$]|\\[,;: ()\[\]]|\\q?quad|\\\\|\*\*)*",
+)
+_JOINING = 80
+"""Characters between two boxes that are joined, at most."""
+
+_TAGGED = re.compile(r"<(?P<tag>answer|final_answer)>", re.IGNORECASE)
 
 # Backslashes come in pairs where a text was escaped twice; more are no command.
 # A command takes what follows in braces or, as TeX reads it, one bare token; here one
@@ -20,40 +30,6 @@ _BARE = r"[-−+]?[0-9][0-9,.]{0,30}|[A-Z](?![A-Za-z])"
 _TOKEN = re.compile(
     rf"(?P<box>{_BOX}\s{{0,3}}\{{)|{_BOX}\s{{0,3}}(?P<bare>{_BARE})|\\.|[{{}}]",
     re.DOTALL,
-)
-
-_SHIFT = "text|textbf|textit|textrm|mathrm|mathbf|mathsf|mathit|mbox|bf|rm|bm"
-_WRAPPED = re.compile(rf"\\(?:{_SHIFT})\s{{0,3}}\{{([^{{}}]*)\}}")
-# Thin and other spaces, and the marks that switch mathematics on and off.
-_SPACE = re.compile(r"\\[,;: ]|\\q?quad(?![A-Za-z])|~")
-_NO_INK = re.compile(r"\\!|\\(?:left|right)(?![A-Za-z])|\\[()\[\]]|\\?\$")
-_NESTING = 4
-
-_DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°")
-_BEFORE_VALUE = re.compile("(?<![<>!])=|(?<=[A-Za-z]):")  # not of "<=" or "3:4"
-# More than one value, as in "x=5, y=73". The comma of "1,000 + 234 = 1234" is none.
-_SEVERAL = re.compile(
-    r"(?:,(?![0-9]{3})|;|=.*\b(?:and|or)\b).*(?:=|(?<=[A-Za-z]):)", re.DOTALL
-)
-_BRACKETED = re.compile(r"\([^()]*\)|\{[^{}]*\}")
-
-# Words in mathematics are products of variables, so that "12 pi" is not 12: whatever is
-# set as text may be a unit, and beside it only words that are nothing else. Words that
-# change the number or name another one are no unit anywhere.
-_NO_UNIT = "pi|sqrt|or|and|times|over|mod|dozen|hundred|[a-z]*thousand|[a-z]*illions?"
-_TEXT_UNIT = re.compile(
-    r"(?P<before>\\(?:text|textrm|mathrm|mbox|rm)\s{0,3}\{[^{}]*?)(?<![A-Za-z])"
-    rf"(?![^{{}}]*\b(?:{_NO_UNIT})\b)[A-Za-z]{{2}}[A-Za-z .]*\}}"
-)
-_UNIT = (
-    r"(?:(?:square|cubic|sq\.?)\s)?(?:units?|[ck]?m|mm|kg|inch|inches|foot|feet|ft|"
-    r"miles?|(?:centi|kilo)?met(?:er|re)s?|degrees?|radians?|percent|dollars?|cents?|"
-    r"seconds?|minutes?|hours?|days?|years?)"
-)
-_INTEGER = re.compile(
-    r"(?P<sign>[-+]?)\s*"
-    r"(?P<digits>[0-9]{1,3}(?:[, ][0-9]{3})+|[0-9]+)(?:\.0*)?"
-    rf"(?:\s+{_UNIT})?"
 )
 
 _ENDING = ".,;:!?。！？"
@@ -89,41 +65,66 @@ def boxed_spans(text: str) -> Iterator[tuple[int, int]]:
     yield from sorted(spans, reverse=True)
 
 
-def plain(latex: str) -> str:
-    r"""Without what only dresses text: $, \(, \left, \text{...}, thin spaces.
+def final_boxes(
+    text: str, passed_over: Callable[[str], bool] = lambda content: False
+) -> list[str]:
+    """What the last box says, see `final_box_spans`; stripped."""
+    spans = final_box_spans(text, passed_over)
+    return [text[start:end].strip() for start, end in spans]
 
-    >>> plain(r"$\text{(B)}$")
-    '(B)'
+
+def final_box_spans(
+    text: str, passed_over: Callable[[str], bool] = lambda content: False
+) -> list[tuple[int, int]]:
+    """Where the last box has its content, and where boxes have that are joined to it.
+
+    Joined by a comma, "and" or "or", boxes are one answer of several parts, in their
+    order. Otherwise the last one alone counts. What stands within another box is part
+    of that. Without a box, <answer>...</answer> is one. Empty where there is neither.
+
+    Args:
+      passed_over: of a content, whether the box does not count, where others do.
     """
-    text = _SPACE.sub(" ", _NO_INK.sub("", latex))
-    for _ in range(_NESTING):
-        text, count = _WRAPPED.subn(r" \1 ", text)
-        if not count:
+    spans = _outermost(text)
+    chosen = [s for s in spans if not passed_over(text[slice(*s)].strip())] or spans
+    if not chosen:
+        return _tagged(text)
+    parts = [chosen[0]]
+    for span in chosen[1:]:
+        between = text[span[1] : parts[-1][0]]
+        if len(between) > _JOINING + 20:
             break
-    return " ".join(text.split())
+        head, closed, tail = between.partition("}")
+        between = head + (tail if closed else "")
+        between = re.sub(rf"{_BOX}\s{{0,3}}\{{?$", "", between)
+        if len(between) > _JOINING or not _JOINED.fullmatch(between):
+            break
+        parts.append(span)
+    return parts[::-1]
 
 
-def integer(text: str) -> int | None:
-    r"""The integer that a box holds, or None where it holds anything else.
+def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The last of a pattern's matches."""
+    last = deque(pattern.finditer(text), maxlen=1)
+    return last[0] if last else None
 
-    Read are leading zeros, signs (a Unicode minus too), commas or spaces between
-    thousands, "73.0", units behind ("73^\circ", "73 cm", any words within \text{...} or
-    \mathrm{...}), words before a colon and all before an equals sign ("m + n = 73").
-    Not read is whatever is still to be worked out, such as "7/2", "2^5", "5!" or
-    "12 pi", and more than one number or assignment ("x=5, y=73").
-    """
-    if len(text) > _LONGEST_INTEGER:
-        return None
-    # Any unit that is set as text becomes one that `_INTEGER` knows.
-    named = _TEXT_UNIT.sub(r"\g<before> units}", text.replace("{,}", ","))
-    cleaned = plain(named).replace("−", "-")
-    if _SEVERAL.search(_BRACKETED.sub("", cleaned)):
-        return None
-    cleaned = _DEGREES.sub("", _BEFORE_VALUE.split(cleaned)[-1])
-    found = _INTEGER.fullmatch(cleaned.strip(f" {{}}{_MARKUP}").rstrip(".,"))
-    if not found:
-        return None
-    return int(found["sign"] + re.sub("[, ]", "", found["digits"]))
+
+def _outermost(text: str) -> list[tuple[int, int]]:
+    """Boxes that are not within another one, the last one first."""
+    outer: list[tuple[int, int]] = []
+    for span in sorted(boxed_spans(text)):
+        if not outer or span[0] >= outer[-1][1]:
+            outer.append(span)
+    return outer[::-1]
+
+
+def _tagged(text: str) -> list[tuple[int, int]]:
+    """What the last <answer>...</answer> holds."""
+    last = last_match(_TAGGED, text)
+    if last is None:
+        return []
+    end = text.find(f"</{last['tag']}>", last.end(), last.end() + LONGEST)
+    return [(last.end(), end)] if end >= 0 else []
 
 
 def last_line(text: str) -> str:

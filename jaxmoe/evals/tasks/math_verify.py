@@ -12,33 +12,47 @@ import functools
 import importlib.util
 import inspect
 import json
+import math
+import re
 import select
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jaxmoe.evals.tasks.base import Grade, Question
-from jaxmoe.evals.tasks.extract import boxed_spans
-from jaxmoe.evals.tasks.prompts import MATH, fill, shown, text_of, value_of
+from jaxmoe.evals.tasks.extract import final_boxes
+from jaxmoe.evals.tasks.peel import undressed
+from jaxmoe.evals.tasks.prompts import (
+    MATH,
+    after_hashes,
+    fill,
+    shown,
+    text_of,
+    value_of,
+)
+from jaxmoe.evals.tasks.reasoning import answer_in
 
 _SECONDS_TO_START = 120
-_AROUND = 1000
-"""Characters before and after the last box that the library gets to see."""
+_END = 2000
+"""Characters that the library gets to see of the end of a text without a box."""
+_MONEY = re.compile(r"(?:\b[A-Z]{1,2})?\\\$")
+_DELIMITED = re.compile(r"\$+([^$]*)\$+")
 
 
 @dataclass(frozen=True)
 class Math:
     r"""The last \boxed{...}, compared with the row's answer by `math_verify.verify`.
 
-    The library sees the last box and the 1000 characters on either side of it, or the
-    last 2000 of a text without a box, and takes boxes first (boxed_match_priority=0);
-    two boxes side by side are a set. A grade's answer is SymPy's form of what was read,
-    evaluated, numbers exact: "0.5" and "\frac{2}{4}" are "1/2". It does not follow from
-    the right answer. Details: boxed, whether there is a box; timed_out, whether the
-    comparison was given up, which counts as wrong.
+    The library sees what the last box holds, less its dressing (`peel.undressed`),
+    with what boxes hold that a comma or "and" joins to it, as a list; or the last 2000
+    characters of a text without a box. A grade's answer is SymPy's form of what was
+    read, evaluated, numbers exact: "0.5" and "\frac{2}{4}" are "1/2". It does not
+    follow from the right answer; `classes` says which answers are equal. Details:
+    boxed, whether there is a box; timed_out, whether the comparison was given up, which
+    counts as wrong.
 
     seconds: after which the library gives up reading or comparing. After three times
     as many the comparison is ended by force, after as many the evaluating of what was
@@ -53,7 +67,7 @@ class Math:
     def fields(self) -> Mapping[str, str]:
         """See `Task`."""
         return {
-            "problem": "the problem's text",
+            "problem": 'the problem\'s text ("question" too)',
             "answer": "LaTeX, with or without $, or a number",
             "id": "optional: a name of its own, unique in the file",
         }
@@ -66,25 +80,30 @@ class Math:
         Raises:
           ImportError: the library is not installed.
         """
-        prompt = fill(template or MATH, {"problem": text_of(row, "problem")})
-        answer = _latex(value_of(row, "answer"))
+        problem = text_of(row, "problem", "Problem", "question")
+        prompt = fill(template or MATH, {"problem": problem})
+        value = after_hashes(value_of(row, "answer", "Answer"))
+        answer = _latex(value)
         read = _reader().ask({"form": answer}, self.seconds, self.seconds)
         if not read or read["form"] is None:
             raise ValueError(
                 'expected mathematics in the field "answer", found '
-                f"{shown(row['answer'])}, which math-verify cannot read; write it as "
+                f"{shown(value)}, which math-verify cannot read; write it as "
                 "LaTeX, or use the task exact for words"
             )
         return Question(id, prompt, answer, group=id)
 
     def grade(self, question: Question, text: str) -> Grade:
         """See `Task`."""
-        span = next(boxed_spans(text), None)
-        seen = _seen(text, span)
+        text = answer_in(text)
+        boxes = final_boxes(text)
+        seen = _seen(text, boxes)
+        if not seen.strip():
+            return Grade(None, False, {"boxed": bool(boxes), "timed_out": False})
         reader = _reader()
         request = {"text": seen, "right": question.answer}
         verdict = reader.ask(request, self.seconds, 3 * self.seconds)
-        details = {"boxed": span is not None, "timed_out": verdict is None}
+        details = {"boxed": bool(boxes), "timed_out": verdict is None}
         if verdict is None:
             return Grade(None, False, details)
         # Apart, because evaluating may take far longer than comparing, and must not
@@ -95,25 +114,62 @@ class Math:
             answer = (read["form"] if read else None) or answer
         return Grade(answer, verdict["right"], details)
 
+    def classes(self, texts: Sequence[str]) -> list[int]:
+        """A number for each text, the same where the library calls answers equal.
+
+        Numbers are those of the first texts of their kind, in order.
+        """
+        seen = [_seen(text, final_boxes(text)) for text in map(answer_in, texts)]
+        kinds: list[int] = []
+        found: list[int] = []
+        for place, one in enumerate(seen):
+            same = next((k for k in kinds if self._same(seen[k], one)), None)
+            if same is None:
+                kinds.append(place)
+            found.append(place if same is None else same)
+        return [kinds.index(kind) for kind in found]
+
+    def _same(self, a: str, b: str) -> bool:
+        """Whether each would be right where the other is."""
+        reader = _reader()
+        for right, text in ((a, b), (b, a)):
+            request = {"text": text, "right": right}
+            verdict = reader.ask(request, self.seconds, 3 * self.seconds)
+            if not verdict or not verdict["right"]:
+                return False
+        return True
+
 
 def _latex(value: Any) -> str:
     r"""An answer as the library reads it: in $ unless it has $ or \boxed of its own."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(
+                f'expected a finite number in the field "answer", found {value}; '
+                "write what a right answer says"
+            )
         value = repr(value)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(
             f'expected LaTeX or a number in the field "answer", found {shown(value)}; '
             "write what a right answer says"
         )
-    text = value.strip()
-    return text if "$" in text or "\\boxed" in text else f"${text}$"
+    # "\$18.90" is money, and its dollar no delimiter.
+    text = _MONEY.sub("", value).strip()
+    if "\\boxed" in text:
+        text = ", ".join(final_boxes(text)) or text
+    inner = [part for part in _DELIMITED.findall(text) if part.strip()]
+    if len(inner) > 1 or (inner and _DELIMITED.sub("", text).strip()):
+        return text  # words around formulas are the library's to read
+    return f"${undressed(text)}$"
 
 
-def _seen(text: str, span: tuple[int, int] | None) -> str:
+def _seen(text: str, boxes: list[str]) -> str:
     """The part of an answer that the library gets."""
-    if span is None:
-        return text[-2 * _AROUND :]
-    return text[max(0, span[0] - _AROUND) : span[1] + _AROUND]
+    if not boxes:
+        return _MONEY.sub("", text[-_END:])
+    content = ", ".join(map(undressed, boxes))
+    return f"$\\boxed{{{content}}}$" if content.strip() else ""
 
 
 @functools.cache

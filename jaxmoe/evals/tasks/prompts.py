@@ -81,14 +81,29 @@ def value_of(row: Mapping[str, Any], *names: str) -> Any:
         if name in row:
             return row[name]
     wanted = " or ".join(f'"{name}"' for name in names)
-    found = ", ".join(f'"{name}"' for name in row) or "none"
+    found = shown(", ".join(f'"{name}"' for name in row) or "none").strip("'")
     raise ValueError(f"expected a field {wanted}, found {found}; add it")
 
 
 def shown(value: Any) -> str:
     """A value as an error shows it, cut off where it is long."""
-    text = repr(value)
+    try:
+        text = repr(value[:200]) if isinstance(value, str | list) else repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, an endless integer
+        return f"a {type(value).__name__} that is too large to show"
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def printable(text: str) -> str:
+    """Text without what moves a terminal's cursor or worse: "\x1b" as four letters."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def after_hashes(answer: Any) -> Any:
+    """The part of a GSM8K answer that counts, which stands behind "####"."""
+    if isinstance(answer, str) and "####" in answer:
+        return answer.rpartition("####")[2].strip()
+    return answer
 
 
 def _in_braces(names: list[str]) -> str:

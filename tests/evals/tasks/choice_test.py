@@ -6,13 +6,8 @@ from collections import Counter
 
 import pytest
 
-from jaxmoe.evals.tasks.choice import (
-    flexible_choice,
-    gpqa,
-    mcq,
-    order_of,
-    strict_choice,
-)
+from jaxmoe.evals.tasks.choice import gpqa, mcq, order_of
+from jaxmoe.evals.tasks.letters import flexible_choice, strict_choice
 
 CITIES = ["Rome", "Paris", "Oslo", "vitamin C"]
 
@@ -176,7 +171,6 @@ def test_letters_that_are_words_are_read_where_they_are_none(form):
         "B.",
         "I choose B",
         "Surely (B) it is",
-        "(A) no. (B) yes",
         "Paris",
         "It must be:\n  paris.",
         "**Paris**",

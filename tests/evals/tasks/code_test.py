@@ -9,10 +9,9 @@ from jaxmoe.evals.sandbox import Limits
 from jaxmoe.evals.tasks.code import (
     CodeTask,
     digest_of,
-    program_of,
-    same_json,
-    same_output,
 )
+from jaxmoe.evals.tasks.outputs import same_json, same_output
+from jaxmoe.evals.tasks.programs import program_of
 
 TASK = CodeTask(allow=True, limits=Limits(seconds=20))
 SUM = [
@@ -110,7 +109,7 @@ def test_wrong_programs_fail(program, status, failed):
 
 def test_text_without_a_program():
     """It would count as a vote, or for the last program that was run."""
-    for text in ("The answer is 3.", "```python\nprint(3)", "", "```\n\n```"):
+    for text in ("The answer is 3.", "Sorry", "3", "", "```\n\n```"):
         grade = TASK.grade(asked(SUM), text)
         assert (grade.answer, grade.correct) == (None, False)
         assert grade.details["status"] == "no program"
@@ -314,13 +313,13 @@ def test_equal_programs_vote_together():
         ("1.50 2", "1.5 2.0", True),
         ("1e3", "1000", True),
         ("50000000000000001", "50000000000000000", False),
-        ("0.30000000000000004", "0.3", False),
+        ("0.30000000000000004", "0.3", True),
         ("1  2", "1 2", True),
         ("a  b", "a b", False),
         ("YES", "Yes", False),
         ("1\n\n2", "1\n2", False),
         ("1 2", "1\n2", False),
-        ("x 1.0", "x 1", False),
+        ("x 1.0", "x 1", True),
         ("sNaN", "1", False),
         ("nan", "1", False),
         ("1e999999999", "1e999999998", False),

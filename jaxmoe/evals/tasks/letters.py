@@ -1,0 +1,245 @@
+r"""Reading the letter of a choice out of an answer, by two rules.
+
+strict: the form that the prompt asks for. The last place that has "Answer: X" (any
+case and dressing, the word in many languages, JSON and <answer>X</answer> too) or
+\boxed{X} with the letter X of one choice. Of boxes the last one that holds a letter
+counts, together with those joined to it by a comma or "and".
+
+flexible: the strict rule's letter. Where there is none, the first of these that finds
+one: the last "the answer is X", "option X is correct", "I choose X" and their like;
+the text of just one choice as the whole of the last box, of the last line, or of what
+follows "answer is" in it; a last line that is a letter, or ends with one after a word
+such as "hence"; the one letter in parentheses in the last line.
+
+A place that names several letters, "Answer: B or C", is ambiguous, and where it comes
+last no rule goes on to read one of them.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+from jaxmoe.evals.tasks.extract import (
+    final_box_spans,
+    final_boxes,
+    last_line,
+    last_match,
+    normalised,
+)
+from jaxmoe.evals.tasks.peel import ascii_digits, plain
+from jaxmoe.evals.tasks.reasoning import answer_in
+
+# Words for "answer", as multilingual versions of MMLU have them.
+_CASED = (
+    "antwort|lösung|réponse|reponse|respuesta|risposta|resposta|ответ|відповідь|"
+    "отговор|jawaban|cevap|yanıt|odpowiedź|odpověď|antwoord|svar|vastaus|válasz|"
+    "răspuns|απάντηση|đáp án|trả lời|jibu|sagot|odgovor"
+)
+_UNCASED = (
+    "答案|答え|正解|回答|解答|정답|답|उत्तर|الإجابة|الاجابة|الجواب|جواب|پاسخ|תשובה|"
+    "คำตอบ|উত্তর|பதில்|సమాధానం"
+)
+_OTHER = rf"(?:(?<![^\W_])(?i:{_CASED})|(?:{_UNCASED}))"
+_BE = r"(?i:ist|lautet|est|es|è|é|jest|er|är|on|is|là|adalah|—|–|是|为|為|は|选|選)"
+_SOFT = r"[*_\"'`\s]{0,4}"
+
+
+_HTML = re.compile(r"</?(?:b|strong|i|em|u|p|div|span|code|mark)>", re.IGNORECASE)
+_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "「": '"'})
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a rule found: the place of the choice from 0, or that several are named."""
+
+    place: int | None = None
+    ambiguous: bool = False
+
+
+def strict_choice(text: str, count: int) -> int | None:
+    """The place, from 0, of the choice that the strict rule reads; None for none.
+
+    Args:
+      count: choices shown; later letters are none.
+    """
+    return _strict(_prepared(text), _rules(count)).place
+
+
+def flexible_choice(text: str, choices: Sequence[str]) -> int | None:
+    """The place, from 0, of the choice that the flexible rule reads.
+
+    Args:
+      choices: texts in the order shown.
+    """
+    rules, text = _rules(len(choices)), _prepared(text)
+    for found in (_strict(text, rules), _last(rules.phrases, text, rules)):
+        if found.place is not None or found.ambiguous:
+            return found.place
+    line = last_line(text)
+    boxes = final_boxes(text)
+    box = boxes[0] if len(boxes) == 1 else ""
+    for part in (box, line, rules.before_text.sub("", line)):
+        same = _same_text(part, choices)
+        if same is not None:
+            return same
+    return _ending(line, rules)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """Patterns for so many choices; the group `letter` is the one chosen.
+
+    Every repetition in them is bounded, so a search takes linear time.
+    """
+
+    answer: re.Pattern[str]
+    phrases: re.Pattern[str]
+    box: re.Pattern[str]
+    box_several: re.Pattern[str]
+    several: re.Pattern[str]
+    ending: re.Pattern[str]
+    mentioned: re.Pattern[str]
+    parentheses: re.Pattern[str]
+    before_text: re.Pattern[str]
+
+
+@functools.lru_cache
+def _rules(count: int) -> _Rules:
+    upper = f"A-{ascii_uppercase[count - 1]}"
+    lower = upper.lower()
+    # A small letter only where a bracket or the line's end follows: "a" is a word too.
+    alone = r"(?=[)\]}\"'*<]|[ \t\r.]{0,4}(?:\n|$))"
+    # Behind a letter no word may go on.
+    letter = rf"(?P<letter>[{upper}]|[{lower}]{alone})(?![A-Za-zÀ-ɏ0-9_‐‑-]|['’]\w)"
+    bare = f"(?P<letter>[{upper}])"
+
+    colon = (
+        rf"(?:(?<![A-Za-z])(?i:answer){_SOFT}:|{_OTHER}{_SOFT}(?:(?:{_BE}\s?)?:|{_BE}\s|{_BE}(?=[^\w\s]|[{upper}]))"
+        r"|(?i:<(?:final_)?answer>)\s{0,3})"
+    )
+    verb = r"(?:is|was|would be|must be|should be)\b"
+    noun = rf"\b(?i:(?:answer|option|choice)\s{{1,3}}{verb}):?"
+    opening = r"[*_$\"'`(\[{ \t]{0,8}(?:\\[a-z]{2,12}\s?\{?[( \t$*]{0,2}){0,3}"
+    kind = r"(?:(?i:option|choice|letter)[ \t]{1,3}\(?)?"
+    # After a colon a sentence may begin: "A circle", "I think". After "the answer is",
+    # "A because ..." can only mean the choice.
+    sentence, thought = (
+        rf"(?!{word}[ \t]{{1,20}}(?!(?:or|and)\b)\w)" for word in ("[AI]", "I")
+    )
+    right = r"(?i:is|must be)\s{1,3}(?i:the\s{1,3})?(?i:correct|right|best)\b"
+    chosen = r"\b(?i:choose|chose|select|pick|go with|going with|choice|option)"
+    ends = r"(?=[)\]}*_$\"'`. \t\r]{0,6}(?:\n|$))"
+    return _Rules(
+        answer=re.compile(f"{colon}{opening}{sentence}{kind}{letter}"),
+        phrases=re.compile(
+            rf"(?:{colon}\s{{0,3}}{opening}{sentence}{kind}"
+            rf"|{noun}\s{{0,3}}{opening}{thought}{kind}"
+            rf"|{chosen}\s?:?\s{{0,2}}{opening}{thought}{kind}(?=\S{{1,12}}{ends})"
+            rf"|\b(?i:answer)\s{{0,2}}[-–—=]?\s{{0,2}}{opening}(?=\S{{1,12}}{ends})"
+            rf"|(?<![\w'’])\(?(?=[{upper}]\)?\*{{0,2}}\s{{1,3}}{right})"
+            rf"|\b(?i:option|choice)\s{{1,3}}\(?(?=[{upper}]\)?\s{{1,3}}{right})"
+            rf"){letter}"
+        ),
+        box=re.compile(
+            r"(?:(?i:option|choice|answer|final answer|the answer is)\b)?:?\s?[(\[]?\s?"
+            rf"(?P<letter>[{upper}{lower}])\s?(?:[)\].:].*)?",
+            re.DOTALL,
+        ),
+        box_several=re.compile(
+            rf"\(?[{upper}]\)?(?:(?:[\s,/&;|+]|\\?\b(?:or|and)\b){{0,9}}\(?[{upper}]\)?)"
+            r"{1,25}"
+        ),
+        several=re.compile(
+            rf"[)*.\s$}}\"'\]]{{0,4}}(?:[,/&;|+、]|\b(?:or|and|oder|und|ou|et|o|y|или|и)\b"
+            r"|或|和)[\s(*$]{0,4}(?:\b(?i:or|and|maybe|possibly|perhaps|also|even|both"
+            rf"|option|choice)\b[\s(*]{{0,3}}){{0,3}}\(?[{upper}]\b(?!\s{{1,3}}[a-z])"
+            rf"|\s{{0,2}}\(\s?(?:or|and)\s{{1,2}}\(?[{upper}]\b"
+        ),
+        ending=re.compile(
+            r"(?:(?:\b(?i:hence|thus|therefore|so|conclude|it is|it's|option|choice"
+            r"|answer|go with|choose|select|pick)|[:,=→⇒-])[\s:,]{1,3})"
+            rf"[*_$(\[\"'`]{{0,4}}{bare}[*_$)\].\"'`]{{0,6}}$"
+            rf"|^(?:\\[a-z]{{2,12}}\s?\{{|[*_$(\[\"'`#\s]){{0,4}}(?P<only>[{upper}])"
+            r"[*_$)\].}\"'`\s]{0,6}$"
+        ),
+        mentioned=re.compile(
+            rf"(?<![\w'’\\])(?:(?!A\s{{1,3}}[a-z])[{upper}])(?![\w'’‐‑-])"
+        ),
+        parentheses=re.compile(rf"\(([{upper}])\)"),
+        before_text=re.compile(f"^.*?(?:{colon}|{noun})"),
+    )
+
+
+def _prepared(text: str) -> str:
+    """The answer alone, with ASCII digits, letters and quotes, and without HTML."""
+    text = _HTML.sub("", ascii_digits(answer_in(text)))
+    return text.translate(_QUOTES).replace("\\(", "$").replace("\\)", "$")
+
+
+def _strict(text: str, rules: _Rules) -> Reading:
+    found = _last(rules.answer, text, rules)
+    place = max((m.start() for m in rules.answer.finditer(text)), default=-1)
+
+    def no_letter(content: str) -> bool:
+        shown = plain(content)
+        letters = rules.box.fullmatch(shown) or rules.box_several.fullmatch(shown)
+        return not letters
+
+    spans = final_box_spans(text, no_letter)
+    boxes = [text[slice(*span)].strip() for span in spans]
+    if not boxes or all(map(no_letter, boxes)) or spans[-1][0] < place:
+        return found
+    read = [rules.box.fullmatch(plain(box)) for box in boxes]
+    letters = {found["letter"].upper() for found in read if found}
+    if len(letters) == 1 and all(read):
+        return Reading(_place(letters.pop()))
+    return Reading(ambiguous=True)
+
+
+def _last(pattern: re.Pattern[str], text: str, rules: _Rules) -> Reading:
+    """What the last match says; several where more letters follow it."""
+    last = last_match(pattern, text)
+    if last is None:
+        return Reading()
+    if rules.several.match(text, last.end()):
+        return Reading(ambiguous=True)
+    return Reading(_place(last["letter"]))
+
+
+def _ending(line: str, rules: _Rules) -> int | None:
+    """The letter that a last line comes to, where it names no other."""
+    named = set(rules.mentioned.findall(line))
+    found = rules.ending.search(line)
+    if found and len(named) <= 1:
+        return _place(found["letter"] or found["only"])
+    bracketed = set(rules.parentheses.findall(line))
+    if len(bracketed) == 1 and named <= bracketed:
+        return _place(bracketed.pop())
+    return None
+
+
+def _place(letter: str) -> int:
+    return ascii_uppercase.index(letter.upper())
+
+
+def _same_text(text: str, choices: Sequence[str]) -> int | None:
+    """The one choice whose text this is, with its letter before it or without."""
+    wanted = _key(text)
+    if not wanted or (len(wanted) == 1 and wanted.isalpha()):  # for other rules
+        return None
+    same = [
+        place
+        for place, (letter, choice) in enumerate(
+            zip(ascii_uppercase, choices, strict=False)
+        )
+        for form in ("{1}", "{0}) {1}", "({0}) {1}", "{0}. {1}", "{0}: {1}")
+        if _key(form.format(letter, choice)) == wanted
+    ]
+    return same[0] if len(same) == 1 else None
+
+
+def _key(text: str) -> str:
+    """What texts of choices are compared by: without blanks and braces."""
+    return re.sub(r"[{}\s]", "", normalised(plain(text)))

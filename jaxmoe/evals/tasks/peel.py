@@ -1,0 +1,124 @@
+r"""Taking the dressing off an answer: fonts, colours, sizes, spaces, dollars, tags.
+
+One peeler for numbers, letters and formulas. `undressed` takes off what changes
+nothing about a formula and leaves \text{...}, which a formula's reader needs; `plain`
+takes that off as well.
+
+Every pattern's repetitions are bounded or end at a brace, so that all takes linear
+time.
+"""
+
+import re
+import unicodedata
+
+_NESTING = 6
+"""Wrappers within wrappers that are taken off."""
+
+_END = r"(?![A-Za-z])"
+# Switches have no argument and hold until the group ends.
+_SWITCH = re.compile(
+    r"\\(?:bf|it|rm|tt|sf|sl|sc|em|cal|bfseries|itshape|mdseries|upshape|rmfamily|"
+    r"sffamily|ttfamily|boldmath|unboldmath|displaystyle|textstyle|scriptstyle|"
+    r"scriptscriptstyle|tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|"
+    r"huge|Huge|centering|limits|nolimits|strut|mathstrut|noindent|relax|protect|par|"
+    rf"newline|left|right|middle|[bB]igg?[lrm]?|checkmark|blacksquare|qed){_END}"
+)
+# Marks of mathematics, thin negative space, soft line ends; none leaves any ink.
+_NO_INK = re.compile(
+    r"\\!|\\/|\\[()\[\]]|\$|\\\\(?:\[[^\]]{0,20}\])?|&(?:nbsp;)?"
+    r"|\\begin\{[A-Za-z]{1,20}\*?\}|\\end\{[A-Za-z]{1,20}\*?\}"
+    r"|[✓✔✅■∎\u200b\u200c\u200d\ufeff]"
+)
+_MONEY = re.compile(r"(?:\b(?:US|CA|AU|NZ|HK|C|A))?\\\$|[€£¥]|\\(?:pounds|euro)\b")
+_SPACE = re.compile(
+    rf"\\[,;:> ]|\\(?:q?quad|enspace|enskip|thinspace|medspace|thickspace|space){_END}"
+    r"|~|[\u00a0\u2000-\u200a\u202f\u3000]"
+)
+_NO_BOX = re.compile(
+    r"\\(?:hspace|vspace|hphantom|phantom|tag|label)\*?\{[^{}]{0,40}\}"
+)
+_COLOUR = re.compile(
+    r"\\(?:color|definecolor|pagecolor)(?:\[[^\]]{0,20}\])?\{[^{}]{0,60}\}"
+)
+_TWO = re.compile(
+    r"\\(?:textcolor|colorbox|mathcolor|style|class|cssId|href|scalebox|bbox)"
+    r"(?:\[[^\]]{0,40}\])?(?:\{[^{}]{0,120}\})?(?=\s{0,3}\{)"
+)
+_FORMULA_FONTS = (
+    "boldsymbol|bm|pmb|mathbf|mathit|mathnormal|mathsf|mathtt|mathcal|ensuremath|"
+    "underline|uline|fbox|boxed|framebox|Aboxed|bold"
+)
+_TEXT_FONTS = (
+    "text|textbf|textit|textrm|textsf|texttt|textsc|textsl|textup|textmd|textnormal|"
+    "emph|mathrm|mathbb|mathfrak|mathscr|mbox|hbox|operatorname|operatorname\\*"
+)
+_AROUND_FORMULA = re.compile(rf"\\(?:{_FORMULA_FONTS})\s{{0,3}}\{{([^{{}}]*)\}}")
+_AROUND_TEXT = re.compile(
+    rf"\\(?:{_FORMULA_FONTS}|{_TEXT_FONTS})\s{{0,3}}\{{([^{{}}]*)\}}"
+)
+_BOLD_TEXT = re.compile(r"\\(?:textbf|textit|textrm|textsf|texttt|emph)(?=\s{0,3}\{)")
+_TOKEN_FONT = re.compile(rf"\\(?:{_FORMULA_FONTS}|mathrm)\s{{1,3}}(?=[A-Za-z0-9])")
+_TAG = re.compile(
+    r"</?(?:answer|final_answer|b|strong|i|em|u|p|div|span|code|mark|big|small|font)"
+    r"(?:\s[^<>]{0,60})?/?>|<br\s?/?>",
+    re.IGNORECASE,
+)
+_GROUP = re.compile(r"(?<![\\A-Za-z_^}])\{([^{}]*)\}")
+_EMPHASIS = "*_` "
+
+
+def undressed(latex: str) -> str:
+    r"""A formula without fonts, colours, sizes, money signs and marks of mathematics.
+
+    >>> undressed(r"$\color{red}{\boldsymbol{\frac{1}{2}}}$")
+    '\\frac{1}{2}'
+    """
+    text = _bare(latex)
+    text = _BOLD_TEXT.sub(r"\\text", text)
+    return _unwrapped(text, _AROUND_FORMULA, r"{\1}")
+
+
+def plain(latex: str) -> str:
+    r"""The same without \text{...}, emphasis and outer braces either.
+
+    >>> plain(r"$\text{(B)}$")
+    '(B)'
+    """
+    text = _unwrapped(_bare(latex), _AROUND_TEXT, r" \1 ")
+    # Groups that only held a switch: {\bf 73}.
+    text = _GROUP.sub(r" \1 ", text)
+    text = " ".join(text.split())
+    while len(text) > 1 and text[0] == "{" and text[-1] == "}" and text[-2] != "\\":
+        text = text[1:-1].strip()
+    return text.strip(_EMPHASIS) or text
+
+
+def ascii_digits(text: str) -> str:
+    """Digits of any script, and full-width forms, as ASCII; "cm²" stays as it is."""
+    if text.isascii():
+        return text
+    return "".join(map(_ascii, text))
+
+
+def _ascii(letter: str) -> str:
+    if letter.isdecimal():
+        return str(unicodedata.decimal(letter))
+    if "！" <= letter <= "～":
+        return chr(ord(letter) - 0xFEE0)
+    return letter
+
+
+def _bare(latex: str) -> str:
+    text = _TAG.sub(" ", _MONEY.sub("", ascii_digits(latex)))
+    text = _SPACE.sub(" ", _NO_INK.sub("", text))
+    text = _COLOUR.sub("", _NO_BOX.sub("", text))
+    text = _SWITCH.sub("", _TWO.sub("", text))
+    return " ".join(_TOKEN_FONT.sub("", text).split())
+
+
+def _unwrapped(text: str, pattern: re.Pattern[str], by: str) -> str:
+    for _ in range(_NESTING):
+        text, count = pattern.subn(by, text)
+        if not count:
+            break
+    return " ".join(text.split())

@@ -1,0 +1,47 @@
+"""Programs in answers, with fences of every kind and without."""
+
+import time
+
+import pytest
+
+from jaxmoe.evals.tasks.programs import program_of
+
+ANSWERS = [
+    ("```Python3\nx=1\n```", "x=1\n"),
+    ("```python3.11\nx=1\n```", "x=1\n"),
+    ("```PyPy3\nx=1\n```", "x=1\n"),
+    ("```{python}\nx=1\n```", "x=1\n"),
+    ("```python title=a.py\nx=1\n```", "x=1\n"),
+    ("```py\nx=1\n", "x=1\n\n"),
+    ("Here: ```py\nx=1\n```", "x=1\n"),
+    ("- ```python\n  x=1\n  ```", "x=1\n"),
+    ("~~~~python\n~~~\nx=1\n~~~~", "~~~\nx=1\n"),
+    ("```python\nx=1```", "x=1\n"),
+    ("import sys\nprint(1)", "import sys\nprint(1)\n"),
+    ("Here is the code:\n\nprint(1)\n", "print(1)\n"),
+    ("```\nprint(1)\n```", "print(1)\n"),
+    ("```cpp\nint x;\n```", None),
+    ("```python\nx=1\n```\n```text\n5\n```", "x=1\n"),
+    ("```python\nx=1\n```\n```python\nx=2\n", "x=1\n"),
+    ("```python\r\nx=1\r\n```", "x=1\n"),
+    ("I cannot do it.", None),
+    ("**Code** ```python\nx=1\n```", "x=1\n"),
+    ("```pycon\n>>> 1\n```", None),
+    ("x=1\nprint(x)\n```\nThis prints one.", "x=1\nprint(x)\n"),
+]
+
+
+@pytest.mark.parametrize(("text", "program"), ANSWERS)
+def test_program_of(text, program):
+    """Another block, or prose, would be run."""
+    assert program_of(text) == program
+
+
+@pytest.mark.parametrize(
+    "piece", ["```\n", "```python\n", "x = (", "-", "~~~ a\n", "``` "]
+)
+def test_takes_linear_time(piece):
+    """An answer of a megabyte would hold up a run."""
+    start = time.perf_counter()
+    program_of(piece * (300_000 // len(piece)))
+    assert time.perf_counter() - start < 10
