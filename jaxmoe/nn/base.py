@@ -70,6 +70,20 @@ class LayerState(Protocol):
         ...
 
     @classmethod
+    def empty(
+        cls,
+        config: Any,
+        *,
+        layers: int,
+        rows: int,
+        size: int,
+        dtype: Any,
+        layout: Layout,
+    ) -> Self:
+        """With nothing in it; size: positions that each row has room for."""
+        ...
+
+    @classmethod
     def specs(cls, layout: Layout, rows: str | None) -> Any:
         """How the arrays lie on a mesh; rows: logical axis of the rows."""
         ...

@@ -17,11 +17,10 @@ from jax.sharding import PartitionSpec
 
 from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig
 from jaxmoe.execution import STACKED, Execution, Layers
-from jaxmoe.nn.attention import Attention
 from jaxmoe.nn.base import Context, LayerState, Sequences, Step
 from jaxmoe.nn.dense import DenseFeedForward
-from jaxmoe.nn.key_values import KeyValues
 from jaxmoe.nn.linear import project, weight
+from jaxmoe.nn.mixers import kind_of
 from jaxmoe.nn.moe import MoEFeedForward
 from jaxmoe.nn.norm import RMSNorm
 from jaxmoe.nn.segments import Segment, segments, stored_names
@@ -58,7 +57,8 @@ class Layer(nnx.Module):
 
     def __init__(self, config: LayerConfig, d_model: int, eps: float, dtype):
         self.mixer_norm = RMSNorm(d_model, eps, dtype, "embed")
-        self.mixer = Attention(config.mixer, d_model, eps, dtype)
+        mixer = kind_of(config.mixer).module
+        self.mixer = mixer(config.mixer, d_model, eps, dtype)
         self.ff_norm = RMSNorm(d_model, eps, dtype, "embed")
         if isinstance(config.feed_forward, MoEConfig):
             self.feed_forward = MoEFeedForward(config.feed_forward, d_model, dtype)
@@ -289,7 +289,7 @@ def empty_states(
 ) -> tuple[LayerState, ...]:
     """States with room for `size` positions in each row, one a stack."""
     return tuple(
-        KeyValues.empty(
+        kind_of(layer.mixer).state.empty(
             layer.mixer,
             layers=count,
             rows=rows,
@@ -303,8 +303,11 @@ def empty_states(
 
 def state_specs(config: ModelConfig, execution: Execution, rows: str | None) -> Any:
     """How states lie on a mesh; rows: the logical axis of their rows."""
-    one = KeyValues.specs(execution.layout, rows)
-    return (one,) * len(stacks(config, execution))
+    layout = execution.layout
+    return tuple(
+        kind_of(layer.mixer).state.specs(layout, rows)
+        for layer, _ in stacks(config, execution)
+    )
 
 
 # -- weights -------------------------------------------------------------------------
