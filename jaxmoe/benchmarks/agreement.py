@@ -95,7 +95,9 @@ def measure(checkpoint: str, shape: tuple[int, int], choices: int) -> Agreement:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="How often a mesh chooses other experts than one device does.")
+    parser = argparse.ArgumentParser(
+        description="How often a mesh chooses other experts than one device does."
+    )
     parser.add_argument("checkpoint", nargs="?", default="demo")
     parser.add_argument("--mesh", default="1x2", help="samples x model")
     parser.add_argument("--choices", type=int, default=1_000_000)
