@@ -15,6 +15,7 @@ COMMANDS = {
     "sample": "draw n answers to one prompt",
     "evaluate": "put a task's questions to a model, and grade its answers",
     "compare": "compare runs on the same questions, as a table or a report",
+    "grade": "grade a run's answers again, or answers drawn elsewhere",
     "sweep": "evaluate a grid of policies",
     "verify": "ask a chat model how good a run's answers are",
     "routers": "measure how routers score and choose experts",

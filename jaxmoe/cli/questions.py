@@ -43,7 +43,12 @@ def questions_of(
         return task, *_own_questions(args)
     template = None if args.template is None else template_of(args.template, task)
     asked = read_questions(
-        args.data, task, seed=args.seed, template=template, limit=args.problems
+        args.data,
+        task,
+        seed=args.seed,
+        template=template,
+        limit=args.problems,
+        skip_bad_rows=args.skip_bad_rows,
     )
     return task, asked, {"file": args.data.name, "sha256": digest(args.data)}
 

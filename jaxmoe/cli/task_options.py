@@ -29,6 +29,8 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
     data = "JSON lines, one question each (default: the demo's own, for countdown)"
     add("--data", metavar="FILE", type=Path, help=data)
     add("--problems", type=int, metavar="P", help="only the first P (default: all)")
+    skip = "go on without rows that the task cannot read, and say how many"
+    add("--skip-bad-rows", action="store_true", help=skip)
     split = "of the demo's own questions (default: test)"
     add("--split", choices=("test", "validation"), default="test", help=split)
     template = "a prompt in place of the task's, with the row's fields as {field}"
