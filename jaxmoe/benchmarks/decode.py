@@ -6,7 +6,7 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from jaxmoe.benchmarks import machine, seats, targets, work
+from jaxmoe.benchmarks import begun, machine, targets, work
 from jaxmoe.benchmarks.peer import Peer, fastest
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
@@ -33,24 +33,24 @@ def measure(
 
     experts: kernels that take turns, the first of them beside each of the others.
     """
-    prefix = seats.load(subject, [subject.prompt(prompt)])
+    prefix = begun.load(subject, [subject.prompt(prompt)])
     kernels = {kernel: replace(subject, experts=kernel) for kernel in experts}
     for n in ns:
-        seated = {
-            _named(name, kernel): seats.seat(
+        samples = {
+            _named(name, kernel): begun.begin(
                 its_subject, prefix, n=n, room=steps, policy=policy
             )
             for kernel, its_subject in kernels.items()
             for name, policy in POLICIES.items()
         }
-        sides = {name: Side(partial(s.run, steps)) for name, s in seated.items()}
+        sides = {name: Side(partial(s.run, steps)) for name, s in samples.items()}
         tasks = () if peer is None else peer.decoding(subject.prompt(prompt), n)
         sides |= {task.how: task.side for task in tasks}
         read, nbytes = machine.reading(subject.place.backend)
         sides["read"] = read
         found = take_turns(sides, rounds, pause=PAUSE if tasks else 0.0)
         bandwidth = found["read"].into(nbytes)
-        for name, one in seated.items():
+        for name, one in samples.items():
             a_step = found[name].times(1 / steps)
             yield from _policy_rows(
                 subject, one, name, prompt, steps, a_step, bandwidth
@@ -74,16 +74,16 @@ def _named(policy: str, kernel: str) -> str:
 
 def _policy_rows(
     subject: Subject,
-    seated: seats.Seated,
+    samples: begun.Begun,
     policy: str,
     prompt: int,
     steps: int,
     seconds: Spread,
     bandwidth: Spread,
 ) -> Iterator[Row]:
-    n = seated.slots.active.shape[0]
-    routes = seated.routes(steps)
-    distinct = seats.distinct_experts(routes, subject.config.moe_layers)
+    n = samples.slots.active.shape[0]
+    routes = samples.routes(steps)
+    distinct = begun.distinct_experts(routes, subject.config.moe_layers)
     least = work.step(
         subject.config,
         n=n,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from jaxmoe.benchmarks import seats, targets
+from jaxmoe.benchmarks import begun, targets
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, take_turns
@@ -24,27 +24,27 @@ def measure(
                 f"steps must fit beside {filled} filled positions in {room}: at most "
                 f"{room - filled}, found {steps}"
             )
-    prefix = seats.load(subject, [subject.prompt(prompt)])
-    seated = {
-        room: seats.scribbled(
-            seats.seat(subject, prefix, n=n, room=room, policy=TopK())
+    prefix = begun.load(subject, [subject.prompt(prompt)])
+    samples = {
+        room: begun.scribbled(
+            begun.begin(subject, prefix, n=n, room=room, policy=TopK())
         )
         for room in ROOMS
     }
-    yield from _allocated(seated, steps, rounds)
-    yield from _filled(seated[ROOMS[-1]], steps, rounds)
+    yield from _allocated(samples, steps, rounds)
+    yield from _filled(samples[ROOMS[-1]], steps, rounds)
 
 
-def _run(seated: seats.Seated, steps: int, filled: int) -> Side:
-    return Side(partial(seated.run, steps, slots=seated.at(filled)))
+def _run(samples: begun.Begun, steps: int, filled: int) -> Side:
+    return Side(partial(samples.run, steps, slots=samples.at(filled)))
 
 
 def _allocated(
-    seated: dict[int, seats.Seated], steps: int, rounds: int
+    samples: dict[int, begun.Begun], steps: int, rounds: int
 ) -> Iterator[Row]:
     filled, base = FILLED[0], ROOMS[0]
-    row = partial(seated[base].subject.place.row, "length")
-    sides = {str(room): _run(seated[room], steps, filled) for room in ROOMS}
+    row = partial(samples[base].subject.place.row, "length")
+    sides = {str(room): _run(samples[room], steps, filled) for room in ROOMS}
     found = take_turns(sides, rounds)
     for room in ROOMS:
         ms = found[str(room)].times(1e3 / steps)
@@ -55,11 +55,11 @@ def _allocated(
         yield row(named, ratio.median, "x", ratio=ratio)
 
 
-def _filled(seated: seats.Seated, steps: int, rounds: int) -> Iterator[Row]:
-    row = partial(seated.subject.place.row, "length")
-    found = take_turns({str(f): _run(seated, steps, f) for f in FILLED}, rounds)
+def _filled(samples: begun.Begun, steps: int, rounds: int) -> Iterator[Row]:
+    row = partial(samples.subject.place.row, "length")
+    found = take_turns({str(f): _run(samples, steps, f) for f in FILLED}, rounds)
     for filled in FILLED:
         ms = found[str(filled)].times(1e3 / steps)
         ratio = found[str(filled)].over(found[str(FILLED[0])])
-        what = f"room for {cache.room(seated.suffix)}, filled {filled}"
+        what = f"room for {cache.room(samples.suffix)}, filled {filled}"
         yield row(what, ms.median, "ms a step", ms=ms, ratio_to_shortest=ratio)

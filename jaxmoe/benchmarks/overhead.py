@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from jaxmoe.benchmarks import seats, targets
+from jaxmoe.benchmarks import begun, targets
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
@@ -21,15 +21,15 @@ def measure(
 
     steps: few, so that the policies take turns quickly.
     """
-    prefix = seats.load(subject, [subject.prompt(prompt)])
+    prefix = begun.load(subject, [subject.prompt(prompt)])
     for n in ns:
-        seated = {
-            name: seats.seat(subject, prefix, n=n, room=steps, policy=policy)
+        samples = {
+            name: begun.begin(subject, prefix, n=n, room=steps, policy=policy)
             for name, policy in POLICIES.items()
         }
-        sides = {name: Side(partial(s.run, steps)) for name, s in seated.items()}
+        sides = {name: Side(partial(s.run, steps)) for name, s in samples.items()}
         found = take_turns(sides, rounds, warmup=2)
-        routes = {name: s.routes(steps) for name, s in seated.items()}
+        routes = {name: s.routes(steps) for name, s in samples.items()}
         yield from _rows(subject, n, steps, found, routes)
 
 
@@ -41,7 +41,7 @@ def _rows(
     routes: dict[str, np.ndarray],
 ) -> Iterator[Row]:
     layers = subject.config.moe_layers
-    distinct = {k: seats.distinct_experts(r, layers) for k, r in routes.items()}
+    distinct = {k: begun.distinct_experts(r, layers) for k, r in routes.items()}
     slower = {name: _percent(found[name].over(found["TopK"])) for name in found}
     yield subject.place.row(
         "overhead",

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from jaxmoe.benchmarks import seats, targets, work
+from jaxmoe.benchmarks import begun, targets, work
 from jaxmoe.benchmarks.peer import Peer, fastest
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
@@ -35,7 +35,7 @@ def measure(
 
 
 def _passes(subject: Subject, length: int, rounds: int) -> Iterator[Row]:
-    side = Side(partial(seats.pass_over, subject, subject.prompt(length)))
+    side = Side(partial(begun.pass_over, subject, subject.prompt(length)))
     seconds = take_turns({"pass": side}, rounds)["pass"]
     operations = work.prefill_operations(subject.config, length)
     share = 100 * operations / seconds.median / subject.machine.matmul.median
@@ -81,6 +81,6 @@ def _preparing(
 
 def _prepare(subject: Subject, prompt: np.ndarray, n: int) -> list[jax.Array]:
     """All that a call does before its first step, new caches included."""
-    prefix = seats.load(subject, [prompt])
-    seated = seats.seat(subject, prefix, n=n, room=1, policy=TopK())
-    return jax.tree.leaves((seated.prefix, seated.slots, seated.suffix))
+    prefix = begun.load(subject, [prompt])
+    samples = begun.begin(subject, prefix, n=n, room=1, policy=TopK())
+    return jax.tree.leaves((samples.prefix, samples.slots, samples.suffix))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmoe.benchmarks import machine, seats, work
+from jaxmoe.benchmarks import begun, machine, work
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
@@ -42,12 +42,12 @@ def measure(
     subject: Subject, *, ns: tuple[int, ...], prompt: int, steps: int, rounds: int
 ) -> Iterator[Row]:
     """Rows for each n: every part, and what of the step is in none of them."""
-    prefix = seats.load(subject, [subject.prompt(prompt)])
+    prefix = begun.load(subject, [subject.prompt(prompt)])
     for n in ns:
-        seated = seats.seat(subject, prefix, n=n, room=steps, policy=TopK())
-        routes = seated.routes(steps)
+        samples = begun.begin(subject, prefix, n=n, room=steps, policy=TopK())
+        routes = samples.routes(steps)
         parts = _parts(subject, jnp.asarray(routes, jnp.int32))
-        sides = {"step": Side(partial(seated.run, steps))}
+        sides = {"step": Side(partial(samples.run, steps))}
         sides |= {k: _looped(subject, p, n, steps) for k, p in parts.items()}
         sides["read"], nbytes = machine.reading(subject.place.backend)
         found = take_turns(sides, rounds, warmup=2)
@@ -101,13 +101,13 @@ def _looped(subject: Subject, part: Part, n: int, steps: int) -> Side:
 def _parts(subject: Subject, routes: Int[Array, "S M L K"]) -> dict[str, Part]:
     config, context = subject.config, _context(subject)
     size, value = work.sizes(config), subject.params["embed.weight"].dtype.itemsize
-    distinct = seats.distinct_experts(jax.device_get(routes), config.moe_layers)
+    distinct = begun.distinct_experts(jax.device_get(routes), config.moe_layers)
     routers = len(config.moe_layers) * config.num_experts * config.d_model
     # Where head and embedding are one, `always` counts the table once, as head.
     mixers = size.matrices - size.head - routers
     choosing = {
         f"choosing experts, {name}": Part(
-            partial(_choose, context, policy=seats.resolved(subject, policy)),
+            partial(_choose, context, policy=begun.resolved(subject, policy)),
             routers * value,
         )
         for name, policy in POLICIES.items()

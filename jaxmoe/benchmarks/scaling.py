@@ -68,7 +68,7 @@ def count_plans(plans: Iterable[Plan]) -> list[Counted]:
 def _steps(plan: Plan) -> list[Step]:
     shape = tuple(plan.layout.mesh.shape.values())
     assert len(shape) == 2, shape
-    # The rules of the whole model: those of a preset may hang on its sizes.
+    # The rules of the whole model: those of a preset may depend on its sizes.
     rules, load = plan.layout.rules, plan.load
     if load.dtype == "bfloat16":
         load = replace(load, dtype="float16")

@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from jaxmoe.benchmarks import seats, targets
+from jaxmoe.benchmarks import begun, targets
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import SAMPLER, Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
@@ -75,7 +75,7 @@ def measure(
     vocab = subject.config.vocab_size
     random = np.random.default_rng(0)
     stops = random.choice(vocab, vocab // STOPPING, replace=False)
-    policy = seats.resolved(subject, ExpertSample())
+    policy = begun.resolved(subject, ExpertSample())
     load = _Load(
         subject,
         [subject.prompt(prompt, seed) for seed in range(prompts)],
@@ -92,27 +92,27 @@ def measure(
 def _ideal(load: _Load, policy: Policy) -> dict[str, Side]:
     """A segment with every slot active, and the prefill of all prompts."""
     subject = load.subject
-    prefix = seats.load(subject, list(load.prompts))
+    prefix = begun.load(subject, list(load.prompts))
     # As many as the engine compares with, and none that is ever drawn.
     stop_ids = np.full(-(-len(load.stop_ids) // 8) * 8, -1, np.int32)
-    seated = seats.seat(
+    samples = begun.begin(
         subject,
         prefix,
         n=load.slots,
         room=load.max_new_tokens,
         policy=policy,
         stop_ids=stop_ids,
-        # As the engine seats them: all samples of a prompt before the next prompt's.
+        # As the engine begun them: all samples of a prompt before the next prompt's.
         prompts=-(-load.slots // load.samples),
     )
     lengths = np.array(load.lengths)
     # Where the token of an average step stands in its answer.
     middle = int((lengths**2).sum() / (2 * lengths.sum()))
     begin = min(middle - SEGMENT // 2, load.max_new_tokens - SEGMENT)
-    slots = seated.at(max(begin, 0))
+    slots = samples.at(max(begin, 0))
     return {
-        "segment": Side(partial(seated.run, SEGMENT, slots=slots)),
-        "prefill": Side(lambda: jax.tree.leaves(seats.load(subject, [*load.prompts]))),
+        "segment": Side(partial(samples.run, SEGMENT, slots=slots)),
+        "prefill": Side(lambda: jax.tree.leaves(begun.load(subject, [*load.prompts]))),
     }
 
 

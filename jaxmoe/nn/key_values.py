@@ -74,7 +74,7 @@ class KeyValues:
         return jax.tree.map(place, self, prompts)
 
     def fork(self, prefix: "KeyValues", prompt: Array, new: Array) -> "KeyValues":
-        """See `LayerState`: zeros, lest a NaN be inherited from the slot's last use."""
+        """See `LayerState`: zeros, so that no NaN of its last use stays."""
         rows = jnp.argsort(~new, stable=True)  # those that begin come first
 
         def clear_one(index: Array, state: "KeyValues") -> "KeyValues":

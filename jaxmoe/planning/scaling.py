@@ -74,7 +74,7 @@ def scale(
     rules: Preset = "auto",
     latency: float = LATENCY,
 ) -> dict[int, Point | None]:
-    """Number of chips -> its fastest mesh, for a load that may hang on the number."""
+    """Number of chips -> its fastest mesh, for a load that may depend on it."""
     return {
         count: best_mesh(
             config, chip, count, load_of(count), rules=rules, latency=latency

@@ -8,7 +8,7 @@ l a key of its own, by `fold_in` alone:
     token     fold_in(k_it, TOKEN)                draws the token that stands at t
     route     fold_in(fold_in(k_it, ROUTE), l)    routes that same token in layer l
 
-So the token at t and its way through the experts hang on the one key k_it, and any
+So the token at t and its way through the experts depend on the one key k_it, and any
 single choice can be made again from (key, i, t, l) with nothing else known.
 """
 

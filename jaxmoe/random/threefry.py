@@ -48,7 +48,7 @@ def block(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
 def _fold_in(key: Array, data: Array | int) -> Array:
     low = jnp.asarray(data).astype(jnp.uint32)
     words = jnp.stack(block(key, jnp.zeros_like(low), low))
-    # Behind a barrier, lest XLA write the rounds out again wherever the key is used.
+    # Behind a barrier: XLA would write the rounds out wherever the key is used.
     return lax.optimization_barrier(words)
 
 

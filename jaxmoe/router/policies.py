@@ -529,7 +529,7 @@ def _per_layer(
             f"policy: {name} must be one number or one per layer "
             f"([{num_layers}], dense layers counted), found shape {concrete.shape}"
         )
-    # Clipped lest the cast wrap around; NumPy lest a look start work on the device.
+    # Clipped, or the cast would wrap; NumPy, so that no look starts the device.
     typed = np.clip(concrete, -1, 2**31 - 1) if kind is int else concrete
     with np.errstate(over="ignore"):
         return np.broadcast_to(typed.astype(dtype), (num_layers,)).copy()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.benchmarks import profile, seats, work
+from jaxmoe.benchmarks import begun, profile, work
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.nn.decoder import bind
 
@@ -31,7 +31,7 @@ def routes(subject):
 def test_parts_read_the_weights_of_a_step(subject, routes):
     """A part's floor would be of other bytes than the step's."""
     config, value = subject.config, subject.params["embed.weight"].dtype.itemsize
-    distinct = seats.distinct_experts(np.asarray(routes), config.moe_layers)
+    distinct = begun.distinct_experts(np.asarray(routes), config.moe_layers)
     size = work.sizes(config)
     parts = profile._parts(subject, routes)
     read = sum(part.nbytes for part in parts.values())

@@ -120,7 +120,7 @@ def test_kept_tokens_are_transformers(filters, size):
     ids=str,
 )
 def test_ties_at_the_border_stay_together(filters, kept):
-    """Which of two equal tokens stays must not hang on the order of a sort."""
+    """Which of two equal tokens stays must not depend on the order of a sort."""
     logits = jnp.log(jnp.array([0.4, 0.2, 0.2, 0.1, 0.1]))
     weights = _weights(TokenSampler(**filters).resolve(5), logits)
     np.testing.assert_array_equal(np.flatnonzero(weights), kept)

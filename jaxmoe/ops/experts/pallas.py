@@ -8,7 +8,7 @@ through its sum in a fixed order:
     out[block, :, tile of D] = act[block] @ down[tile].T
 
 So an expert's weights are read once for each of its blocks, which is once in all where
-no more than 16 rows chose it, and never where nobody did. Tiles hang on widths and
+no more than 16 rows chose it, and never where nobody did. Tiles depend on widths and
 types alone, not on the number of rows.
 
 Written for Pallas's Triton backend: CUDA, compute capability 8.0 or later. On CPU the

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxmoe.benchmarks.seats import distinct_experts
+from jaxmoe.benchmarks.begun import distinct_experts
 from jaxmoe.benchmarks.weights import held_params
 from jaxmoe.execution import default_layers
 from jaxmoe.nn.decoder import abstract_params

@@ -1,4 +1,4 @@
-"""Prompts loaded and samples seated, as the engine does it, to run steps from."""
+"""Prompts loaded and samples samples, as the engine does it, to run steps from."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +26,7 @@ _put = jax.jit(PrefixCache.put, donate_argnums=0)
 
 
 @dataclass
-class Seated:
+class Begun:
     """Samples that stand before their first step, again and again.
 
     A run writes to the same positions of the suffix cache as the one before it, so
@@ -111,7 +111,7 @@ def load(subject: Subject, prompts: list[np.ndarray]) -> PrefixCache:
     return prefix
 
 
-def seat(
+def begin(
     subject: Subject,
     prefix: PrefixCache,
     *,
@@ -120,7 +120,7 @@ def seat(
     policy: Policy,
     stop_ids: np.ndarray = NO_STOP,
     prompts: int = 1,
-) -> Seated:
+) -> Begun:
     """n samples, dealt to the first `prompts` of `prefix` in runs of equal length.
 
     room: positions of its own that each sample needs at least.
@@ -148,11 +148,11 @@ def seat(
         SlotRules(policy, subject.sampler, stops),
         execution=subject.execution,
     )
-    return Seated(subject, prefix, slots, suffix, policy, stops)
+    return Begun(subject, prefix, slots, suffix, policy, stops)
 
 
-def scribbled(seated: Seated) -> Seated:
-    """`seated` with something in every position, as after long answers."""
+def scribbled(samples: Begun) -> Begun:
+    """`samples` with something in every position, as after long answers."""
 
     def add(array: Array) -> Array:
         layers, rows, heads, size, width = array.shape
@@ -162,7 +162,7 @@ def scribbled(seated: Seated) -> Seated:
         return array + tiled
 
     filled = jax.jit(lambda cache: jax.tree.map(add, cache), donate_argnums=0)
-    return replace(seated, suffix=filled(seated.suffix))
+    return replace(samples, suffix=filled(samples.suffix))
 
 
 def distinct_experts(routes: np.ndarray, layers: tuple[int, ...]) -> float:
