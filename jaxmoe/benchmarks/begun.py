@@ -1,4 +1,4 @@
-"""Prompts loaded and samples samples, as the engine does it, to run steps from."""
+"""Prompts loaded and samples begun, as the engine does it, to run steps from."""
 
 from dataclasses import dataclass, replace
 from typing import Any
