@@ -3,10 +3,10 @@
 import argparse
 import sys
 import warnings
-from pathlib import Path
 
 import jax
 
+from convert import destination
 from convert.processes import convert_in_processes
 from convert.to_hf import export
 from convert.to_jaxmoe import convert
@@ -120,7 +120,7 @@ def _work(args: argparse.Namespace) -> object:
         return export(args.source, args.out, **options, show=True)
     source = find_directory(args.source)
     if args.processes is not None:
-        out, options = Path(args.out), _options(args)
+        out, options = destination.absolute(args.out), _options(args)
         return convert_in_processes(source, out, args.processes, options)
     options = {
         "dtype": args.dtype,
@@ -132,7 +132,7 @@ def _work(args: argparse.Namespace) -> object:
     if args.worker is None:
         return convert(source, args.out, **options)
     worker = Worker.parse(args.worker)
-    return convert_share(source, Path(args.out), worker, **options)
+    return convert_share(source, destination.absolute(args.out), worker, **options)
 
 
 def _options(args: argparse.Namespace) -> list[str]:

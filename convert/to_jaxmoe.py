@@ -18,9 +18,10 @@ from convert import destination
 from convert.errors import ConversionError
 from convert.progress import Progress, Totals
 from jaxmoe.checkpoints import safetensors, store, weight_files
-from jaxmoe.checkpoints.hugging_face import SMALL_FILES, HuggingFaceSource
+from jaxmoe.checkpoints.hugging_face import HuggingFaceSource
 from jaxmoe.checkpoints.partial import KIND
 from jaxmoe.checkpoints.plan import Fill, Plan
+from jaxmoe.checkpoints.small_files import SMALL_FILES, SOURCE
 from jaxmoe.checkpoints.store import Manifest, ParamSpec
 from jaxmoe.checkpoints.stream import Reader, in_parallel
 from jaxmoe.config import ModelConfig
@@ -71,7 +72,7 @@ def convert(
     """Converts the Hugging Face checkpoint in `source` to the new directory `out`.
 
     Memory in use does not grow with the model: a block of each job, the headers, and
-    with `verify` a few times `jaxmoe.checkpoints.store.CHUNK_BYTES` for each job.
+    with `verify` a few times `jaxmoe.checkpoints.chunks.CHUNK_BYTES` for each job.
     After a kill, the same call goes on with the parameters that are not finished.
 
     Args:
@@ -92,7 +93,7 @@ def convert(
     Warns:
       UserWarning: NaN or infinite weights, by tensor.
     """
-    directory, out = Path(source), Path(out)
+    directory, out = Path(source), destination.absolute(out)
     destination.check(directory, out, force=force, marker=store.MANIFEST)
     job = check(directory, dtype)
     total = sum(fill.nbytes for fill in job.plan.fills.values())
@@ -107,7 +108,7 @@ def convert(
                 finish(job, partial, receipts)
                 totals = progress.close()
             if verify:
-                verify_params(job, files, partial, jobs, show)
+                verify_params(job, files, partial, receipts, jobs, show)
     warn_bad(receipts)
     return totals
 
@@ -139,12 +140,43 @@ def _in_file_order(fills: Iterable[Fill]) -> list[Fill]:
     return sorted(fills, key=first)
 
 
-def read_receipt(partial: Path, param: str) -> dict | None:
-    """What was noted when `param` was finished; None where it is not."""
-    receipt = partial / destination.RECEIPTS / f"{param}.json"
-    if not (receipt.exists() and (partial / "arrays" / param).is_dir()):
+@dataclass(frozen=True)
+class Receipt:
+    """What was noted when a parameter was finished.
+
+    spec: how it is stored, with its checksums. bad: tensor -> what is not finite in it
+    -> how often.
+    """
+
+    spec: ParamSpec
+    bad: dict[str, dict[str, int]]
+
+
+def read_receipt(partial: Path, param: str) -> Receipt | None:
+    """The receipt of `param`; None where it is not finished, or not readable."""
+    path = partial / destination.RECEIPTS / f"{param}.json"
+    if not (partial / "arrays" / param).is_dir():
         return None
-    return json.loads(receipt.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        spec = {n: tuple(v) if isinstance(v, list) else v for n, v in value["spec"]}
+        return Receipt(ParamSpec(**spec), value["bad"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def left_over(job: Job, fill: Fill, partial: Path) -> Receipt | None:
+    """The receipt of a parameter that an earlier run finished, and left as it noted.
+
+    What lies on the disk since is not trusted: all of it is read.
+    """
+    receipt = read_receipt(partial, fill.param)
+    if receipt is None:
+        return None
+    wanted, found = job.spec(fill), receipt.spec
+    same = (wanted.shape, wanted.dtype) == (found.shape, found.dtype)
+    intact = same and store.is_intact(partial / "arrays", fill.param, found)
+    return receipt if intact else None
 
 
 def write_params(
@@ -154,26 +186,28 @@ def write_params(
     partial: Path,
     progress: Progress,
     jobs: int,
-) -> dict[str, dict]:
+) -> dict[str, Receipt]:
     """Writes those of `fills` that are not finished; the receipts of all of them."""
     arrays = partial / "arrays"
     kept = partial / destination.RECEIPTS
     kept.mkdir(exist_ok=True)
-    receipts: dict[str, dict] = {}
-    left: list[Fill] = []
-    for fill in _in_file_order(fills):
-        if (receipt := read_receipt(partial, fill.param)) is not None:
+    receipts: dict[str, Receipt] = {}
+    fills = _in_file_order(fills)
+
+    def look(fill: Fill, _: threading.Event):
+        if (receipt := left_over(job, fill, partial)) is not None:
             receipts[fill.param] = receipt
             progress.skip(fill.nbytes)
-        else:
-            left.append(fill)
+
+    in_parallel(look, fills, jobs)
+    left = [fill for fill in fills if fill.param not in receipts]
     destination.check_space(partial, sum(job.spec(fill).nbytes for fill in left))
 
     def write(fill: Fill, stop: threading.Event):
         spec = job.spec(fill)
         reader = Reader(files, fill, spec, stop, progress.add)
-        store.write_array(arrays / fill.param, spec, reader.blocks)
-        receipt = {"crc32": f"{reader.scan.crc:08x}", "bad": reader.scan.bad}
+        written = store.write_array(arrays / fill.param, spec, reader.blocks)
+        receipt = {"spec": list(vars(written).items()), "bad": reader.scan.bad}
         # Only now, with the array on the disk, may it count as finished.
         path = kept / f"{fill.param}.json"
         with path.with_suffix(".new").open("w", encoding="utf-8") as file:
@@ -181,16 +215,16 @@ def write_params(
             file.flush()
             os.fsync(file.fileno())
         path.with_suffix(".new").rename(path)
-        receipts[fill.param] = receipt
+        receipts[fill.param] = Receipt(written, reader.scan.bad)
 
     in_parallel(write, left, jobs)
     return receipts
 
 
-def warn_bad(receipts: dict[str, dict]):
+def warn_bad(receipts: Mapping[str, Receipt]):
     """Warns of each tensor that holds NaN or infinite values."""
     for receipt in receipts.values():
-        for name, found in receipt["bad"].items():
+        for name, found in receipt.bad.items():
             values = " and ".join(f"{n} {what}" for what, n in found.items() if n)
             warnings.warn(
                 f"{name} holds {values} values, expected finite weights; they were "
@@ -220,10 +254,11 @@ def _check_copy(files: safetensors.Files, copy: Fill, fill: Fill):
 # -- the end -------------------------------------------------------------------
 
 
-def finish(job: Job, partial: Path, receipts: dict[str, dict]):
+def finish(job: Job, partial: Path, receipts: Mapping[str, Receipt]):
     """Makes a checkpoint of the arrays, of which `receipts` holds all."""
+    destination.clear(partial, keep=("arrays", "params*"))
     source = job.source
-    kept = partial / "source"
+    kept = partial / SOURCE
     kept.mkdir(exist_ok=True)
     names = [header.file for header in source.headers]
     destination.make_folders(kept, names)
@@ -233,24 +268,28 @@ def finish(job: Job, partial: Path, receipts: dict[str, dict]):
         (kept / weight_files.INDEX).write_text(source.index, encoding="utf-8")
     destination.sync_folders(kept, names)
     destination.carry(source.directory, partial, SMALL_FILES)
-    crcs = {name: receipts[name]["crc32"] for name in job.plan.fills}
-    store.finish(partial, manifest_of(job, crcs))
+    store.finish(
+        partial, manifest_of(job, {n: receipts[n].spec for n in job.plan.fills})
+    )
 
 
-def manifest_of(job: Job, crcs: Mapping[str, str]) -> Manifest:
-    """The manifest of a conversion whose parameters have these CRC-32."""
-    specs = {name: job.spec(fill) for name, fill in job.plan.fills.items()}
-    params = {n: ParamSpec(s.shape, s.dtype, crcs[n]) for n, s in specs.items()}
+def manifest_of(job: Job, params: Mapping[str, ParamSpec]) -> Manifest:
+    """The manifest of a conversion to these parameters, without the small files."""
     described = {
         "files": [header.file for header in job.source.headers],
         "ignored": list(job.plan.ignored),
         "cast": None if job.cast is None else job.cast.name,
     }
-    return Manifest(job.config.family, params, described)
+    return Manifest(job.config.family, dict(params), described)
 
 
 def verify_params(
-    job: Job, files: safetensors.Files, partial: Path, jobs: int, show: bool
+    job: Job,
+    files: safetensors.Files,
+    partial: Path,
+    receipts: Mapping[str, Receipt],
+    jobs: int,
+    show: bool,
 ):
     """Reads source and output from the disk again and compares every byte."""
     files.forget()
@@ -262,7 +301,7 @@ def verify_params(
         for path in (partial / "params" / fill.param).iterdir():
             with path.open("rb") as file:
                 safetensors.forget(file.fileno())
-        array = store.open_array(partial, fill.param)
+        array = store.open_array(partial, fill.param, receipts[fill.param].spec)
         reader = Reader(files, fill, spec, stop, progress.add)
         for chunk in store.chunks(fill.shape, np.dtype(spec.dtype).itemsize):
             stored = store.read_values(array[chunk.index], fill.param)

@@ -11,18 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from convert import destination
 from convert.errors import ConversionError
 from convert.progress import Progress, Totals
 from convert.to_jaxmoe import (
     Job,
+    Receipt,
     check,
     check_copies,
     finish,
     identity_of,
+    left_over,
     manifest_of,
+    read_receipt,
     verify_params,
     warn_bad,
     write_params,
@@ -103,18 +104,44 @@ def convert_share(
             if lock is None:
                 return Outcome(progress.close(), 0)
             partial = partial_of(out)
+            others = job.plan.fills.keys() - own
+            before = [n for n in others if read_receipt(partial, n) is not None]
             receipts = write_params(job, own.values(), files, partial, progress, jobs)
             totals = progress.close()
 
-            def commit(every: dict[str, dict]):
+            def commit(every: dict[str, Receipt]):
+                _check_left_over(job, partial, before, jobs)
                 finish(job, partial, every)
                 if verify:
-                    verify_params(job, files, partial, jobs, show)
+                    verify_params(job, files, partial, every, jobs, show)
                 destination.complete(partial, out)
 
             missing = end(lock, partial, list(job.plan.fills), identity, commit)
     warn_bad(receipts)
     return Outcome(totals, missing)
+
+
+def _check_left_over(job: Job, partial: Path, names: list[str], jobs: int):
+    """Reads what other workers had finished before this one began.
+
+    Raises:
+      ConversionError: some of it is not as it was written; it counts as unfinished now.
+    """
+    damaged: list[str] = []
+
+    def look(fill: Fill, _: threading.Event):
+        if left_over(job, fill, partial) is None:
+            damaged.append(fill.param)
+
+    in_parallel(look, [job.plan.fills[name] for name in names], jobs)
+    for name in damaged:
+        (partial / destination.RECEIPTS / f"{name}.json").unlink(missing_ok=True)
+    if damaged:
+        raise ConversionError(
+            f"{partial}: {', '.join(sorted(damaged))}: found other bytes than an "
+            "earlier run wrote; run the same command of every worker again, which "
+            "writes them anew"
+        )
 
 
 def _may_write(
@@ -138,17 +165,17 @@ def is_converted(job: Job, files: safetensors.Files, out: Path, jobs: int) -> bo
         found = store.read_manifest(out)
     except (OSError, ValueError):
         return False
-    crcs = {name: spec.crc32 for name, spec in found.params.items()}
-    if crcs.keys() != job.plan.fills.keys() or manifest_of(job, crcs) != found:
+    params = {n: (spec.shape, spec.dtype) for n, spec in found.params.items()}
+    specs = {name: job.spec(fill) for name, fill in job.plan.fills.items()}
+    if params != {n: (spec.shape, spec.dtype) for n, spec in specs.items()}:
+        return False
+    wanted = manifest_of(job, found.params)
+    if (wanted.family, wanted.source) != (found.family, found.source):
         return False
 
     def compare(fill: Fill, stop: threading.Event):
-        spec = job.spec(fill)
-        reader = Reader(files, fill, spec, stop)
-        for chunk in store.chunks(fill.shape, np.dtype(spec.dtype).itemsize):
-            for _ in reader.blocks(chunk):
-                pass
-        if f"{reader.scan.crc:08x}" != crcs[fill.param]:
+        crc = Reader(files, fill, specs[fill.param], stop).crc32()
+        if crc != found.params[fill.param].crc32:
             raise _DiffersError
 
     try:
