@@ -7,7 +7,7 @@ import shutil
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,24 @@ from jaxmoe.checkpoints.small_files import SMALL_FILES, SOURCE
 from jaxmoe.checkpoints.store import Manifest, ParamSpec
 from jaxmoe.checkpoints.stream import Reader, in_parallel
 from jaxmoe.config import ModelConfig
+from jaxmoe.families.config_json import changed
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the output's config.json differs in from the source's.
+
+    overrides: dotted name -> value. ignore: names left out (`jaxmoe.load`).
+    """
+
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.overrides or self.ignore)
+
+
+UNCHANGED = Changes()
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,7 @@ class Job:
     config: ModelConfig
     plan: Plan
     cast: np.dtype | None
+    changes: Changes = UNCHANGED
 
     def spec(self, fill: Fill) -> ParamSpec:
         """How a parameter will be stored."""
@@ -43,20 +62,22 @@ class Job:
         return ParamSpec(fill.shape, dtype.name)
 
 
-def check(directory: Path, dtype: str | None = None) -> Job:
+def check(
+    directory: Path, dtype: str | None = None, changes: Changes = UNCHANGED
+) -> Job:
     """Reads config and headers, and plans the conversion; writes nothing.
 
     Raises:
       ConversionError: files, index or tensors that do not fit.
       ValueError, FileNotFoundError: config.json, as `load_hf_config`.
     """
-    source = HuggingFaceSource.open(directory)
+    source = HuggingFaceSource.open(directory, **asdict(changes))
     cast = None
     if dtype is not None:
         if dtype not in ("bfloat16", "float32"):
             raise ConversionError(f"--dtype is bfloat16 or float32, found {dtype}")
         cast = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    return Job(source.weights, source.config, source.plan, cast)
+    return Job(source.weights, source.config, source.plan, cast, changes)
 
 
 def convert(
@@ -68,6 +89,8 @@ def convert(
     force: bool = False,
     verify: bool = False,
     show: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    ignore: Iterable[str] = (),
 ) -> Totals:
     """Converts the Hugging Face checkpoint in `source` to the new directory `out`.
 
@@ -83,6 +106,9 @@ def convert(
       force: replace `out`, and begin anew where an unfinished output differs.
       verify: read everything again and compare.
       show: show a progress bar.
+      overrides: values of config.json to replace, as in `jaxmoe.load`; the new
+        checkpoint's config.json has them, and its manifest says so.
+      ignore: names to leave out of config.json, though they may change the answers.
 
     Returns:
       Bytes read, seconds and peak memory, of this call.
@@ -95,7 +121,8 @@ def convert(
     """
     directory, out = Path(source), destination.absolute(out)
     destination.check(directory, out, force=force, marker=store.MANIFEST)
-    job = check(directory, dtype)
+    changes = Changes(dict(overrides or {}), tuple(ignore))
+    job = check(directory, dtype, changes)
     total = sum(fill.nbytes for fill in job.plan.fills.values())
     names = [header.file for header in job.source.headers]
     with safetensors.Files(directory, names) as files:
@@ -125,6 +152,7 @@ def identity_of(job: Job, dtype: str | None) -> dict[str, Any]:
         "family": job.config.family,
         "dtype": dtype,
         "config": hashlib.sha256(config).hexdigest(),
+        "changes": json.loads(json.dumps(asdict(job.changes))),
         "files": {
             name: [stat.st_size, stat.st_mtime_ns, headers[name].hexdigest()]
             for name, stat in stats.items()
@@ -165,18 +193,32 @@ def read_receipt(partial: Path, param: str) -> Receipt | None:
         return None
 
 
-def left_over(job: Job, fill: Fill, partial: Path) -> Receipt | None:
-    """The receipt of a parameter that an earlier run finished, and left as it noted.
+def check_left_over(job: Job, partial: Path, fills: Iterable[Fill], jobs: int):
+    """Reads what earlier runs finished: what lies on the disk is not trusted.
 
-    What lies on the disk since is not trusted: all of it is read.
+    Raises:
+      ConversionError: some of it is not what was written; it is unfinished from now on.
     """
-    receipt = read_receipt(partial, fill.param)
-    if receipt is None:
-        return None
-    wanted, found = job.spec(fill), receipt.spec
-    same = (wanted.shape, wanted.dtype) == (found.shape, found.dtype)
-    intact = same and store.is_intact(partial / "arrays", fill.param, found)
-    return receipt if intact else None
+    damaged: list[str] = []
+
+    def look(fill: Fill, _: threading.Event):
+        receipt = read_receipt(partial, fill.param)
+        if receipt is None:
+            return
+        wanted, found = job.spec(fill), receipt.spec
+        same = (wanted.shape, wanted.dtype) == (found.shape, found.dtype)
+        if not (same and store.is_intact(partial / "arrays", fill.param, found)):
+            damaged.append(fill.param)
+
+    in_parallel(look, fills, jobs)
+    for name in damaged:
+        (partial / destination.RECEIPTS / f"{name}.json").unlink()
+    if damaged:
+        raise ConversionError(
+            f"{partial} is damaged: an earlier run wrote other bytes of "
+            f"{', '.join(sorted(damaged))} than are there now; look after this disk, "
+            "then run the same command again, which writes them anew"
+        )
 
 
 def write_params(
@@ -192,15 +234,15 @@ def write_params(
     kept = partial / destination.RECEIPTS
     kept.mkdir(exist_ok=True)
     receipts: dict[str, Receipt] = {}
+    left: list[Fill] = []
     fills = _in_file_order(fills)
-
-    def look(fill: Fill, _: threading.Event):
-        if (receipt := left_over(job, fill, partial)) is not None:
+    check_left_over(job, partial, fills, jobs)
+    for fill in fills:
+        if (receipt := read_receipt(partial, fill.param)) is not None:
             receipts[fill.param] = receipt
             progress.skip(fill.nbytes)
-
-    in_parallel(look, fills, jobs)
-    left = [fill for fill in fills if fill.param not in receipts]
+        else:
+            left.append(fill)
     destination.check_space(partial, sum(job.spec(fill).nbytes for fill in left))
 
     def write(fill: Fill, stop: threading.Event):
@@ -268,9 +310,16 @@ def finish(job: Job, partial: Path, receipts: Mapping[str, Receipt]):
         (kept / weight_files.INDEX).write_text(source.index, encoding="utf-8")
     destination.sync_folders(kept, names)
     destination.carry(source.directory, partial, SMALL_FILES)
+    if job.changes:
+        _change_config(partial / "config.json", job.changes)
     store.finish(
         partial, manifest_of(job, {n: receipts[n].spec for n in job.plan.fills})
     )
+
+
+def _change_config(path: Path, changes: Changes):
+    config = changed(json.loads(path.read_text("utf-8")), **asdict(changes))
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def manifest_of(job: Job, params: Mapping[str, ParamSpec]) -> Manifest:
@@ -280,6 +329,8 @@ def manifest_of(job: Job, params: Mapping[str, ParamSpec]) -> Manifest:
         "ignored": list(job.plan.ignored),
         "cast": None if job.cast is None else job.cast.name,
     }
+    if job.changes:
+        described["config"] = json.loads(json.dumps(asdict(job.changes)))
     return Manifest(job.config.family, dict(params), described)
 
 

@@ -7,21 +7,23 @@ is started again with the same command, and goes on with what it had not finishe
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from convert import destination
 from convert.errors import ConversionError
 from convert.progress import Progress, Totals
 from convert.to_jaxmoe import (
+    Changes,
     Job,
     Receipt,
     check,
     check_copies,
+    check_left_over,
     finish,
     identity_of,
-    left_over,
     manifest_of,
     read_receipt,
     verify_params,
@@ -62,6 +64,8 @@ def convert_share(
     force: bool = False,
     verify: bool = False,
     show: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    ignore: Iterable[str] = (),
 ) -> Outcome:
     """Converts one worker's parameters of `source`; the last worker makes `out`.
 
@@ -70,7 +74,7 @@ def convert_share(
     run of the same workers, which is made sure of by comparing it with the source.
 
     Args:
-      source, out, dtype, jobs: as in `convert.convert`.
+      source, out, dtype, jobs, overrides, ignore: as in `convert.convert`.
       worker: which of how many.
       force: replace `out`, and begin anew where an unfinished output differs. With it
         a complete `out` is not taken for success.
@@ -81,7 +85,8 @@ def convert_share(
       ConversionError: as `convert.convert`; another number of workers began the
         output; two processes are the same worker.
     """
-    job = check(source, dtype)
+    changes = Changes(dict(overrides or {}), tuple(ignore))
+    job = check(source, dtype, changes)
     own = worker.share(job.plan.fills)
     total = sum(fill.nbytes for fill in own.values())
     identity = identity_of(job, dtype)
@@ -105,12 +110,16 @@ def convert_share(
                 return Outcome(progress.close(), 0)
             partial = partial_of(out)
             others = job.plan.fills.keys() - own
-            before = [n for n in others if read_receipt(partial, n) is not None]
+            before = [
+                job.plan.fills[name]
+                for name in others
+                if read_receipt(partial, name) is not None
+            ]
             receipts = write_params(job, own.values(), files, partial, progress, jobs)
             totals = progress.close()
 
             def commit(every: dict[str, Receipt]):
-                _check_left_over(job, partial, before, jobs)
+                check_left_over(job, partial, before, jobs)
                 finish(job, partial, every)
                 if verify:
                     verify_params(job, files, partial, every, jobs, show)
@@ -119,29 +128,6 @@ def convert_share(
             missing = end(lock, partial, list(job.plan.fills), identity, commit)
     warn_bad(receipts)
     return Outcome(totals, missing)
-
-
-def _check_left_over(job: Job, partial: Path, names: list[str], jobs: int):
-    """Reads what other workers had finished before this one began.
-
-    Raises:
-      ConversionError: some of it is not as it was written; it counts as unfinished now.
-    """
-    damaged: list[str] = []
-
-    def look(fill: Fill, _: threading.Event):
-        if left_over(job, fill, partial) is None:
-            damaged.append(fill.param)
-
-    in_parallel(look, [job.plan.fills[name] for name in names], jobs)
-    for name in damaged:
-        (partial / destination.RECEIPTS / f"{name}.json").unlink(missing_ok=True)
-    if damaged:
-        raise ConversionError(
-            f"{partial}: {', '.join(sorted(damaged))}: found other bytes than an "
-            "earlier run wrote; run the same command of every worker again, which "
-            "writes them anew"
-        )
 
 
 def _may_write(

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.checkpoints.manifest import Manifest, ParamSpec
 from jaxmoe.checkpoints.placement import STAGING_BYTES
 from jaxmoe.checkpoints.plan import Fill, Plan, make_plan
@@ -51,6 +52,12 @@ class HuggingFaceSource:
         """
         weights = open_weights(directory)
         config = load_hf_config(directory, overrides, ignore)
+        layers, tensors = len(config.layers), len(weights.tensors)
+        if layers > tensors:
+            raise CheckpointError(
+                f"{directory}: config.json asks for {layers} layers, the files hold "
+                f"{tensors} tensors; config.json and weights are of different models"
+            )
         params = abstract_params(config)
         return cls(
             weights, config, make_plan(family_of(config), weights.tensors, params)

@@ -349,6 +349,10 @@ def test_nothing_left_over_is_trusted(make, tmp_path, trees):
     (partial / "source" / "stale.header").write_text("{}")
     (partial / "chat_template.jinja").write_text("stale")
     (source / "chat_template.jinja").unlink()
+    with pytest.raises(ConversionError, match="is damaged") as caught:
+        convert(source, tmp_path / "ckpt")
+    # One whose receipt cannot be read is simply written again.
+    assert all(n in str(caught.value) for n in [*finished[:4], *finished[5:6]])
     convert(source, tmp_path / "ckpt")
     convert(source, tmp_path / "fresh")
     resumed, fresh = trees(tmp_path / "ckpt"), trees(tmp_path / "fresh")
