@@ -1,15 +1,18 @@
 """The command line: `python -m convert SRC DST` and `--export CKPT OUT`."""
 
 import argparse
+import json
 import sys
 import warnings
-from pathlib import Path
+from typing import Any
 
 import jax
 
+from convert import destination
+from convert.errors import ConversionError
 from convert.processes import convert_in_processes
 from convert.to_hf import export
-from convert.to_jaxmoe import convert
+from convert.to_jaxmoe import Changes, convert
 from convert.together import convert_share
 from convert.workers import Worker
 from jaxmoe.checkpoints.hub import find_directory
@@ -59,8 +62,37 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify", action="store_true", help="read everything again and compare"
     )
+    parser.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another value in config.json; VALUE is JSON, else text; a.b=1 is b in a",
+    )
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="leave KEY out of config.json, though it may change the answers",
+    )
     add_workers(parser)
     return parser
+
+
+def read_override(text: str) -> tuple[str, Any]:
+    """Name and value of KEY=VALUE.
+
+    Raises:
+      ConversionError: no such thing.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ConversionError(f"--override is KEY=VALUE, found {text!r}")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
 
 
 def add_workers(parser: argparse.ArgumentParser):
@@ -85,6 +117,8 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error(f"--jobs must be 1 or more, found {args.jobs}")
+    if args.export and (args.override or args.ignore):
+        parser.error("--override and --ignore do not go with --export")
     if args.export and (args.dtype or args.verify):
         parser.error("--dtype and --verify do not go with --export")
     if args.export and (args.worker is not None or args.processes is not None):
@@ -123,26 +157,32 @@ def _work(args: argparse.Namespace) -> object:
         options = {"jobs": args.jobs, "force": args.force}
         return export(args.source, args.out, **options, show=True)
     source = find_directory(args.source)
+    overrides = dict(map(read_override, args.override))
     if args.processes is not None:
-        out, options = Path(args.out), _options(args)
-        return convert_in_processes(source, out, args.processes, options)
+        out, options = destination.absolute(args.out), _options(args)
+        changes = Changes(overrides, tuple(args.ignore))
+        return convert_in_processes(source, out, args.processes, options, changes)
     options = {
         "dtype": args.dtype,
         "jobs": args.jobs,
         "force": args.force,
         "verify": args.verify,
         "show": True,
+        "overrides": overrides,
+        "ignore": args.ignore,
     }
     if args.worker is None:
         return convert(source, args.out, **options)
     worker = Worker.parse(args.worker)
-    return convert_share(source, Path(args.out), worker, **options)
+    return convert_share(source, destination.absolute(args.out), worker, **options)
 
 
 def _options(args: argparse.Namespace) -> list[str]:
     """The options that each of several processes is started with."""
     options = ["--jobs", str(args.jobs)]
     options += ["--dtype", args.dtype] if args.dtype else []
+    options += [f"--override={text}" for text in args.override]
+    options += [f"--ignore={name}" for name in args.ignore]
     return [*options, "--verify"] if args.verify else options
 
 

@@ -237,6 +237,43 @@ def is_full(error: BaseException) -> bool:
     return any(os.strerror(code) in str(error) for code in _FULL)
 
 
+def clear(partial: Path, keep: tuple[str, ...]):
+    """Removes what an earlier attempt left in `partial`, but for what resuming needs.
+
+    keep: patterns of names that stay.
+    """
+    kept = {RECORD, RECEIPTS, *(p.name for name in keep for p in partial.glob(name))}
+    for path in partial.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def absolute(path: str | os.PathLike) -> Path:
+    """`path` without `.` and `..`; its last name may still be a link.
+
+    TensorStore takes no path with dots in it, and `NAME.partial` needs a name.
+
+    Raises:
+      ConversionError: a path that is not UTF-8, which TensorStore cannot open.
+    """
+    path = Path(path)
+    named = path.name not in ("", "..")
+    found = path.parent.resolve() / path.name if named else path.resolve()
+    if not _is_utf8(str(found)):
+        raise ConversionError(
+            f"{str(path)!a}: expected a path in UTF-8, found other bytes; rename it"
+        )
+    return found
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def make_folders(out: Path, names: Iterable[str]):
     """Makes the folders in `out` that the files `names` lie in."""
     for name in names:

@@ -9,12 +9,16 @@ from pathlib import Path
 
 from convert import destination
 from convert.errors import ConversionError
-from convert.to_jaxmoe import check
+from convert.to_jaxmoe import UNCHANGED, Changes, check
 from jaxmoe.checkpoints.store import MANIFEST
 
 
 def convert_in_processes(
-    source: Path, out: Path, count: int, options: list[str]
+    source: Path,
+    out: Path,
+    count: int,
+    options: list[str],
+    changes: Changes = UNCHANGED,
 ) -> str:
     """Runs `count` workers of `convert.together` side by side until all have ended.
 
@@ -24,6 +28,7 @@ def convert_in_processes(
       source, out: as in `convert.convert`.
       count: the number of workers.
       options: of the command line, handed to each of them.
+      changes: what they say of config.json.
 
     Returns:
       A line: the bytes of the source, seconds, bytes per second.
@@ -33,7 +38,7 @@ def convert_in_processes(
         before any is started; or a worker failed, when all have ended.
     """
     destination.check(source, out, force=False, marker=MANIFEST)
-    nbytes = check(source).source.nbytes
+    nbytes = check(source, changes=changes).source.nbytes
     begin = time.perf_counter()
     with ThreadPoolExecutor(count) as pool:
         runs = [

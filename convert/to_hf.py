@@ -13,9 +13,9 @@ from convert.errors import ConversionError
 from convert.progress import Progress, Totals
 from jaxmoe.checkpoints import safetensors, store, weight_files
 from jaxmoe.checkpoints.hf_files import Layout, default_layout, index_text
-from jaxmoe.checkpoints.hugging_face import SMALL_FILES
 from jaxmoe.checkpoints.partial import KIND
 from jaxmoe.checkpoints.plan import Fill, Plan, make_plan
+from jaxmoe.checkpoints.small_files import SMALL_FILES, check_small_files
 from jaxmoe.checkpoints.store import Manifest
 from jaxmoe.checkpoints.stream import in_parallel, overlaps
 from jaxmoe.config import ModelConfig
@@ -43,9 +43,11 @@ def export(
       FileNotFoundError, ValueError: no or a damaged checkpoint; see `read_manifest`.
       ConversionError: what was expected, what was found, what to do.
     """
-    path, out = Path(path), Path(out)
+    path, out = Path(path).resolve(), destination.absolute(out)
     manifest = store.read_manifest(path)
     destination.check(path, out, force=force, marker=destination.EXPORTED)
+    if manifest.format != store.OLD_FORMAT:
+        check_small_files(path, manifest.files, source=True)
     config = load_hf_config(path)
     params = abstract_params(config)
     layout = _layout(path, manifest, config)
@@ -147,12 +149,12 @@ def _write_all(
             targets = [fill]
             if fill.param in copies:
                 targets.append(copies[fill.param])
-            crc = _write_param(path, targets, files, progress, stop)
-            if crc != manifest.params[fill.param].crc32:
+            spec = manifest.params[fill.param]
+            crc = _write_param(path, spec, targets, files, progress, stop)
+            if crc != spec.crc32:
                 raise ConversionError(
                     f"{fill.param} in {path}/params is damaged: expected CRC-32 "
-                    f"{manifest.params[fill.param].crc32}, found {crc}; convert the "
-                    "source again"
+                    f"{spec.crc32}, found {crc}; convert the source again"
                 )
 
         in_parallel(write, plan.fills.values(), jobs)
@@ -162,6 +164,7 @@ def _write_all(
 
 def _write_param(
     path: Path,
+    spec: store.ParamSpec,
     targets: list[Fill],
     files: safetensors.Files,
     progress: Progress,
@@ -169,7 +172,7 @@ def _write_param(
 ) -> str:
     """Writes one parameter to its places in `files`; the CRC-32 of what was read."""
     fill, crc = targets[0], 0
-    array = store.open_array(path, fill.param)
+    array = store.open_array(path, fill.param, spec)
     for chunk in store.chunks(fill.shape, fill.dtype.itemsize):
         if stop.is_set():
             raise InterruptedError("stopped")

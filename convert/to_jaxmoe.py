@@ -7,7 +7,7 @@ import shutil
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,31 @@ from convert import destination
 from convert.errors import ConversionError
 from convert.progress import Progress, Totals
 from jaxmoe.checkpoints import safetensors, store, weight_files
-from jaxmoe.checkpoints.hugging_face import SMALL_FILES, HuggingFaceSource
+from jaxmoe.checkpoints.hugging_face import HuggingFaceSource
 from jaxmoe.checkpoints.partial import KIND
 from jaxmoe.checkpoints.plan import Fill, Plan
+from jaxmoe.checkpoints.small_files import SMALL_FILES, SOURCE
 from jaxmoe.checkpoints.store import Manifest, ParamSpec
 from jaxmoe.checkpoints.stream import Reader, in_parallel
 from jaxmoe.config import ModelConfig
+from jaxmoe.families.config_json import changed
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the output's config.json differs in from the source's.
+
+    overrides: dotted name -> value. ignore: names left out (`jaxmoe.load`).
+    """
+
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.overrides or self.ignore)
+
+
+UNCHANGED = Changes()
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class Job:
     config: ModelConfig
     plan: Plan
     cast: np.dtype | None
+    changes: Changes = UNCHANGED
 
     def spec(self, fill: Fill) -> ParamSpec:
         """How a parameter will be stored."""
@@ -42,20 +62,22 @@ class Job:
         return ParamSpec(fill.shape, dtype.name)
 
 
-def check(directory: Path, dtype: str | None = None) -> Job:
+def check(
+    directory: Path, dtype: str | None = None, changes: Changes = UNCHANGED
+) -> Job:
     """Reads config and headers, and plans the conversion; writes nothing.
 
     Raises:
       ConversionError: files, index or tensors that do not fit.
       ValueError, FileNotFoundError: config.json, as `load_hf_config`.
     """
-    source = HuggingFaceSource.open(directory)
+    source = HuggingFaceSource.open(directory, **asdict(changes))
     cast = None
     if dtype is not None:
         if dtype not in ("bfloat16", "float32"):
             raise ConversionError(f"--dtype is bfloat16 or float32, found {dtype}")
         cast = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    return Job(source.weights, source.config, source.plan, cast)
+    return Job(source.weights, source.config, source.plan, cast, changes)
 
 
 def convert(
@@ -67,11 +89,13 @@ def convert(
     force: bool = False,
     verify: bool = False,
     show: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    ignore: Iterable[str] = (),
 ) -> Totals:
     """Converts the Hugging Face checkpoint in `source` to the new directory `out`.
 
     Memory in use does not grow with the model: a block of each job, the headers, and
-    with `verify` a few times `jaxmoe.checkpoints.store.CHUNK_BYTES` for each job.
+    with `verify` a few times `jaxmoe.checkpoints.chunks.CHUNK_BYTES` for each job.
     After a kill, the same call goes on with the parameters that are not finished.
 
     Args:
@@ -82,6 +106,9 @@ def convert(
       force: replace `out`, and begin anew where an unfinished output differs.
       verify: read everything again and compare.
       show: show a progress bar.
+      overrides: values of config.json to replace, as in `jaxmoe.load`; the new
+        checkpoint's config.json has them, and its manifest says so.
+      ignore: names to leave out of config.json, though they may change the answers.
 
     Returns:
       Bytes read, seconds and peak memory, of this call.
@@ -92,9 +119,10 @@ def convert(
     Warns:
       UserWarning: NaN or infinite weights, by tensor.
     """
-    directory, out = Path(source), Path(out)
+    directory, out = Path(source), destination.absolute(out)
     destination.check(directory, out, force=force, marker=store.MANIFEST)
-    job = check(directory, dtype)
+    changes = Changes(dict(overrides or {}), tuple(ignore))
+    job = check(directory, dtype, changes)
     total = sum(fill.nbytes for fill in job.plan.fills.values())
     names = [header.file for header in job.source.headers]
     with safetensors.Files(directory, names) as files:
@@ -107,7 +135,7 @@ def convert(
                 finish(job, partial, receipts)
                 totals = progress.close()
             if verify:
-                verify_params(job, files, partial, jobs, show)
+                verify_params(job, files, partial, receipts, jobs, show)
     warn_bad(receipts)
     return totals
 
@@ -124,6 +152,7 @@ def identity_of(job: Job, dtype: str | None) -> dict[str, Any]:
         "family": job.config.family,
         "dtype": dtype,
         "config": hashlib.sha256(config).hexdigest(),
+        "changes": json.loads(json.dumps(asdict(job.changes))),
         "files": {
             name: [stat.st_size, stat.st_mtime_ns, headers[name].hexdigest()]
             for name, stat in stats.items()
@@ -139,12 +168,58 @@ def _in_file_order(fills: Iterable[Fill]) -> list[Fill]:
     return sorted(fills, key=first)
 
 
-def read_receipt(partial: Path, param: str) -> dict | None:
-    """What was noted when `param` was finished; None where it is not."""
-    receipt = partial / destination.RECEIPTS / f"{param}.json"
-    if not (receipt.exists() and (partial / "arrays" / param).is_dir()):
+@dataclass(frozen=True)
+class Receipt:
+    """What was noted when a parameter was finished.
+
+    spec: how it is stored, with its checksums. bad: tensor -> what is not finite in it
+    -> how often.
+    """
+
+    spec: ParamSpec
+    bad: Mapping[str, Mapping[str, int]]
+
+
+def read_receipt(partial: Path, param: str) -> Receipt | None:
+    """The receipt of `param`; None where it is not finished, or not readable."""
+    path = partial / destination.RECEIPTS / f"{param}.json"
+    if not (partial / "arrays" / param).is_dir():
         return None
-    return json.loads(receipt.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        pairs = value["spec"]
+        spec: Any = {n: tuple(v) if isinstance(v, list) else v for n, v in pairs}
+        return Receipt(ParamSpec(**spec), value["bad"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def check_left_over(job: Job, partial: Path, fills: Iterable[Fill], jobs: int):
+    """Reads what earlier runs finished: what lies on the disk is not trusted.
+
+    Raises:
+      ConversionError: some of it is not what was written; it is unfinished from now on.
+    """
+    damaged: list[str] = []
+
+    def look(fill: Fill, _: threading.Event):
+        receipt = read_receipt(partial, fill.param)
+        if receipt is None:
+            return
+        wanted, found = job.spec(fill), receipt.spec
+        same = (wanted.shape, wanted.dtype) == (found.shape, found.dtype)
+        if not (same and store.is_intact(partial / "arrays", fill.param, found)):
+            damaged.append(fill.param)
+
+    in_parallel(look, fills, jobs)
+    for name in damaged:
+        (partial / destination.RECEIPTS / f"{name}.json").unlink()
+    if damaged:
+        raise ConversionError(
+            f"{partial} is damaged: an earlier run wrote other bytes of "
+            f"{', '.join(sorted(damaged))} than are there now; look after this disk, "
+            "then run the same command again, which writes them anew"
+        )
 
 
 def write_params(
@@ -154,14 +229,16 @@ def write_params(
     partial: Path,
     progress: Progress,
     jobs: int,
-) -> dict[str, dict]:
+) -> dict[str, Receipt]:
     """Writes those of `fills` that are not finished; the receipts of all of them."""
     arrays = partial / "arrays"
     kept = partial / destination.RECEIPTS
     kept.mkdir(exist_ok=True)
-    receipts: dict[str, dict] = {}
+    receipts: dict[str, Receipt] = {}
     left: list[Fill] = []
-    for fill in _in_file_order(fills):
+    fills = _in_file_order(fills)
+    check_left_over(job, partial, fills, jobs)
+    for fill in fills:
         if (receipt := read_receipt(partial, fill.param)) is not None:
             receipts[fill.param] = receipt
             progress.skip(fill.nbytes)
@@ -172,8 +249,8 @@ def write_params(
     def write(fill: Fill, stop: threading.Event):
         spec = job.spec(fill)
         reader = Reader(files, fill, spec, stop, progress.add)
-        store.write_array(arrays / fill.param, spec, reader.blocks)
-        receipt = {"crc32": f"{reader.scan.crc:08x}", "bad": reader.scan.bad}
+        written = store.write_array(arrays / fill.param, spec, reader.blocks)
+        receipt = {"spec": list(vars(written).items()), "bad": reader.scan.bad}
         # Only now, with the array on the disk, may it count as finished.
         path = kept / f"{fill.param}.json"
         with path.with_suffix(".new").open("w", encoding="utf-8") as file:
@@ -181,16 +258,16 @@ def write_params(
             file.flush()
             os.fsync(file.fileno())
         path.with_suffix(".new").rename(path)
-        receipts[fill.param] = receipt
+        receipts[fill.param] = Receipt(written, reader.scan.bad)
 
     in_parallel(write, left, jobs)
     return receipts
 
 
-def warn_bad(receipts: dict[str, dict]):
+def warn_bad(receipts: Mapping[str, Receipt]):
     """Warns of each tensor that holds NaN or infinite values."""
     for receipt in receipts.values():
-        for name, found in receipt["bad"].items():
+        for name, found in receipt.bad.items():
             values = " and ".join(f"{n} {what}" for what, n in found.items() if n)
             warnings.warn(
                 f"{name} holds {values} values, expected finite weights; they were "
@@ -220,10 +297,11 @@ def _check_copy(files: safetensors.Files, copy: Fill, fill: Fill):
 # -- the end -------------------------------------------------------------------
 
 
-def finish(job: Job, partial: Path, receipts: dict[str, dict]):
+def finish(job: Job, partial: Path, receipts: Mapping[str, Receipt]):
     """Makes a checkpoint of the arrays, of which `receipts` holds all."""
+    destination.clear(partial, keep=("arrays", "params*"))
     source = job.source
-    kept = partial / "source"
+    kept = partial / SOURCE
     kept.mkdir(exist_ok=True)
     names = [header.file for header in source.headers]
     destination.make_folders(kept, names)
@@ -233,24 +311,37 @@ def finish(job: Job, partial: Path, receipts: dict[str, dict]):
         (kept / weight_files.INDEX).write_text(source.index, encoding="utf-8")
     destination.sync_folders(kept, names)
     destination.carry(source.directory, partial, SMALL_FILES)
-    crcs = {name: receipts[name]["crc32"] for name in job.plan.fills}
-    store.finish(partial, manifest_of(job, crcs))
+    if job.changes:
+        _change_config(partial / "config.json", job.changes)
+    store.finish(
+        partial, manifest_of(job, {n: receipts[n].spec for n in job.plan.fills})
+    )
 
 
-def manifest_of(job: Job, crcs: Mapping[str, str]) -> Manifest:
-    """The manifest of a conversion whose parameters have these CRC-32."""
-    specs = {name: job.spec(fill) for name, fill in job.plan.fills.items()}
-    params = {n: ParamSpec(s.shape, s.dtype, crcs[n]) for n, s in specs.items()}
+def _change_config(path: Path, changes: Changes):
+    config = changed(json.loads(path.read_text("utf-8")), **asdict(changes))
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def manifest_of(job: Job, params: Mapping[str, ParamSpec]) -> Manifest:
+    """The manifest of a conversion to these parameters, without the small files."""
     described = {
         "files": [header.file for header in job.source.headers],
         "ignored": list(job.plan.ignored),
         "cast": None if job.cast is None else job.cast.name,
     }
-    return Manifest(job.config.family, params, described)
+    if job.changes:
+        described["config"] = json.loads(json.dumps(asdict(job.changes)))
+    return Manifest(job.config.family, dict(params), described)
 
 
 def verify_params(
-    job: Job, files: safetensors.Files, partial: Path, jobs: int, show: bool
+    job: Job,
+    files: safetensors.Files,
+    partial: Path,
+    receipts: Mapping[str, Receipt],
+    jobs: int,
+    show: bool,
 ):
     """Reads source and output from the disk again and compares every byte."""
     files.forget()
@@ -262,7 +353,7 @@ def verify_params(
         for path in (partial / "params" / fill.param).iterdir():
             with path.open("rb") as file:
                 safetensors.forget(file.fileno())
-        array = store.open_array(partial, fill.param)
+        array = store.open_array(partial, fill.param, receipts[fill.param].spec)
         reader = Reader(files, fill, spec, stop, progress.add)
         for chunk in store.chunks(fill.shape, np.dtype(spec.dtype).itemsize):
             stored = store.read_values(array[chunk.index], fill.param)

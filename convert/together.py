@@ -7,22 +7,25 @@ is started again with the same command, and goes on with what it had not finishe
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from convert import destination
 from convert.errors import ConversionError
 from convert.progress import Progress, Totals
 from convert.to_jaxmoe import (
+    Changes,
     Job,
+    Receipt,
     check,
     check_copies,
+    check_left_over,
     finish,
     identity_of,
     manifest_of,
+    read_receipt,
     verify_params,
     warn_bad,
     write_params,
@@ -61,6 +64,8 @@ def convert_share(
     force: bool = False,
     verify: bool = False,
     show: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    ignore: Iterable[str] = (),
 ) -> Outcome:
     """Converts one worker's parameters of `source`; the last worker makes `out`.
 
@@ -69,7 +74,7 @@ def convert_share(
     run of the same workers, which is made sure of by comparing it with the source.
 
     Args:
-      source, out, dtype, jobs: as in `convert.convert`.
+      source, out, dtype, jobs, overrides, ignore: as in `convert.convert`.
       worker: which of how many.
       force: replace `out`, and begin anew where an unfinished output differs. With it
         a complete `out` is not taken for success.
@@ -80,7 +85,8 @@ def convert_share(
       ConversionError: as `convert.convert`; another number of workers began the
         output; two processes are the same worker.
     """
-    job = check(source, dtype)
+    changes = Changes(dict(overrides or {}), tuple(ignore))
+    job = check(source, dtype, changes)
     own = worker.share(job.plan.fills)
     total = sum(fill.nbytes for fill in own.values())
     identity = identity_of(job, dtype)
@@ -103,13 +109,20 @@ def convert_share(
             if lock is None:
                 return Outcome(progress.close(), 0)
             partial = partial_of(out)
+            others = job.plan.fills.keys() - own
+            before = [
+                job.plan.fills[name]
+                for name in others
+                if read_receipt(partial, name) is not None
+            ]
             receipts = write_params(job, own.values(), files, partial, progress, jobs)
             totals = progress.close()
 
-            def commit(every: dict[str, dict]):
+            def commit(every: dict[str, Receipt]):
+                check_left_over(job, partial, before, jobs)
                 finish(job, partial, every)
                 if verify:
-                    verify_params(job, files, partial, jobs, show)
+                    verify_params(job, files, partial, every, jobs, show)
                 destination.complete(partial, out)
 
             missing = end(lock, partial, list(job.plan.fills), identity, commit)
@@ -138,17 +151,17 @@ def is_converted(job: Job, files: safetensors.Files, out: Path, jobs: int) -> bo
         found = store.read_manifest(out)
     except (OSError, ValueError):
         return False
-    crcs = {name: spec.crc32 for name, spec in found.params.items()}
-    if crcs.keys() != job.plan.fills.keys() or manifest_of(job, crcs) != found:
+    params = {n: (spec.shape, spec.dtype) for n, spec in found.params.items()}
+    specs = {name: job.spec(fill) for name, fill in job.plan.fills.items()}
+    if params != {n: (spec.shape, spec.dtype) for n, spec in specs.items()}:
+        return False
+    wanted = manifest_of(job, found.params)
+    if (wanted.family, wanted.source) != (found.family, found.source):
         return False
 
     def compare(fill: Fill, stop: threading.Event):
-        spec = job.spec(fill)
-        reader = Reader(files, fill, spec, stop)
-        for chunk in store.chunks(fill.shape, np.dtype(spec.dtype).itemsize):
-            for _ in reader.blocks(chunk):
-                pass
-        if f"{reader.scan.crc:08x}" != crcs[fill.param]:
+        crc = Reader(files, fill, specs[fill.param], stop).crc32()
+        if crc != found.params[fill.param].crc32:
             raise _DiffersError
 
     try:

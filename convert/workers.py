@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from convert import destination
 from convert.errors import ConversionError
-from convert.to_jaxmoe import read_receipt
+from convert.to_jaxmoe import Receipt, read_receipt
 from jaxmoe.checkpoints import store
 from jaxmoe.checkpoints.partial import RECORD, foreign_message, partial_of, read_record
 from jaxmoe.checkpoints.plan import Fill
@@ -164,7 +164,7 @@ def end(
     partial: Path,
     params: list[str],
     identity: dict[str, Any],
-    commit: Callable[[dict[str, dict]], None],
+    commit: Callable[[dict[str, Receipt]], None],
 ) -> int:
     """Commits where every parameter is finished; how many are not.
 

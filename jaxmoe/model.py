@@ -84,6 +84,9 @@ def load(
     mesh: jax.sharding.Mesh | None = None,
     rules: Rules | Preset = "auto",
     dtype: Any | None = None,
+    verify: bool = True,
+    overrides: Mapping[str, Any] | None = None,
+    ignore: Sequence[str] = (),
 ) -> Model:
     """The model of a checkpoint, whatever its format.
 
@@ -106,6 +109,13 @@ def load(
         "data"; "auto" is that, where need be with experts cut inside.
       dtype: type of the weights on the device: bfloat16, float16 or float32, or a name
         of one such as "bf16"; None for each one's own.
+      verify: compare what is read of a converted checkpoint with the checksums in its
+        manifest: config, tokenizer, templates, and the blocks of the weights that these
+        devices need. False takes them as they are. (Hugging Face files have no
+        checksums.)
+      overrides: values of config.json to replace, such as
+        `{"rope_scaling.factor": 2.0}`; a dot leads into an object.
+      ignore: names in config.json to do without, though they may change the answers.
 
     Raises:
       ValueError: a checkpoint that does not hold what its config declares; a hub that
@@ -123,7 +133,7 @@ def load(
         )
     enable_compilation_cache()
     cast_to = None if dtype is None else weights_dtype(dtype)
-    source = open_source(path)
+    source = open_source(path, verify=verify, overrides=overrides, ignore=ignore)
     config = source.config
     layout = model_layout(config, mesh, rules)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]

@@ -20,6 +20,18 @@ class CheckpointError(ValueError):
         return cls("\n  ".join([f"{title}:", *lines]), tuple(failures))
 
     @classmethod
+    def quantised(cls, what: str) -> "CheckpointError":
+        """The error for weights in a quantised type; `what` names where that was seen.
+
+        One sentence: no download of the same files would help.
+        """
+        return cls(
+            f"{what}: these are quantised weights (FP8, MX, GPTQ, AWQ or the like), "
+            "which are not read here; take the release of this model in bfloat16 or "
+            "float32"
+        )
+
+    @classmethod
     def untied(cls, copy: str, tied: str) -> "CheckpointError":
         """The error for a tensor that differs from the one the config ties it to."""
         return cls(

@@ -61,7 +61,9 @@ def store_spec(path: str | os.PathLike, *parts: str) -> dict[str, Any]:
     """TensorStore's description of the folder `parts` of the checkpoint `path`."""
     place = place_of(path)
     if place is None:
-        return {"driver": "file", "path": f"{Path(path).joinpath(*parts)}/"}
+        # TensorStore takes no path with `..` in it.
+        folder = Path(path).resolve().joinpath(*parts)
+        return {"driver": "file", "path": f"{folder}/"}
     inner = "".join(f"{part}/" for part in parts)
     return {"driver": "gcs", "bucket": place.bucket, "path": place.prefix + inner}
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from jaxmoe.checkpoints.errors import CheckpointError
-from jaxmoe.checkpoints.hugging_face import SMALL_FILES
+from jaxmoe.checkpoints.small_files import SMALL_FILES
 from jaxmoe.checkpoints.weight_files import INDEX
 
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")

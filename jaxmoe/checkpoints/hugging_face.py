@@ -1,18 +1,19 @@
 """Hugging Face checkpoints: a directory of config.json, tokenizer and safetensors."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 
+from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.checkpoints.manifest import Manifest, ParamSpec
 from jaxmoe.checkpoints.placement import STAGING_BYTES
 from jaxmoe.checkpoints.plan import Fill, Plan, make_plan
 from jaxmoe.checkpoints.safetensors import Files
 from jaxmoe.checkpoints.shards import read_params
-from jaxmoe.checkpoints.store import chunks
 from jaxmoe.checkpoints.stream import Reader, in_parallel
 from jaxmoe.checkpoints.weight_files import Weights, open_weights
 from jaxmoe.config import ModelConfig
@@ -20,22 +21,6 @@ from jaxmoe.families.config_json import load_hf_config
 from jaxmoe.families.registry import family_of
 from jaxmoe.nn.decoder import abstract_params
 from jaxmoe.typing import Array
-
-SMALL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.model",
-    "chat_template.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "additional_chat_templates/*.jinja",
-)
-"""Patterns of the files beside the weights: what a model is besides numbers."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +35,29 @@ class HuggingFaceSource:
     plan: Plan
 
     @classmethod
-    def open(cls, directory: Path) -> "HuggingFaceSource":
+    def open(
+        cls,
+        directory: Path,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        ignore: Sequence[str] = (),
+    ) -> "HuggingFaceSource":
         """Reads config and headers, and looks at everything that can be wrong.
+
+        overrides, ignore: as in `jaxmoe.load`.
 
         Raises:
           CheckpointError: files, index or tensors that do not fit.
           ValueError, FileNotFoundError: config.json, as `load_hf_config`.
         """
         weights = open_weights(directory)
-        config = load_hf_config(directory)
+        config = load_hf_config(directory, overrides, ignore)
+        layers, tensors = len(config.layers), len(weights.tensors)
+        if layers > tensors:
+            raise CheckpointError(
+                f"{directory}: config.json asks for {layers} layers, the files hold "
+                f"{tensors} tensors; config.json and weights are of different models"
+            )
         params = abstract_params(config)
         return cls(
             weights, config, make_plan(family_of(config), weights.tensors, params)
@@ -85,11 +84,7 @@ class HuggingFaceSource:
 
         def scan(fill: Fill, stop: threading.Event):
             spec = params[fill.param]
-            reader = Reader(files, fill, spec, stop)
-            for chunk in chunks(fill.shape, fill.dtype.itemsize):
-                for _ in reader.blocks(chunk):
-                    pass
-            crc = f"{reader.scan.crc:08x}"
+            crc = Reader(files, fill, spec, stop).crc32()
             found[fill.param] = ParamSpec(spec.shape, spec.dtype, crc)
 
         names = [header.file for header in self.weights.headers]

@@ -12,17 +12,31 @@ import numpy as np
 
 from jaxmoe.checkpoints.gcs import read_file
 
-FORMAT = 1
+FORMAT = 2
+OLD_FORMAT = 1
+"""Without sums of blocks and of the small files; read, and checked as far as it goes.
+
+Its parameters have a CRC-32 each, so they are checked whole, whatever is read of them.
+"""
 MANIFEST = "jaxmoe.json"
+BLOCK_BYTES = 1 << 20
+"""Bytes under one checksum."""
 
 
 @dataclass(frozen=True)
 class ParamSpec:
-    """A stored parameter: `crc32` is that of its bytes in C order, little-endian."""
+    """A stored parameter.
+
+    crc32: of its bytes in C order, little-endian. chunk: the shape of a stored chunk.
+    sums: the CRC-32 of each block of each chunk, in order (`jaxmoe.checkpoints.
+    checksums`). Where nothing is stored yet they are empty.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     crc32: str = ""
+    chunk: tuple[int, ...] = ()
+    sums: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -32,19 +46,28 @@ class ParamSpec:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint holds; `source` says what it was converted from, if it was."""
+    """What a checkpoint holds.
+
+    source: what it was converted from, if it was. files: name -> SHA-256 of the files
+    beside the weights. block: bytes under each of the parameters' sums.
+    """
 
     family: str
     params: dict[str, ParamSpec]
     source: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    block: int = BLOCK_BYTES
+    format: int = FORMAT
 
     @property
     def digest(self) -> str:
         """SHA-256 over names, shapes, types and checksums: equal content, equal text.
 
-        It tells checkpoints apart; made of CRC-32, it is no proof against forgery.
+        It tells weights apart, in whichever format they are stored; made of CRC-32, it
+        is no proof against forgery.
         """
-        rows = [[n, *asdict(self.params[n]).values()] for n in sorted(self.params)]
+        params = sorted(self.params.items())
+        rows = [[name, spec.shape, spec.dtype, spec.crc32] for name, spec in params]
         text = json.dumps([self.family, rows])
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
@@ -56,9 +79,15 @@ class Manifest:
 
 def write_manifest(path: str | os.PathLike, manifest: Manifest):
     """Writes `manifest` into the checkpoint directory `path`."""
-    value = {"format": FORMAT, "digest": manifest.digest, **asdict(manifest)}
-    text = json.dumps(value, indent=1)
+    value = {"digest": manifest.digest, **asdict(manifest)}
+    text = json.dumps(value | {"seal": _seal(value)}, indent=1)
     (Path(path) / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _seal(value: dict[str, Any]) -> str:
+    """SHA-256 over the whole manifest but for the seal."""
+    rest = {name: item for name, item in value.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(path: str | os.PathLike) -> Manifest:
@@ -80,18 +109,15 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
     try:
         value = json.loads(raw.decode("utf-8"))
         found = value["format"]
-        if found != FORMAT:
+        if found not in (FORMAT, OLD_FORMAT):
             raise ValueError(
-                f"{file} has format {found}, this version reads format {FORMAT}; "
+                f"{file} has format {found!r}, this version reads format {FORMAT}; "
                 + remedy
             )
-        params = {
-            name: ParamSpec(tuple(p["shape"]), p["dtype"], p["crc32"])
-            for name, p in value["params"].items()
-        }
-        manifest = Manifest(value["family"], params, value["source"])
+        manifest = _parse(value)
         digest = value["digest"]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        seal = value["seal"] if found == FORMAT else value.get("seal")
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is no readable JSON ({error}); {remedy}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} lacks a field ({error!r}); {remedy}") from None
@@ -100,4 +126,26 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
             f"{file} was altered: it states digest {digest}, its content gives "
             f"{manifest.digest}; {remedy}"
         )
+    if seal is not None and seal != _seal(value):
+        raise ValueError(
+            f"{file} was altered: it states the seal {seal}, its content gives "
+            f"{_seal(value)}; {remedy}"
+        )
     return manifest
+
+
+def _parse(value: dict[str, Any]) -> Manifest:
+    params = {
+        name: ParamSpec(
+            tuple(p["shape"]),
+            p["dtype"],
+            p["crc32"],
+            tuple(p.get("chunk", ())),
+            p.get("sums", ""),
+        )
+        for name, p in value["params"].items()
+    }
+    family, source, found = value["family"], value["source"], value["format"]
+    if found == OLD_FORMAT:
+        return Manifest(family, params, source, format=found)
+    return Manifest(family, params, source, value["files"], value["block"])

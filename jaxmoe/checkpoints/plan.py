@@ -79,9 +79,31 @@ def make_plan(
       CheckpointError: everything that does not fit, in one message.
     """
     matcher = _Matcher(family, {name: p.shape for name, p in params.items()})
+    _refuse_quantised(family, tensors)
     for tensor in tensors.values():
         matcher.place(tensor)
     return matcher.finish()
+
+
+_QUANTISED_TYPES = ("F8_E4M3", "F8_E5M2", "F8_E8M0")
+_QUANTISED_NAMES = re.compile(
+    r".*[._](qweight|qzeros|g_idx|scales|zeros|weight_scale|weight_scale_inv|weight_scale_2"
+    r"|weight_packed|weight_shape|weight_zero_point|input_scale|input_global_scale"
+    r"|weight_global_scale|blocks|SCB|absmax|quant_map|quant_state\..+|[kv]_scale)"
+)
+"""What quantisers call their tensors: FP8, GPTQ, AWQ, compressed-tensors, MX, NF4."""
+
+
+def _refuse_quantised(family: Family, tensors: Mapping[str, Tensor]):
+    """Raises one sentence for files that a quantiser wrote, and the family does not."""
+    rules = [(_pattern(rule.tensor), rule.dtypes) for rule in family.tensors]
+    for tensor in tensors.values():
+        if any(tensor.dtype in d and p.fullmatch(tensor.name) for p, d in rules):
+            continue
+        if tensor.dtype in _QUANTISED_TYPES:
+            raise CheckpointError.quantised(f"{tensor.name} has type {tensor.dtype}")
+        if _QUANTISED_NAMES.fullmatch(tensor.name):
+            raise CheckpointError.quantised(f"{tensor.name} is among the tensors")
 
 
 class _Matcher:
@@ -137,14 +159,23 @@ class _Matcher:
         if tensor.dtype not in rule.dtypes:
             self.errors.append(
                 f"{tensor.name}: expected {' or '.join(rule.dtypes)}, found "
-                f"{tensor.dtype}; quantised or damaged weights are not read"
+                f"{tensor.dtype}; take weights of one of these types"
             )
         if target == param:
             self.pieces[param].append(Piece(tensor, start))
         else:
             self.copies.append((param, target, tensor))
 
+    def _adopt_copies(self):
+        """A tied parameter that is stored under the other's name only."""
+        for copy in list(self.copies):
+            _, target, tensor = copy
+            if not self.pieces[target]:
+                self.pieces[target].append(Piece(tensor, 0))
+                self.copies.remove(copy)
+
     def finish(self) -> Plan:
+        self._adopt_copies()
         fills = {name: self._fill(name) for name in self.shapes}
         copies = []
         for param, target, tensor in self.copies:
@@ -187,15 +218,19 @@ class _Matcher:
     def _missing(self, param: str):
         held = {piece.tensor.name for piece in self.pieces[param]}
         ways = []
-        for rule in self.family.tensors:
-            names = [n for n, _, _ in expand(rule, param, self.shapes[param])]
-            absent = [name for name in names if name not in held]
-            if names:
-                ways.append((len(absent) == len(names), absent))
+        for rule, pattern in self.rules:
+            names = expand(rule, param, self.shapes[param])
+            # A wrong config may ask for millions: three are named, the rest counted.
+            first = list(itertools.islice((n for n, *_ in names if n not in held), 3))
+            there = sum(pattern.fullmatch(name) is not None for name in held)
+            if first:
+                count = count_of(rule, self.shapes[param]) - there
+                ways.append((not there, first, count))
         # Where some tensors of a layout are there, the others of it are missing.
-        begun = [a for untouched, a in ways if not untouched and a]
-        absent = list(itertools.chain(*(begun or [a for _, a in ways])))
-        some = ", ".join(absent[:3]) + (f", {len(absent)} in all" * (len(absent) > 3))
+        begun = [way for way in ways if not way[0]]
+        absent = [name for _, first, _ in begun or ways for name in first]
+        count = sum(count for _, _, count in begun or ways)
+        some = ", ".join(absent[:3]) + (f", {count} in all" * (count > 3))
         self.errors.append(f"{param}: tensors are missing: {some or 'no rule for it'}")
 
 
@@ -214,6 +249,12 @@ def expand(
         start = rule.start(shape, numbers)
         assert start is not None
         yield rule.tensor.format(**numbers), wanted, start
+
+
+def count_of(rule: TensorRule, shape: tuple[int, ...]) -> int:
+    """How many tensors `rule` takes for a parameter of this shape."""
+    free = [shape[axis] for axis, p in enumerate(rule.place) if isinstance(p, str)]
+    return math.prod(free)
 
 
 def default_tensors(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmoe.checkpoints.checksums import Blocks
 from jaxmoe.checkpoints.gcs import context, explained, place_of, store_spec
 from jaxmoe.checkpoints.placement import Index, aligned
 
@@ -82,13 +83,20 @@ def _flat(at: list[int], shape: tuple[int, ...]) -> int:
 
 
 def read_runs(
-    path: str | os.PathLike, name: str, found: list[Run], index: Index, dtype: np.dtype
+    path: str | os.PathLike,
+    name: str,
+    found: list[Run],
+    index: Index,
+    dtype: np.dtype,
+    blocks: Blocks | None = None,
 ) -> np.ndarray:
     """The part `index` of parameter `name` of the checkpoint `path`, by its runs.
 
+    With `blocks`, whole blocks are read, and checked.
+
     Raises:
       OSError: Google Cloud Storage refuses or fails.
-      ValueError: a chunk is missing or too short.
+      ValueError: a chunk is missing, too short or damaged.
     """
     import tensorstore as ts
 
@@ -96,37 +104,49 @@ def read_runs(
     raw = out.reshape(-1).view(np.uint8)
     spec = store_spec(path, "params", name)
     store = ts.KvStore.open(spec, context=context(path)).result()
-    waiting: deque[tuple[Any, str, int, int]] = deque()
+    waiting: deque[tuple[Any, Run, int, int]] = deque()
 
     def take():
-        future, chunk, target, nbytes = waiting.popleft()
+        future, run, start, stop = waiting.popleft()
         try:
             value = future.result().value
         except ValueError as error:
             if "OUT_OF_RANGE" not in str(error):
                 raise explained(f"{place_of(path)}/params/{name}", error) from None
             value = b""
-        if len(value) != nbytes:
+        if len(value) != stop - start:
             raise ValueError(
-                f"parameter {name} is damaged or incomplete (chunk {chunk} is missing "
-                "or too short); convert the source again"
+                f"parameter {name} is damaged or incomplete (chunk {run.chunk} is "
+                "missing or too short); convert the source again"
             )
-        raw[target : target + nbytes] = np.frombuffer(value, np.uint8)
+        data = np.frombuffer(value, np.uint8)
+        if blocks is not None:
+            blocks.check(run.chunk, start, data)
+        first, last = run.start * dtype.itemsize, run.stop * dtype.itemsize
+        low, high = max(start, first), min(stop, last)
+        target = run.target * dtype.itemsize + low - first
+        raw[target : target + high - low] = data[low - start : high - start]
 
-    for run, start, stop in _ranges(found, dtype.itemsize):
+    for run, start, stop in _ranges(found, dtype.itemsize, blocks):
         if len(waiting) == WINDOW:
             take()
         span = store.read(run.chunk, byte_range=slice(start, stop))
-        target = (run.target - run.start) * dtype.itemsize + start
-        waiting.append((span, run.chunk, target, stop - start))
+        waiting.append((span, run, start, stop))
     while waiting:
         take()
     return out
 
 
-def _ranges(found: list[Run], itemsize: int) -> Iterator[tuple[Run, int, int]]:
+def _ranges(
+    found: list[Run], itemsize: int, blocks: Blocks | None
+) -> Iterator[tuple[Run, int, int]]:
     """The bytes, start to stop, of each chunk to ask for at a time."""
+    step = RANGE_BYTES
+    if blocks is not None:
+        step = max(1, step // blocks.block) * blocks.block
     for run in found:
-        stop = run.stop * itemsize
-        for start in range(run.start * itemsize, stop, RANGE_BYTES):
-            yield run, start, min(stop, start + RANGE_BYTES)
+        low, high = run.start * itemsize, run.stop * itemsize
+        if blocks is not None:
+            low, high = blocks.whole(run.chunk, low, high)
+        for start in range(low, high, step):
+            yield run, start, min(high, start + step)

@@ -10,6 +10,7 @@ import json
 import math
 import mmap
 import os
+import re
 import struct
 from collections import Counter
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from jaxmoe.checkpoints.errors import CheckpointError
+
 DTYPES: dict[str, np.dtype] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "F16": np.dtype("<f2"),
@@ -26,6 +29,7 @@ DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
     "BOOL": np.dtype("?"),
     **{f"I{8 * n}": np.dtype(f"<i{n}") for n in (1, 2, 4, 8)},
     **{f"U{8 * n}": np.dtype(f"<u{n}") for n in (1, 2, 4, 8)},
@@ -100,6 +104,8 @@ def read_header(path: Path, file: str) -> Header:
         raise ValueError(
             f"{path}: the header is no text: {error}; {DOWNLOAD}"
         ) from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {DOWNLOAD}") from None
     return header
@@ -159,6 +165,8 @@ def _entry(name: str, value: Any, file: str, start: int) -> Tensor:
         raise ValueError(
             f"{name}: expected dtype, shape and data_offsets, found {str(value)[:120]}"
         )
+    if re.fullmatch(r"F[468](_.*)?", dtype) and dtype not in DTYPES:
+        raise CheckpointError.quantised(f"{name} has type {dtype}")
     if dtype not in DTYPES:
         raise ValueError(f"{name}: dtype {dtype} is none of {', '.join(DTYPES)}")
     tensor = Tensor(name, dtype, tuple(shape), file, start + begin)

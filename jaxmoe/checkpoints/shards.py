@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
+from jaxmoe.checkpoints.chunks import chunks
 from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.checkpoints.placement import (
     STAGING_BYTES,
@@ -23,7 +24,6 @@ from jaxmoe.checkpoints.placement import (
 )
 from jaxmoe.checkpoints.plan import Fill, Piece, Plan
 from jaxmoe.checkpoints.safetensors import Files
-from jaxmoe.checkpoints.store import chunks
 from jaxmoe.checkpoints.stream import BLOCK, has_nonfinite
 from jaxmoe.checkpoints.weight_files import Weights
 from jaxmoe.typing import Array

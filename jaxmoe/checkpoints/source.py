@@ -1,9 +1,9 @@
 """Where weights are read from: one protocol, and `open_source`, which finds out."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -68,7 +68,13 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: str | os.PathLike) -> Source:
+def open_source(
+    path: str | os.PathLike,
+    *,
+    verify: bool = True,
+    overrides: Mapping[str, Any] | None = None,
+    ignore: Sequence[str] = (),
+) -> Source:
     """Opens the checkpoint that `path` names.
 
     Args:
@@ -76,22 +82,25 @@ def open_source(path: str | os.PathLike) -> Source:
         Hugging Face directory, a converted one, here or on gs://, or the name of a
         model of the hub, such as "Qwen/Qwen3-30B-A3B". A directory goes before a name
         of the hub; a `Path` is always a directory.
+      verify: compare what is read with the checksums of a converted checkpoint.
+      overrides, ignore: as in `jaxmoe.load`.
 
     Raises:
       FileNotFoundError: no such checkpoint.
       OSError: Google Cloud Storage refuses, or cannot be reached.
       ValueError: a checkpoint that is damaged, contradicts itself or is not supported.
     """
+    changes: Any = {"overrides": overrides, "ignore": ignore}
     if is_bundled(path):
-        return HuggingFaceSource.open(bundled_directory(path))
+        return HuggingFaceSource.open(bundled_directory(path), **changes)
     if place_of(path) is not None:
-        return ConvertedSource.open(path)
+        return ConvertedSource.open(path, verify=verify, **changes)
     directory = Path(path)
     if isinstance(path, str) and not directory.exists() and is_hub_name(path):
-        return HuggingFaceSource.open(download(path))
+        return HuggingFaceSource.open(download(path), **changes)
     if _is_hugging_face(directory):
-        return HuggingFaceSource.open(directory)
-    return ConvertedSource.open(path)
+        return HuggingFaceSource.open(directory, **changes)
+    return ConvertedSource.open(path, verify=verify, **changes)
 
 
 def _is_hugging_face(directory: Path) -> bool:

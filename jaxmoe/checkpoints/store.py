@@ -2,7 +2,8 @@
 
 A checkpoint is a directory:
 
-    jaxmoe.json       the manifest: family, shape, type and checksum of each parameter
+    jaxmoe.json       the manifest: family, shape, type and checksums of each parameter,
+                      and of the other files
     config.json, ...  the model's Hugging Face files, unchanged
     params/           one Orbax checkpoint of the flat dict of parameters
     source/           where converted: the headers of the safetensors files it was
@@ -15,12 +16,13 @@ only to commit them: so no parameter has to fit in memory, and a finished parame
 outlives a killed process. A finished checkpoint is read from `gs://` as well.
 """
 
+import dataclasses
+import json
 import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmoe.checkpoints.checksums import Blocks, Summing
+from jaxmoe.checkpoints.chunks import Chunk, chunk_name, chunk_shape, chunks
 from jaxmoe.checkpoints.gcs import context, explained, place_of, store_spec
 from jaxmoe.checkpoints.manifest import (
+    BLOCK_BYTES,
     FORMAT,
     MANIFEST,
+    OLD_FORMAT,
     Manifest,
     ParamSpec,
     read_manifest,
@@ -48,11 +54,12 @@ from jaxmoe.checkpoints.placement import (
     unstacked,
 )
 from jaxmoe.checkpoints.ranges import read_runs, runs
+from jaxmoe.checkpoints.small_files import digests
 
 __all__ = [
-    "CHUNK_BYTES",
     "FORMAT",
     "MANIFEST",
+    "OLD_FORMAT",
     "Chunk",
     "Manifest",
     "ParamSpec",
@@ -71,55 +78,7 @@ __all__ = [
     "write_manifest",
 ]
 
-CHUNK_BYTES = 32 << 20
-
-
 # -- arrays --------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A run of consecutive elements of an array: `array[index]`, `start` to `stop`."""
-
-    index: tuple[slice, ...]
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-
-def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """The stored chunk: consecutive in memory, of at most about `CHUNK_BYTES`.
-
-    Trailing axes stay whole, one axis is cut, those before it have size 1. The cut is
-    even, as every chunk on disk has the full size: 33 as 32 + 1 would store 64.
-    """
-    inner = itemsize
-    for axis in reversed(range(len(shape))):
-        if inner * shape[axis] > CHUNK_BYTES:
-            most = max(1, CHUNK_BYTES // inner)
-            pieces = math.ceil(shape[axis] / most)
-            rows = math.ceil(shape[axis] / pieces)
-            return (1,) * axis + (rows,) + shape[axis + 1 :]
-        inner *= shape[axis]
-    return tuple(max(1, size) for size in shape)
-
-
-def chunks(shape: tuple[int, ...], itemsize: int) -> Iterator[Chunk]:
-    """The chunks of an array in C order; `start` and `stop` count elements."""
-    if 0 in shape:
-        return
-    sizes = chunk_shape(shape, itemsize)
-    grid = [math.ceil(n / c) for n, c in zip(shape, sizes, strict=True)]
-    start = 0
-    for at in np.ndindex(*grid):
-        index = tuple(
-            slice(i * c, min(n, (i + 1) * c))
-            for i, c, n in zip(at, sizes, shape, strict=True)
-        )
-        extent = tuple(s.stop - s.start for s in index)
-        stop = start + math.prod(extent)
-        yield Chunk(index, extent, start, stop)
-        start = stop
 
 
 def create_array(path: Path, spec: ParamSpec):
@@ -128,26 +87,38 @@ def create_array(path: Path, spec: ParamSpec):
 
     if path.exists():
         shutil.rmtree(path)
-    itemsize = np.dtype(spec.dtype).itemsize
-    metadata = {
-        "shape": spec.shape,
-        "chunks": chunk_shape(spec.shape, itemsize),
+    kvstore = {"driver": "file", "path": f"{path.resolve()}/"}
+    request = {"driver": "zarr", "kvstore": kvstore, "dtype": spec.dtype}
+    ts.open(request | {"metadata": _metadata(spec)}, create=True).result()
+
+
+def _metadata(spec: ParamSpec) -> dict[str, Any]:
+    """What `.zarray` says of a parameter, in TensorStore's terms."""
+    dtype = np.dtype(spec.dtype)
+    chunk = spec.chunk or chunk_shape(spec.shape, dtype.itemsize)
+    return {
+        "shape": list(spec.shape),
+        "chunks": list(chunk),
+        # NumPy has no letters for bfloat16 and its like.
+        "dtype": spec.dtype if dtype.kind == "V" else dtype.str,
         "compressor": None,
+        "filters": None,
+        "order": "C",
         "dimension_separator": ".",
     }
-    kvstore = {"driver": "file", "path": f"{path}/"}
-    request = {"driver": "zarr", "kvstore": kvstore, "dtype": spec.dtype}
-    ts.open(request | {"metadata": metadata}, create=True).result()
 
 
-def open_array(path: str | os.PathLike, name: str) -> Any:
+def open_array(path: str | os.PathLike, name: str, spec: ParamSpec) -> Any:
     """Parameter `name` of checkpoint `path` as a TensorStore array, for reading.
 
-    path: a local directory, of which chunks are mapped, or gs://bucket/directory.
+    Args:
+      path: a local directory, of which chunks are mapped, or gs://bucket/directory.
+      name: the parameter.
+      spec: what the manifest says of it.
 
     Raises:
       OSError: Google Cloud Storage refuses.
-      ValueError: no such array, or a damaged one.
+      ValueError: no such array, or one that is not stored as the manifest says.
     """
     import tensorstore as ts
 
@@ -159,7 +130,7 @@ def open_array(path: str | os.PathLike, name: str) -> Any:
         "recheck_cached_data": "open",
     }
     try:
-        return ts.open(request, open=True, context=context(path)).result()
+        array = ts.open(request, open=True, context=context(path)).result()
     except ValueError as error:
         where = f"{os.fspath(path)}/params/{name}"
         if place_of(path) is not None and "NOT_FOUND" not in str(error):
@@ -168,6 +139,16 @@ def open_array(path: str | os.PathLike, name: str) -> Any:
             f"parameter {name} cannot be read from {where} ({error}); convert the "
             "source again"
         ) from None
+    found = array.spec().to_json()["metadata"]
+    wanted = _metadata(spec)
+    differ = [key for key, value in wanted.items() if found.get(key) != value]
+    if differ:
+        details = ", ".join(f"{k} {found.get(k)} for {wanted[k]}" for k in differ)
+        raise ValueError(
+            f"{name} in {os.fspath(path)}/params is not stored as the manifest says: "
+            f"found {details}; convert the source again"
+        )
+    return array
 
 
 def sync(directory: Path):
@@ -182,27 +163,53 @@ def sync(directory: Path):
 
 def write_array(
     path: Path, spec: ParamSpec, blocks: Callable[[Chunk], Iterable[np.ndarray]]
-):
+) -> ParamSpec:
     """Writes and synchronises a parameter.
 
-    `blocks(chunk)` gives the bytes of each chunk in turn, in pieces of any size.
     TensorStore makes the array; its chunks are written here. An uncompressed chunk is
     a file of raw bytes (Zarr 2, "Storage"), and this saves TensorStore's copy of it.
+
+    Args:
+      path: the directory to make.
+      spec: shape and type.
+      blocks: gives the bytes of a chunk in pieces of any size; called for each in turn.
+
+    Returns:
+      `spec` with the chunks and checksums of what was written.
     """
     create_array(path, spec)
     itemsize = np.dtype(spec.dtype).itemsize
     sizes = chunk_shape(spec.shape, itemsize)
-    for chunk in chunks(spec.shape, itemsize):
-        at = [s.start // size for s, size in zip(chunk.index, sizes, strict=True)]
-        with (path / (".".join(map(str, at)) or "0")).open("wb", buffering=0) as file:
+    summing = Summing(BLOCK_BYTES)
+    for chunk in chunks(spec.shape, itemsize, sizes):
+        with (path / chunk_name(chunk, sizes)).open("wb", buffering=0) as file:
             for block in blocks(chunk):
                 raw = memoryview(block)
+                summing.add(raw)
                 while raw:
                     raw = raw[file.write(raw) :]
             # The last chunk has the size of the others. Its cut axis is its slowest,
             # so what is missing is at the end; it is never read.
             file.truncate(math.prod(sizes) * itemsize)
+        summing.end_chunk()
     sync(path)
+    return dataclasses.replace(
+        spec, crc32=summing.crc32, chunk=sizes, sums=summing.sums
+    )
+
+
+def is_intact(path: Path, name: str, spec: ParamSpec) -> bool:
+    """Whether the array `path / name` is what `spec` says, by reading all of it."""
+    try:
+        metadata = json.loads((path / name / ".zarray").read_text(encoding="utf-8"))
+        wanted = _metadata(spec)
+        if any(metadata.get(key) != value for key, value in wanted.items()):
+            return False
+        whole = tuple(slice(0, size) for size in spec.shape)
+        Blocks(name, spec, BLOCK_BYTES).check_files(path / name, whole)
+    except (OSError, ValueError, AttributeError):
+        return False
+    return True
 
 
 # -- saving --------------------------------------------------------------------
@@ -228,29 +235,30 @@ def save(
     partial = begin_save(path)
     specs = {}
     for name, param in params.items():
-        crc = [0]
 
-        def read(chunk: Chunk, param=param, crc=crc) -> list[np.ndarray]:
-            block = np.ascontiguousarray(param[chunk.index]).reshape(-1).view(np.uint8)
-            crc[0] = zlib.crc32(block, crc[0])
-            return [block]
+        def read(chunk: Chunk, param=param) -> list[np.ndarray]:
+            return [np.ascontiguousarray(param[chunk.index]).reshape(-1).view(np.uint8)]
 
         spec = ParamSpec(param.shape, jnp.dtype(param.dtype).name)
-        write_array(partial / "arrays" / name, spec, read)
-        specs[name] = ParamSpec(spec.shape, spec.dtype, f"{crc[0]:08x}")
-    finish(partial, Manifest(family, specs))
+        specs[name] = write_array(partial / "arrays" / name, spec, read)
     for name, content in files.items():
         raw = content.encode() if isinstance(content, str) else content
         (partial / name).write_bytes(raw)
+    finish(partial, Manifest(family, specs))
     partial.rename(path)
     (path / RECORD).unlink()
 
 
 def finish(path: Path, manifest: Manifest):
-    """Turns the arrays in `path / "arrays"` into a checkpoint, in place."""
+    """Turns the arrays in `path / "arrays"` into a checkpoint, in place.
+
+    The small files are there already: the manifest written states their digests.
+    """
     recover(path)
     commit(path, manifest.params)
-    write_manifest(path, manifest)
+    write_manifest(
+        path, dataclasses.replace(manifest, files=digests(path), block=BLOCK_BYTES)
+    )
     sync(path)
 
 
@@ -263,11 +271,9 @@ def restore(
     *,
     jobs: int = 4,
     staging: int = STAGING_BYTES,
+    verify: bool = True,
 ) -> dict[str, jax.Array]:
-    """Loads the parameters that `abstract` names.
-
-    The stored CRC-32 are not compared: `python -m convert --export` does that, and
-    `python -m convert --verify` compares a new checkpoint with its source.
+    """Loads the parameters that `abstract` names, and checks what it reads of them.
 
     Args:
       path: the checkpoint directory, local or gs://bucket/directory. From a bucket
@@ -282,6 +288,9 @@ def restore(
       jobs: parameters in flight.
       staging: bytes of shards in hand at once, beside what the devices hold (on CPU a
         shard is read into its device's memory). A larger shard goes alone.
+      verify: compare the blocks of the chunks that are read (1 MiB each) with the
+        manifest's CRC-32. How arrays are stored is compared either way. An older
+        checkpoint has one sum for each parameter: then all of a parameter is read.
 
     Raises:
       FileNotFoundError: `path` is no checkpoint.
@@ -290,12 +299,19 @@ def restore(
         or an array that is missing or damaged.
     """
     stored = unstacked(abstract)
-    _check(path, read_manifest(path), stored)
+    manifest = read_manifest(path)
+    _check(path, manifest, stored)
 
     def reader(name: str) -> Read:
-        array = _open_as_listed(path, name, tuple(stored[name].shape))
+        spec, blocks = manifest.params[name], None
+        array = open_array(path, name, spec)
+        if verify and manifest.format == OLD_FORMAT:
+            _check_whole(array, name, spec)
+        elif verify:
+            blocks = Blocks(name, spec, manifest.block)
+        param = _Stored(path, name, array, blocks)
         dtype = np.dtype(stored[name].dtype)
-        return lambda index: _read_shard(path, name, array, index, dtype)
+        return lambda index: _read_shard(param, index, dtype)
 
     return place_all(abstract, reader, jobs=jobs, staging=staging)
 
@@ -319,42 +335,76 @@ def _check(path: str | os.PathLike, manifest: Manifest, abstract: Mapping):
         )
 
 
-def _open_as_listed(path: str | os.PathLike, name: str, shape: tuple[int, ...]) -> Any:
-    array = open_array(path, name)
-    if tuple(array.shape) != shape:
+def _check_whole(array: Any, name: str, spec: ParamSpec):
+    """Compares all of a parameter with its one CRC-32."""
+    crc = 0
+    for chunk in chunks(spec.shape, np.dtype(spec.dtype).itemsize):
+        part = array[chunk.index] if chunk.index else array
+        crc = zlib.crc32(read_values(part, name).reshape(-1).view(np.uint8), crc)
+    if f"{crc:08x}" != spec.crc32:
         raise ValueError(
-            f"{name} in {path}/params has shape {tuple(array.shape)}, the manifest "
-            f"says {shape}; convert the source again"
+            f"parameter {name} is damaged or incomplete (it has CRC-32 {crc:08x}, the "
+            f"manifest says {spec.crc32}); convert the source again"
         )
-    return array
 
 
-def _read_shard(
-    path: str | os.PathLike, name: str, array: Any, index: Index, dtype: np.dtype
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """An open array; `blocks` are to be checked, None where none is."""
+
+    path: str | os.PathLike
+    name: str
+    array: Any
+    blocks: Blocks | None
+
+
+def _read_shard(param: _Stored, index: Index, dtype: np.dtype) -> np.ndarray:
     """The part `index` of an array, in another type where asked for."""
-    stored = np.dtype(array.dtype.numpy_dtype)
+    stored = np.dtype(param.array.dtype.numpy_dtype)
     if stored == dtype:
-        return _read_part(path, name, array, index)
+        return _read_part(param, index)
     shape = tuple(part.stop - part.start for part in index)
     out = aligned(shape, dtype)
     # Cast chunk by chunk: the shard is never there in both types.
     for chunk in chunks(shape, stored.itemsize):
         inner = zip(index, chunk.index, strict=True)
         part = tuple(slice(i.start + c.start, i.start + c.stop) for i, c in inner)
-        out[chunk.index] = _read_part(path, name, array, part)
+        out[chunk.index] = _read_part(param, part)
     return out
 
 
-def _read_part(
-    path: str | os.PathLike, name: str, array: Any, index: Index
-) -> np.ndarray:
-    if place_of(path) is not None:
-        found = runs(tuple(array.chunk_layout.read_chunk.shape), index)
-        if found is not None:
-            dtype = np.dtype(array.dtype.numpy_dtype)
-            return read_runs(path, name, found, index, dtype)
-    return read_values(array[index] if index else array, name)
+def _read_part(param: _Stored, index: Index) -> np.ndarray:
+    array, blocks = param.array, param.blocks
+    if place_of(param.path) is None:
+        if blocks is not None:
+            blocks.check_files(Path(param.path) / "params" / param.name, index)
+        return read_values(array[index] if index else array, param.name)
+    found = runs(tuple(array.chunk_layout.read_chunk.shape), index)
+    if found is not None:
+        dtype = np.dtype(array.dtype.numpy_dtype)
+        return read_runs(param.path, param.name, found, index, dtype, blocks)
+    if blocks is not None:
+        return _read_chunks(param, blocks, index)
+    return read_values(array[index], param.name)
+
+
+def _read_chunks(param: _Stored, blocks: Blocks, index: Index) -> np.ndarray:
+    """The part `index` of a remote array, cut out of whole chunks that were checked."""
+    shape = tuple(part.stop - part.start for part in index)
+    out = aligned(shape, np.dtype(param.array.dtype.numpy_dtype))
+    for chunk, shared in blocks.overlapping(index):
+        values = read_values(param.array[chunk.index], param.name)
+        blocks.check_chunk(chunk, values)
+        out[_within(shared, index)] = values[_within(shared, chunk.index)]
+    return out
+
+
+def _within(part: Index, whole: Index) -> Index:
+    """The place of a part of an array, counted from the start of a larger part."""
+    return tuple(
+        slice(a.start - b.start, a.stop - b.start)
+        for a, b in zip(part, whole, strict=True)
+    )
 
 
 def read_values(array: Any, name: str) -> np.ndarray:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jaxmoe.checkpoints.chunks import Chunk, chunks
+from jaxmoe.checkpoints.manifest import ParamSpec
 from jaxmoe.checkpoints.plan import Fill, Piece
 from jaxmoe.checkpoints.safetensors import Files
-from jaxmoe.checkpoints.store import Chunk, ParamSpec
 
 BLOCK = 256 << 10
 """Bytes read and scanned at a time: small enough to be scanned while in cache."""
@@ -19,9 +20,8 @@ BLOCK = 256 << 10
 
 @dataclass
 class Scan:
-    """What was seen of a parameter: its CRC-32, and non-finite values by tensor."""
+    """What was seen of a parameter: non-finite values by tensor."""
 
-    crc: int = 0
     bad: dict[str, Counter] = field(default_factory=dict)
 
 
@@ -81,13 +81,20 @@ class Reader:
                     _note(scan, tensor.name, values)
                 if fill.dtype != self._dtype:
                     block = values.astype(self._dtype).view(np.uint8)
-                scan.crc = zlib.crc32(block, scan.crc)
                 self._count(values.nbytes)
                 yield block
 
     def read(self, chunk: Chunk) -> bytes:
         """The chunk's bytes."""
         return b"".join(block.tobytes() for block in self.blocks(chunk))
+
+    def crc32(self) -> str:
+        """Of the whole parameter, as it is to be stored; reads it."""
+        crc = 0
+        for chunk in chunks(self._fill.shape, self._dtype.itemsize):
+            for block in self.blocks(chunk):
+                crc = zlib.crc32(block, crc)
+        return f"{crc:08x}"
 
 
 def overlaps(fill: Fill, chunk: Chunk) -> Iterator[tuple[Piece, int, int]]:

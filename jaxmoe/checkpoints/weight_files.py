@@ -1,10 +1,11 @@
 """The weights of a Hugging Face checkpoint: one safetensors file, or an index of many.
 
 Everything that the files and the index state is compared before a tensor is read, and
-no file may lead out of the directory. Pickles are never opened.
+the index names no file outside the directory. Pickles are never opened.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -41,18 +42,34 @@ def open_weights(directory: Path) -> Weights:
       CheckpointError: everything wrong with the files and the index, in one message.
     """
     single, index = directory / SINGLE, directory / INDEX
-    if single.exists() and index.exists():
+    if index.exists() and not index.is_file():
+        raise CheckpointError(f"{index}: expected a file, found something else")
+    if single.exists() and index.exists() and _listed(index)[1] != {SINGLE}:
         raise CheckpointError(
             f"{directory} holds both {SINGLE} and {INDEX}; remove the stale one"
         )
     if index.exists():
         return _open_sharded(directory, index)
-    if not single.exists():
+    name = SINGLE if single.exists() else _lone_part(directory)
+    if name is None:
         raise CheckpointError(_nothing(directory))
-    headers, errors = _open_files(directory, [SINGLE])
+    headers, errors = _open_files(directory, [name])
     if errors:
         raise CheckpointError.listing(f"{directory} cannot be read", errors)
     return Weights(directory, tuple(headers))
+
+
+_PART = re.compile(r".*?-(\d+)-of-(\d+)\.safetensors")
+
+
+def _lone_part(directory: Path) -> str | None:
+    """The one safetensors file there is, where its name does not speak of others."""
+    found = [p.name for p in directory.glob("*.safetensors")]
+    found = [name for name in found if not name.startswith("adapter_")]
+    if len(found) != 1:
+        return None
+    part = _PART.fullmatch(found[0])
+    return None if part and int(part[2]) != 1 else found[0]
 
 
 def _nothing(directory: Path) -> str:
@@ -72,16 +89,8 @@ def _nothing(directory: Path) -> str:
 
 
 def _open_sharded(directory: Path, index: Path) -> Weights:
-    try:
-        text = index.read_text(encoding="utf-8")
-        listed = json.loads(text)["weight_map"]
-        if not listed or not all(isinstance(f, str) for f in listed.values()):
-            raise ValueError("weight_map must map tensor names to file names")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{index}: expected an object with weight_map, found {error!r}; {DOWNLOAD}"
-        ) from None
-    headers, errors = _open_files(directory, sorted(set(listed.values())))
+    text, files, listed = _listed(index)
+    headers, errors = _open_files(directory, sorted(files))
     homes: dict[str, list[str]] = {}
     for header in headers:
         for tensor in header.tensors:
@@ -90,9 +99,8 @@ def _open_sharded(directory: Path, index: Path) -> Weights:
     for name, files in homes.items():
         if len(files) > 1:
             errors.append(f"{name} is in {' and in '.join(files)}; expected in one")
-        elif name not in listed:
-            errors.append(f"{name} is in {files[0]}, but not in {INDEX}")
-        elif listed[name] != files[0] and listed[name] in readable:
+        # One that the index leaves out is in one file: transformers reads it too.
+        elif name in listed and listed[name] != files[0] and listed[name] in readable:
             errors.append(f"{name} is in {files[0]}, {INDEX} says {listed[name]}")
     for name, file in listed.items():
         if name not in homes and file in readable:
@@ -103,39 +111,51 @@ def _open_sharded(directory: Path, index: Path) -> Weights:
     return Weights(directory, tuple(headers), text)
 
 
+def _listed(index: Path) -> tuple[str, set[str], dict[str, str]]:
+    """The index's text, the files that it names, and which tensor it says is where."""
+    try:
+        text = index.read_text(encoding="utf-8")
+        listed = json.loads(text)["weight_map"]
+        if not listed or not all(isinstance(f, str) for f in listed.values()):
+            raise ValueError("weight_map must map tensor names to file names")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{index}: expected an object with weight_map, found {error!r}; {DOWNLOAD}"
+        ) from None
+    return text, set(listed.values()), listed
+
+
 def _open_files(directory: Path, files: list[str]) -> tuple[list[Header], list[str]]:
     headers, errors = [], []
     for file in files:
         try:
             headers.append(read_header(_inside(directory, file), file))
+        except CheckpointError:
+            raise  # quantised: the whole model is
         except (ValueError, OSError) as error:
             errors.append(str(error))
     return headers, errors
 
 
 def _inside(directory: Path, file: str) -> Path:
-    """The path of `file`, which may not lead out of `directory`.
+    """The path of `file`, which may not name one outside `directory`.
 
-    The hub's cache is the one exception: it links snapshots/<revision>/<file> to
-    blobs/<hash> of the same repository.
+    It may be a link to anywhere: caches and people keep large files on other disks.
+    What it leads to has to be a safetensors file that fits the config.
     """
     path = directory / file
-    root = directory.resolve()
-    roots = [root]
-    if root.parent.name == "snapshots":
-        roots.append(root.parent.parent / "blobs")
     pure = PurePosixPath(file)
     if pure.is_absolute() or ".." in pure.parts or "\\" in file or "\0" in file:
         raise ValueError(
             f"{file!r}: expected a file inside {directory}; the index leads out of it, "
             "which no honest checkpoint does"
         )
-    target = path.resolve()
-    if not any(target.is_relative_to(r) for r in roots):
+    if path.is_symlink() and not path.exists():
         raise ValueError(
-            f"{path}: a link to {target}, outside the checkpoint; put the file itself "
-            "there, or convert the directory that holds it"
+            f"{path}: a link to {path.readlink()}, where nothing is; put the file there"
         )
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: expected a file, found a folder, pipe or device")
     if not path.is_file():
         raise ValueError(f"{path}: expected this shard, found none; {DOWNLOAD}")
     return path

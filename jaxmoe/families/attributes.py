@@ -33,6 +33,12 @@ def _is_ids(x: Any) -> bool:
 
 
 POSITIVE = Kind("a positive integer", lambda x: _is_int(x) and x > 0, 1)
+LAYER_COUNT = Kind(
+    "a number of layers from 1 to 10000", lambda x: _is_int(x) and 0 < x <= 10_000, 1
+)
+EXPERT_COUNT = Kind(
+    "a number of experts from 0 to 65536", lambda x: _is_int(x) and 0 <= x <= 65_536, 0
+)
 COUNT = Kind("an integer, 0 or more", lambda x: _is_int(x) and x >= 0, 0)
 INDICES = Kind(
     "a list of layer numbers",
@@ -65,6 +71,7 @@ class Report:
     missing: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
+    quantised: list[str] = field(default_factory=list)
 
     def raise_if_any(self, family: str):
         """Raises one ValueError with everything found, if anything was."""
@@ -74,12 +81,16 @@ class Report:
             ("not supported, and perhaps changing the answers", self.unsupported),
         )
         lines = [f"\n  {title}: {'; '.join(items)}" for title, items in parts if items]
+        if self.quantised and not lines:
+            raise ValueError(self.quantised[0])
+        lines += [f"\n  {sentence}" for sentence in self.quantised]
         if lines:
             raise ValueError(
                 f"this config.json cannot be honoured as a {family} model:"
                 f"{''.join(lines)}\n"
-                "Correct the file, or take the one released with the weights; remove "
-                "an unsupported attribute only if the model does not use it."
+                "Correct the file, or take the one released with the weights; leave "
+                "an unsupported attribute out (--ignore NAME, ignore=[NAME]) only if "
+                "the model does not use it."
             )
 
 

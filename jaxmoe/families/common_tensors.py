@@ -6,6 +6,13 @@ Attention: [H*A, D] is [H, A, D], [D, H*A] is [D, H, A]. Mixture layers: gate_up
 
 from jaxmoe.families.base import TensorRule
 
+BOOKKEEPING = (
+    "*.rotary_emb.inv_freq",
+    "*.rotary_emb.original_inv_freq",
+    "*._extra_state",
+)
+"""Patterns of tensors that follow from the config, or that a trainer left behind."""
+
 LAYER = "model.layers.{i}."
 ATTENTION = LAYER + "self_attn."
 EXPERT = LAYER + "mlp.experts.{e}."

@@ -6,12 +6,14 @@ refuses, all of it in one error. Absent attributes take transformers' defaults, 
 for the shapes, which must be stated.
 """
 
+import copy
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.families.attributes import Attributes, Report
+from jaxmoe.families.attributes import Attributes, Report, quote
 from jaxmoe.families.generation import GENERATION_SETTINGS
 from jaxmoe.families.registry import find_family
 
@@ -44,8 +46,14 @@ def from_hf(
     )
 
 
-def load_hf_config(directory: Path) -> ModelConfig:
+def load_hf_config(
+    directory: Path,
+    overrides: Mapping[str, Any] | None = None,
+    ignore: Sequence[str] = (),
+) -> ModelConfig:
     """Reads `config.json`, and `generation_config.json` if it is there.
+
+    overrides, ignore: as in `changed`.
 
     Raises:
       FileNotFoundError: no such directory, or no `config.json` in it.
@@ -56,13 +64,61 @@ def load_hf_config(directory: Path) -> ModelConfig:
         raise FileNotFoundError(
             f"expected a directory with config.json, found none at {directory}"
         )
-    config = _read_object(directory / "config.json")
+    config = changed(_read_object(directory / "config.json"), overrides, ignore)
     path = directory / "generation_config.json"
     generation = _read_object(path) if path.exists() else None
     try:
         return from_hf(config, generation)
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from None
+
+
+def changed(
+    config: dict[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    ignore: Sequence[str] = (),
+) -> dict[str, Any]:
+    """`config` with other values, and without some.
+
+    Args:
+      config: the object in `config.json`.
+      overrides: name -> value; "rope_scaling.factor" is the factor in rope_scaling.
+      ignore: names to leave out.
+
+    Raises:
+      ValueError: a name to leave out that is not there, or a dot that leads into
+        something else than an object.
+    """
+    config = copy.deepcopy(config)
+    for name, value in (overrides or {}).items():
+        inner, last = _owner(config, name, make=True)
+        inner[last] = value
+    for name in ignore:
+        inner, last = _owner(config, name)
+        if last not in inner:
+            raise ValueError(
+                f"config.json has no {name!r} to ignore; it has {', '.join(inner)}"
+            )
+        del inner[last]
+    return config
+
+
+def _owner(
+    config: dict[str, Any], name: str, *, make: bool = False
+) -> tuple[dict[str, Any], str]:
+    """The object that holds the dotted `name`, and the name in it."""
+    *path, last = name.split(".")
+    for part in path:
+        inner = config.get(part)
+        if inner is None and make:
+            inner = config[part] = {}
+        if not isinstance(inner, dict):
+            raise ValueError(
+                f"{name!r} in config.json: expected an object at {part!r}, found "
+                f"{quote(inner)}"
+            )
+        config = inner
+    return config, last
 
 
 def _read_object(path: Path) -> dict[str, Any]:

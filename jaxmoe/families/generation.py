@@ -5,7 +5,6 @@ from typing import Any
 
 from jaxmoe.config import GenerationConfig
 from jaxmoe.families.attributes import (
-    COUNT,
     FLAG,
     MASS,
     SHARE,
@@ -13,6 +12,8 @@ from jaxmoe.families.attributes import (
     TOKENS,
     WEIGHT,
     Attributes,
+    Kind,
+    quote,
 )
 
 SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p")
@@ -69,34 +70,78 @@ GENERATION_ATTRIBUTES = {*GENERATION_SETTINGS, *_IGNORED_NAMES}
 """Every setting known here."""
 
 
+FILE = "generation_config.json"
+"""The file's name, for those who are to look at it."""
+
+
 def _warn(text: str):
-    warnings.warn(text, UserWarning, stacklevel=2)
+    warnings.warn(text, UserWarning, stacklevel=3)
+
+
+def take_default(g: Attributes, name: str, kind: Kind, default: Any) -> Any:
+    """The value of `name`, or `default` where it is absent, null or not understood.
+
+    The file only sets defaults, which a caller may override: so what is wrong in it is
+    said and dropped, where the same in config.json would refuse the model.
+    """
+    value = g.left.pop(name, None)
+    if value is None:
+        return default
+    if not kind.holds(value):
+        _warn(
+            f"{name} = {quote(value)} in {FILE} is dropped: expected {kind.wanted}; "
+            "correct the file, or pass a sampler of your own"
+        )
+        return default
+    return float(value) if isinstance(kind.filler, float) else value
+
+
+def _is_top_k(value: Any) -> bool:
+    whole = isinstance(value, float) and value.is_integer()
+    return not isinstance(value, bool) and (isinstance(value, int) or whole)
+
+
+TOP_K = Kind(
+    "an integer: a number of tokens, or 0 or -1 for all",
+    lambda x: _is_top_k(x) and -1 <= x < 2**31,
+    0,
+)
 
 
 def read_generation(g: Attributes) -> GenerationConfig:
     """Sampling defaults, with the meaning that transformers' `generate` gives them.
 
     `do_sample` absent or false is greedy; a sampling file without `top_k` means 50;
-    0 switches `top_k` off. A file that speaks of none of them asks for nothing.
+    0 and -1 switch `top_k` off. A file that speaks of none of them asks for nothing.
+
+    Warns:
+      UserWarning: a value that is not understood, and dropped; settings without effect
+        here; a sampler that is greedy because `do_sample` is not there.
     """
-    silent = all(g.left.get(name) is None for name in SAMPLING)
-    sample = g.take("do_sample", FLAG, False, False)
-    temperature = g.take("temperature", WEIGHT, 1.0, 1.0)
-    top_k = g.take("top_k", COUNT, 50, 50)
-    top_p = g.take("top_p", MASS, 1.0, 1.0)
-    min_p = g.take("min_p", SHARE, 0.0, 0.0)
+    stated = [name for name in SAMPLING if g.left.get(name) is not None]
+    sample = take_default(g, "do_sample", FLAG, None)
+    temperature = take_default(g, "temperature", WEIGHT, 1.0)
+    top_k = int(take_default(g, "top_k", TOP_K, 50))
+    top_p = take_default(g, "top_p", MASS, 1.0)
+    min_p = take_default(g, "min_p", SHARE, 0.0)
     if unread := g.rest(_IGNORED_NAMES, GENERATION_NEUTRAL):
         _warn(
             f"generation settings without effect here: {'; '.join(unread)}; "
             "answers may differ from those of transformers' generate"
         )
-    if silent:
+    if not stated:
         return GenerationConfig()
+    if sample is None:
+        _warn(
+            f"{FILE} states {', '.join(stated)} but no usable do_sample: answers are "
+            "greedy by default, as with transformers' generate; pass a sampler to "
+            "sample, or set do_sample in the file"
+        )
     if not sample:
         return GenerationConfig(temperature=0.0)
     return GenerationConfig(
         temperature,
-        top_k or None,
+        top_k if top_k > 0 else None,
         top_p if top_p < 1 else None,
         min_p or None,
     )
@@ -115,9 +160,9 @@ def read_token_ids(
     eos, pad: what the family's configs mean where they are silent.
     """
     outer = a.take("eos_token_id", TOKENS, eos, None)
-    found = g.take("eos_token_id", TOKENS, outer, outer)
+    found = take_default(g, "eos_token_id", TOKENS, outer)
     outer = a.take("pad_token_id", TOKEN, pad, None)
-    pad_id = g.take("pad_token_id", TOKEN, outer, outer)
+    pad_id = take_default(g, "pad_token_id", TOKEN, outer)
     ids = [] if found is None else found if isinstance(found, list) else [found]
     named = dict.fromkeys(ids if pad_id is None else [*ids, pad_id])
     outside = [i for i in named if not 0 <= i < vocab_size]

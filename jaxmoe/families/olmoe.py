@@ -8,7 +8,9 @@ from typing import Any
 
 from jaxmoe.config import AttentionConfig, LayerConfig, ModelConfig, MoEConfig
 from jaxmoe.families.attributes import (
+    EXPERT_COUNT,
     FLAG,
+    LAYER_COUNT,
     NAMES,
     POSITIVE,
     REAL,
@@ -18,6 +20,7 @@ from jaxmoe.families.attributes import (
 )
 from jaxmoe.families.base import Family
 from jaxmoe.families.common_tensors import (
+    BOOKKEEPING,
     EXPERTS,
     FRAME,
     PROJECTION_NORMS,
@@ -37,7 +40,7 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     """The model that config.json `a` and generation_config.json `g` describe."""
     vocab_size = a.take("vocab_size", POSITIVE)
     d_model = a.take("hidden_size", POSITIVE)
-    num_layers = a.take("num_hidden_layers", POSITIVE)
+    num_layers = a.take("num_hidden_layers", LAYER_COUNT)
     max_length = a.take("max_position_embeddings", POSITIVE, 4096)
     rope = read_rope(a, max_length)
     heads = a.take("num_attention_heads", POSITIVE)
@@ -52,7 +55,7 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
         "clip": a.take("clip_qkv", REAL, None, None),
     }
     mixture = {
-        "num_experts": a.take("num_experts", POSITIVE, 64),
+        "num_experts": a.take("num_experts", EXPERT_COUNT, 64),
         "experts_per_token": a.take("num_experts_per_tok", POSITIVE, 8),
         "hidden": a.take("intermediate_size", POSITIVE),
         "scoring": SoftmaxScores(a.take("norm_topk_prob", FLAG, False)),
@@ -139,7 +142,7 @@ OLMOE = Family(
     architectures=(ARCHITECTURE,),
     read_config=read_config,
     tensors=TENSORS,
-    ignored=("*.rotary_emb.inv_freq",),
+    ignored=BOOKKEEPING,
     tied=(("head.weight", "embed.weight"),),
     released=RELEASED,
     test_configs=(

@@ -16,8 +16,10 @@ from jaxmoe.config import (
 )
 from jaxmoe.families.attributes import (
     COUNT,
+    EXPERT_COUNT,
     FLAG,
     INDICES,
+    LAYER_COUNT,
     NAMES,
     POSITIVE,
     REAL,
@@ -28,6 +30,7 @@ from jaxmoe.families.attributes import (
 )
 from jaxmoe.families.base import Family
 from jaxmoe.families.common_tensors import (
+    BOOKKEEPING,
     DENSE,
     EXPERTS,
     FRAME,
@@ -109,7 +112,7 @@ def _feed_forwards(
     a: Attributes,
 ) -> list[partial[MoEConfig] | partial[DenseConfig]]:
     """One per layer; dense where `mlp_only_layers` or `decoder_sparse_step` say so."""
-    num_layers = a.take("num_hidden_layers", POSITIVE)
+    num_layers = a.take("num_hidden_layers", LAYER_COUNT)
     num_experts = _num_experts(a)
     step = a.take("decoder_sparse_step", POSITIVE, 1)
     dense = set(a.take("mlp_only_layers", INDICES, [], []))
@@ -130,8 +133,8 @@ def _feed_forwards(
 
 def _num_experts(a: Attributes) -> int | None:
     """`num_experts`, or `num_local_experts` as transformers 5 writes it."""
-    old = a.take("num_experts", COUNT, None)
-    new = a.take("num_local_experts", COUNT, None)
+    old = a.take("num_experts", EXPERT_COUNT, None)
+    new = a.take("num_local_experts", EXPERT_COUNT, None)
     if old is None and new is None:
         a.report.missing.append("num_experts")
     if None not in (old, new) and old != new:
@@ -242,7 +245,7 @@ QWEN3_MOE = Family(
     architectures=(ARCHITECTURE,),
     read_config=read_config,
     tensors=TENSORS,
-    ignored=("*.rotary_emb.inv_freq",),
+    ignored=BOOKKEEPING,
     tied=(("head.weight", "embed.weight"),),
     released=RELEASED,
     test_configs=(

@@ -33,8 +33,15 @@ def read_rope(a: Attributes, max_length: int) -> RopeConfig:
     outer_length = a.take("original_max_position_embeddings", POSITIVE, None, None)
     old = a.take("rope_scaling", OBJECT, {}, {})
     new = a.take("rope_parameters", OBJECT, {}, {})
-    if old and new and old != new:
-        a.wrong("rope_scaling", old, f"the same as rope_parameters = {quote(new)}")
+    if old and new and old != new and not a.report.wrong:
+        # transformers 5 takes all of `rope_scaling`, and nothing of the other.
+        warnings.warn(
+            f"config.json has rope_scaling = {quote(old)}, which counts, and "
+            f"rope_parameters = {quote(new)}, which does not, here as in transformers; "
+            "rope_theta is that in rope_scaling, or beside it, or 10000",
+            UserWarning,
+            stacklevel=2,
+        )
     prefix = "rope_scaling." if old else "rope_parameters."
     r = Attributes(old or new, a.report, prefix)
     kind = r.take("rope_type", ROPE, r.take("type", ROPE, "default"))

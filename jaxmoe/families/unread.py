@@ -33,6 +33,10 @@ NEUTRAL: dict[str, Any] = {
 """Attributes accepted at this value, which is what every model here does anyway."""
 
 
+QUANTISED = ("quantization_config", "compression_config")
+"""Attributes of quantised models; a family that reads one has taken it."""
+
+
 def refuse_unread(
     a: Attributes,
     ignored: Mapping[str, str] | None = None,
@@ -47,6 +51,16 @@ def refuse_unread(
       ignored: the family's own additions to `IGNORED`.
       neutral: the family's own additions to `NEUTRAL`.
     """
+    for name in QUANTISED:
+        if (method := a.left.pop(name, None)) is not None:
+            if isinstance(method, dict):
+                method = method.get("quant_method", method.get("format"))
+            a.report.quantised.append(
+                f"config.json has {name} ({method or 'of an unknown method'}): this is "
+                "a quantised model, which is not read here; take the release of this "
+                "model in bfloat16 or float32, or, if the weights are not quantised, "
+                f"leave the stale entry out (--ignore {name}, ignore=[{name!r}])"
+            )
     names = " ".join([*IGNORED.values(), *(ignored or {}).values()]).split()
     a.report.unsupported += a.rest(
         {*names, *GENERATION_ATTRIBUTES}, {**NEUTRAL, **(neutral or {})}

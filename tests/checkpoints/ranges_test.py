@@ -27,7 +27,7 @@ def stored(values: np.ndarray, sizes: tuple[int, ...]) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("limit", [8, 40, 100, 1 << 20])
 def test_runs_make_up_the_part(monkeypatch, shape, limit):
     """A shard from a bucket would hold other values, or be read with its neighbours."""
-    monkeypatch.setattr(store, "CHUNK_BYTES", limit)
+    monkeypatch.setattr("jaxmoe.checkpoints.chunks.CHUNK_BYTES", limit)
     values = np.arange(np.prod(shape, dtype=int)).reshape(shape)
     sizes = store.chunk_shape(shape, 8)
     chunks = stored(values, sizes)

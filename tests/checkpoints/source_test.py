@@ -1,12 +1,15 @@
 """Every format that a checkpoint can have is opened, and gives the same weights."""
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from convert import convert
+import jaxmoe
+from convert import convert, export
+from convert.__main__ import main
 from jaxmoe.checkpoints.bundled import BUNDLED
 from jaxmoe.checkpoints.converted import ConvertedSource
 from jaxmoe.checkpoints.errors import CheckpointError
@@ -100,3 +103,114 @@ def test_without_the_extra(monkeypatch):
     with pytest.raises(CheckpointError) as error:
         open_source("Qwen/Qwen3-30B-A3B")
     assert 'pip install "jaxmoe[hub]"' in str(error.value)
+
+
+# -- files that determine the model ------------------------------------------------
+
+
+def _same(found, wanted):
+    assert found.params.keys() == wanted.params.keys()
+    for name, param in wanted.params.items():
+        assert np.asarray(found.params[name]).tobytes() == np.asarray(param).tobytes()
+
+
+def _index_over_one(source: Path, tensors):
+    index = {"weight_map": dict.fromkeys(tensors, "model.safetensors")}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _lone_part(source: Path, _):
+    (source / "model.safetensors").rename(source / "model-00001-of-00001.safetensors")
+
+
+def _other_name(source: Path, _):
+    (source / "model.safetensors").rename(source / "consolidated.safetensors")
+    (source / "adapter_model.safetensors").write_bytes(b"of no concern")
+
+
+def _farm(source: Path, _):
+    away = source.parent / "another disk"
+    away.mkdir()
+    for i, path in enumerate(list(source.iterdir())):
+        path.rename(away / f"{i:040x}")
+        path.symlink_to(away / f"{i:040x}")
+
+
+CHANGES = [_index_over_one, _lone_part, _other_name, _farm]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_files_that_determine_the_model(make, change, tmp_path):
+    """Files that transformers reads would be refused."""
+    source = make()
+    (source / "tokenizer.json").unlink()
+    wanted = jaxmoe.load(source)
+    change(source, make.tensors(make.config))
+    _same(jaxmoe.load(source), wanted)
+    convert(source, tmp_path / "ckpt")
+    _same(jaxmoe.load(tmp_path / "ckpt"), wanted)
+    export(tmp_path / "ckpt", tmp_path / "back")
+    for path in source.glob("[cm]*.safetensors"):
+        assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_bookkeeping_is_left_out(make):
+    """What a trainer left behind would make a model unreadable."""
+
+    def add(tensors):
+        prefix = "model.layers.0.self_attn."
+        tensors[prefix + "q_proj._extra_state"] = np.zeros(0, np.uint8)
+        tensors[prefix + "rotary_emb.inv_freq"] = np.ones(3, np.float32)
+        tensors["model.rotary_emb.original_inv_freq"] = np.ones(3, np.float32)
+
+    ignored = open_source(make(add)).plan.ignored
+    assert len(ignored) == 3
+
+
+def test_only_the_head_of_a_tied_model(make, tmp_path):
+    """A tied matrix stored under its other name would be missing."""
+    source = make(tie_word_embeddings=True)
+    (source / "tokenizer.json").unlink()
+
+    def rename(tensors):
+        tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+
+    other = make(rename, name="other", tie_word_embeddings=True)
+    (other / "tokenizer.json").unlink()
+    _same(jaxmoe.load(other), jaxmoe.load(source))
+    convert(other, tmp_path / "ckpt")
+    export(tmp_path / "ckpt", tmp_path / "back")
+    weights = [d / "model.safetensors" for d in (other, tmp_path / "back")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+# -- another config ----------------------------------------------------------------
+
+
+def test_overrides_and_ignored_names(make, tmp_path):
+    """A config could not be mended without editing the files of a release."""
+    source = make(rope_scaling={"rope_type": "linear", "factor": 2.0})
+    (source / "tokenizer.json").unlink()
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"mystery": 1}))
+    with pytest.raises(ValueError, match="mystery"):
+        jaxmoe.load(source)
+    changes = {
+        "overrides": {"rope_scaling.factor": 4.0, "rms_norm_eps": 1e-3},
+        "ignore": ["mystery"],
+    }
+    config = jaxmoe.load(source, **changes).config
+    assert config.layers[0].mixer.rope.factor == 4.0
+    assert config.norm_eps == 1e-3
+    options = ["--override", "rope_scaling.factor=4.0", "--override=rms_norm_eps=1e-3"]
+    command = [str(source), str(tmp_path / "ckpt"), *options, "--ignore", "mystery"]
+    assert main(command) == 0
+    assert jaxmoe.load(tmp_path / "ckpt").config == config
+    told = read_manifest(tmp_path / "ckpt").source["config"]
+    assert told == {"overrides": changes["overrides"], "ignore": ["mystery"]}
+    again = jaxmoe.load(tmp_path / "ckpt", overrides={"rms_norm_eps": 1e-6}).config
+    assert again.norm_eps == 1e-6
+    with pytest.raises(ValueError, match="no 'mysterious' to ignore"):
+        jaxmoe.load(source, ignore=["mysterious"])
+    with pytest.raises(ValueError, match="expected an object at 'vocab_size'"):
+        jaxmoe.load(source, overrides={"vocab_size.x": 1})

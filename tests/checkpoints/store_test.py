@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.checkpoints import store
+from jaxmoe.checkpoints import chunks, store
+from jaxmoe.checkpoints.checksums import Blocks
+from jaxmoe.checkpoints.chunks import chunk_name
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {"config.json": "{}"}
@@ -51,7 +53,7 @@ def test_chunks_tile_the_array():
         values = np.arange(np.prod(shape, dtype=int)).reshape(shape)
         for limit in (8, 64, 100, 1 << 20):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(store, "CHUNK_BYTES", limit)
+                patch.setattr(chunks, "CHUNK_BYTES", limit)
                 sizes = store.chunk_shape(shape, 8)
                 parts = list(store.chunks(shape, 8))
             assert 0 in shape or np.prod(sizes) * 8 <= limit
@@ -66,7 +68,7 @@ def test_chunks_tile_the_array():
 @pytest.mark.parametrize("limit", [8, 64, 1 << 20])
 def test_round_trip(tmp_path, monkeypatch, limit):
     """A restored parameter would differ in a bit."""
-    monkeypatch.setattr(store, "CHUNK_BYTES", limit)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", limit)
     params = make_params()
     device = {name: jnp.asarray(param) for name, param in params.items()}
     store.save(tmp_path / "ckpt", device, family="f", files=FILES)
@@ -185,7 +187,7 @@ def test_no_copy_on_cpu(saved, monkeypatch):
 @pytest.mark.parametrize("limit", [8, 64, 1 << 20])
 def test_casts_chunk_by_chunk(tmp_path, monkeypatch, limit):
     """A chunk would be cast into the place of another."""
-    monkeypatch.setattr(store, "CHUNK_BYTES", limit)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", limit)
     params = make_params()
     store.save(tmp_path / "ckpt", params, family="f", files=FILES)
     wanted = {n: jax.ShapeDtypeStruct(p.shape, jnp.float32) for n, p in params.items()}
@@ -241,8 +243,12 @@ def _write(change):
 @pytest.mark.parametrize(
     ("damage", "match"),
     [
-        (_write(lambda m: m.update(format=2)), "format 2, this version reads format 1"),
+        (_write(lambda m: m.update(format=3)), "format 3, this version reads format 2"),
         (_write(lambda m: m["params"]["scale"].update(shape=[8])), "was altered"),
+        (_write(lambda m: m["files"].clear()), "was altered"),
+        (_write(lambda m: m["params"]["scale"].update(sums="0" * 8)), "was altered"),
+        (_write(lambda m: m.update(format=1)), "was altered"),
+        (_write(lambda m: m.pop("seal")), "lacks a field"),
         (_write(lambda m: m.pop("params")), "lacks a field"),
         (_write(lambda m: m.pop("format")), "lacks a field"),
         (lambda file: file.write_text("[]"), "lacks a field"),
@@ -279,3 +285,120 @@ def test_digest(saved, tmp_path):
     store.save(tmp_path / "other", params, family="f", files=FILES)
     digests = [store.read_manifest(tmp_path / n).digest for n in ("same", "other")]
     assert store.read_manifest(path).digest == digests[0] != digests[1]
+
+
+# -- what is stored is what is loaded ----------------------------------------------
+
+
+def _flip(file: Path, byte: int, bit: int):
+    raw = bytearray(file.read_bytes())
+    raw[byte] ^= 1 << bit
+    file.write_bytes(raw)
+
+
+@pytest.mark.parametrize("limit", [64, 1 << 20])
+def test_every_flipped_bit_is_found(tmp_path, monkeypatch, limit):
+    """Damaged weights would be loaded without a word."""
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", limit)
+    monkeypatch.setattr(store, "BLOCK_BYTES", 48)
+    params = make_params()
+    path = tmp_path / "ckpt"
+    store.save(path, params, family="f", files=FILES)
+    files = [p for p in path.glob("params/*/[0-9]*") if p.stat().st_size]
+    rng = np.random.default_rng(0)
+    for file in files:
+        # What follows the last element of a cut array is never read.
+        whole = params[file.parent.name].nbytes if len(files) == len(params) else 1
+        byte = int(rng.integers(min(whole, file.stat().st_size)))
+        _flip(file, byte, 3)
+        with pytest.raises(ValueError, match=f"{file.parent.name} is damaged"):
+            store.restore(path, abstract(params))
+        unchecked = store.restore(path, abstract(params), verify=False)
+        name = file.parent.name
+        assert np.asarray(unchecked[name]).tobytes() != params[name].tobytes()
+        _flip(file, byte, 3)
+    found = store.restore(path, abstract(params))
+    for name, value in found.items():
+        assert np.asarray(value).tobytes() == params[name].tobytes()
+
+
+@pytest.mark.parametrize("block", [8, 24, 56, 1 << 20])
+@pytest.mark.parametrize("limit", [64, 200, 1 << 20])
+def test_a_part_has_its_own_blocks_checked(tmp_path, monkeypatch, limit, block):
+    """A device would miss damage of its shard, or read the shards of others."""
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", limit)
+    monkeypatch.setattr(store, "BLOCK_BYTES", block)
+    values = np.arange(2 * 5 * 6, dtype=np.float32).reshape(2, 5, 6)
+    store.save(tmp_path / "ckpt", {"w": values}, family="f", files=FILES)
+    manifest = store.read_manifest(tmp_path / "ckpt")
+    spec, folder = manifest.params["w"], tmp_path / "ckpt" / "params" / "w"
+    rng = np.random.default_rng(0)
+    for chunk in store.chunks(values.shape, 4, spec.chunk):
+        file = folder / chunk_name(chunk, spec.chunk)
+        at = tuple(int(rng.integers(s.start, s.stop)) for s in chunk.index)
+        inner = [i - s.start for i, s in zip(at, chunk.index, strict=True)]
+        byte = int(np.ravel_multi_index(inner, chunk.shape)) * 4
+        _flip(file, byte, 0)
+        hits = 0
+        for axis, size in enumerate(values.shape):
+            for i in range(size):
+                index = [slice(0, n) for n in values.shape]
+                index[axis] = slice(i, i + 1)
+                blocks = Blocks("w", spec, manifest.block)
+                if at[axis] == i:
+                    with pytest.raises(ValueError, match="w is damaged"):
+                        blocks.check_files(folder, tuple(index))
+                else:
+                    try:
+                        blocks.check_files(folder, tuple(index))
+                    except ValueError:
+                        hits += 1
+        # With blocks of two elements most other parts never see the damage.
+        assert hits <= {8: 3, 24: 5}.get(block, 10)
+        _flip(file, byte, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "<f2"},
+        {"dtype": "<i2"},
+        {"dtype": ">u2"},
+        {"order": "F"},
+        {"chunks": [4, 6, 5]},
+        {"shape": [4, 12, 5]},
+        {"compressor": {"id": "zlib", "level": 1}},
+        {"dimension_separator": "/"},
+    ],
+)
+@pytest.mark.parametrize("verify", [True, False])
+def test_arrays_are_stored_as_the_manifest_says(saved, change, verify):
+    """The bytes of a parameter would be taken for another type or order."""
+    path, params = saved
+    file = path / "params" / "layers.0.w" / ".zarray"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=r"layers\.0\.w .*convert the source again"):
+        store.restore(path, abstract(params), verify=verify)
+
+
+def _as_format_1(path: Path):
+    """Rewrites a manifest as earlier versions wrote it."""
+    value = json.loads((path / store.MANIFEST).read_text())
+    for key in ("seal", "files", "block"):
+        del value[key]
+    for param in value["params"].values():
+        del param["chunk"], param["sums"]
+    (path / store.MANIFEST).write_text(json.dumps(value | {"format": 1}))
+
+
+def test_older_checkpoints_are_checked_whole(saved):
+    """An earlier version's checkpoint would be refused, or loaded unchecked."""
+    path, params = saved
+    digest = store.read_manifest(path).digest
+    _as_format_1(path)
+    assert store.read_manifest(path).digest == digest
+    for name, value in store.restore(path, abstract(params)).items():
+        assert np.asarray(value).tobytes() == params[name].tobytes()
+    _flip(next((path / "params" / "scale").glob("[0-9]*")), 9, 1)
+    with pytest.raises(ValueError, match="scale is damaged"):
+        store.restore(path, abstract(params))

@@ -1,7 +1,9 @@
 """Bad input: one clear error before anything is written."""
 
 import json
+import os
 import struct
+import time
 import warnings
 
 import ml_dtypes
@@ -167,10 +169,21 @@ def test_index_names_a_tensor_that_no_shard_has(make):
 
 
 def test_index_leaves_a_tensor_out(make):
-    """A tensor nobody listed would be taken or dropped by chance."""
+    """A tensor that only one file has would be refused, which transformers reads."""
     source = make(shards=2)
     edit_index(source, lambda listed: listed.pop(NORM))
-    refused(source, f"{NORM} is in model-", "not in model.safetensors.index.json")
+    convert(source, source.parent / "ckpt")
+
+
+def test_index_leaves_out_what_no_model_has(make):
+    """A tensor nobody listed would be dropped."""
+
+    def add(tensors):
+        tensors["other.weight"] = np.zeros(3, np.float32)
+
+    source = make(add, shards=2)
+    edit_index(source, lambda listed: listed.pop("other.weight"))
+    refused(source, "other.weight: expected one rule")
 
 
 def test_tensor_in_the_wrong_shard(make):
@@ -212,13 +225,22 @@ def test_index_leads_out(make, how):
     refused(source, "the index leads out of it")
 
 
-def test_link_leads_out(make, tmp_path_factory):
-    """A link in a checkpoint could make the converter read any file."""
+def test_link_to_nothing(make, tmp_path_factory):
+    """A cache whose blobs were cleared would be reported as a file that is missing."""
     source = make(shards=2)
     outside = tmp_path_factory.mktemp("outside") / "x"
-    (source / FIRST).rename(outside)
+    (source / FIRST).unlink()
     (source / FIRST).symlink_to(outside)
-    refused(source, "outside the checkpoint")
+    refused(source, f"a link to {outside}, where nothing is")
+
+
+@pytest.mark.parametrize("name", [FIRST, weight_files.INDEX, "config.json"])
+def test_a_pipe_is_no_file(make, name):
+    """One would wait for ever for somebody to write into it."""
+    source = make(shards=2)
+    (source / name).unlink()
+    os.mkfifo(source / name)
+    refused(source, name, "expected")
 
 
 def test_pickle(make):
@@ -233,8 +255,76 @@ def test_nothing_there(make):
     source = make()
     (source / weight_files.SINGLE).unlink()
     refused(source, "expected model.safetensors, or shards")
-    make.write_file(source / "model-00001-of-00001.safetensors", {})
+    make.write_file(source / "model-00001-of-00002.safetensors", {})
     refused(source, "download model.safetensors.index.json too")
+    make.write_file(source / "model-00002-of-00002.safetensors", {})
+    refused(source, "download model.safetensors.index.json too")
+
+
+def test_an_adapter_is_no_model(make):
+    """The weights of an adapter would be looked for those of a model."""
+    source = make()
+    (source / weight_files.SINGLE).rename(source / "adapter_model.safetensors")
+    refused(source, "expected model.safetensors, or shards")
+
+
+QUANTISED = [
+    ("model.layers.0.mlp.experts.3.down_proj.qweight", np.int32),
+    ("model.layers.0.mlp.experts.3.down_proj.qzeros", np.int32),
+    ("model.layers.0.mlp.experts.3.down_proj.scales", np.float16),
+    ("model.layers.0.mlp.experts.3.down_proj.weight_packed", np.int32),
+    ("model.layers.0.mlp.experts.3.down_proj.weight_scale", np.float32),
+    ("model.layers.0.self_attn.q_proj.weight_scale_inv", np.float32),
+    ("model.layers.0.self_attn.k_scale", np.float32),
+    ("model.layers.0.mlp.experts.down_proj_blocks", np.uint8),
+    ("model.layers.0.self_attn.q_proj.weight.absmax", np.float32),
+    (GATE, ml_dtypes.float8_e4m3fn),
+    (GATE, ml_dtypes.float8_e8m0fnu),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), QUANTISED)
+@pytest.mark.parametrize("shards", [1, 2])
+def test_quantised_weights_say_so(make, name, dtype, shards):
+    """One would download the same files again, or read hundreds of lines."""
+
+    def quantise(tensors):
+        shape = tensors[name].shape if name in tensors else (2, 2)
+        tensors[name] = np.zeros(shape, dtype)
+
+    error = refused(make(quantise, shards=shards), "quantised", "bfloat16")
+    assert "download the file again" not in str(error)
+    assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3", "F8_E5M2FNUZ"])
+def test_types_of_quantisers_say_so(make, dtype):
+    """The same for a type of which not even the size is known here."""
+    source = make()
+    edit_header(source / weight_files.SINGLE, _set("dtype", dtype))
+    error = refused(source, "quantised", dtype)
+    assert "download the file again" not in str(error)
+
+
+@pytest.mark.parametrize("method", ["fp8", "gptq", "awq", "mxfp4", "bitsandbytes"])
+def test_a_quantised_config_says_so(make, method):
+    """Its one unknown attribute would be reported as any other."""
+    source = make()
+    added = {"quantization_config": {"quant_method": method}}
+    edit_config(source, lambda config: config.update(added))
+    refused(source, "quantised", method, "bfloat16", "--ignore quantization_config")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_hidden_layers", 9_000), ("num_experts", 65_000)]
+)
+def test_a_much_larger_config_is_refused_at_once(make, name, value):
+    """Millions of missing tensors would be listed before three are shown."""
+    source = make()
+    edit_config(source, lambda config: config.update({name: value}))
+    begin = time.perf_counter()
+    refused(source, "different models")
+    assert time.perf_counter() - begin < 5
 
 
 def test_single_and_sharded(make):

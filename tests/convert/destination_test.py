@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import resource
 import shutil
@@ -255,8 +256,9 @@ import time
 from jaxmoe.checkpoints import store
 write = store.write_array
 def slow(path, spec, read):
-    write(path, spec, read)
+    written = write(path, spec, read)
     time.sleep(0.05)
+    return written
 store.write_array = slow
 """
 SLOW_END = """
@@ -297,12 +299,61 @@ def test_goes_on_after_a_kill(make, tmp_path, trees, monkeypatch):
 
     def note(path, spec, read):
         written.append(path.name)
-        write(path, spec, read)
+        return write(path, spec, read)
 
     monkeypatch.setattr(store, "write_array", note)
     convert(source, tmp_path / "ckpt", verify=True)
     assert not {path.stem for path in finished} & set(written)
     assert names(tmp_path) == ["ckpt", "source"]
+    convert(source, tmp_path / "fresh")
+    resumed, fresh = trees(tmp_path / "ckpt"), trees(tmp_path / "fresh")
+    assert resumed.keys() == fresh.keys()
+    stamped = {"params/_CHECKPOINT_METADATA", "params/commit_success.txt"}
+    for name in fresh.keys() - stamped:
+        assert resumed[name] == fresh[name], name
+
+
+def _flip(directory, what):
+    """Damages an array: a bit of its values, its type, its receipt, or it is lost."""
+    name = directory.name
+    chunk = next(p for p in directory.iterdir() if p.name != ".zarray")
+    receipt = directory.parents[1] / "receipts" / f"{name}.json"
+    if what == "bit":
+        raw = bytearray(chunk.read_bytes())
+        raw[len(raw) // 2] ^= 0x40
+        chunk.write_bytes(raw)
+    elif what == "short":
+        chunk.write_bytes(chunk.read_bytes()[:-1])
+    elif what == "lost":
+        chunk.unlink()
+    elif what == "type":
+        file = directory / ".zarray"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"dtype": "<f2"}))
+    elif what == "receipt":
+        receipt.write_text(receipt.read_text()[:-9])
+    else:
+        receipt.write_text(receipt.read_text().replace("bfloat16", "float16"))
+
+
+def test_nothing_left_over_is_trusted(make, tmp_path, trees):
+    """Damage between a kill and the next run would become part of the output."""
+    source = make(shards=2)
+    kill_half_way(tmp_path, source, tmp_path / "ckpt")
+    partial = tmp_path / "ckpt.partial"
+    finished = sorted(path.stem for path in (partial / "receipts").glob("*.json"))
+    kinds = ["bit", "short", "lost", "type", "receipt", "other receipt"]
+    for name, what in zip(finished, kinds, strict=False):
+        _flip(partial / "arrays" / name, what)
+    # Left by an earlier attempt to commit.
+    (partial / "source").mkdir()
+    (partial / "source" / "stale.header").write_text("{}")
+    (partial / "chat_template.jinja").write_text("stale")
+    (source / "chat_template.jinja").unlink()
+    with pytest.raises(ConversionError, match="is damaged") as caught:
+        convert(source, tmp_path / "ckpt")
+    # One whose receipt cannot be read is simply written again.
+    assert all(n in str(caught.value) for n in [*finished[:4], *finished[5:6]])
+    convert(source, tmp_path / "ckpt")
     convert(source, tmp_path / "fresh")
     resumed, fresh = trees(tmp_path / "ckpt"), trees(tmp_path / "fresh")
     assert resumed.keys() == fresh.keys()
@@ -339,6 +390,32 @@ def test_export_begins_anew(make, tmp_path, trees):
         convert(source, tmp_path / "again")
     export(tmp_path / "ckpt", tmp_path / "again")
     assert trees(tmp_path / "again") == trees(source)
+
+
+PATHS = ["../{}", "./a/../{}", "with space/{}", "\u00e9\u4f60/{}", "link/{}", "{}/"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_any_path(make, tmp_path, monkeypatch, load, path):
+    """A path that the shell takes would end in an error of TensorStore's."""
+    source = make()
+    here = tmp_path / "here"
+    for name in ("a", "with space", "\u00e9\u4f60", "real"):
+        (here / name).mkdir(parents=True)
+    (here / "link").symlink_to(here / "real")
+    monkeypatch.chdir(here)
+    out = path.format("ckpt")
+    assert main([str(source), out]) == 0
+    assert main(["--export", out, path.format("back")]) == 0
+    weights = [Path(p) / "model.safetensors" for p in (source, path.format("back"))]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert len(load(Path(out))) > 20
+
+
+def test_a_path_that_is_no_text(make, tmp_path, capsys):
+    """It would end in a riddle of a codec's."""
+    assert main([str(make()), str(tmp_path / "\udcff")]) == 1
+    assert "expected a path in UTF-8" in capsys.readouterr().err
 
 
 def test_export_spares_an_unfinished_conversion(make, tmp_path):

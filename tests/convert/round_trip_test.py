@@ -13,10 +13,10 @@ import pytest
 
 from convert import ConversionError, convert, export
 from convert.__main__ import main
-from jaxmoe.checkpoints import safetensors, store, weight_files
+from jaxmoe.checkpoints import chunks, safetensors, store, weight_files
 from jaxmoe.checkpoints.hub import find_directory
-from jaxmoe.checkpoints.hugging_face import SMALL_FILES
 from jaxmoe.checkpoints.plan import default_tensors
+from jaxmoe.checkpoints.small_files import SMALL_FILES
 from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.registry import FAMILIES
 from jaxmoe.nn.decoder import abstract_params
@@ -68,7 +68,7 @@ def test_export_gives_back_the_files(make, layout, trees, tmp_path, shards):
 @pytest.mark.parametrize("size", [64, 100, 1 << 10])
 def test_chunks_of_any_size(make, layout, trees, wanted, load, monkeypatch, size):
     """Tensors that do not end where chunks end would be cut wrongly."""
-    monkeypatch.setattr(store, "CHUNK_BYTES", size)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", size)
     source = make(layout, shards=2)
     convert(source, source.parent / "ckpt", verify=True)
     expected = wanted(make.tensors(make.config), make.config)

@@ -91,8 +91,9 @@ import time
 from jaxmoe.checkpoints import store
 write = store.write_array
 def slow(path, spec, read):
-    write(path, spec, read)
+    written = write(path, spec, read)
     time.sleep(0.05)
+    return written
 store.write_array = slow
 """
 
@@ -128,7 +129,7 @@ def test_a_killed_worker_goes_on(make, tmp_path, trees):
 
         def note(path, spec, read):
             written.append(path.name)
-            write(path, spec, read)
+            return write(path, spec, read)
 
         patch.setattr(store, "write_array", note)
         assert convert_share(source, out, Worker(1, 3)).missing == 0
@@ -193,7 +194,7 @@ def test_while_others_write(make, tmp_path, monkeypatch):
     def wait(*args):
         inside.set()
         leave.wait(30)
-        write(*args)
+        return write(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "write_array", wait)

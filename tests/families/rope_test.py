@@ -155,9 +155,12 @@ def test_bad_rope(scaling, message):
 
 
 def test_two_ropes_that_disagree():
-    """transformers would drop one of them, and its theta, in silence."""
-    with pytest.raises(ValueError, match="the same as rope_parameters"):
-        _rope(
-            rope_scaling={"rope_type": "linear", "factor": 2.0},
-            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        )
+    """`rope_scaling` wins with all it has, as in transformers 5, and says so."""
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    new = {"rope_type": "default", "rope_theta": 1e6}
+    with pytest.warns(UserWarning, match="rope_scaling = .* which counts"):
+        assert _rope(rope_scaling=scaling, rope_parameters=new).theta == 10_000.0
+    with pytest.warns(UserWarning, match="rope_scaling = .* which counts"):
+        rope = _rope(rope_scaling=scaling, rope_parameters=new, rope_theta=5e5)
+    assert (rope.kind, rope.factor, rope.theta) == ("linear", 2.0, 5e5)
+    assert _rope(rope_scaling={}, rope_parameters=new).theta == 1e6
