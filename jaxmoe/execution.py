@@ -229,7 +229,7 @@ def _processor() -> str:
 
     A program for one CPU may not run on another, and machines may share a home.
     """
-    found = [platform.machine(), platform.processor()]
+    found = [platform.machine(), platform.system()]  # `processor` starts a process
     info = Path("/proc/cpuinfo")
     if info.exists():
         first = info.read_text("utf-8", "replace").split("\n\n")[0].splitlines()
