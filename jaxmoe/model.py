@@ -49,11 +49,16 @@ class Model:
         """Mesh and kernels, as the devices that hold the weights want them."""
         return execution_for(self.params, self.layout)
 
-    def chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> list[int]:
+    def chat(
+        self, messages: Sequence[Any], **options: Any
+    ) -> list[int] | list[list[int]]:
         """Token ids of a conversation under the checkpoint's chat template.
 
-        options: tools, enable_thinking, add_generation_prompt, or other variables of
-        the template.
+        Args:
+          messages: `{"role": ..., "content": ...}` each, or a list of such lists, for
+            which it gives the ids of each.
+          **options: tools, enable_thinking, add_generation_prompt,
+            continue_final_message, or other variables of the template.
         """
         return self.require_tokenizer("a chat").chat(messages, **options)
 

@@ -291,6 +291,8 @@ def split_stops(
     ids = {s: None if tokenizer is None else tokenizer.token_to_id(s) for s in stops}
     special = tokenizer.special_ids if tokenizer is not None else frozenset()
     as_text = tuple(s for s in stops if ids[s] not in special)
+    if tokenizer is not None:
+        tokenizer.check_stops(as_text)
     return as_text, [i for i in ids.values() if i is not None and i in special]
 
 

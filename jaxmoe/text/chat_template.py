@@ -4,9 +4,20 @@ The same text as `transformers`' `apply_chat_template`, but stricter: what a tem
 would silently ignore (a misspelt option, tools it has no place for) is refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import isfunction, ismethod
 from pathlib import Path
 from typing import Any
+
+from jaxmoe.text.content import (
+    check_kept,
+    check_parts,
+    continued,
+    joined_parts,
+    reads_parts,
+)
+from jaxmoe.text.function_schema import function_schema
+from jaxmoe.text.printable import printable
 
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Names that messages use for their reasoning; templates read the first or second."""
@@ -83,8 +94,9 @@ def render_template(
     source: str,
     messages: Sequence[Mapping[str, Any]],
     *,
-    tools: Sequence[Mapping[str, Any]] | None = None,
+    tools: Sequence[Mapping[str, Any] | Callable] | None = None,
     add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
     options: Mapping[str, Any],
     special_tokens: Mapping[str, str],
 ) -> str:
@@ -93,15 +105,18 @@ def render_template(
     Args:
       source: Jinja source of the template.
       messages: `{"role": ..., "content": ...}` each, oldest first.
-      tools: JSON schemas of functions the model may call.
+      tools: functions that the model may call: JSON schemas, or Python functions with
+        type hints and a docstring in Google style.
       add_generation_prompt: end with the opening of the model's answer.
+      continue_final_message: end within the last message, for the model to go on with.
       options: further variables, such as `enable_thinking`; the template must read
         each. They come before `special_tokens`.
       special_tokens: `bos_token` and its like, which templates may read.
 
     Raises:
-      TypeError, ValueError: malformed messages or tools; an option or tools that the
-        template has no place for; a template that is broken or refuses the chat.
+      TypeError, ValueError: malformed messages or tools; an option, tools or content
+        that the template has no place for; a template that is broken, computes without
+        bound or refuses the chat.
     """
     from jaxmoe.text import jinja
 
@@ -111,29 +126,61 @@ def render_template(
     try:
         template = jinja.compile_template(source)
         readable = jinja.variables_read(source)
-    except jinja.TemplateError as error:
+    except (jinja.TemplateError, *_FAULTS) as error:
         raise ValueError(
-            f"the chat template is no valid Jinja: {error} (line "
+            f"the chat template is no valid Jinja: {_said(error)} (line "
             f"{getattr(error, 'lineno', '?')}); correct chat_template.jinja or "
             "tokenizer_config.json"
-        ) from error
+        ) from None
     _check_readable(readable, schemas, options)
-    try:
-        return template.render(
-            {
-                "documents": None,
-                **special_tokens,
-                **variables,
-                "messages": chat,
-                "tools": schemas,
-                "add_generation_prompt": add_generation_prompt,
-            }
-        )
-    except (jinja.TemplateError, TypeError, ValueError, LookupError) as error:
-        raise ValueError(
-            f"the chat template refuses these messages: {error}; compare their roles "
-            "and fields with what the template reads"
-        ) from error
+    for message in chat:
+        check_parts(message)
+    if not reads_parts(source):
+        chat = [joined_parts(message) for message in chat]
+
+    def render(chat: list[dict[str, Any]]) -> str:
+        try:
+            return jinja.render(
+                template,
+                {
+                    "documents": None,
+                    **special_tokens,
+                    **variables,
+                    "messages": chat,
+                    "tools": schemas,
+                    "add_generation_prompt": add_generation_prompt,
+                },
+            )
+        except (jinja.TemplateError, *_FAULTS) as error:
+            raise ValueError(
+                f"the chat template refuses these messages: {_said(error)}; compare "
+                "their roles and fields with what the template reads"
+            ) from None
+
+    text = continued(render, chat) if continue_final_message else render(chat)
+    if "messages" in readable:
+        check_kept(render, chat, text)
+    return text
+
+
+_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What a template that is wrong, or malicious, raises besides Jinja's own errors."""
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, cut, without what would move a terminal's cursor."""
+    text = str(error) or type(error).__name__
+    return printable(text[:500])
 
 
 def _check_readable(readable, tools, options: Mapping[str, Any]) -> None:
@@ -153,7 +200,8 @@ def _check_readable(readable, tools, options: Mapping[str, Any]) -> None:
 def _check_messages(messages: object) -> list[dict[str, Any]]:
     """Messages as plain dicts, without fields that are None.
 
-    Programs that speak chat APIs write `content: None`; templates expect no such field.
+    Programs that speak chat APIs write `content: None`, which is no text: as with
+    other servers it is empty.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
         raise TypeError(
@@ -177,6 +225,8 @@ def _check_messages(messages: object) -> list[dict[str, Any]]:
                 f"{sorted(map(str, message))}"
             )
         fields = {name: value for name, value in message.items() if value is not None}
+        if "content" in message:
+            fields.setdefault("content", "")
         plain = _plain(fields, f"messages[{index}]")
         chat.append(_name_reasoning(plain))
     return chat
@@ -198,13 +248,16 @@ def _check_tools(tools: object) -> list[Any] | None:
         raise TypeError(
             f"tools must be a list of JSON schemas, found {type(tools).__name__}"
         )
+    tools = [
+        function_schema(tool) if isfunction(tool) or ismethod(tool) else tool
+        for tool in tools
+    ]
     for index, tool in enumerate(tools):
         if not isinstance(tool, Mapping):
             raise TypeError(
                 f"tools[{index}] must be a JSON schema as a dict, such as "
                 '{"type": "function", "function": {"name": ..., "parameters": ...}}, '
-                f"found {type(tool).__name__}; write the schema of a Python function "
-                "out"
+                f"or a Python function, found {type(tool).__name__}"
             )
     return _plain(tools, "tools")
 

@@ -10,13 +10,15 @@ templates (huggingface.co/docs/transformers, "Writing a chat template") is:
 import datetime
 import functools
 import json
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jinja2
 from jinja2 import meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from jaxmoe.text import jinja_limits as limits
 
 TemplateError = jinja2.TemplateError
 
@@ -57,17 +59,71 @@ def _to_json(
     )
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which nothing grows without bound (`jinja_limits`)."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    limit_step = staticmethod(limits.step)
+    limit_join = staticmethod(limits.joined)
+    concat = staticmethod(limits.concatenated)
+
+    def _parse(self, source, name, filename):
+        tree = limits.count_steps(super()._parse(source, name, filename))
+        return tree.set_environment(self)
+
+    def call_binop(self, context, operator, left, right):
+        """An operation whose result is measured."""
+        if operator == "*":
+            limits.check_product(left, right)
+        elif operator == "**":
+            limits.check_power(left, right)
+        elif operator == "%":
+            limits.check_format(left)
+        return limits.measured(super().call_binop(context, operator, left, right))
+
+    def call(self, context, obj, *args, **kwargs):
+        """A call whose arguments and result are measured."""
+        # The sandbox wraps `str.format`.
+        owner = getattr(getattr(obj, "__wrapped__", obj), "__self__", None)
+        if isinstance(owner, str | bytes | list | dict):
+            limits.check_arguments(obj.__name__, (owner, *args), kwargs)
+        return limits.measured(super().call(context, obj, *args, **kwargs))
+
+
 @functools.cache
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols", _Generation],
     )
     environment.filters["tojson"] = _to_json
+    environment.filters = {
+        name: limits.limited(name, function)
+        for name, function in environment.filters.items()
+    }
+    del environment.globals["lipsum"]  # writes as much as it is asked for
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment
+
+
+def render(template: jinja2.Template, variables: dict[str, Any]) -> str:
+    """The output, of a bounded length and in a bounded number of steps.
+
+    Raises:
+      LimitError: it would be longer, or take more steps.
+    """
+    limits.start()
+    parts, length = [], 0
+    for part in template.generate(variables):
+        length += len(part)
+        if length > limits.MAX_CHARS:
+            raise limits.LimitError(
+                f"an output of more than {limits.MAX_CHARS} characters"
+            )
+        parts.append(part)
+    return "".join(parts)
 
 
 @functools.lru_cache(maxsize=32)

@@ -3,11 +3,12 @@
 import functools
 import json
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxmoe.text.chat_template import choose_template, read_templates, render_template
+from jaxmoe.text.printable import printable
 
 if TYPE_CHECKING:
     import tokenizers
@@ -81,14 +82,18 @@ class Tokenizer:
 
         config = _read_json(directory / "tokenizer_config.json")
         try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
+            raw = _regular(path).read_text("utf-8")
+            if config.get("add_prefix_space"):
+                raw = _with_prefix_space(raw, path)
+            backend = tokenizers.Tokenizer.from_str(raw)
+        except BaseException as error:  # its panics are no Exception
             raise ValueError(
                 f"{path} is no tokenizer that tokenizers {tokenizers.__version__} "
-                f"reads: {error}; copy the file again"
-            ) from error
+                f"reads: {_reason(error)}; copy the file again"
+            ) from None
         special = _special_tokens(directory, config)
         _add_tokens(backend, config, special, directory)
+        backend.encode_special_tokens = bool(config.get("split_special_tokens"))
         named = {name: special[name] for name in SPECIAL_TOKENS if name in special}
         templates = read_templates(directory, config)
         return cls(backend, special_tokens=named, chat_templates=templates)
@@ -109,11 +114,11 @@ class Tokenizer:
             )
         try:
             encoded = self._backend.encode(text, add_special_tokens=add_special_tokens)
-        except Exception as error:  # the library raises no narrower kind
+        except BaseException as error:  # its panics are no Exception
             raise ValueError(
-                f"this model's tokenizer has no tokens for {text[:80]!r} ({error}); "
-                "write it in the words of its vocabulary"
-            ) from error
+                f"this model's tokenizer has no tokens for {text[:80]!r} "
+                f"({_reason(error)}); write it in the words of its vocabulary"
+            ) from None
         return encoded.ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
@@ -126,16 +131,23 @@ class Tokenizer:
         if ids and not 0 <= min(ids) <= max(ids) < 2**32:
             wrong = next(i for i in ids if not 0 <= i < 2**32)
             raise ValueError(f"token ids must be 0 or more, found {wrong}")
-        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        try:
+            return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        except BaseException as error:  # its panics are no Exception
+            raise ValueError(
+                f"this model's tokenizer cannot write {len(ids)} ids out "
+                f"({_reason(error)}); copy tokenizer.json again"
+            ) from None
 
     # -- chats ---------------------------------------------------------------------
 
     def render_chat(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Any],
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any] | Callable] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         enable_thinking: bool | None = None,
         chat_template: str | None = None,
         **template_kwargs: Any,
@@ -144,8 +156,12 @@ class Tokenizer:
 
         Args:
           messages: `{"role": ..., "content": ...}` each, oldest first.
-          tools: JSON schemas of functions that the model may call.
-          add_generation_prompt: end with the opening of the model's answer.
+          tools: functions that the model may call: JSON schemas, or Python functions
+            with type hints and a docstring in Google style.
+          add_generation_prompt: end with the opening of the model's answer; None for
+            that, but where the last message is continued.
+          continue_final_message: end within the last message, which the model goes on
+            with: the beginning of an answer that one wrote oneself.
           enable_thinking: for templates that know it (Qwen3: False closes the
             reasoning before it begins). None leaves it to the template.
           chat_template: the name of another template of the model, or its source.
@@ -155,6 +171,13 @@ class Tokenizer:
           TypeError, ValueError: no template, malformed messages, or something given
             that the template would ignore.
         """
+        if add_generation_prompt and continue_final_message:
+            raise ValueError(
+                "continue_final_message goes on with the last message, and "
+                "add_generation_prompt opens another; give one of the two"
+            )
+        if add_generation_prompt is None:
+            add_generation_prompt = not continue_final_message
         if enable_thinking is not None:
             template_kwargs["enable_thinking"] = enable_thinking
         source = choose_template(
@@ -165,25 +188,41 @@ class Tokenizer:
             messages,
             tools=tools,
             add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
             options=template_kwargs,
             special_tokens=self.special_tokens,
         )
 
     def chat(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Any],
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any] | Callable] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         enable_thinking: bool | None = None,
         chat_template: str | None = None,
         **template_kwargs: Any,
-    ) -> list[int]:
-        """Token ids of a chat: `render_chat`, encoded as it stands."""
+    ) -> list[int] | list[list[int]]:
+        """Token ids of a chat: `render_chat`, encoded as it stands.
+
+        Of a list of chats, a list with the ids of each.
+        """
+        if _is_batch(messages):
+            options = {
+                "tools": tools,
+                "add_generation_prompt": add_generation_prompt,
+                "continue_final_message": continue_final_message,
+                "enable_thinking": enable_thinking,
+                "chat_template": chat_template,
+                **template_kwargs,
+            }
+            return [self.chat(each, **options) for each in messages]
         text = self.render_chat(
             messages,
             tools=tools,
             add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
             enable_thinking=enable_thinking,
             chat_template=chat_template,
             **template_kwargs,
@@ -224,9 +263,45 @@ class Tokenizer:
         named = map(self._named_id, self.special_tokens)
         return frozenset(listed.union(id for id in named if id is not None))
 
+    def check_stops(self, stops: Iterable[str]):
+        """Refuses stop strings that no decoded text can hold.
+
+        Raises:
+          ValueError: a special token, which `decode` leaves out, in a longer stop.
+        """
+        added = self._backend.get_added_tokens_decoder()
+        special = [added[i].content for i in self.special_ids if i in added]
+        for stop in stops:
+            if inside := [text for text in special if text in stop]:
+                raise ValueError(
+                    f"the stop {stop!r} holds the special token {inside[0]!r}, which "
+                    "is left out of text, so it would never be found; give the token "
+                    "and the text as two stops"
+                )
+
     def _named_id(self, name: str) -> int | None:
         token = self.special_tokens.get(name)
         return None if token is None else self._backend.token_to_id(token)
+
+
+def _is_batch(messages: object) -> bool:
+    """Whether these are several chats: a list of lists."""
+    listed = isinstance(messages, list | tuple) and messages
+    return bool(listed) and all(isinstance(each, list | tuple) for each in messages)
+
+
+def _reason(error: BaseException) -> str:
+    """What the library says; what is not its own (an interrupt) is raised again."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+    return printable(str(error)[:500])
+
+
+def _regular(path: Path) -> Path:
+    """`path`, if it is a file: a pipe would be waited for, for ever."""
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file, found a folder, pipe or device")
+    return path
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -234,8 +309,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        value = json.loads(_regular(path).read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no valid JSON: {error}; copy it again") from error
     if not isinstance(value, dict):
         raise ValueError(
@@ -265,6 +340,27 @@ def _special_tokens(directory: Path, config: Mapping[str, Any]) -> dict[str, str
     for name, entry in pairs:
         tokens[f"extra_special_tokens[{name}]"] = _content(entry, str(name), directory)
     return tokens
+
+
+def _with_prefix_space(raw: str, path: Path) -> str:
+    """tokenizer.json with a space before the text, where a byte-level step can add it.
+
+    Raises:
+      ValueError: a tokenizer that has no such step.
+    """
+    value = json.loads(raw)
+    first = value.get("pre_tokenizer") or {}
+    steps = first.get("pretokenizers", [first])
+    levels = [step for step in steps if step.get("type") in ("ByteLevel", "Metaspace")]
+    if not levels:
+        raise ValueError(
+            f"add_prefix_space beside {path} asks for a space before the text, which "
+            "this tokenizer has no step for; set it to false in tokenizer_config.json"
+        )
+    for step in levels:
+        if step["type"] == "ByteLevel":
+            step["add_prefix_space"] = True
+    return json.dumps(value)
 
 
 def _content(entry: Any, name: str, directory: Path) -> str:

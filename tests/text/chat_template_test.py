@@ -191,7 +191,7 @@ def test_messages_stay_as_they_were(render):
     template = (
         "{{ messages[0].content is defined }} {{ messages[0].reasoning_content }}"
     )
-    assert render(template, messages) == "False why"
+    assert render(template, messages) == "True why"
     assert messages == [{"role": "assistant", "content": None, "reasoning": "why"}]
 
 

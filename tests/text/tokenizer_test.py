@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+from typing import Any, cast
 
 import pytest
 
@@ -150,3 +152,73 @@ def test_importing_text_loads_no_library():
     code = f"{bare}; sys.modules['jaxmoe'] = m; {code}"
     run = [sys.executable, "-c", code]
     assert subprocess.check_output(run, text=True).strip() == "set()"
+
+
+# -- what tokenizer_config.json asks for -------------------------------------------
+
+
+def _configured(directory, **values):
+    path = directory / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return Tokenizer.load(directory)
+
+
+def test_special_tokens_may_be_split(tokenizer_dir):
+    """Text that looks like a special token would be one."""
+    plain = Tokenizer.load(tokenizer_dir).encode("<|end|>")
+    split = _configured(tokenizer_dir, split_special_tokens=True).encode("<|end|>")
+    assert len(plain) == 1
+    assert len(split) == len("<|end|>")
+
+
+def test_a_space_before_the_text(tokenizer_dir):
+    """A tokenizer that was trained with it would begin with another token."""
+    plain = Tokenizer.load(tokenizer_dir)
+    spaced = _configured(tokenizer_dir, add_prefix_space=True)
+    assert spaced.encode("ab") == plain.encode(" ab")
+    value = json.loads((tokenizer_dir / "tokenizer.json").read_text())
+    value["pre_tokenizer"] = None
+    (tokenizer_dir / "tokenizer.json").write_text(json.dumps(value))
+    with pytest.raises(ValueError, match="has no step for"):
+        Tokenizer.load(tokenizer_dir)
+
+
+def test_stops_that_no_text_can_hold(tokenizer_dir):
+    """A stop would never be found, and nobody would know why."""
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    tokenizer.check_stops(["end", "<|end", "\n"])
+    with pytest.raises(ValueError, match=r"<\|end\|>.* two stops"):
+        tokenizer.check_stops(["end", "<|end|>\n"])
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("what", ["nested", "pipe"])
+def test_files_that_are_no_tokenizer(tokenizer_dir, name, what):
+    """Nested JSON would end in a traceback, a pipe never."""
+    (tokenizer_dir / name).unlink()
+    if what == "pipe":
+        os.mkfifo(tokenizer_dir / name)
+    else:
+        (tokenizer_dir / name).write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=name):
+        Tokenizer.load(tokenizer_dir)
+
+
+def test_a_panic_is_one_clear_error(tokenizer_dir):
+    """The library's panics are no `Exception`, and would end the program."""
+
+    class PanicException(BaseException):
+        pass
+
+    class Backend:
+        def __getattr__(self, name):
+            def panic(*_, **__):
+                raise PanicException("index out of bounds \x1b[2J")
+
+            return (lambda: None) if name.startswith("no_") else panic
+
+    tokenizer = Tokenizer(cast(Any, Backend()))
+    for call in (lambda: tokenizer.encode("a"), lambda: tokenizer.decode([1])):
+        with pytest.raises(ValueError, match="out of bounds") as caught:
+            call()
+        assert "\x1b" not in str(caught.value)

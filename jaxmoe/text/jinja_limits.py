@@ -1,0 +1,168 @@
+"""Bounds of what a chat template may compute: it comes with a downloaded model.
+
+Each turn of a loop and each call of a macro counts, and every text or list that an
+operation makes is measured, before it is made where its size can be told.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Sized
+from typing import Any
+
+from jinja2 import TemplateRuntimeError, nodes
+
+MAX_CHARS = 20_000_000
+"""Characters of one text, and of the whole output; elements of a list."""
+MAX_STEPS = 300_000
+"""Turns of loops and calls of macros in one rendering."""
+MAX_NUMBER = 1_000_000
+"""The largest number that a filter, a method or a format may be given."""
+MAX_POWER = 256
+"""Bits in the exponent or the base of a power."""
+
+_steps = threading.local()
+
+
+class LimitError(TemplateRuntimeError):
+    """A template that computes too much."""
+
+
+def start():
+    """A new rendering begins in this thread."""
+    _steps.count = 0
+
+
+def step() -> str:
+    """Counts a turn of a loop."""
+    _steps.count = getattr(_steps, "count", 0) + 1
+    if _steps.count > MAX_STEPS:
+        raise LimitError(f"more than {MAX_STEPS} turns of loops; it may never end")
+    return ""
+
+
+def measured(value: Any) -> Any:
+    """`value`, or an error where it is too long."""
+    if isinstance(value, str | bytes | list | tuple | dict) and len(value) > MAX_CHARS:
+        raise LimitError(f"a text or list of {len(value)} elements")
+    return value
+
+
+def check_product(left: Any, right: Any):
+    """Before `left * right`, where one is a text or a list."""
+    for one, other in ((left, right), (right, left)):
+        repeats = isinstance(one, str | list | tuple) and isinstance(other, int)
+        if repeats and len(one) * other > MAX_CHARS:
+            raise LimitError(f"a text of {len(one)} times {other} characters")
+    if isinstance(left, int) and isinstance(right, int):
+        _check_bits(left, 40 * MAX_POWER)
+        _check_bits(right, 40 * MAX_POWER)
+
+
+def check_power(left: Any, right: Any):
+    """Before `left ** right`."""
+    if isinstance(left, int) and isinstance(right, int):
+        _check_bits(left, MAX_POWER)
+        if abs(right) > MAX_POWER:
+            raise LimitError(f"a power with exponent {right}")
+
+
+def _check_bits(value: int, most: int):
+    if value.bit_length() > most:
+        raise LimitError(f"a number of {value.bit_length()} bits")
+
+
+def check_format(text: Any):
+    """Before a text is used as a format: a width may be of any size."""
+    if not isinstance(text, str):
+        return
+    digits = ""
+    for char in text + " ":
+        digits = digits + char if char.isdigit() else ""
+        if len(digits) > 6:
+            raise LimitError(f"a format with the number {digits}...")
+
+
+def check_arguments(name: str, args: tuple, kwargs: dict[str, Any]):
+    """Before a filter or a method `name` of a text is called.
+
+    args: the object that it is of comes first.
+    """
+    given = [*args, *kwargs.values()]
+    for value in given[1:]:
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise LimitError(f"{name} with the number {value}")
+    texts = [value for value in given if isinstance(value, str)]
+    if name == "replace" and len(texts) >= 3:
+        count = texts[0].count(texts[1]) if texts[1] else len(texts[0]) + 1
+        _check_size(len(texts[0]) + count * len(texts[2]))
+    elif name == "join" and texts and (items := _longest(given)):
+        _check_size(max(map(len, texts)) * items)
+    elif name in ("indent", "ljust", "rjust", "center", "zfill") and texts:
+        width = max((v for v in given[1:] if isinstance(v, int)), default=4)
+        extra = max(map(len, texts[1:]), default=1) if name == "indent" else 1
+        lines = texts[0].count("\n") + 1
+        _check_size(len(texts[0]) + lines * max(width, extra))
+    elif name in ("translate", "expandtabs") and texts:
+        width = max((v for v in given[1:] if isinstance(v, int)), default=8)
+        _check_size(len(texts[0]) * max(1, width))
+    elif name in ("format", "format_map"):
+        for text in texts:
+            check_format(text)
+            _check_size(len(text) + text.count("{") * max(map(len, texts)))
+
+
+def _longest(values: list[Any]) -> int:
+    return max((len(v) for v in values if isinstance(v, Sized)), default=0)
+
+
+def _check_size(size: int):
+    if size > MAX_CHARS:
+        raise LimitError(f"a text of {size} characters, {MAX_CHARS} allowed")
+
+
+def limited(name: str, filter: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter of Jinja's that checks what it is given, and what it makes."""
+    skip = 1 if hasattr(filter, "jinja_pass_arg") else 0
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        check_arguments(name, args[skip:], kwargs)
+        return measured(filter(*args, **kwargs))
+
+    for attribute in ("jinja_pass_arg", "jinja_async_variant"):
+        if hasattr(filter, attribute):
+            setattr(call, attribute, getattr(filter, attribute))
+    return call
+
+
+def joined(*values: Any) -> str:
+    """The texts of `values`, one after the other: what Jinja's `~` does."""
+    return concatenated(map(str, values))
+
+
+def concatenated(parts: Iterable[str]) -> str:
+    """What a block or a macro writes, as one text."""
+    texts = list(parts)
+    _check_size(sum(map(len, texts)))
+    return "".join(texts)
+
+
+def count_steps(tree: nodes.Template) -> nodes.Template:
+    """Adds a `step` to each loop and macro, and measures what `~` makes."""
+    for node in [*tree.find_all(nodes.For), *tree.find_all(nodes.Macro)]:
+        node.body.insert(0, nodes.ExprStmt(_call("limit_step", []), lineno=node.lineno))
+    for parent in list(tree.find_all(nodes.Node)):
+        for field, value in list(parent.iter_fields()):
+            if isinstance(value, nodes.Concat):
+                setattr(parent, field, _call("limit_join", value.nodes))
+            elif isinstance(value, list):
+                value[:] = [
+                    _call("limit_join", item.nodes)
+                    if isinstance(item, nodes.Concat)
+                    else item
+                    for item in value
+                ]
+    return tree
+
+
+def _call(name: str, args: list[nodes.Expr]) -> nodes.Call:
+    target = nodes.EnvironmentAttribute(name)
+    return nodes.Call(target, args, [], None, None)

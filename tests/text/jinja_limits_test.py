@@ -1,0 +1,83 @@
+"""A template that is wrong or malicious is one clear error, soon, in little memory."""
+
+import resource
+import time
+
+import pytest
+
+from jaxmoe.text import Tokenizer
+from jaxmoe.text.printable import printable
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+FAULTS = {
+    "division": "{{ 1 / 0 }}",
+    "overflow": "{{ 1e308 * 10 ** 200 }}{{ (10.0 ** 308) ** 2 }}",
+    "range": "{% for i in range(10 ** 9) %}x{% endfor %}",
+    "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "attribute": "{{ none.x.y }}",
+    "syntax": "{% for %}",
+    "python syntax": "{% for a in b %}" * 30 + "{% endfor %}" * 30,
+    "nesting": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "unclosed": "{{ 'a' ",
+    "loops": "{% for i in range(9999) %}{% for j in range(9999) %}"
+    "{% for k in range(9999) %}{% endfor %}{% endfor %}{% endfor %}",
+    "exponential": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}"
+    "{% endmacro %}{{ f(60) }}",
+    "product": "{{ 'a' * 10 ** 10 }}",
+    "list": "{{ ([1] * 10 ** 10) | length }}",
+    "power": "{{ 10 ** 10000000000 }}",
+    "powers": "{% set ns = namespace(x=10) %}{% for i in range(99) %}"
+    "{% set ns.x = ns.x * ns.x %}{% endfor %}{{ ns.x }}",
+    "doubling": "{% set ns = namespace(x='aa') %}{% for i in range(99) %}"
+    "{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
+    "plus": "{% set ns = namespace(x='aa') %}{% for i in range(99) %}"
+    "{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
+    "block": "{% set ns = namespace(x='aa') %}{% for i in range(99) %}"
+    "{% set t %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = t %}{% endfor %}",
+    "replace": "{% set ns = namespace(x='aa') %}{% for i in range(99) %}"
+    "{% set ns.x = ns.x.replace('a', 'aa') %}{% endfor %}{{ ns.x }}",
+    "replace filter": "{{ ('a' * 10 ** 6) | replace('a', 'b' * 10 ** 6) }}",
+    "join": "{{ (range(99999) | list) | join('a' * 10 ** 6) }}",
+    "format": "{{ '%1000000000d' % 1 }}",
+    "format method": "{{ '{:1000000000}'.format(1) }}",
+    "format filter": "{{ '%1000000000d' | format(1) }}",
+    "center": "{{ 'a' | center(10 ** 10) }}",
+    "indent": "{{ 'a\n\nb' | indent(10 ** 10) }}",
+    "ljust": "{{ 'a'.ljust(10 ** 10) }}",
+    "json": "{{ messages | tojson(indent=10 ** 10) }}",
+    "lipsum": "{{ lipsum(n=10 ** 6) }}",
+    "output": "{% for i in range(9999) %}{{ 'a' * 10 ** 6 }}{% endfor %}",
+    "slice": "{{ 'abc' | slice(10 ** 9) | list }}",
+    "escape": "{{ raise_exception('\x1b[2J\x1b]0;owned\x07') }}",
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_one_clear_error(tokenizer_dir, name):
+    """A template would end in a traceback, or never, or take all memory."""
+    (tokenizer_dir / "chat_template.jinja").write_text(FAULTS[name])
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    begin, before = time.perf_counter(), _peak()
+    with pytest.raises(ValueError, match="the chat template") as caught:
+        tokenizer.render_chat(HELLO)
+    assert time.perf_counter() - begin < 20
+    assert _peak() - before < 500_000_000
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def test_what_templates_do_is_within_bounds(tokenizer_dir):
+    """A long chat would be refused."""
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    chat = [{"role": "user", "content": "x" * 1000}] * 2000
+    assert len(tokenizer.render_chat(chat)) > 2_000_000
+
+
+def test_printable():
+    """A control sequence would move the cursor of whoever reads an error."""
+    assert printable("a\tb\n\x1b[2J\x9b1m\u202e") == "a\tb\n\\x1b[2J\\x9b1m\\u202e"
