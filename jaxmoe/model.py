@@ -49,9 +49,7 @@ class Model:
         """Mesh and kernels, as the devices that hold the weights want them."""
         return execution_for(self.params, self.layout)
 
-    def chat(
-        self, messages: Sequence[Any], **options: Any
-    ) -> list[int] | list[list[int]]:
+    def chat(self, messages: Sequence[Any], **options: Any) -> Any:
         """Token ids of a conversation under the checkpoint's chat template.
 
         Args:

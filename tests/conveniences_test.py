@@ -31,6 +31,9 @@ class Words:
         """All contents."""
         return self.encode(" ".join(m["content"] for m in messages))
 
+    def check_stops(self, stops) -> None:
+        """Any stop can be met."""
+
     def token_to_id(self, token: str) -> None:
         """There are no special tokens."""
 

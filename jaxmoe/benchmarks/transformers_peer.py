@@ -1,6 +1,6 @@
 """The same model in transformers, with the same weights: the only file with torch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side
 from jaxmoe.checkpoints.plan import expand
 from jaxmoe.families.registry import family_of
+from jaxmoe.nn.segments import stored_names
 
 LIBRARIES = ("torch", "transformers")
 DECODING = ("eager", "batched_mm", "grouped_mm")
@@ -125,7 +126,7 @@ def _state(subject: Subject, names: Iterable[str]) -> dict[str, Any]:
     """The tensors called `names`, cut from the parameters by the converter's rules."""
     state, wanted = {}, set(names)
     tensors = family_of(subject.config).tensors
-    for param, array in subject.params.items():
+    for param, array in _unstacked(subject):
         flat = _tensor(array).reshape(-1)
         for rule in tensors:
             for name, shape, start in expand(rule, param, array.shape):
@@ -133,6 +134,16 @@ def _state(subject: Subject, names: Iterable[str]) -> dict[str, Any]:
                     size = int(np.prod(shape))
                     state[name] = flat[start : start + size].reshape(shape)
     return state
+
+
+def _unstacked(subject: Subject) -> Iterator[tuple[str, jax.Array]]:
+    """Every parameter as it is stored, cut out of stacks of layers."""
+    for name, array in subject.params.items():
+        names = stored_names(name)
+        if names == [name]:
+            yield name, array
+        else:
+            yield from zip(names, array, strict=True)
 
 
 def _tensor(array: jax.Array) -> Any:

@@ -128,13 +128,14 @@ def _returned(hints: dict[str, Any], doc: str, name: str) -> dict[str, Any] | No
 
 def _schema(hint: Any, name: str) -> dict[str, Any]:
     """The JSON schema of a type hint."""
-    origin, args = get_origin(hint), get_args(hint)
+    origin: Any = get_origin(hint)
+    args: list[Any] = list(get_args(hint))
     if origin is None and isinstance(hint, type) and issubclass(hint, Enum):
         return _enum([member.value for member in hint], name)
     if origin is None and hint in _TYPES:
         return dict(_TYPES[hint])
     if origin in (Union, types.UnionType):
-        return _union(args, name)
+        return _union(tuple(args), name)
     if origin is Literal:
         return _enum(list(args), name)
     if origin is list:

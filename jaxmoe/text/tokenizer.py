@@ -203,7 +203,7 @@ class Tokenizer:
         enable_thinking: bool | None = None,
         chat_template: str | None = None,
         **template_kwargs: Any,
-    ) -> list[int] | list[list[int]]:
+    ) -> Any:
         """Token ids of a chat: `render_chat`, encoded as it stands.
 
         Of a list of chats, a list with the ids of each.
@@ -284,7 +284,7 @@ class Tokenizer:
         return None if token is None else self._backend.token_to_id(token)
 
 
-def _is_batch(messages: object) -> bool:
+def _is_batch(messages: Any) -> bool:
     """Whether these are several chats: a list of lists."""
     listed = isinstance(messages, list | tuple) and messages
     return bool(listed) and all(isinstance(each, list | tuple) for each in messages)

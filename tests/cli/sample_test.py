@@ -98,9 +98,9 @@ def test_stop(checkpoint, capsys, expected):
     assert any(stop in text for text in expected.text)
 
 
-def test_without_tokenizer(checkpoint, tmp_path, capsys, model, expected):
+def test_without_tokenizer(source, tmp_path, capsys, model, expected):
     """Ids would need a tokenizer, or be printed as nothing."""
-    bare = shutil.copytree(checkpoint, tmp_path / "bare")
+    bare = shutil.copytree(source, tmp_path / "bare")
     (bare / "tokenizer.json").unlink()
     ids = ",".join(map(str, model.encode(PROMPT)))
     out = ask(bare, capsys, "--token-ids", ids, "--seed", "3", "--quiet")

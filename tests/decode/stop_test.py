@@ -22,6 +22,9 @@ class Letters:
         """One letter for each token."""
         return "".join("" if i == SPECIAL else chr(0x4E00 + i) for i in ids)
 
+    def check_stops(self, stops) -> None:
+        """Any stop can be met."""
+
     def token_to_id(self, token: str) -> int | None:
         """The special token's id by its name."""
         return SPECIAL if token == "<|end|>" else None
