@@ -119,8 +119,7 @@ def bootstrap(
     2012, "Adjusted Wald confidence interval for a difference of binomial proportions
     based on paired data".
     """
-    values = np.asarray(values, np.float64)
-    _check(values, ends)
+    values = _checked(np.asarray(values, np.float64), ends)
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(
             "level must be between 0 and 1 and resamples at least 1, found "
@@ -201,21 +200,29 @@ def _student(level: float, degrees: int) -> float:
     return z + sum(term / degrees**i for i, term in enumerate(terms, start=1))
 
 
-def _check(values: np.ndarray, ends: tuple[float, float] | None) -> None:
+_ROUNDING = 1e-9
+"""Of the scale: what sums of shares may pass its ends by."""
+
+
+def _checked(values: np.ndarray, ends: tuple[float, float] | None) -> np.ndarray:
+    """`values` between the ends, that which rounding has moved past them put back."""
     if not values.size or not np.isfinite(values).all():
         found = "a value that is not finite" if values.size else "none"
         raise ValueError(
             f"values must be one finite number for each problem, found {found}; leave "
             "out problems that were not run"
         )
-    if ends is not None and not (
-        ends[0] <= values.min() and values.max() <= ends[1] and ends[0] < ends[1]
-    ):
+    if ends is None:
+        return values
+    low, high = ends
+    slack = _ROUNDING * (high - low)
+    if low >= high or values.min() < low - slack or values.max() > high + slack:
         raise ValueError(
-            f"values must lie between the ends {ends[0]} and {ends[1]}, found "
+            f"values must lie between the ends {low} and {high}, found "
             f"{values.min()} to {values.max()}; pass the `ends` of the scale, or None "
             "where it has none"
         )
+    return values.clip(low, high)
 
 
 def _totals(values: np.ndarray, groups: Sequence[Hashable] | None):

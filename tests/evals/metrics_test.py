@@ -288,3 +288,13 @@ def test_groups_must_match_the_problems():
     """Problems would be resampled with those of another group."""
     with pytest.raises(ValueError, match="found 2 for 3 problems"):
         bootstrap(np.ones(3), groups=["a", "b"])
+
+
+def test_rounding_past_an_end_is_no_error():
+    """A share of votes summed to 1 + 2e-16 ended an evaluation."""
+    above = np.array([1.0, 1 + 2e-16, 1 / 3 * 3, 0.5, -1e-17])
+    assert above.max() > 1 or above.min() < 0
+    found = bootstrap(above)
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+    with pytest.raises(ValueError, match="between the ends"):
+        bootstrap(np.array([0.5, 1.001]))
