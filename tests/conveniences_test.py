@@ -7,16 +7,20 @@ import pytest
 import jaxmoe
 from jaxmoe import TokenSampler
 from jaxmoe.random.keys import as_key
+from jaxmoe.text import Tokenizer
 from tests.tiny import VOCAB, prompt_of, tiny_model
 
 pytestmark = pytest.mark.usefixtures("untyped")
 OPTIONS = {"n": 3, "max_new_tokens": 6, "slots": 4}
 
 
-class Words:
+class Words(Tokenizer):
     """A tokenizer of one word a token, with a chat template."""
 
     special_ids = frozenset()
+
+    def __init__(self):
+        """Without files."""
 
     def encode(self, text: str) -> list[int]:
         """A word's number is its length."""

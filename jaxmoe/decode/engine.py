@@ -201,7 +201,7 @@ class Engine:
         self,
         prompt: Prompt,
         *,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | int,
         n: int = 1,
         samples: Sequence[int] | None = None,
         policy: Policy | Sequence[Policy] | None = None,
