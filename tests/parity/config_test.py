@@ -111,6 +111,7 @@ def test_presets_are_the_released_configs(released, preset):
     assert from_hf(rewritten, GENERATION) == preset
 
 
+@pytest.mark.filterwarnings("ignore:.*no usable do_sample")
 @pytest.mark.parametrize("use_diff", [True, False], ids=["short", "full"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_what_transformers_saves_reads_as_what_it_was_given(name, use_diff, tmp_path):
@@ -129,6 +130,7 @@ def _without_generation(config):
     return {k: v for k, v in vars(config).items() if k != "generation"}
 
 
+@pytest.mark.filterwarnings("ignore:.*no usable do_sample")
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_number_is_the_one_transformers_uses(name):
     """Our fields beside the attributes and modules of transformers' own model."""
