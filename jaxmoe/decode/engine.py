@@ -241,7 +241,6 @@ class Engine:
             noisy_prefill=noisy_prefill,
             routes=routes,
         )
-        self._table.check(request)
         if self._execution.layout.spans_processes():
             check_equal({"the request": request.describe()})
         return self.enqueue(request)
@@ -266,7 +265,7 @@ class Engine:
                     f"one it was made with, found {given!r}; make the engine without "
                     f"{name}="
                 )
-        return read_request(
+        request = read_request(
             self._model,
             prompt,
             policy=self._policy if policy is None else policy,
@@ -274,12 +273,13 @@ class Engine:
             width=self._table.width,
             **rest,
         )
+        self._table.check(request)
+        return request
 
     def enqueue(self, request: Request) -> Ticket:
-        """As `submit`, for a request that is checked already."""
+        """As `submit`, for a request of `read`, which has checked it."""
         self._check_open()
         ticket = Ticket(request.samples)
-        self._table.check(request)
         kinds = self._prompts.kinds_of(request)
         self._longest_prompt = max(self._longest_prompt, len(request.prompt))
         self._longest_answer = max(self._longest_answer, request.max_new_tokens)

@@ -1,6 +1,6 @@
 """`jaxmoe.Engine`: an answer is its request's alone, whatever else is in flight."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 import jaxmoe
 from jaxmoe import AdaptiveHead, Engine, ExpertSample, GumbelTopK, TokenSampler, TopK
 from jaxmoe.benchmarks.calls import counted
+from jaxmoe.decode import prompt_loader
 from tests.tiny import CHOSEN, EXPERTS, VOCAB, prompt_of, tiny_model
 
 POLICIES = [
@@ -383,3 +384,112 @@ def test_options_that_do_not_fit_are_refused(model, untyped):
             options = {"policy": None, "sampler": None, name: value}
             with pytest.raises(ValueError, match=f"{name} must be None"):
                 submit(engine, 1, **options)
+
+
+# -- what goes wrong within -----------------------------------------------------------
+
+
+def test_a_step_that_fails_closes_the_engine(model, monkeypatch):
+    """Tokens would be lost in silence, a prompt answered for another, or `busy` never
+    end."""
+    engine = engine_of(model)
+    submit(engine, 1)
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxmoe.decode.prompt_loader.load_prompts", fail)
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+    assert not engine.busy
+    for use in (engine.step, lambda: submit(engine, 1)):
+        with pytest.raises(RuntimeError, match="failed .KeyboardInterrupt."):
+            use()
+
+
+def test_fewer_experts_in_a_noisy_prompt_leave_nothing_of_the_last(model):
+    """Places that a narrow policy leaves empty would hold another prompt's experts."""
+    options = {"noisy_prefill": True, "policy": ExpertSample(k=2), "samples": [3]}
+    with engine_of(model, prompts=1, return_routes=True) as engine:
+        submit(engine, 1)  # fills the only entry
+        finish(engine)
+        submit(engine, 5, **options)
+        first = engine.step(1)[0]
+    assert (first.trace.routes[0, 1, :2] >= 0).all()
+    assert (first.trace.routes[0, 1, 2:] == -1).all()
+
+
+def test_a_wide_policy_takes_noisy_prompts(model):
+    """Log-probabilities of routes, which nobody asked for, have a limit of 12."""
+    policy = GumbelTopK(k=13)
+    out = jaxmoe.sample(
+        model, [9, 8], key=0, policy=policy, noisy_prefill=True, max_new_tokens=2
+    )
+    assert (out.lengths > 0).all()
+    with pytest.raises(ValueError, match="at most 12 .* found 13"):
+        jaxmoe.sample(model, [9], key=0, policy=policy, return_route_logprobs=True)
+
+
+def test_a_subclass_that_chooses_otherwise_is_no_numbers(model, untyped):
+    """Its choice would be passed over in silence."""
+
+    class Odd(ExpertSample):
+        def choose(self, ranking, noise):
+            raise AssertionError("not in a slot")
+
+        def resolve(self, **_):
+            return Odd(k=CHOSEN)
+
+    class Drawn(TokenSampler):
+        """Draws otherwise."""
+
+    with engine_of(model) as engine:
+        with pytest.raises(ValueError, match="Odd has no numbers"):
+            submit(engine, 1, policy=Odd())
+        with pytest.raises(TypeError, match="pytree of one.s own"):
+            submit(engine, 1, sampler=Drawn())
+        assert not engine.busy
+
+
+def test_processes_compare_all_that_decides_an_answer(model):
+    """Processes that disagree would wait for each other for ever."""
+    engine = engine_of(model)
+    request = engine.read(
+        [9],
+        key_data=np.zeros(2, np.uint32),
+        samples=(0, 1),
+        policy=[TopK(), ExpertSample()],
+        sampler=None,
+        max_new_tokens=3,
+        stop=None,
+        stop_ids=None,
+        noisy_prefill=False,
+        routes=None,
+    )
+    changes = [
+        {"policies": request.policies[::-1]},
+        {"stops": ("a",)},
+        {"stop_ids": (1,)},
+        {"samples": (1, 0)},
+        {"max_new_tokens": 4},
+        {"noisy_prefill": True},
+    ]
+    assert all(replace(request, **c).describe() != request.describe() for c in changes)
+
+
+def test_prompts_used_last_are_kept(model, monkeypatch):
+    """A server's prompts would be computed again for every request."""
+    computed: list[int] = []
+    real = prompt_loader.load_prompts
+
+    def count(config, params, prefix, prompts, *rest, **options):
+        computed.extend(int(n) for n in prompts.lengths if n)
+        return real(config, params, prefix, prompts, *rest, **options)
+
+    monkeypatch.setattr(prompt_loader, "load_prompts", count)
+    with engine_of(model, prompts=2) as engine:
+        for length in (3, 5, 3, 5, 7, 5, 7, 3):
+            engine.submit(prompt_of(length, length), key=0, max_new_tokens=1)
+            finish(engine)
+    assert computed == [3, 5, 7, 3]
