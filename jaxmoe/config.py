@@ -17,6 +17,7 @@ from jaxmoe.router.scores import Scores
 RopeKind = Literal["default", "linear", "dynamic", "yarn"]
 QKNorm = Literal["head", "projection"]
 WeightFormat = Literal["float"]
+ModelWeights = Literal["float", "int8"]
 
 
 def _check_positive(**values: int):
@@ -205,7 +206,10 @@ class ModelConfig:
     """A decoder-only model: embedding, layers, final norm, output head.
 
     `context_length` is the most positions (prompt and answer together) that the
-    model may be asked for; `stop_ids` end an answer.
+    model may be asked for; `stop_ids` end an answer. `weights` says how those of
+    products are held: as their own format has it ("float"), or quantised
+    (`jaxmoe.ops.int8`): experts, projections, and a head of its own, while embedding,
+    routers, norms and biases stay as they are.
     """
 
     family: str
@@ -218,6 +222,7 @@ class ModelConfig:
     stop_ids: tuple[int, ...] = ()
     pad_id: int = 0
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    weights: ModelWeights = "float"
 
     def __post_init__(self):
         _check_positive(
@@ -232,6 +237,17 @@ class ModelConfig:
             raise ValueError(
                 "every mixture layer must have the same number of experts and of "
                 f"experts per token, found {sorted(shapes)}"
+            )
+        known = get_args(ModelWeights)
+        if self.weights not in known:
+            raise ValueError(
+                f"weights must be one of {', '.join(known)}, found {self.weights!r}"
+            )
+        formats = {moe.weights for moe in self._moe_configs()} - {"float"}
+        if self.weights != "float" and formats:
+            raise ValueError(
+                f"weights={self.weights!r} is made of floats, found experts stored as "
+                f"{', '.join(sorted(formats))}; load them as they are"
             )
 
     def _moe_configs(self) -> list[MoEConfig]:

@@ -138,7 +138,7 @@ class Projection(nnx.Module):
         self, heads: int, axis: str, width: int, d_model: int, bias: bool, dtype
     ):
         self.weight = weight(
-            (heads, width, d_model), dtype, (axis, "head_dim", "embed")
+            (heads, width, d_model), dtype, (axis, "head_dim", "embed"), inputs=1
         )
         if bias:
             self.bias = weight((heads, width), dtype, (axis, "head_dim"))
@@ -157,7 +157,7 @@ class Output(nnx.Module):
 
     def __init__(self, heads: int, width: int, d_model: int, bias: bool, dtype):
         self.weight = weight(
-            (d_model, heads, width), dtype, ("embed", "heads", "head_dim")
+            (d_model, heads, width), dtype, ("embed", "heads", "head_dim"), inputs=2
         )
         if bias:
             self.bias = weight((d_model,), dtype, ("embed",))
