@@ -97,7 +97,9 @@ def test_projections_equal_the_product(rows, products):
     """Tiles, of a weight that is one layer of a stack, and their scales."""
     shape = (2, 1300, 1024)  # more than two tiles, and a rest
     stack, x = _packed(*shape), jnp.asarray(_normal(rows, shape[-1]))
-    layer = Int8(*(OfLayer(part, jnp.int32(1)) for part in (stack.values, stack.scales)))
+    layer = Int8(
+        *(OfLayer(part, jnp.int32(1)) for part in (stack.values, stack.scales))
+    )
     execution = replace(EXECUTION, products=products)
     found = _jit(partial(project, execution=execution))(x, layer)
     expected = np.asarray(x, np.float64) @ np.asarray(widen(stack), np.float64)[1].T
