@@ -42,7 +42,7 @@ def _packed(*shape, seed=0):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_rounded_to_the_nearest(dtype):
-    """A value would be off by more than half a step, or an output use half its range."""
+    """A value would be off by more than half a step, or use half of its range."""
     weight = _normal(5, 7, 33).astype(dtype)
     found = quantise(weight)
     wide = weight.astype(np.float64)
