@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmoe.config import AttentionConfig, NormConfig
-from jaxmoe.nn.base import Context, Sequences, Step
+from jaxmoe.nn.base import Context, MixerWork, Sequences, Step
 from jaxmoe.nn.key_values import KeyValues
 from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.norm import ProjectionNorm, RMSNorm
@@ -16,6 +16,7 @@ from jaxmoe.ops.attention import CHUNK, FORMS, QKV
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.rope import rotate, rotation
 from jaxmoe.ops.stack import OfLayer
+from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Float, Int
 
 
@@ -28,6 +29,8 @@ class Projected(NamedTuple):
 
 class Attention(nnx.Module):
     """Query, key, value and output projections, and what is done between them."""
+
+    summed = "heads"
 
     def __init__(self, config: AttentionConfig, d_model: int, norm: NormConfig, dtype):
         self.config = config
@@ -68,6 +71,12 @@ class Attention(nnx.Module):
             q, k, v = (jnp.clip(a, -c.clip, c.clip) for a in (q, k, v))
         q, k = (rotate(a, cos, sin, c.rope.pairs) for a in (q, k))
         return Projected(QKV(q, k, v), gate)
+
+    @classmethod
+    def work(cls, config: AttentionConfig, layout: Layout) -> MixerWork:
+        """See `Mixer`: a score and a term of the sum for each head's values."""
+        heads = config.num_heads // layout.size(layout.rules.heads)
+        return MixerWork(position=2 * heads * config.head_dim, fixed=0, scores=heads)
 
     def _normed(
         self,
