@@ -1,14 +1,20 @@
 """The work that a pass cannot avoid: bytes to move, operations to do.
 
 A floor in time is bytes over bandwidth, or operations over the rate of a product. It
-is for mixtures with full attention.
+is for full attention; a window is not counted.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import jax
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.nn.decoder import abstract_params, logical_axes
+from jaxmoe.nn.mixers import held
+from jaxmoe.nn.mixers import work as mixers_work
+from jaxmoe.sharding.layout import single_device_layout
 
 
 @dataclass(frozen=True)
@@ -26,16 +32,13 @@ class Sizes:
     always: weights that every pass reads whole: all but experts and the embedding
       table (which counts where it is the output head too).
     expert: one expert of each layer. matrices: those of `always` that multiply.
-    position: keys and values of one position. head: the output head.
-    attended: query heads times head dimension, summed over layers.
+    head: the output head.
     """
 
     always: int
     expert: int
     matrices: int
-    position: int
     head: int
-    attended: int
 
 
 def sizes(config: ModelConfig) -> Sizes:
@@ -48,14 +51,11 @@ def sizes(config: ModelConfig) -> Sizes:
         for name, shape in shapes.items()
         if name not in stacks and (name != table or config.tie_embeddings)
     ]
-    mixers = [layer.mixer for layer in config.layers]
     return Sizes(
         always=sum(math.prod(shape) for shape in read),
         expert=sum(math.prod(shapes[name][1:]) for name in stacks),
         matrices=sum(math.prod(shape) for shape in read if len(shape) > 1),
-        position=sum(2 * m.num_kv_heads * m.head_dim for m in mixers),
         head=math.prod(shapes[table]),
-        attended=sum(m.num_heads * m.head_dim for m in mixers),
     )
 
 
@@ -67,28 +67,33 @@ def step(
     own: float,
     distinct: float,
     weight_bytes: int,
-    cache_bytes: int,
+    cache_dtype: Any,
 ) -> Work:
     """One step of n samples of one prompt.
 
     own: positions that each sample has passed since its prompt. distinct: experts
-      that a layer reads, on average. weight_bytes, cache_bytes: of one element.
+      that a layer reads, on average. weight_bytes: of one element. cache_dtype: of
+      the states.
     """
     size = sizes(config)
     rows = n * config.d_model
     weights = size.always + distinct * size.expert + rows
-    # The prompt's positions are read once for all samples; each writes one of its own.
-    cached = size.position * (prompt + n * own + n)
-    moved = weights * weight_bytes + cached * cache_bytes
+    layout = single_device_layout(jax.devices()[0])
+    state, mixing = held(config, layout, cache_dtype), mixers_work(config, layout)
+    # The prompt's positions are read once for all samples; each writes one of its own,
+    # and what does not grow is read and written.
+    cached = state.position * (prompt + n * own + n) + 2 * n * state.fixed
+    moved = weights * weight_bytes + cached
     products = size.matrices + config.experts_per_token * size.expert
-    # Scores and sums over the cache: two products a position.
-    attention = 2 * size.attended * (prompt + own + 1)
-    return Work(moved, 2 * n * (products + attention))
+    products += mixing.fixed + mixing.position * (prompt + own + 1)
+    return Work(moved, 2 * n * products)
 
 
 def prefill_operations(config: ModelConfig, tokens: int) -> float:
     """Operations of one pass over a prompt, with logits of its last token only."""
     size = sizes(config)
+    mixing = mixers_work(config, single_device_layout(jax.devices()[0]))
     products = size.matrices - size.head + config.experts_per_token * size.expert
+    products += mixing.fixed
     pairs = tokens * (tokens + 1) / 2
-    return 2 * (tokens * products + size.head + 2 * size.attended * pairs)
+    return 2 * (tokens * products + size.head + mixing.position * pairs)

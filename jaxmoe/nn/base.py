@@ -7,7 +7,7 @@ the prompt's state and carries on the slot's own.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from jaxmoe.execution import Execution
 from jaxmoe.ops.grouping import Blocks
@@ -37,6 +37,29 @@ class Sequences(NamedTuple):
     valid: Bool[Array, "M"]
     count: int
     keep: bool
+
+
+class Held(NamedTuple):
+    """Bytes of a state on one device that has its row.
+
+    position: of each position that the row has room for. fixed: whatever its length.
+    """
+
+    position: int
+    fixed: int = 0
+
+
+class MixerWork(NamedTuple):
+    """What a mixer does beside the products of its weights, on one device.
+
+    A multiplication and an addition count as one. Every row does `fixed` of them, and
+    `position` more with each position that it looks back at. scores: those of one such
+    position that an accelerator's form holds, of a row.
+    """
+
+    position: int
+    fixed: int
+    scores: int
 
 
 class Step(NamedTuple):
@@ -88,6 +111,11 @@ class LayerState(Protocol):
         """How the arrays lie on a mesh; rows: logical axis of the rows."""
         ...
 
+    @classmethod
+    def held(cls, config: Any, *, dtype: Any, layout: Layout) -> Held:
+        """Bytes of one layer and row, as `empty` allocates them on a mesh."""
+        ...
+
     def put(self, index: Array, prompts: Self, row: Array) -> Self:
         """With row `index` replaced by row `row` of `prompts`."""
         ...
@@ -108,7 +136,18 @@ class LayerState(Protocol):
 
 @runtime_checkable
 class Mixer(Protocol):
-    """How positions exchange information."""
+    """How positions exchange information.
+
+    summed: the logical axis over which a mesh divides its last product: each device
+      gives a part of the output, and these are added.
+    """
+
+    summed: ClassVar[str]
+
+    @classmethod
+    def work(cls, config: Any, layout: Layout) -> MixerWork:
+        """What planning and benchmarks count, on one device of the layout."""
+        ...
 
     def prefill(
         self, x: Float[Array, "N D"], sequences: Sequences, context: Context

@@ -2,9 +2,11 @@
 
 from typing import Any, NamedTuple
 
-from jaxmoe.config import AttentionConfig
+from jaxmoe.config import AttentionConfig, ModelConfig
 from jaxmoe.nn.attention import Attention
+from jaxmoe.nn.base import Held, MixerWork
 from jaxmoe.nn.key_values import KeyValues
+from jaxmoe.sharding.layout import Layout
 
 
 class Kind(NamedTuple):
@@ -21,3 +23,22 @@ KINDS: dict[type, Kind] = {AttentionConfig: Kind(Attention, KeyValues)}
 def kind_of(config: Any) -> Kind:
     """The kind that a mixer's config is of."""
     return KINDS[type(config)]
+
+
+def held(config: ModelConfig, layout: Layout, dtype: Any) -> Held:
+    """Bytes of all layers' states on a device, of one row."""
+    each = [
+        kind_of(layer.mixer).state.held(layer.mixer, dtype=dtype, layout=layout)
+        for layer in config.layers
+    ]
+    return Held(sum(h.position for h in each), sum(h.fixed for h in each))
+
+
+def work(config: ModelConfig, layout: Layout) -> MixerWork:
+    """Of all layers' mixers on a device; `scores` of the layer that has the most."""
+    each = [kind_of(c.mixer).module.work(c.mixer, layout) for c in config.layers]
+    return MixerWork(
+        position=sum(w.position for w in each),
+        fixed=sum(w.fixed for w in each),
+        scores=max(w.scores for w in each),
+    )

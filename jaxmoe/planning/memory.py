@@ -15,7 +15,8 @@ from jaxmoe.config import ModelConfig, MoEConfig
 from jaxmoe.decode.cache import bucket
 from jaxmoe.decode.memory import FIRST_ANSWER
 from jaxmoe.decode.prefill import prompt_bucket
-from jaxmoe.nn.decoder import abstract_params, always_wide, logical_axes
+from jaxmoe.nn.decoder import abstract_params, always_wide, logical_axes, read_shape
+from jaxmoe.nn.mixers import held, work
 from jaxmoe.ops.attention.chunked import CHUNK
 from jaxmoe.ops.attention.whole import SCORES_AT_ONCE
 from jaxmoe.sharding.collectives import DeviceContext
@@ -55,16 +56,8 @@ class Weight(NamedTuple):
         return tuple(size // n for size, n in zip(self.shape, over, strict=True))
 
     def read(self, layout: Layout) -> tuple[int, ...]:
-        """As `own`, but of key-value heads only those that the device computes.
-
-        Where they are fewer than the devices, each holds all and computes one
-        (`nn.decoder.own_heads`).
-        """
-        own, rules = self.own(layout), layout.rules
-        if rules.kv_heads == rules.heads:
-            return own
-        pairs = zip(own, self.axes, strict=True)
-        return tuple(1 if axis == "kv_heads" else size for size, axis in pairs)
+        """The shape of what the device computes with, which may be less."""
+        return read_shape(self.shape, self.axes, layout)
 
 
 @lru_cache(maxsize=32)
@@ -96,9 +89,9 @@ def weight_bytes(config: ModelConfig, layout: Layout, dtype: str) -> int:
 class Caches:
     """Bytes of caches on each device.
 
-    prefix: of the prompt, which all its samples share: keys and values, and the logits
-      and routes of its last token. suffix: of the slots' own positions. growing:
-      one array of the suffix as it was, beside which it grows for the last time.
+    prefix: of the prompt, which all its samples share: its states, and the logits and
+      routes of its last token. suffix: of the slots' own. growing: one array of the
+      suffix as it was, beside which it grows for the last time.
     """
 
     prefix: int
@@ -121,20 +114,6 @@ def suffix_size(own: int) -> int:
     return bucket(own)
 
 
-def position_bytes(config: ModelConfig, layout: Layout, dtype: str) -> int:
-    """Bytes of one position's keys and values on a device that has its row.
-
-    Where key-value heads are fewer than the devices that divide the query heads, each
-    device has one that others have too.
-    """
-    mixers = [layer.mixer for layer in config.layers]
-    devices = layout.size(layout.rules.heads)
-    values = sum(
-        2 * m.head_dim * layout.cached_heads(m.num_kv_heads) // devices for m in mixers
-    )
-    return values * itemsize(dtype)
-
-
 def cache_bytes(
     config: ModelConfig,
     layout: Layout,
@@ -150,15 +129,15 @@ def cache_bytes(
       slots: on all devices together; their parts are equal (`Layout.slots`).
       prompt: tokens. own: the most tokens of an answer.
     """
-    position = position_bytes(config, layout, dtype)
+    position, fixed = held(config, layout, dtype)
     rows = slots // layout.size(layout.rules.slots)
     size = suffix_size(own)
     first = bucket(min(own, FIRST_ANSWER))
     last = 4 * config.vocab_size + 4
     last += 2 * config.num_layers * config.experts_per_token
     return Caches(
-        prefix=position * prefix_size(prompt) + last,
-        suffix=position * rows * size,
+        prefix=position * prefix_size(prompt) + fixed + last,
+        suffix=rows * (position * size + fixed),
         # One layer's keys or values at a time; the last size but one was half of it.
         growing=position * rows * size // (4 * config.num_layers)
         if size > first
@@ -189,7 +168,7 @@ def buffer_bytes(
     rows = slots // part.count("slots")
     gathered = rows * _apart(part)
     longest = max(prefix_size(prompt), suffix_size(own))
-    heads = _own_heads(config, layout)
+    heads = work(config, layout).scores
     logits = 3 * 4 * rows * config.vocab_size // part.count("vocab")
     # Scores, weights, and the sums of each chunk's values.
     scores = 3 * 4 * rows * heads * longest
@@ -197,8 +176,8 @@ def buffer_bytes(
     tokens = prompt_bucket(prompt)
     scores = 3 * 4 * min(SCORES_AT_ONCE, heads * tokens * tokens)
     whole = scores + _expert_buffers(config, layout, tokens, dtype)
-    # The prompt's keys and values as they are captured, and in the cache's order.
-    whole += 2 * tokens * position_bytes(config, layout, dtype)
+    # The prompt's states as they are captured, and in the cache's order.
+    whole += 2 * tokens * held(config, layout, dtype).position
     return max(step, whole, caches.growing)
 
 
@@ -207,12 +186,6 @@ def _apart(part: DeviceContext) -> int:
     axes = [a for a in part.axes("experts", "expert_mlp") if a in part.rows]
     assert part.layout is not None
     return part.layout.size(axes)
-
-
-def _own_heads(config: ModelConfig, layout: Layout) -> int:
-    """The most query heads that a layer has on one device."""
-    most = max(layer.mixer.num_heads for layer in config.layers)
-    return most // layout.size(layout.rules.heads)
 
 
 def _expert_buffers(config: ModelConfig, layout: Layout, rows: int, dtype: str) -> int:

@@ -3,6 +3,7 @@
 import math
 
 from jaxmoe.config import ModelConfig, MoEConfig
+from jaxmoe.nn.mixers import work
 from jaxmoe.planning.exchanges import distinct_experts
 from jaxmoe.planning.memory import (
     Caches,
@@ -45,11 +46,9 @@ def operations(
         for weight in weights_of(config)
         if len(weight.shape) > 1 and weight.part == "rest"
     )
-    heads = layout.size(layout.rules.heads)
-    attended = sum(c.mixer.num_heads * c.mixer.head_dim for c in config.layers) // heads
+    mixing = work(config, layout)
     positions = prefix_size(prompt) + suffix_size(own)
-    # Scores and sums over the cache: two products a position.
-    found = rows * (matrices + 2 * attended * positions)
+    found = rows * (matrices + mixing.fixed + mixing.position * positions)
     # Each pair of a row and an expert is computed by those that divide that expert.
     inside = layout.size(layout.rules.expert_mlp)
     devices = inside * layout.size(layout.rules.experts)
