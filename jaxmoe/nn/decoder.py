@@ -16,7 +16,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig
+from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig, NormConfig
 from jaxmoe.execution import STACKED, Execution, Layers
 from jaxmoe.nn.base import Context, LayerState, Sequences, Step
 from jaxmoe.nn.dense import DenseFeedForward
@@ -58,15 +58,22 @@ class Passed(NamedTuple):
 class Layer(nnx.Module):
     """A mixer and a feed-forward, each behind a norm and around a residual."""
 
-    def __init__(self, config: LayerConfig, d_model: int, eps: float, dtype):
-        self.mixer_norm = RMSNorm(d_model, eps, dtype, "embed")
+    def __init__(self, config: LayerConfig, d_model: int, norm: NormConfig, dtype):
+        self.residual = config.residual
+        self.mixer_norm = RMSNorm(d_model, norm, dtype, "embed")
         mixer = kind_of(config.mixer).module
-        self.mixer = mixer(config.mixer, d_model, eps, dtype)
-        self.ff_norm = RMSNorm(d_model, eps, dtype, "embed")
+        self.mixer = mixer(config.mixer, d_model, norm, dtype)
+        self.ff_norm = RMSNorm(d_model, norm, dtype, "embed")
         if isinstance(config.feed_forward, MoEConfig):
             self.feed_forward = MoEFeedForward(config.feed_forward, d_model, dtype)
         else:
             self.feed_forward = DenseFeedForward(config.feed_forward, d_model, dtype)
+
+    def add(
+        self, x: Float[Array, "N D"], out: Float[Array, "N D"]
+    ) -> Float[Array, "N D"]:
+        """The residual stream with what the mixer or the feed-forward gave."""
+        return x + _times(out, self.residual)
 
 
 class Embedding(nnx.Module):
@@ -97,7 +104,7 @@ class Frame(nnx.Module):
     def __init__(self, config: ModelConfig, dtype):
         d_model = config.d_model
         self.embed = Embedding(config.vocab_size, d_model, dtype)
-        self.final_norm = RMSNorm(d_model, config.norm_eps, dtype, "embed")
+        self.final_norm = RMSNorm(d_model, config.norm, dtype, "embed")
         if not config.tie_embeddings:
             self.head = Embedding(config.vocab_size, d_model, dtype, inputs=1)
 
@@ -112,7 +119,8 @@ class Decoder:
 
     def layer(self, segment: Segment, place: int, turn: Array | int) -> Layer:
         """The layer at one place of one turn of a segment."""
-        declared = _layer(segment.period[place], self.config.d_model, self._eps)
+        config = self.config
+        declared = _layer(segment.period[place], config.d_model, config.norm)
         prefix = segment.prefix(place)
         if segment.count == 1:
             return _merged(declared, self.params, prefix)
@@ -149,6 +157,7 @@ class Decoder:
           states: one a stack, handed to `mix` layer by layer.
         """
         x = self.frame.embed.rows(tokens, context.device)
+        x = _times(x, self.config.embed_scale)
         left = list(states or (None,) * len(stacks(self.config, context.execution)))
         after: list[Any] = []
         outs: list[tuple[range, _Out]] = []
@@ -198,7 +207,7 @@ class Decoder:
                     out, state, kept = mix(
                         layer.mixer, normed, first + place, turn, state
                     )
-                    x = x + out
+                    x = layer.add(x, out)
                 normed, ranking = layer.ff_norm(x), None
                 if isinstance(layer.feed_forward, MoEFeedForward):
                     index = segment.index(turn, place)
@@ -208,7 +217,7 @@ class Decoder:
                 else:
                     out = layer.feed_forward(normed, context)
                     experts = jnp.full((x.shape[0], width), -1, jnp.int32)
-                x = x + out
+                x = layer.add(x, out)
                 after.append(state)
                 ranking = ranking if keep_rankings else None
                 outs.append(_Out(experts.astype(jnp.int16), kept, ranking))
@@ -224,11 +233,12 @@ class Decoder:
         head = frame.embed if self.config.tie_embeddings else frame.head
         normed = frame.final_norm(hidden)
         out = project(normed, head.weight[...], context.execution)
-        return out.astype(jnp.float32)
+        divisor = self.config.logits_divisor
+        return (out if divisor == 1 else out / divisor).astype(jnp.float32)
 
-    @property
-    def _eps(self) -> float:
-        return self.config.norm_eps
+
+def _times(x: Float[Array, "N D"], factor: float) -> Float[Array, "N D"]:
+    return x if factor == 1 else x * factor
 
 
 class _Out(NamedTuple):
@@ -359,8 +369,8 @@ def _frame(config: ModelConfig) -> _Declared:
 
 
 @lru_cache(maxsize=64)
-def _layer(layer: LayerConfig, d_model: int, eps: float) -> _Declared:
-    return _declare(lambda: Layer(layer, d_model, eps, jnp.bfloat16))
+def _layer(layer: LayerConfig, d_model: int, norm: NormConfig) -> _Declared:
+    return _declare(lambda: Layer(layer, d_model, norm, jnp.bfloat16))
 
 
 def _merged(
@@ -398,7 +408,7 @@ def _weights(config: ModelConfig, layers: Layers) -> dict[str, _Weight]:
     found = dict(_arrays(_frame(config), "", config))
     for segment in segments(config, layers):
         for place, layer in enumerate(segment.period):
-            declared = _layer(layer, config.d_model, config.norm_eps)
+            declared = _layer(layer, config.d_model, config.norm)
             for name, one in _arrays(declared, segment.prefix(place), config):
                 if segment.count > 1:
                     shape, axes = (segment.count, *one.shape), (None, *one.axes)
@@ -418,7 +428,8 @@ def _arrays(
             scales = _Weight(leaf.shape[:-inputs], axes[:-inputs], jnp.float32)
             yield prefix + name + SCALES, scales
         else:
-            fixed = None if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+            # Modules are declared in bfloat16 for a model of whatever type.
+            fixed = None if leaf.dtype == jnp.bfloat16 else leaf.dtype
             yield prefix + name, _Weight(leaf.shape, axes, fixed)
 
 
@@ -427,23 +438,27 @@ def abstract_params(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Name, shape and type of every weight; allocates nothing.
 
-    dtype: of floats that can be of any type. layers: "scan" for weights stacked as a
-    scan over layers wants them.
+    dtype: of those that have no type of their own (`fixed_dtypes`). layers: "scan" for
+    weights stacked as a scan over layers wants them.
     """
-    return {
-        name: jax.ShapeDtypeStruct(
-            one.shape, jnp.dtype(dtype if one.dtype is None else one.dtype)
-        )
-        for name, one in _weights(config, layers).items()
-    }
+    kind = lambda one: jnp.dtype(dtype if one.dtype is None else one.dtype)  # noqa: E731
+    weights = _weights(config, layers).items()
+    return {n: jax.ShapeDtypeStruct(one.shape, kind(one)) for n, one in weights}
 
 
 def fixed_dtypes(config: ModelConfig) -> dict[str, Any]:
-    """Name -> type of the weights that are no floats of any type: bytes and scales."""
+    """Name -> type of the weights that are held so whatever type is asked for."""
     weights = _weights(config, "unroll").items()
     return {
         name: jnp.dtype(one.dtype) for name, one in weights if one.dtype is not None
     }
+
+
+@lru_cache(maxsize=64)
+def always_wide(config: ModelConfig, *, layers: Layers = "unroll") -> frozenset[str]:
+    """Names of the weights that modules declare in float32: no cast is for them."""
+    found = _weights(config, layers).items()
+    return frozenset(name for name, one in found if one.dtype == jnp.float32)
 
 
 def logical_axes(

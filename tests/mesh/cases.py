@@ -21,7 +21,7 @@ SLOTS = 8
 
 def divisible_model() -> jaxmoe.Model:
     """8 query heads, 2 key-value heads, 16 experts: on some meshes heads repeat."""
-    mixer = AttentionConfig(8, 2, 16, bias=True)
+    mixer = AttentionConfig(8, 2, 16, qkv_bias=True, output_bias=True)
     mixture = LayerConfig(mixer, MoEConfig(16, 4, 24, SoftmaxScores(normalise=True)))
     dense = LayerConfig(mixer, DenseConfig(40))
     layers = (dense, mixture)
@@ -62,9 +62,12 @@ def draw(model: jaxmoe.Model, prompt: Any, **options: Any) -> Any:
     return jaxmoe.sample(model, prompt, **merged)
 
 
-def check_answers(alone: list[jaxmoe.Samples], model: jaxmoe.Model) -> None:
+def check_answers(
+    alone: list[jaxmoe.Samples], model: jaxmoe.Model, prompts: Any = None
+) -> None:
     """The same tokens and experts as alone, and twice the same bits."""
-    once, again = (draw(model, PROMPTS, n=5) for _ in range(2))
+    prompts = PROMPTS if prompts is None else prompts
+    once, again = (draw(model, prompts, n=5) for _ in range(2))
     for one, other, repeated in zip(alone, once, again, strict=True):
         assert same(one, other)
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
