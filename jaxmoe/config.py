@@ -19,7 +19,7 @@ RopeKind = Literal["default", "linear", "dynamic", "yarn"]
 RopePairs = Literal["halves", "neighbours"]
 QKNorm = Literal["head", "projection"]
 NormCast = Literal["first", "last"]
-WeightFormat = Literal["float"]
+WeightFormat = Literal["float", "mxfp4"]
 ModelWeights = Literal["float", "int8"]
 
 
@@ -212,7 +212,8 @@ class MoEConfig:
 
     `scoring` ranks experts and weighs the chosen. `bias` is of the router and of both
     products of every expert. `weights` says how those of the experts are held: "float"
-    is any float type, or its bits. `shared` is what is added to the experts' sum.
+    is any float type, or its bits; "mxfp4" is `jaxmoe.ops.mxfp4`. `shared` is what is
+    added to the experts' sum.
     """
 
     num_experts: int

@@ -25,7 +25,7 @@ from jaxmoe.checkpoints.placement import (
 from jaxmoe.checkpoints.plan import Fill, Piece, Plan
 from jaxmoe.checkpoints.quantise import Quantiser
 from jaxmoe.checkpoints.safetensors import Files
-from jaxmoe.checkpoints.stream import BLOCK, has_nonfinite
+from jaxmoe.checkpoints.stream import BLOCK, check_scales, has_nonfinite
 from jaxmoe.checkpoints.weight_files import Weights
 from jaxmoe.typing import Array
 
@@ -61,7 +61,8 @@ def read_params(
       What converting and `jaxmoe.checkpoints.store.restore` give, bit for bit.
 
     Raises:
-      CheckpointError: a tied copy that differs, in one of this process's shards.
+      CheckpointError: a tied copy that differs, or a scale that is no number, in one
+        of this process's shards.
       OSError: a file that shrank.
       ValueError: names or shapes in `abstract` that are not the plan's.
 
@@ -84,6 +85,7 @@ def read_params(
                 if name in copies:
                     _check_copy(files, copies[name], fill, index, count)
                 values = read_shard(files, fill, index, dtype, count)
+                check_scales(name, values)
                 if _any_nonfinite(values):
                     bad.add(name)
                 return values

@@ -6,6 +6,7 @@ from flax import nnx
 from jax import lax
 
 from jaxmoe.config import DenseConfig, MoEConfig, SharedConfig
+from jaxmoe.nn.banks import bank
 from jaxmoe.nn.base import Context
 from jaxmoe.nn.dense import DenseFeedForward
 from jaxmoe.nn.linear import weight
@@ -27,18 +28,11 @@ class MoEFeedForward(nnx.Module):
         self.scores, self.activation = config.scoring, config.activation
         self.has_bias, self.has_shared = config.bias, config.shared is not None
         self.router = Router(experts, d_model, config.bias, config.scoring, dtype)
-        self.gate_up = weight(
-            (experts, 2, hidden, d_model),
-            dtype,
-            ("experts", "gate_up", "expert_mlp", "embed"),
-            inputs=1,
-        )
-        self.down = weight(
-            (experts, d_model, hidden),
-            dtype,
-            ("experts", "embed", "expert_mlp"),
-            inputs=1,
-        )
+        axes = ("experts", "gate_up", "expert_mlp", "embed")
+        shape = (experts, 2, hidden, d_model)
+        self.gate_up = bank(config.weights, shape, dtype, axes)
+        axes, shape = ("experts", "embed", "expert_mlp"), (experts, d_model, hidden)
+        self.down = bank(config.weights, shape, dtype, axes)
         if config.bias:
             axes = ("experts", "gate_up", "expert_mlp")
             self.gate_up_bias = weight((experts, 2, hidden), dtype, axes)
