@@ -11,13 +11,13 @@ HELP = {
     "machine": "bandwidth, rate of a product, and the loop for products of few rows",
     "prefill": "tokens a second, and the time to prepare n samples of one prompt",
     "decode": "a step of n samples, beside the memory floor and a peer",
-    "quantise": "what weights of int8 change: KL, most likely tokens, experts",
     "profile": "what the parts of a step take, beside their own floors",
     "overhead": "Expert-Sample beside TopK, with the same experts and with drawn ones",
     "length": "step time against filled and against allocated length",
     "slots": "many prompts with answers of skewed lengths, against the ideal",
     "compile": "first answer of the demo model; seconds and number of compilations",
     "convert": "conversion against copying the same files",
+    "quantise": "what weights of int8 change: KL, most likely tokens, experts",
 }
 N = {"prefill": (1, 32), "decode": (1, 8, 32, 64), "profile": (1, 8, 32, 64)}
 N["overhead"] = (1, 32)
