@@ -92,6 +92,11 @@ def compiled(program: str, cache: str) -> str:
     return f"{program}, {cache}"
 
 
+def lowered(program: str, backend: str) -> str:
+    """The row of what a program is in StableHLO for another kind of machine."""
+    return f"{program}, StableHLO for {backend}"
+
+
 def temporary_memory(program: str) -> str:
     """The row of what one program needs beside its arguments and results."""
     return f"{program}, temporary memory"

@@ -123,6 +123,7 @@ def nothing_runs(monkeypatch, untyped):
     seconds = compilation._Seconds(1.0, 1.0, 1.0)
     monkeypatch.setattr(compilation, "_compile", lambda _: (seconds, memory))
     monkeypatch.setattr(compilation, "_own_cache", contextlib.nullcontext)
+    monkeypatch.setattr(compilation.lowering, "rows_of_sizes", lambda *_: ())
 
 
 def _pieces(load):
