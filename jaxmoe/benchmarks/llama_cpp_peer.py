@@ -234,9 +234,10 @@ def _tensors(subject: Subject) -> Iterator[tuple[str, np.ndarray]]:
     }
     for array, parts in named_parts(subject, names.keys()):
         flat = np.asarray(array).reshape(-1)
-        for theirs, shape, start in parts:
-            tensor = flat[start : start + int(np.prod(shape))].reshape(shape)
-            ours = names[theirs].split()
+        for part in parts:
+            tensor = flat[part.start : part.start + int(np.prod(part.shape))]
+            tensor = tensor.reshape(part.shape)
+            ours = names[part.name].split()
             # Gate and up of an expert are the halves of its rows.
             halves = np.split(tensor, len(ours), axis=min(1, tensor.ndim - 1))
             for name, half in zip(ours, halves, strict=True):
