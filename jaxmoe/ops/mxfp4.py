@@ -107,36 +107,30 @@ class Mxfp4(Packed):
     # -- in the vectorised loop: the low halves of two blocks, then their high halves --
     #    (with lines of one block, LLVM vectorises across rows, and is 20 times slower)
 
-    def arranged(self, rows: Array) -> Array:
+    @property
+    def tail(self) -> int:
+        """See `Packed`: the last one of an odd number of blocks."""
+        return self.scales.shape[-1] % 2 * BLOCK
+
+    def columns(self, first: int, width: int) -> slice:
         """See `Packed`."""
-        count, pairs = rows.shape[0], rows.shape[1] // (2 * BLOCK)
-
-        def apart(columns: Array, size: int) -> Array:
-            halves = columns.reshape(count, -1, size, 2)
-            return halves.swapaxes(-1, -2).reshape(count, -1)
-
-        first = apart(rows[:, : pairs * 2 * BLOCK], BLOCK)
-        return jnp.concatenate([first, apart(rows[:, first.shape[1] :], BYTES)], axis=1)
+        start, high = first // (2 * width) * 2 * width, first // width % 2
+        return slice(start + high, start + 2 * width, 2)
 
     def read(
         self, index: Array | int, start: Array | int, first: int, size: int, width: int
     ) -> Array:
         """See `Packed`; numbers below 2^-126 count as zero."""
-        assert width == self.lanes and first % width == 0, (first, width)
         stack, outputs, blocks = self.scales.shape
-        block, high = first // (2 * BLOCK) * 2, first % (2 * BLOCK) > 0
-        count = min(2, blocks - block)
+        count, high = width // BYTES, first // width % 2
+        block = first // (2 * width) * count
         flat = self.blocks.reshape(stack, outputs, blocks * BYTES)
-        taken = (index, start, block * BYTES), (1, size, count * BYTES)
-        part = piece(flat, *taken)[0]
-        if count == 1:  # the last one of an odd number: both of its halves
-            codes = jnp.concatenate([part & 15, part >> 4], axis=1)
-        else:
-            codes = part >> 4 if high else part & 15
+        part = piece(flat, (index, start, block * BYTES), (1, size, width))[0]
         scale = piece(self.scales, (index, start, block), (1, size, count))[0]
         power = lax.bitcast_convert_type(scale.astype(jnp.int32) << 23, jnp.float32)
-        power = jnp.broadcast_to(power[:, :, None], (size, count, width // count))
-        return _value(codes) * power.reshape(size, width)
+        power = jnp.broadcast_to(power[:, :, None], (size, count, BYTES))
+        value = _value(part >> 4 if high else part & 15)
+        return value * power.reshape(size, width)
 
     def finished(self, sums: Array, index: Array | int, start: Array | int) -> Array:
         """See `Packed`."""
