@@ -71,3 +71,18 @@ DENSE = (
     TensorRule(LAYER + "mlp.down_proj.weight", FF + "down", merge=_2D),
 )
 """Gated feed-forwards of dense layers."""
+
+CHOICE_BIAS = (
+    TensorRule(LAYER + "mlp.gate.e_score_correction_bias", FF + "router.choice_bias"),
+)
+"""What the choice of experts is biased by."""
+
+
+def shared_expert(prefix: str) -> tuple[TensorRule, ...]:
+    """The expert that all tokens have, named `prefix` within a layer's `mlp`."""
+    name, param = LAYER + f"mlp.{prefix}.", FF + "shared."
+    return (
+        TensorRule(name + "gate_proj.weight", param + "gate_up", (0,), _2D),
+        TensorRule(name + "up_proj.weight", param + "gate_up", (1,), _2D),
+        TensorRule(name + "down_proj.weight", param + "down", merge=_2D),
+    )
