@@ -30,9 +30,13 @@ class MoEFeedForward(nnx.Module):
             (experts, 2, hidden, d_model),
             dtype,
             ("experts", "gate_up", "expert_mlp", "embed"),
+            inputs=1,
         )
         self.down = weight(
-            (experts, d_model, hidden), dtype, ("experts", "embed", "expert_mlp")
+            (experts, d_model, hidden),
+            dtype,
+            ("experts", "embed", "expert_mlp"),
+            inputs=1,
         )
         if config.bias:
             axes = ("experts", "gate_up", "expert_mlp")
