@@ -19,7 +19,7 @@ RopeKind = Literal["default", "linear", "dynamic", "yarn"]
 RopePairs = Literal["halves", "neighbours"]
 QKNorm = Literal["head", "projection"]
 NormCast = Literal["first", "last"]
-WeightFormat = Literal["float"]
+WeightFormat = Literal["float", "inputs_first"]
 ModelWeights = Literal["float", "int8"]
 
 
@@ -212,7 +212,8 @@ class MoEConfig:
 
     `scoring` ranks experts and weighs the chosen. `bias` is of the router and of both
     products of every expert. `weights` says how those of the experts are held: "float"
-    is any float type, or its bits. `shared` is what is added to the experts' sum.
+    is any float type, or its bits; "inputs_first" is that in another order of the axes
+    (`jaxmoe.ops.inputs_first`). `shared` is what is added to the experts' sum.
     """
 
     num_experts: int

@@ -6,6 +6,7 @@ from flax import nnx
 from jax import lax
 
 from jaxmoe.config import DenseConfig, MoEConfig, SharedConfig
+from jaxmoe.nn.banks import bank
 from jaxmoe.nn.base import Context
 from jaxmoe.nn.dense import DenseFeedForward
 from jaxmoe.nn.linear import weight
@@ -26,21 +27,25 @@ class MoEFeedForward(nnx.Module):
         self.scores, self.activation = config.scoring, config.activation
         self.has_bias, self.has_shared = config.bias, config.shared is not None
         self.router = Router(experts, d_model, config.bias, dtype)
-        self.gate_up = weight(
+        self.gate_up = bank(
+            config.weights,
             (experts, 2, hidden, d_model),
             dtype,
             ("experts", "gate_up", "expert_mlp", "embed"),
-            inputs=1,
         )
-        self.down = weight(
+        self.down = bank(
+            config.weights,
             (experts, d_model, hidden),
             dtype,
             ("experts", "embed", "expert_mlp"),
-            inputs=1,
         )
+        # Where gate and up of a hidden unit lie side by side, so do their biases.
+        self.pairs = config.weights != "float"
         if config.bias:
-            axes = ("experts", "gate_up", "expert_mlp")
-            self.gate_up_bias = weight((experts, 2, hidden), dtype, axes)
+            shape, axes = (2, hidden), ("gate_up", "expert_mlp")
+            if self.pairs:
+                shape, axes = shape[::-1], axes[::-1]
+            self.gate_up_bias = weight((experts, *shape), dtype, ("experts", *axes))
             self.down_bias = weight((experts, d_model), dtype, ("experts", "embed"))
         if config.shared is not None:
             kind = config.activation
@@ -100,11 +105,14 @@ class MoEFeedForward(nnx.Module):
     def _bias(self, context: Context) -> ExpertBias:
         """What is added here, where hidden units of one expert may be divided."""
         device, down = context.device, self.down_bias[...]
+        gate_up = self.gate_up_bias[...]
+        if self.pairs:
+            gate_up = whole(gate_up).swapaxes(1, 2)
         if device.axes("expert_mlp"):
             # Each device gives a part of the second product: one of them adds this.
             first = device.index("expert_mlp") == 0
             down = jnp.where(first, whole(down), 0)
-        return ExpertBias(self.gate_up_bias[...], down)
+        return ExpertBias(gate_up, down)
 
 
 class SharedExpert(DenseFeedForward):

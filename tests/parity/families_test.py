@@ -32,8 +32,11 @@ def write_checkpoint(directory, values: dict):
     config._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config).eval().float()
     for name, weight in model.named_parameters():
-        if name.endswith("norm.weight"):  # all ones would hide which norm is which
+        # All ones would hide which norm is which, zeros whether there is a bias.
+        if name.endswith("norm.weight"):
             weight.data += 0.2 * torch.randn_like(weight)
+        elif weight.ndim == 1 or name.endswith("bias"):
+            weight.data += 0.3 * torch.randn_like(weight)
     model.save_pretrained(directory)
     return model
 
