@@ -19,6 +19,11 @@ def against_peer(n: int, prompt: int) -> str:
     return f"n = {n}, prompt {prompt}: times as fast as transformers"
 
 
+def beside(n: int, prompt: int, one: str, other: str) -> str:
+    """The row that compares steps of two kernels, or of two kinds of weights."""
+    return f"n = {n}, prompt {prompt}: {one}, times as fast as {other}"
+
+
 def prepare_against_peer(n: int, prompt: int) -> str:
     """The row that holds preparing n samples against the peer."""
     return f"prompt {prompt}, n = {n} prepared: times as fast as transformers"
@@ -73,6 +78,9 @@ _CPU_BENCH = {
         for n in (8, 32)
         for policy in POLICIES
     },
+    ("decode", beside(1, 128, "int8", "bfloat16")): (AT_LEAST, 1.5),
+    ("decode", beside(8, 128, "int8", "bfloat16")): (AT_LEAST, 1.45),
+    ("decode", beside(32, 128, "int8", "bfloat16")): (AT_LEAST, 1.3),
     ("prefill", prepare_against_peer(32, 128)): (AT_LEAST, 15.0),
     ("overhead", same_experts(1)): (AT_MOST, 3.0),
     ("overhead", same_experts(32)): (AT_MOST, 1.0),

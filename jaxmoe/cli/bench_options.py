@@ -11,6 +11,7 @@ HELP = {
     "machine": "bandwidth, rate of a product, and the loop for products of few rows",
     "prefill": "tokens a second, and the time to prepare n samples of one prompt",
     "decode": "a step of n samples, beside the memory floor and a peer",
+    "quantise": "what weights of int8 change: KL, most likely tokens, experts",
     "profile": "what the parts of a step take, beside their own floors",
     "overhead": "Expert-Sample beside TopK, with the same experts and with drawn ones",
     "length": "step time against filled and against allocated length",
@@ -78,6 +79,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
         if name == "decode":
             shown = "kernels to compare, as blocks,lanes (default: the machine's)"
             add("--experts", type=_kernels, default=("auto",), help=shown)
+            shown = "the same model with such weights takes turns"
+            add("--weights", choices=("int8",), help=shown)
         if name in (*PEER, "all"):
             add("--peer", choices=("transformers",), help="the same model there")
         if name == "slots":

@@ -495,18 +495,6 @@ def stack_params(config: ModelConfig, params: Params) -> Params:
     return {name: stack(name) for name in _weights(config, "scan")}
 
 
-def read_shape(
-    shape: tuple[int, ...], axes: tuple[str, ...], layout: Layout
-) -> tuple[int, ...]:
-    """What a device multiplies by of a weight: its part, as `own_heads` leaves it."""
-    rules = layout.rules
-    alone = rules.kv_heads != rules.heads
-    return tuple(
-        1 if axis == "kv_heads" and alone else size // layout.size(rules.of(axis))
-        for size, axis in zip(shape, axes, strict=True)
-    )
-
-
 def quantise_params(config: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
     """A model of floats as one of int8 weights, which see (`jaxmoe.ops.int8`).
 
@@ -523,6 +511,18 @@ def quantise_params(config: ModelConfig, params: Params) -> tuple[ModelConfig, P
         else:
             found[name] = array
     return config, found
+
+
+def read_shape(
+    shape: tuple[int, ...], axes: tuple[str, ...], layout: Layout
+) -> tuple[int, ...]:
+    """What a device multiplies by of a weight: its part, as `own_heads` leaves it."""
+    rules = layout.rules
+    alone = rules.kv_heads != rules.heads
+    return tuple(
+        1 if axis == "kv_heads" and alone else size // layout.size(rules.of(axis))
+        for size, axis in zip(shape, axes, strict=True)
+    )
 
 
 def own_heads(config: ModelConfig, params: Params, device: DeviceContext) -> Params:
