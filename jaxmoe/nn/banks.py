@@ -12,6 +12,9 @@ from jaxmoe.config import WeightFormat
 from jaxmoe.nn.linear import weight
 from jaxmoe.ops.inputs_first import InputsFirst
 
+PAIRED: tuple[WeightFormat, ...] = ("inputs_first",)
+"""Formats in which gate and up of a hidden unit lie side by side, their biases too."""
+
 
 def bank(
     format: WeightFormat, shape: tuple[int, ...], dtype, axes: tuple[str, ...]

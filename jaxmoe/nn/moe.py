@@ -6,7 +6,7 @@ from flax import nnx
 from jax import lax
 
 from jaxmoe.config import DenseConfig, MoEConfig, SharedConfig
-from jaxmoe.nn.banks import bank
+from jaxmoe.nn.banks import PAIRED, bank
 from jaxmoe.nn.base import Context
 from jaxmoe.nn.dense import DenseFeedForward
 from jaxmoe.nn.linear import weight
@@ -39,11 +39,10 @@ class MoEFeedForward(nnx.Module):
             dtype,
             ("experts", "embed", "expert_mlp"),
         )
-        # Where gate and up of a hidden unit lie side by side, so do their biases.
-        self.pairs = config.weights != "float"
+        self.paired = config.weights in PAIRED
         if config.bias:
             shape, axes = (2, hidden), ("gate_up", "expert_mlp")
-            if self.pairs:
+            if self.paired:
                 shape, axes = shape[::-1], axes[::-1]
             self.gate_up_bias = weight((experts, *shape), dtype, ("experts", *axes))
             self.down_bias = weight((experts, d_model), dtype, ("experts", "embed"))
@@ -106,7 +105,7 @@ class MoEFeedForward(nnx.Module):
         """What is added here, where hidden units of one expert may be divided."""
         device, down = context.device, self.down_bias[...]
         gate_up = self.gate_up_bias[...]
-        if self.pairs:
+        if self.paired:
             gate_up = whole(gate_up).swapaxes(1, 2)
         if device.axes("expert_mlp"):
             # Each device gives a part of the second product: one of them adds this.
