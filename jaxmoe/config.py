@@ -19,7 +19,7 @@ RopeKind = Literal["default", "linear", "dynamic", "yarn"]
 RopePairs = Literal["halves", "neighbours"]
 QKNorm = Literal["head", "projection"]
 NormCast = Literal["first", "last"]
-WeightFormat = Literal["float", "inputs_first"]
+WeightFormat = Literal["float", "inputs_first", "mxfp4"]
 ModelWeights = Literal["float", "int8"]
 
 
@@ -213,7 +213,8 @@ class MoEConfig:
     `scoring` ranks experts and weighs the chosen. `bias` is of the router and of both
     products of every expert. `weights` says how those of the experts are held: "float"
     is any float type, or its bits; "inputs_first" is that in another order of the axes
-    (`jaxmoe.ops.inputs_first`). `shared` is what is added to the experts' sum.
+    (`jaxmoe.ops.inputs_first`); "mxfp4" is `jaxmoe.ops.mxfp4`. `shared` is what is
+    added to the experts' sum.
     """
 
     num_experts: int
@@ -233,6 +234,8 @@ class MoEConfig:
                 f"(num_experts), found {self.experts_per_token}"
             )
         _check_value("scoring", self.scoring, Scores)
+        if self.scoring.groups is not None:
+            self.scoring.groups.check(self.num_experts, self.experts_per_token)
         _check_value("activation", self.activation, Activation)
         if self.weights not in get_args(WeightFormat):
             raise ValueError(

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmoe.checkpoints.dtypes import weights_dtype
 from jaxmoe.checkpoints.source import open_source
-from jaxmoe.config import ModelConfig, ModelWeights
+from jaxmoe.config import LayerConfig, ModelConfig, ModelWeights, MoEConfig
 from jaxmoe.execution import (
     Execution,
     Layers,
@@ -28,6 +28,7 @@ from jaxmoe.nn.decoder import (
 )
 from jaxmoe.nn.segments import stored_names
 from jaxmoe.ops.bf16_bits import held_dtype, hold_for
+from jaxmoe.ops.packed import SCALES
 from jaxmoe.sharding.layout import Layout, layout_for, single_device_layout
 from jaxmoe.sharding.rules import Preset, Rules
 from jaxmoe.text.tokenizer import Tokenizer
@@ -64,6 +65,31 @@ class Model:
             continue_final_message, or other variables of the template.
         """
         return self.require_tokenizer("a chat").chat(messages, **options)
+
+    def weighing(self, weights: Literal["model", "chosen"]) -> "Model":
+        """This model, where experts other than the best weigh by another reading.
+
+        Some models do not normalise the weights of chosen experts (OLMoE, DeepSeek-V2):
+        they are probabilities, whose sum shrinks where rarer experts are drawn, beside
+        the residual and shared experts. Of other models, and of the k best experts in
+        any, the weights are the same by both readings.
+
+        Args:
+          weights: "model" for the probabilities p as they are; "chosen" for
+            p / sum(p of the chosen) * sum(p of as many best).
+        """
+        if weights not in ("model", "chosen"):
+            raise ValueError(f"weights must be 'model' or 'chosen', found {weights!r}")
+
+        def changed(layer: LayerConfig) -> LayerConfig:
+            ff = layer.feed_forward
+            if not isinstance(ff, MoEConfig) or ff.scoring.normalises:
+                return layer
+            scoring = replace(ff.scoring, keep_sum=weights == "chosen")
+            return replace(layer, feed_forward=replace(ff, scoring=scoring))
+
+        layers = tuple(changed(layer) for layer in self.config.layers)
+        return replace(self, config=replace(self.config, layers=layers))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text."""
@@ -117,7 +143,8 @@ def load(
         experts over all devices, attention and vocabulary over "model", samples over
         "data"; "auto" is that, where need be with experts cut inside.
       dtype: type of the weights on the device: bfloat16, float16 or float32, or a name
-        of one such as "bf16"; None for each one's own.
+        of one such as "bf16"; None for each one's own. A router's bias of choice is
+        float32 whatever is asked for.
       weights: "int8" quantises experts, projections and head while they are read
         (`jaxmoe.ops.int8`): half the bytes of bfloat16, and other numbers. None keeps
         what is stored, which is int8 in a checkpoint that was converted so.
@@ -155,7 +182,12 @@ def load(
     dtypes = {
         name: kind if cast_to is None or not _is_float(kind) else cast_to
         for name, kind in stored.items()
-    } | fixed_dtypes(config)
+    }
+    dtypes |= {
+        name: kind
+        for name, kind in fixed_dtypes(config).items()
+        if stored.keys() & {name, name.removesuffix(SCALES)}
+    }
     abstract = abstract_weights(config, dtypes, layout or single_device_layout(device))
     params = source.read(abstract)
     for name in params:  # one at a time: a weight and its copy never both for long

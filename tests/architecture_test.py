@@ -15,7 +15,8 @@ FLOORS = (
     "jaxmoe/typing.py",
     "jaxmoe/files.py",
     # Values with a method that a config names, such as how scores become weights: each
-    # lies in the folder of its subject, and imports nothing but types.
+    # lies in the folder of its subject, and imports nothing but types (and top-k).
+    "jaxmoe/ops/top_k.py",
     "jaxmoe/ops/activations.py",
     "jaxmoe/router/scores.py",
     "jaxmoe/config.py",
@@ -44,9 +45,10 @@ FLOORS = (
     "scripts/",
 )
 LIBRARIES_ONLY_IN = {
-    # The benchmarks' peer: imported where it is asked for, and nowhere else.
+    # The benchmarks' peers: imported where it is asked for, and nowhere else.
     "torch": ("jaxmoe/benchmarks/transformers_peer.py",),
     "transformers": ("jaxmoe/benchmarks/transformers_peer.py",),
+    "llama_cpp": ("jaxmoe/benchmarks/llama_cpp_peer.py",),
     "matplotlib": ("jaxmoe/reports/",),
     "tokenizers": ("jaxmoe/text/", "jaxmoe/demo/model_files.py"),
     "orbax": ("jaxmoe/checkpoints/orbax.py",),

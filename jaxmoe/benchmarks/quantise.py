@@ -1,4 +1,4 @@
-"""What weights of int8 change: next tokens beside those of the weights they are made of.
+"""What weights of int8 change: next tokens, beside those of the weights as they were.
 
 KL divergence from the model as it is to the quantised one, position by position, and
 how often both would say the same token. Of the demo, over its own greedy answers; and
@@ -22,7 +22,7 @@ from jaxmoe.families.config_json import from_hf
 from jaxmoe.model import Model, load
 from jaxmoe.nn.decoder import quantise_params
 from jaxmoe.router.policies import TopK
-from jaxmoe.sampling import forward, sample
+from jaxmoe.sampling import Samples, forward, sample
 
 LAYER: dict[str, Any] = {"num_hidden_layers": 1, "vocab_size": 32000}
 """Of the 30B shapes: what makes them fit into small memory."""
@@ -39,16 +39,13 @@ def measure(place: Place) -> Iterator[Row]:
     model = load("demo")
     other = load("demo", weights="int8")
     prompts = [problem.prompt for problem in demo.problems()[:PROBLEMS]]
-    options: Any = {"n": 1, "policy": TopK(), "sampler": TokenSampler(0.0)}
-    options |= {"key": jax.random.key(0), "max_new_tokens": 64, "slots": 32}
-    answers = [sample(m, prompts, **options) for m in (model, other)]
-    texts = [[one.texts[0] for one in found] for found in answers]
-    sequences = []
-    for prompt, one in zip(prompts, answers[0], strict=True):
-        own = np.asarray(one.tokens[0][: one.lengths[0]])
-        sequences.append((np.concatenate([model.encode(prompt), own]), len(own)))
+    answers, others = (_greedy(m, prompts) for m in (model, other))
+    sequences = [
+        (np.concatenate([model.encode(prompt), answer]), len(answer))
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
     yield from _rows(place, "demo, its greedy answers", model, other, sequences)
-    same = np.mean([a == b for a, b in zip(*texts, strict=True)])
+    same = sum(map(np.array_equal, answers, others)) / len(answers)
     yield place.row("quantise", "demo: greedy answers unchanged", 100 * same, "%")
     del model, other
     config = from_hf(PRESETS["30b"].attributes | LAYER)
@@ -58,6 +55,14 @@ def measure(place: Place) -> Iterator[Row]:
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, TOKENS)
     what = "one layer of 30b, random"
     yield from _rows(place, what, model, other, [(tokens, TOKENS)])
+
+
+def _greedy(model: Model, prompts: list[str]) -> list[np.ndarray]:
+    """Token ids of the one answer to each prompt."""
+    options: Any = {"n": 1, "policy": TopK(), "sampler": TokenSampler(0.0)}
+    options |= {"key": jax.random.key(0), "max_new_tokens": 64, "slots": 32}
+    found = [f for f in sample(model, prompts, **options) if isinstance(f, Samples)]
+    return [np.asarray(f.tokens[0][: f.lengths[0]]) for f in found]
 
 
 def _rows(

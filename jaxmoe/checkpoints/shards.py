@@ -25,7 +25,7 @@ from jaxmoe.checkpoints.placement import (
 from jaxmoe.checkpoints.plan import Fill, Piece, Plan
 from jaxmoe.checkpoints.quantise import Quantiser
 from jaxmoe.checkpoints.safetensors import Files
-from jaxmoe.checkpoints.stream import BLOCK, has_nonfinite
+from jaxmoe.checkpoints.stream import BLOCK, check_scales, has_nonfinite
 from jaxmoe.checkpoints.weight_files import Weights
 from jaxmoe.typing import Array
 
@@ -61,7 +61,8 @@ def read_params(
       What converting and `jaxmoe.checkpoints.store.restore` give, bit for bit.
 
     Raises:
-      CheckpointError: a tied copy that differs, in one of this process's shards.
+      CheckpointError: a tied copy that differs, or a scale that is no number, in one
+        of this process's shards.
       OSError: a file that shrank.
       ValueError: names or shapes in `abstract` that are not the plan's.
 
@@ -84,6 +85,7 @@ def read_params(
                 if name in copies:
                     _check_copy(files, copies[name], fill, index, count)
                 values = read_shard(files, fill, index, dtype, count)
+                check_scales(name, values)
                 if _any_nonfinite(values):
                     bad.add(name)
                 return values
@@ -119,11 +121,11 @@ def read_shard(
 
 
 def place_of(piece: Piece, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The indices of a parameter's leading axes at which a tensor stands.
+    """The indices of a parameter's leading axes at which a tensor's run stands.
 
     A piece of 6 elements that begins at element 18 of [2, 4, 6] is at (0, 3).
     """
-    size, depth = math.prod(piece.tensor.shape), 0
+    size, depth = piece.size, 0
     while math.prod(shape[depth:]) > size:
         depth += 1
     return tuple(map(int, np.unravel_index(piece.start // max(size, 1), shape[:depth])))
@@ -151,7 +153,7 @@ def _copy(
     rows, step = box[0], max(1, WINDOW // row)
     for low in range(rows.start, rows.stop, step):
         high = min(low + step, rows.stop)
-        start = piece.tensor.offset + low * row
+        start = piece.offset + low * row
         raw = files.map(piece.tensor.file, start, (high - low) * row)
         part = raw.view(dtype).reshape(high - low, *shape[1:])[:, *box[1:]]
         out[low - rows.start : high - rows.start] = part

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jaxmoe.checkpoints.chunks import Chunk, chunks
+from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.checkpoints.manifest import ParamSpec
 from jaxmoe.checkpoints.plan import Fill, Piece
 from jaxmoe.checkpoints.safetensors import Files
 from jaxmoe.ops.int8 import quantise
+from jaxmoe.ops.mxfp4 import LARGEST_SCALE
+from jaxmoe.ops.packed import SCALES
 
 BLOCK = 256 << 10
 """Bytes read and scanned at a time: small enough to be scanned while in cache."""
@@ -76,9 +79,10 @@ class Reader:
                 if self._stop.is_set():
                     raise InterruptedError("stopped")
                 block = self._buffer[: min(BLOCK, stop * size - at)]
-                offset = tensor.offset + at - piece.start * size
+                offset = piece.offset + at - piece.start * size
                 self._files.read(tensor.file, offset, block)
                 values = block.view(fill.dtype)
+                check_scales(fill.param, values)
                 if has_nonfinite(values, self._scratch):
                     _note(scan, tensor.name, values)
                 if fill.dtype != self._dtype:
@@ -167,6 +171,22 @@ def has_nonfinite(values: np.ndarray, scratch: np.ndarray | None = None) -> bool
     out = None if scratch is None else scratch[: values.nbytes].view(kind)
     bits = np.bitwise_and(values.view(kind), kind(mask), out=out)
     return bool(bits.max() >= infinity)
+
+
+def check_scales(name: str, values: np.ndarray):
+    """Raises where a block of a parameter `name` has a scale that is no number.
+
+    Raises:
+      CheckpointError: scales of MXFP4 that float32 does not reach.
+    """
+    if values.dtype != np.uint8 or not name.endswith(SCALES) or not values.size:
+        return
+    if (most := int(values.max())) > LARGEST_SCALE:
+        raise CheckpointError(
+            f"{name}: expected scales of MXFP4 up to {LARGEST_SCALE}, found {most}, "
+            "which would make NaN or infinite weights; the file is damaged, or its "
+            "weights are of another format"
+        )
 
 
 def _note(scan: Scan, name: str, values: np.ndarray):

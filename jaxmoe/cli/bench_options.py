@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from jaxmoe.benchmarks.peers import PEERS
 from jaxmoe.benchmarks.presets import PRESETS
 from jaxmoe.ops.experts import Implementation
 
@@ -11,13 +12,13 @@ HELP = {
     "machine": "bandwidth, rate of a product, and the loop for products of few rows",
     "prefill": "tokens a second, and the time to prepare n samples of one prompt",
     "decode": "a step of n samples, beside the memory floor and a peer",
-    "quantise": "what weights of int8 change: KL, most likely tokens, experts",
     "profile": "what the parts of a step take, beside their own floors",
     "overhead": "Expert-Sample beside TopK, with the same experts and with drawn ones",
     "length": "step time against filled and against allocated length",
     "slots": "many prompts with answers of skewed lengths, against the ideal",
     "compile": "first answer of the demo model; seconds and number of compilations",
     "convert": "conversion against copying the same files",
+    "quantise": "what weights of int8 change: KL, most likely tokens, experts",
 }
 N = {"prefill": (1, 32), "decode": (1, 8, 32, 64), "profile": (1, 8, 32, 64)}
 N["overhead"] = (1, 32)
@@ -38,12 +39,20 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _kernels(text: str) -> tuple[str, ...]:
-    names, known = tuple(text.split(",")), get_args(Implementation)
+    return _known("kernels", text, get_args(Implementation))
+
+
+def _known(what: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(text.split(","))
     if wrong := [name for name in names if name not in known]:
         raise argparse.ArgumentTypeError(
-            f"expected of {', '.join(known)}, found {', '.join(wrong)}"
+            f"expected {what} of {', '.join(known)}, found {', '.join(wrong)}"
         )
     return names
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    return _known("peers", text, tuple(PEERS))
 
 
 def _add_convert(add, gb: float, name: str = "--gb") -> None:
@@ -82,7 +91,11 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
             shown = "the same model with such weights takes turns"
             add("--weights", choices=("int8",), help=shown)
         if name in (*PEER, "all"):
-            add("--peer", choices=("transformers",), help="the same model there")
+            shown = f"the same model there: {', '.join(PEERS)}, or several"
+            add("--peer", type=_peers, help=shown)
+        if name in ("compile", "all"):
+            shown = "a checkout of another commit, whose first answer takes turns"
+            add("--baseline", metavar="DIR", type=Path, help=shown)
         if name == "slots":
             for option, value in LOAD.items():
                 add(f"--{option}", type=int, default=value, help=f"default: {value}")

@@ -119,7 +119,7 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
 
 
 def _windows(a: Attributes) -> list[int | None]:
-    """The window of each layer; without `layer_types` the first, third, ... have one."""
+    """The window of each layer; without `layer_types` layers 0, 2, ... have one."""
     num_layers = a.take("num_hidden_layers", LAYER_COUNT)
     usual = [FULL if i % 2 else SLIDING for i in range(num_layers)]
     kinds = a.take("layer_types", NAMES, usual, usual)

@@ -193,7 +193,8 @@ class Projection(nnx.Module):
         shape, axes = (heads, width), (axis, "head_dim")
         if gate:
             shape, axes = (heads, 2, width), (axis, "query_gate", "head_dim")
-        self.weight = weight((*shape, d_model), dtype, (*axes, "embed"), inputs=1)
+        full = (*shape, d_model)
+        self.weight = weight(full, dtype, (*axes, "embed"), inputs=1)
         if bias:
             self.bias = weight(shape, dtype, axes)
         self.has_bias = bias

@@ -428,7 +428,8 @@ def _arrays(
             scales = _Weight(leaf.shape[:-inputs], axes[:-inputs], jnp.float32)
             yield prefix + name + SCALES, scales
         else:
-            fixed = None if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+            # Modules are declared in bfloat16 for a model of whatever type.
+            fixed = None if leaf.dtype == jnp.bfloat16 else leaf.dtype
             yield prefix + name, _Weight(leaf.shape, axes, fixed)
 
 
@@ -437,23 +438,27 @@ def abstract_params(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Name, shape and type of every weight; allocates nothing.
 
-    dtype: of floats that can be of any type. layers: "scan" for weights stacked as a
-    scan over layers wants them.
+    dtype: of those that have no type of their own (`fixed_dtypes`). layers: "scan" for
+    weights stacked as a scan over layers wants them.
     """
-    return {
-        name: jax.ShapeDtypeStruct(
-            one.shape, jnp.dtype(dtype if one.dtype is None else one.dtype)
-        )
-        for name, one in _weights(config, layers).items()
-    }
+    kind = lambda one: jnp.dtype(dtype if one.dtype is None else one.dtype)  # noqa: E731
+    weights = _weights(config, layers).items()
+    return {n: jax.ShapeDtypeStruct(one.shape, kind(one)) for n, one in weights}
 
 
 def fixed_dtypes(config: ModelConfig) -> dict[str, Any]:
-    """Name -> type of the weights that are no floats of any type: bytes and scales."""
+    """Name -> type of the weights that are held so whatever type is asked for."""
     weights = _weights(config, "unroll").items()
     return {
         name: jnp.dtype(one.dtype) for name, one in weights if one.dtype is not None
     }
+
+
+@lru_cache(maxsize=64)
+def always_wide(config: ModelConfig, *, layers: Layers = "unroll") -> frozenset[str]:
+    """Names of the weights that modules declare in float32: no cast is for them."""
+    found = _weights(config, layers).items()
+    return frozenset(name for name, one in found if one.dtype == jnp.float32)
 
 
 def logical_axes(

@@ -30,7 +30,8 @@ def weight(
     """A weight that names its logical axes; meant for `nnx.eval_shape`, so never made.
 
     Args:
-      shape, dtype: of the array.
+      shape, dtype: of the array; the model's type, or one that is held so in every
+        model.
       axes: one logical axis a dimension (`jaxmoe.sharding.layout.LOGICAL_AXES`).
       inputs: how many axes, the last ones, a product by it sums over. A model of
         quantised weights (`ModelConfig.weights`) has a scale for each output. 0 for
