@@ -52,6 +52,11 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
         help="store weights in this type (default: each in the type it has)",
     )
     parser.add_argument(
+        "--weights",
+        choices=("int8",),
+        help="quantise experts, projections and head; cannot be exported",
+    )
+    parser.add_argument(
         "--jobs",
         type=int,
         default=8,
@@ -119,8 +124,8 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         parser.error(f"--jobs must be 1 or more, found {args.jobs}")
     if args.export and (args.override or args.ignore):
         parser.error("--override and --ignore do not go with --export")
-    if args.export and (args.dtype or args.verify):
-        parser.error("--dtype and --verify do not go with --export")
+    if args.export and (args.dtype or args.weights or args.verify):
+        parser.error("--dtype, --weights and --verify do not go with --export")
     if args.export and (args.worker is not None or args.processes is not None):
         parser.error("--worker and --processes do not go with --export")
     if args.force and (args.worker is not None or args.processes is not None):
@@ -164,6 +169,7 @@ def _work(args: argparse.Namespace) -> object:
         return convert_in_processes(source, out, args.processes, options, changes)
     options = {
         "dtype": args.dtype,
+        "weights": args.weights,
         "jobs": args.jobs,
         "force": args.force,
         "verify": args.verify,
@@ -181,6 +187,7 @@ def _options(args: argparse.Namespace) -> list[str]:
     """The options that each of several processes is started with."""
     options = ["--jobs", str(args.jobs)]
     options += ["--dtype", args.dtype] if args.dtype else []
+    options += ["--weights", args.weights] if args.weights else []
     options += [f"--override={text}" for text in args.override]
     options += [f"--ignore={name}" for name in args.ignore]
     return [*options, "--verify"] if args.verify else options

@@ -49,6 +49,11 @@ def export(
     destination.check(path, out, force=force, marker=destination.EXPORTED)
     if manifest.format != store.OLD_FORMAT:
         check_small_files(path, manifest.files, source=True)
+    if manifest.weights != "float":
+        raise ConversionError(
+            f"{path} holds weights of {manifest.weights}, expected floats: quantising "
+            "has no way back; export a checkpoint converted without --weights"
+        )
     config = load_hf_config(path)
     params = abstract_params(config)
     layout = _layout(path, manifest, config)

@@ -19,7 +19,8 @@ RopeKind = Literal["default", "linear", "dynamic", "yarn"]
 RopePairs = Literal["halves", "neighbours"]
 QKNorm = Literal["head", "projection"]
 NormCast = Literal["first", "last"]
-WeightFormat = Literal["float"]
+WeightFormat = Literal["float", "inputs_first", "mxfp4"]
+ModelWeights = Literal["float", "int8"]
 
 
 def _check_positive(**values: int):
@@ -211,7 +212,9 @@ class MoEConfig:
 
     `scoring` ranks experts and weighs the chosen. `bias` is of the router and of both
     products of every expert. `weights` says how those of the experts are held: "float"
-    is any float type, or its bits. `shared` is what is added to the experts' sum.
+    is any float type, or its bits; "inputs_first" is that in another order of the axes
+    (`jaxmoe.ops.inputs_first`); "mxfp4" is `jaxmoe.ops.mxfp4`. `shared` is what is
+    added to the experts' sum.
     """
 
     num_experts: int
@@ -273,7 +276,9 @@ class ModelConfig:
     `norm` is of layers and queries and keys, and before the head. `context_length` is
     the most positions (prompt and answer together) that the model may be asked for;
     `stop_ids` end an answer. `embed_scale` multiplies embeddings, `logits_divisor`
-    divides logits (Granite).
+    divides logits (Granite). `weights` says how those of products are held: as their
+    own format has it ("float"), or quantised (`jaxmoe.ops.int8`): experts, projections,
+    and a head of its own, while embedding, routers, norms and biases stay as they are.
     """
 
     family: str
@@ -288,6 +293,7 @@ class ModelConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     embed_scale: float = 1.0
     logits_divisor: float = 1.0
+    weights: ModelWeights = "float"
 
     def __post_init__(self):
         _check_above_zero(
@@ -305,6 +311,17 @@ class ModelConfig:
             raise ValueError(
                 "every mixture layer must have the same number of experts and of "
                 f"experts per token, found {sorted(shapes)}"
+            )
+        known = get_args(ModelWeights)
+        if self.weights not in known:
+            raise ValueError(
+                f"weights must be one of {', '.join(known)}, found {self.weights!r}"
+            )
+        formats = {moe.weights for moe in self._moe_configs()} - {"float"}
+        if self.weights != "float" and formats:
+            raise ValueError(
+                f"weights={self.weights!r} is made of floats, found experts stored as "
+                f"{', '.join(sorted(formats))}; load them as they are"
             )
 
     def _moe_configs(self) -> list[MoEConfig]:

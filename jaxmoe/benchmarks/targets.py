@@ -31,6 +31,11 @@ def against_peer(n: int, prompt: int, peer: str) -> str:
     return f"n = {n}, prompt {prompt}: times as fast as {peer}"
 
 
+def beside(n: int, prompt: int, one: str, other: str) -> str:
+    """The row that compares steps of two kernels, or of two kinds of weights."""
+    return f"n = {n}, prompt {prompt}: {one}, times as fast as {other}"
+
+
 def pass_against_peer(prompt: int, peer: str) -> str:
     """The row that holds one pass over a prompt against a peer's."""
     return f"prompt {prompt}: times as fast as {peer}"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxmoe.checkpoints.gcs import read_file
+from jaxmoe.config import ModelWeights
 
 FORMAT = 2
 OLD_FORMAT = 1
@@ -58,6 +59,11 @@ class Manifest:
     files: dict[str, str] = field(default_factory=dict)
     block: int = BLOCK_BYTES
     format: int = FORMAT
+
+    @property
+    def weights(self) -> ModelWeights:
+        """How those of products are held: `ModelConfig.weights`."""
+        return self.source.get("weights", "float")
 
     @property
     def digest(self) -> str:

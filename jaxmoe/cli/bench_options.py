@@ -18,6 +18,7 @@ HELP = {
     "slots": "many prompts with answers of skewed lengths, against the ideal",
     "compile": "first answer of the demo model; seconds and number of compilations",
     "convert": "conversion against copying the same files",
+    "quantise": "what weights of int8 change: KL, most likely tokens, experts",
 }
 N = {"prefill": (1, 32), "decode": (1, 8, 32, 64), "profile": (1, 8, 32, 64)}
 N["overhead"] = (1, 32)
@@ -87,6 +88,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
         if name == "decode":
             shown = "kernels to compare, as blocks,lanes (default: the machine's)"
             add("--experts", type=_kernels, default=("auto",), help=shown)
+            shown = "the same model with such weights takes turns"
+            add("--weights", choices=("int8",), help=shown)
         if name in (*PEER, "all"):
             shown = f"the same model there: {', '.join(PEERS)}, or several"
             add("--peer", type=_peers, help=shown)

@@ -9,7 +9,7 @@ from jaxmoe.checkpoints.gcs import place_of
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.bars import EvaluationBar
 from jaxmoe.cli.endings import command
-from jaxmoe.cli.mesh_options import add_mesh_options, load_model
+from jaxmoe.cli.mesh_options import add_mesh_options, add_weights_option, load_model
 from jaxmoe.cli.policy_options import add_policy_options, policy_of
 from jaxmoe.cli.process_options import add_process_options, join_processes
 from jaxmoe.cli.questions import questions_of
@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     add_policy_options(made)
     add_sampler_options(made)
     add_mesh_options(made)
+    add_weights_option(made)
     add_process_options(made)
     return made
 

@@ -23,9 +23,16 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
     add("--rules", choices=get_args(Preset), default="auto", help=rules)
 
 
+def add_weights_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --weights."""
+    text = "quantise experts, projections and head while loading (default: as stored)"
+    parser.add_argument("--weights", choices=("int8",), help=text)
+
+
 def load_model(args: argparse.Namespace, **options: Any) -> jaxmoe.Model:
     """The checkpoint, on the mesh asked for."""
     options |= {"mesh": None if args.mesh is None else _mesh(args.mesh)}
+    options |= {"weights": args.weights}
     return jaxmoe.load(args.checkpoint, rules=args.rules, **options)
 
 

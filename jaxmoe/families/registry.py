@@ -9,6 +9,7 @@ from jaxmoe.families.base import Family
 from jaxmoe.families.dots1 import DOTS1
 from jaxmoe.families.ernie4_5_moe import ERNIE4_5_MOE
 from jaxmoe.families.glm4_moe import GLM4_MOE
+from jaxmoe.families.gpt_oss import GPT_OSS
 from jaxmoe.families.granitemoe import GRANITEMOE, GRANITEMOESHARED
 from jaxmoe.families.minimax_m2 import MINIMAX_M2
 from jaxmoe.families.olmoe import OLMOE
@@ -21,6 +22,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         QWEN3_MOE,
         OLMOE,
+        GPT_OSS,
         BAILING_MOE,
         BAILING_MOE_V2,
         GLM4_MOE,

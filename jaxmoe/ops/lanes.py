@@ -26,6 +26,7 @@ import numpy as np
 from jax import lax
 
 from jaxmoe.ops.bf16_bits import widen
+from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, piece
 from jaxmoe.typing import Array, Float, Num
 
@@ -50,7 +51,7 @@ among threads, stays in a core's cache for the next pair of rows."""
 
 def multiply_rows(
     rows: Float[Array, "R I"],
-    stack: Num[Array, "X Y I"] | OfLayer,
+    stack: Num[Array, "X Y I"] | OfLayer | Packed,
     index: Array | int,
     *,
     start: Array | int = 0,
@@ -61,23 +62,28 @@ def multiply_rows(
     Args:
       rows: One or two, of any float type. More would take several loops, and LLVM
         may add up in another order in each: a row would feel its place.
-      stack: Matrices of any float type, or bfloat16 bits.
+      stack: Matrices of any float type, or bfloat16 bits, or packed ones that the
+        loop can read.
       index: Which; clamped where there is no such matrix, as of `lax.dynamic_slice`.
       start, size: Of which rows of it; all where no size is given.
     """
     rows = rows.astype(jnp.float32)
+    if isinstance(stack, Packed):
+        rows = stack.arranged(rows)
     count, out = rows.shape[0], stack.shape[1] if size is None else size
     assert count in (1, 2), rows.shape
     if count == 1 and out % 2 == 0:
         half, twice = out // 2, (rows[0], rows[0])
         halves = _two_sums(stack, index, (start, start + half), half, twice)
-        return jnp.concatenate(halves)[None]
-    found = _two_sums(stack, index, (start, start), out, (rows[0], rows[-1]))
-    return jnp.stack(found[:count])
+        found = jnp.concatenate(halves)[None]
+    else:
+        sums = _two_sums(stack, index, (start, start), out, (rows[0], rows[-1]))
+        found = jnp.stack(sums[:count])
+    return stack.finished(found, index, start) if isinstance(stack, Packed) else found
 
 
 def multiply(
-    x: Float[Array, "N D"], weight: Num[Array, "O D"] | OfLayer
+    x: Float[Array, "N D"], weight: Num[Array, "O D"] | OfLayer | Packed
 ) -> Float[Array, "N O"]:
     """x times `weight` transposed, float32: each tile of the weight by each two rows.
 
@@ -105,7 +111,7 @@ def multiply(
 
 
 def _two_sums(
-    stack: Array | OfLayer,
+    stack: Array | OfLayer | Packed,
     index: Array | int,
     starts: tuple[Array | int, Array | int],
     size: int,
@@ -115,15 +121,15 @@ def _two_sums(
 
     starts: one for each row. The same one twice is one load for both.
     """
-    lanes = LINE_BYTES // stack.dtype.itemsize
+    packed = isinstance(stack, Packed)
+    lanes = stack.lanes if packed else LINE_BYTES // stack.dtype.itemsize
     total: Array | None = None
     for columns, width in _cuts(stack.shape[2], lanes):
         terms: Array | None = None
         for first in columns:
             # Two loops have a slice each: XLA would write out one that they share.
             one, other = (
-                widen(piece(stack, (index, start, first), (1, size, width))[0])
-                for start in starts
+                _part(stack, index, start, first, size, width) for start in starts
             )
             if starts[0] is starts[1]:
                 other = one
@@ -135,6 +141,20 @@ def _two_sums(
         total = part if total is None else total + part
     assert total is not None
     return [total.real, total.imag]
+
+
+def _part(
+    stack: Array | OfLayer | Packed,
+    index: Array | int,
+    start: Array | int,
+    first: int,
+    size: int,
+    width: int,
+) -> Array:
+    """float32 [size, width]: of one matrix some rows and columns."""
+    if isinstance(stack, Packed):
+        return stack.read(index, start, first, size, width)
+    return widen(piece(stack, (index, start, first), (1, size, width))[0])
 
 
 def _cuts(width: int, lanes: int) -> list[tuple[range, int]]:

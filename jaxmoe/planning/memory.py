@@ -15,7 +15,7 @@ from jaxmoe.config import ModelConfig, MoEConfig
 from jaxmoe.decode.cache import bucket
 from jaxmoe.decode.memory import FIRST_ANSWER
 from jaxmoe.decode.prefill import prompt_bucket
-from jaxmoe.nn.decoder import abstract_params, always_wide, logical_axes, read_shape
+from jaxmoe.nn.decoder import abstract_params, fixed_dtypes, logical_axes, read_shape
 from jaxmoe.nn.mixers import held, work
 from jaxmoe.ops.attention.chunked import CHUNK
 from jaxmoe.ops.attention.whole import SCORES_AT_ONCE
@@ -36,19 +36,19 @@ class Weight(NamedTuple):
     """One shape of weight, and how many of it a model has.
 
     shape: whole. axes: its logical axes. part: "experts" for a stack of them, "table"
-    for an embedding that is no head too, else "rest". wide: whether it is float32 in
-    every model.
+    for an embedding that is no head too, else "rest". fixed: its type where that is
+    the same in every model.
     """
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     part: Literal["experts", "table", "rest"]
-    wide: bool
+    fixed: str | None
     count: int
 
     def itemsize(self, dtype: str) -> int:
         """Bytes of one value in a model of this type."""
-        return 4 if self.wide else itemsize(dtype)
+        return itemsize(self.fixed or dtype)
 
     def own(self, layout: Layout) -> tuple[int, ...]:
         """The shape of what lies on one device."""
@@ -63,7 +63,7 @@ class Weight(NamedTuple):
 @lru_cache(maxsize=32)
 def weights_of(config: ModelConfig) -> tuple[Weight, ...]:
     """Every weight of a model, those alike taken together."""
-    axes, wide = logical_axes(config), always_wide(config)
+    axes, fixed = logical_axes(config), fixed_dtypes(config)
 
     def part(name: str) -> Literal["experts", "table", "rest"]:
         if name == "embed.weight" and not config.tie_embeddings:
@@ -71,7 +71,12 @@ def weights_of(config: ModelConfig) -> tuple[Weight, ...]:
         return "experts" if "experts" in axes[name] else "rest"
 
     found = Counter(
-        (leaf.shape, axes[name], part(name), name in wide)
+        (
+            leaf.shape,
+            axes[name],
+            part(name),
+            fixed[name].name if name in fixed else None,
+        )
         for name, leaf in abstract_params(config).items()
     )
     return tuple(Weight(*kind, count) for kind, count in found.items())  # type: ignore[arg-type]

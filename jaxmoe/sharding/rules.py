@@ -39,6 +39,7 @@ LOGICAL_AXES = (
     "experts",
     "expert_mlp",
     "gate_up",
+    "block",
 )
 """Every dimension of every weight is one of these (`nn.decoder.logical_axes`)."""
 

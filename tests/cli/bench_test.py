@@ -12,7 +12,16 @@ from jaxmoe.cli.bench_measures import MEASURES
 SMALL = {
     "machine": [],
     "prefill": ["--n", "2"],
-    "decode": ["--n", "2", "--steps", "4", "--experts", "blocks,lanes"],
+    "decode": [
+        "--n",
+        "2",
+        "--steps",
+        "4",
+        "--experts",
+        "blocks,lanes",
+        "--weights",
+        "int8",
+    ],
     "profile": ["--n", "2", "--steps", "2"],
     "overhead": ["--n", "2", "--steps", "2"],
     "length": ["--n", "2", "--steps", "2"],
@@ -56,7 +65,7 @@ def test_all_goes_on_after_a_failure(run, measures, monkeypatch, capsys):
     assert status == 1
     whats = [(row["benchmark"], row["what"]) for row in record["rows"]]
     assert whats[5:7] == [("length", "before"), ("length", "failed")]
-    assert len(whats) == 10
+    assert len(whats) == 11
     printed = capsys.readouterr()
     assert "ValueError no room" in printed.out.split("All rows:")[1]
     assert "Traceback" in printed.err

@@ -35,6 +35,7 @@ KINDS = {
     "shared": replace(PLAIN, shared=SharedConfig(20)),
     "gated": replace(PLAIN, shared=SharedConfig(20, gate=True)),
     "sigmoid": replace(PLAIN, scoring=SigmoidScores(scale=2.5, choice_bias=True)),
+    "inputs first": replace(PLAIN, bias=True, weights="inputs_first"),
     "all": every_part(tiny_config()).layers[1].feed_forward,
 }
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -94,6 +95,10 @@ def _expected(kind: MoEConfig, params, x):
         for name, value in params.items()
         if name.startswith(FF)
     }
+    if kind.weights == "inputs_first":
+        p["gate_up"] = p["gate_up.values"].transpose(0, 3, 2, 1)
+        p["down"] = p["down.values"].transpose(0, 2, 1)
+        p["gate_up_bias"] = p["gate_up_bias"].transpose(0, 2, 1)
     outs, chosen = [], []
     for row in np.asarray(x, np.float64):
         logits = p["router.weight"] @ row + p.get("router.bias", 0.0)
