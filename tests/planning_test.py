@@ -26,7 +26,7 @@ from jaxmoe.planning import (
     step_time,
 )
 from jaxmoe.planning.exchanges import distinct_experts, touched
-from jaxmoe.planning.memory import position_bytes
+from jaxmoe.planning.memory import row_bytes
 from jaxmoe.planning.plan import check_load, exchanges_of
 from jaxmoe.planning.work import operations, read_bytes
 from jaxmoe.router.scores import SoftmaxScores
@@ -139,8 +139,8 @@ def test_experts_divided_hold_their_share(shape):
 def test_key_value_heads_are_repeated():
     """Four heads over eight devices would be counted as half a head each."""
     layouts = [plan_for(QWEN3_30B_A3B, s, LOAD).layout for s in ((1, 4), (1, 8))]
-    four, eight = (position_bytes(QWEN3_30B_A3B, l, "bfloat16") for l in layouts)
-    assert four == eight == 48 * 2 * 128 * 2
+    four, eight = (row_bytes(QWEN3_30B_A3B, l, 2) for l in layouts)
+    assert four == eight == (48 * 2 * 128 * 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_key_value_heads_are_repeated():
 def test_caches_double(own, size, growing):
     """The answers' cache would be planned without its buckets, or its growth."""
     plan = plan_for(QWEN3_30B_A3B, (1, 1), Load(3, 200 + own, 200))
-    position = position_bytes(plan.config, plan.layout, "bfloat16")
+    position = row_bytes(plan.config, plan.layout, 2).position
     assert plan.caches.suffix == 3 * size * position
     # Of keys or values of one layer of 48.
     assert plan.caches.growing == 3 * growing * position // 96

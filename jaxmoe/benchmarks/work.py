@@ -1,7 +1,7 @@
 """The work that a pass cannot avoid: bytes to move, operations to do.
 
 A floor in time is bytes over bandwidth, or operations over the rate of a product. It
-is for mixtures with full attention.
+is for mixtures whose layers see all positions.
 """
 
 import math
@@ -9,6 +9,13 @@ from dataclasses import dataclass
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.nn.decoder import abstract_params, logical_axes
+from jaxmoe.nn.mixers import kind_of
+from jaxmoe.planning.memory import row_bytes
+from jaxmoe.planning.plan import mesh_of
+from jaxmoe.sharding.layout import Layout
+from jaxmoe.sharding.rules import DATA, Rules
+
+ONE_DEVICE = Layout(mesh_of({DATA: 1}), Rules())
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class Sizes:
       table (which counts where it is the output head too).
     expert: one expert of each layer. matrices: those of `always` that multiply.
     position: keys and values of one position. head: the output head.
-    attended: query heads times head dimension, summed over layers.
+    attended: products of a row for every position that it sees. fixed: those that a
+      layer's state costs it whatever the length.
     """
 
     always: int
@@ -36,6 +44,7 @@ class Sizes:
     position: int
     head: int
     attended: int
+    fixed: int
 
 
 def sizes(config: ModelConfig) -> Sizes:
@@ -49,13 +58,15 @@ def sizes(config: ModelConfig) -> Sizes:
         if name not in stacks and (name != table or config.tie_embeddings)
     ]
     mixers = [layer.mixer for layer in config.layers]
+    products = [kind_of(mixer).module.products(mixer) for mixer in mixers]
     return Sizes(
         always=sum(math.prod(shape) for shape in read),
         expert=sum(math.prod(shapes[name][1:]) for name in stacks),
         matrices=sum(math.prod(shape) for shape in read if len(shape) > 1),
-        position=sum(2 * m.num_kv_heads * m.head_dim for m in mixers),
+        position=row_bytes(config, ONE_DEVICE, 1).position,
         head=math.prod(shapes[table]),
-        attended=sum(m.num_heads * m.head_dim for m in mixers),
+        attended=sum(p.position for p in products),
+        fixed=sum(p.fixed for p in products),
     )
 
 
@@ -79,11 +90,12 @@ def step(
     weights = size.always + distinct * size.expert + rows
     # The prompt's positions are read once for all samples; each writes one of its own.
     cached = size.position * (prompt + n * own + n)
-    moved = weights * weight_bytes + cached * cache_bytes
+    # States of fixed size are read and written whole.
+    states = 2 * n * row_bytes(config, ONE_DEVICE, cache_bytes).fixed
+    moved = weights * weight_bytes + cached * cache_bytes + states
     products = size.matrices + config.experts_per_token * size.expert
-    # Scores and sums over the cache: two products a position.
-    attention = 2 * size.attended * (prompt + own + 1)
-    return Work(moved, 2 * n * (products + attention))
+    mixing = size.attended * (prompt + own + 1) + size.fixed
+    return Work(moved, 2 * n * (products + mixing))
 
 
 def prefill_operations(config: ModelConfig, tokens: int) -> float:
@@ -91,4 +103,5 @@ def prefill_operations(config: ModelConfig, tokens: int) -> float:
     size = sizes(config)
     products = size.matrices - size.head + config.experts_per_token * size.expert
     pairs = tokens * (tokens + 1) / 2
-    return 2 * (tokens * products + size.head + 2 * size.attended * pairs)
+    mixing = tokens * size.fixed + size.attended * pairs
+    return 2 * (tokens * products + size.head + mixing)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmoe.config import AttentionConfig
-from jaxmoe.nn.base import Context, Sequences, Step
+from jaxmoe.nn.base import Context, Products, Sequences, Step
 from jaxmoe.nn.key_values import KeyValues
 from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.norm import ProjectionNorm, RMSNorm
@@ -129,6 +129,11 @@ class Attention(nnx.Module):
             window=window,
         )
         return self.o(heads, context), own
+
+    @classmethod
+    def products(cls, config: AttentionConfig) -> Products:
+        """See `Mixer`: a score and a part of the sum, of every query head."""
+        return Products(2 * config.num_heads * config.head_dim, 0)
 
 
 class Projection(nnx.Module):

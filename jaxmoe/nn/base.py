@@ -57,6 +57,26 @@ class Step(NamedTuple):
     block: int
 
 
+class RowBytes(NamedTuple):
+    """Bytes of one row of one layer's state, on each device that has the row.
+
+    position: of every position that there is room for. fixed: whatever the length.
+    """
+
+    position: int
+    fixed: int
+
+
+class Products(NamedTuple):
+    """Multiplications of one row in a step, beside those with weights.
+
+    position: for every position that the row reads. fixed: whatever the length.
+    """
+
+    position: int
+    fixed: int
+
+
 @runtime_checkable
 class LayerState(Protocol):
     """What mixers of one kind remember, of L layers: every array is [L, rows, ...].
@@ -88,6 +108,11 @@ class LayerState(Protocol):
         """How the arrays lie on a mesh; rows: logical axis of the rows."""
         ...
 
+    @classmethod
+    def row_bytes(cls, config: Any, layout: Layout, itemsize: int) -> RowBytes:
+        """What `empty` allocates; itemsize: bytes of a value of its `dtype`."""
+        ...
+
     def put(self, index: Array, prompts: Self, row: Array) -> Self:
         """With row `index` replaced by row `row` of `prompts`."""
         ...
@@ -97,18 +122,24 @@ class LayerState(Protocol):
     ) -> Self:
         """Slots that begin where `new`: what they hold after row `prompt` of `prefix`.
 
-        Keys and values begin empty, as the prompt's are read where they are.
+        Keys and values begin empty, as the prompt's are read where they are; what
+        replaces the prompt's state at every position begins as a copy.
         """
         ...
 
     def grow(self, size: int) -> Self:
-        """With room for `size` positions."""
+        """With room for `size` positions; itself where it does not grow."""
         ...
 
 
 @runtime_checkable
 class Mixer(Protocol):
     """How positions exchange information."""
+
+    @classmethod
+    def products(cls, config: Any) -> Products:
+        """What a step multiplies in all heads together."""
+        ...
 
     def prefill(
         self, x: Float[Array, "N D"], sequences: Sequences, context: Context

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.config import AttentionConfig
+from jaxmoe.nn.base import RowBytes
 from jaxmoe.ops.attention import CHUNK
 from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Leaf
@@ -53,6 +54,15 @@ class KeyValues:
         """See `LayerState`."""
         both: Any = layout.spec(None, rows, "heads")
         return cls(both, both)
+
+    @classmethod
+    def row_bytes(
+        cls, config: AttentionConfig, layout: Layout, itemsize: int
+    ) -> RowBytes:
+        """See `LayerState`; a head that several devices have counts on each."""
+        heads = layout.cached_heads(config.num_kv_heads)
+        own = heads // layout.size(layout.rules.heads)
+        return RowBytes(2 * own * config.head_dim * itemsize, 0)
 
     @property
     def size(self) -> int:

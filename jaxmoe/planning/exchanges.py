@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 
 from jaxmoe.config import ModelConfig, MoEConfig
+from jaxmoe.nn.mixers import kind_of
 from jaxmoe.planning.memory import itemsize
 from jaxmoe.sharding.collectives import DeviceContext
 from jaxmoe.sharding.layout import Layout
@@ -51,7 +52,8 @@ def step_exchanges(
     rows, width, size = slots // part.count("slots"), config.d_model, itemsize(dtype)
     found = _add(part, "embedding", (rows, width), size, "vocab")
     for layer, count in Counter(config.layers).items():
-        some = _add(part, "attention", (rows, width), size, "heads")
+        axis = kind_of(layer.mixer).axis
+        some = _add(part, "attention", (rows, width), size, axis)
         if isinstance(layer.feed_forward, MoEConfig):
             some += _experts(part, (rows, width), layer.feed_forward, dtype)
             if layer.feed_forward.shared is not None:

@@ -11,11 +11,13 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmoe.config import ModelConfig, MoEConfig
+from jaxmoe.config import AttentionConfig, ModelConfig, MoEConfig
 from jaxmoe.decode.cache import bucket
 from jaxmoe.decode.memory import FIRST_ANSWER
 from jaxmoe.decode.prefill import prompt_bucket
+from jaxmoe.nn.base import RowBytes
 from jaxmoe.nn.decoder import abstract_params, logical_axes
+from jaxmoe.nn.mixers import kind_of
 from jaxmoe.ops.attention.chunked import CHUNK
 from jaxmoe.ops.attention.whole import SCORES_AT_ONCE
 from jaxmoe.sharding.collectives import DeviceContext
@@ -88,14 +90,16 @@ def weight_bytes(config: ModelConfig, layout: Layout, dtype: str) -> int:
 class Caches:
     """Bytes of caches on each device.
 
-    prefix: of the prompt, which all its samples share: keys and values, and the logits
-      and routes of its last token. suffix: of the slots' own positions. growing:
+    prefix: of the prompt, which all its samples share: layers' states after it, and the
+      logits and routes of its last token. suffix: of the slots' own states. growing:
       one array of the suffix as it was, beside which it grows for the last time.
+    replaced: what of the suffix each step writes anew.
     """
 
     prefix: int
     suffix: int
     growing: int
+    replaced: int = 0
 
     @property
     def total(self) -> int:
@@ -113,18 +117,16 @@ def suffix_size(own: int) -> int:
     return bucket(own)
 
 
-def position_bytes(config: ModelConfig, layout: Layout, dtype: str) -> int:
-    """Bytes of one position's keys and values on a device that has its row.
+def row_bytes(config: ModelConfig, layout: Layout, size: int) -> RowBytes:
+    """Bytes of all layers' states of one row, on a device that has it.
 
-    Where key-value heads are fewer than the devices that divide the query heads, each
-    device has one that others have too.
+    size: bytes of a value. A part that several devices have counts on each.
     """
-    mixers = [layer.mixer for layer in config.layers]
-    devices = layout.size(layout.rules.heads)
-    values = sum(
-        2 * m.head_dim * layout.cached_heads(m.num_kv_heads) // devices for m in mixers
-    )
-    return values * itemsize(dtype)
+    rows = [
+        kind_of(layer.mixer).state.row_bytes(layer.mixer, layout, size)
+        for layer in config.layers
+    ]
+    return RowBytes(sum(r.position for r in rows), sum(r.fixed for r in rows))
 
 
 def cache_bytes(
@@ -142,20 +144,27 @@ def cache_bytes(
       slots: on all devices together; their parts are equal (`Layout.slots`).
       prompt: tokens. own: the most tokens of an answer.
     """
-    position = position_bytes(config, layout, dtype)
+    row = row_bytes(config, layout, itemsize(dtype))
     rows = slots // layout.size(layout.rules.slots)
     size = suffix_size(own)
     first = bucket(min(own, FIRST_ANSWER))
     last = 4 * config.vocab_size + 4
     last += 2 * config.num_layers * config.experts_per_token
     return Caches(
-        prefix=position * prefix_size(prompt) + last,
-        suffix=position * rows * size,
+        prefix=row.position * prefix_size(prompt) + row.fixed + last,
+        suffix=rows * (row.position * size + row.fixed),
         # One layer's keys or values at a time; the last size but one was half of it.
-        growing=position * rows * size // (4 * config.num_layers)
+        growing=row.position * rows * size // (4 * _growing_layers(config, layout))
         if size > first
         else 0,
+        replaced=rows * row.fixed,
     )
+
+
+def _growing_layers(config: ModelConfig, layout: Layout) -> int:
+    """Layers whose state grows with positions; 1 where none does."""
+    states = ((kind_of(layer.mixer).state, layer.mixer) for layer in config.layers)
+    return max(1, sum(s.row_bytes(m, layout, 1).position > 0 for s, m in states))
 
 
 def buffer_bytes(
@@ -189,8 +198,9 @@ def buffer_bytes(
     tokens = prompt_bucket(prompt)
     scores = 3 * 4 * min(SCORES_AT_ONCE, heads * tokens * tokens)
     whole = scores + _expert_buffers(config, layout, tokens, dtype)
-    # The prompt's keys and values as they are captured, and in the cache's order.
-    whole += 2 * tokens * position_bytes(config, layout, dtype)
+    # The prompt's states as they are captured, and in the cache's order.
+    row = row_bytes(config, layout, itemsize(dtype))
+    whole += 2 * (tokens * row.position + row.fixed)
     return max(step, whole, caches.growing)
 
 
@@ -202,9 +212,10 @@ def _apart(part: DeviceContext) -> int:
 
 
 def _own_heads(config: ModelConfig, layout: Layout) -> int:
-    """The most query heads that a layer has on one device."""
-    most = max(layer.mixer.num_heads for layer in config.layers)
-    return most // layout.size(layout.rules.heads)
+    """The most query heads that a layer has on one device; 0 where none attends."""
+    mixers = [layer.mixer for layer in config.layers]
+    heads = [m.num_heads for m in mixers if isinstance(m, AttentionConfig)]
+    return max(heads, default=0) // layout.size(layout.rules.heads)
 
 
 def _expert_buffers(config: ModelConfig, layout: Layout, rows: int, dtype: str) -> int:

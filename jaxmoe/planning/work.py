@@ -3,6 +3,7 @@
 import math
 
 from jaxmoe.config import ModelConfig, MoEConfig
+from jaxmoe.nn.mixers import kind_of
 from jaxmoe.planning.exchanges import distinct_experts
 from jaxmoe.planning.memory import (
     Caches,
@@ -17,11 +18,11 @@ from jaxmoe.sharding.layout import Layout
 def read_bytes(
     config: ModelConfig, layout: Layout, caches: Caches, *, slots: int, dtype: str
 ) -> float:
-    """Bytes of weights and caches that a device reads in a step.
+    """Bytes of weights and caches that a device moves in a step.
 
     Caches are read whole, as the accelerators' form of attention does. Of a layer's
     experts those are read that a row has chosen, routing uniform; of the embedding
-    table a row a slot.
+    table a row a slot. States of fixed size are written as well.
     """
     always, expert = 0, 0
     for weight in weights_of(config):
@@ -32,7 +33,8 @@ def read_bytes(
             always += weight.count * math.prod(shape)
     rows = slots // layout.size(layout.rules.slots) * config.d_model
     touched = distinct_experts(config, layout, slots) * expert
-    return (always + rows + touched) * itemsize(dtype) + caches.total
+    weights = (always + rows + touched) * itemsize(dtype)
+    return weights + caches.total + caches.replaced
 
 
 def operations(
@@ -45,11 +47,14 @@ def operations(
         for weight in weights_of(config)
         if len(weight.shape) > 1 and weight.part == "rest"
     )
-    heads = layout.size(layout.rules.heads)
-    attended = sum(c.mixer.num_heads * c.mixer.head_dim for c in config.layers) // heads
     positions = prefix_size(prompt) + suffix_size(own)
-    # Scores and sums over the cache: two products a position.
-    found = rows * (matrices + 2 * attended * positions)
+    found = rows * matrices
+    for layer in config.layers:
+        kind = kind_of(layer.mixer)
+        products = kind.module.products(layer.mixer)
+        devices = layout.size(layout.rules.of(kind.axis))
+        in_all = products.position * positions + products.fixed
+        found += rows * in_all // devices
     # Each pair of a row and an expert is computed by those that divide that expert.
     inside = layout.size(layout.rules.expert_mlp)
     devices = inside * layout.size(layout.rules.experts)

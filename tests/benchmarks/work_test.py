@@ -23,7 +23,7 @@ def test_sizes():
     assert size.matrices == MATRICES
     assert size.always == MATRICES + NORMS
     assert (size.expert, size.position) == (EXPERT, POSITION)
-    assert size.attended == 2 * HEADS * WIDTH
+    assert (size.attended, size.fixed) == (2 * 2 * HEADS * WIDTH, 0)
 
 
 @pytest.mark.parametrize("tied", [False, True])
