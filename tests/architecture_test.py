@@ -147,8 +147,12 @@ def test_libraries_stay_where_they_belong():
 
 
 def test_house_rules():
-    """Keys derived, annotations postponed, a platform asked for outside one place."""
+    """Keys derived, annotations postponed, a platform asked for outside one place, or
+    what a kind of mixer consists of named above `jaxmoe.nn`."""
     wrong = []
+    above = _floor("jaxmoe/nn/")
+    assert above is not None
+    parts = r"\.(num_heads|num_kv_heads|head_dim|window|qkv)\b|\b(KeyValues|Latents)\b"
     # threefry.py is what derives; keys.py says what is derived.
     derives = ("jaxmoe/random/", "jaxmoe/demo/")
     for path in _files():
@@ -160,6 +164,12 @@ def test_house_rules():
             wrong.append(f"{path}: {found[0]} belongs in jaxmoe/random/keys.py")
         if "default_backend()" in text and path != "jaxmoe/execution.py":
             wrong.append(f"{path}: kernels follow the weights; see jaxmoe/execution.py")
+        named = re.search(parts, text)
+        reads_configs = path.startswith("jaxmoe/families/")
+        if named and (_floor(path) or 0) > above and not reads_configs:
+            wrong.append(
+                f"{path}: {named[0]} belongs to a mixer; see jaxmoe/nn/base.py"
+            )
     _report(wrong)
 
 

@@ -14,6 +14,7 @@ from jaxmoe.benchmarks import work
 from jaxmoe.config import AttentionConfig, MoEConfig
 from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
 from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.nn.mixers import held
 from jaxmoe.planning import (
     CHIPS,
     Load,
@@ -26,7 +27,6 @@ from jaxmoe.planning import (
     step_time,
 )
 from jaxmoe.planning.exchanges import distinct_experts, touched
-from jaxmoe.planning.memory import row_bytes
 from jaxmoe.planning.plan import check_load, exchanges_of
 from jaxmoe.planning.work import operations, read_bytes
 from jaxmoe.router.scores import SoftmaxScores
@@ -139,8 +139,8 @@ def test_experts_divided_hold_their_share(shape):
 def test_key_value_heads_are_repeated():
     """Four heads over eight devices would be counted as half a head each."""
     layouts = [plan_for(QWEN3_30B_A3B, s, LOAD).layout for s in ((1, 4), (1, 8))]
-    four, eight = (row_bytes(QWEN3_30B_A3B, l, 2) for l in layouts)
-    assert four == eight == (48 * 2 * 128 * 2, 0)
+    four, eight = (held(QWEN3_30B_A3B, l, "bfloat16").position for l in layouts)
+    assert four == eight == 48 * 2 * 128 * 2
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_key_value_heads_are_repeated():
 def test_caches_double(own, size, growing):
     """The answers' cache would be planned without its buckets, or its growth."""
     plan = plan_for(QWEN3_30B_A3B, (1, 1), Load(3, 200 + own, 200))
-    position = row_bytes(plan.config, plan.layout, 2).position
+    position = held(plan.config, plan.layout, "bfloat16").position
     assert plan.caches.suffix == 3 * size * position
     # Of keys or values of one layer of 48.
     assert plan.caches.growing == 3 * growing * position // 96
@@ -182,9 +182,9 @@ def test_touched_counts_every_choice():
     """The chance that a device is needed would not be that of uniform routing."""
     config = small_moe(6, 2)
     pairs = list(itertools.combinations(range(6), 2))
-    for held in (1, 2, 4, 5):
-        hit = sum(min(pair) < held for pair in pairs)
-        assert touched(config, held) == pytest.approx(hit / len(pairs))
+    for own in (1, 2, 4, 5):
+        hit = sum(min(pair) < own for pair in pairs)
+        assert touched(config, own) == pytest.approx(hit / len(pairs))
 
 
 def test_distinct_experts():
@@ -277,7 +277,7 @@ def test_work_of_one_device_is_that_of_the_benchmarks():
         own=4095,  # and the one that the step writes
         distinct=distinct_experts(config, layout, 4),
         weight_bytes=2,
-        cache_bytes=2,
+        cache_dtype="bfloat16",
     )
     last = 4 * 151936 + 4 + 2 * 48 * 8
     read = read_bytes(config, layout, plan.caches, slots=4, dtype="bfloat16")

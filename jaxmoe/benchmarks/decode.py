@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-import jax.numpy as jnp
-
 from jaxmoe.benchmarks import begun, machine, targets, work
 from jaxmoe.benchmarks.peer import Peer, fastest
 from jaxmoe.benchmarks.report import Row
@@ -91,7 +89,7 @@ def _policy_rows(
         own=(steps - 1) / 2,
         distinct=distinct,
         weight_bytes=subject.params["embed.weight"].dtype.itemsize,
-        cache_bytes=jnp.dtype(subject.dtype).itemsize,
+        cache_dtype=subject.dtype,
     )
     floor = bandwidth.into(least.bytes)
     arithmetic = least.operations / subject.machine.matmul.median

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmoe.config import AttentionConfig
-from jaxmoe.nn.base import Context, Products, Sequences, Step
+from jaxmoe.nn.base import Context, MixerWork, Sequences, Step
 from jaxmoe.nn.key_values import KeyValues
 from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.norm import ProjectionNorm, RMSNorm
@@ -15,11 +15,14 @@ from jaxmoe.ops.attention import CHUNK, FORMS, QKV
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.rope import rotate, rotation
 from jaxmoe.ops.stack import OfLayer
+from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Float, Int
 
 
 class Attention(nnx.Module):
     """Query, key, value and output projections with per-head norm and rotation."""
+
+    summed = "heads"
 
     def __init__(self, config: AttentionConfig, d_model: int, eps: float, dtype):
         self.config = config
@@ -54,6 +57,12 @@ class Attention(nnx.Module):
         if c.clip is not None:
             q, k, v = (jnp.clip(a, -c.clip, c.clip) for a in (q, k, v))
         return QKV(rotate(q, cos, sin), rotate(k, cos, sin), v)
+
+    @classmethod
+    def work(cls, config: AttentionConfig, layout: Layout) -> MixerWork:
+        """See `Mixer`: a score and a term of the sum for each head's values."""
+        heads = config.num_heads // layout.size(layout.rules.heads)
+        return MixerWork(position=2 * heads * config.head_dim, fixed=0, scores=heads)
 
     def _normed(
         self,
@@ -129,11 +138,6 @@ class Attention(nnx.Module):
             window=window,
         )
         return self.o(heads, context), own
-
-    @classmethod
-    def products(cls, config: AttentionConfig) -> Products:
-        """See `Mixer`: a score and a part of the sum, of every query head."""
-        return Products(2 * config.num_heads * config.head_dim, 0)
 
 
 class Projection(nnx.Module):

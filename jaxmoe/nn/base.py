@@ -7,7 +7,7 @@ the prompt's state and carries on the slot's own.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from jaxmoe.execution import Execution
 from jaxmoe.ops.grouping import Blocks
@@ -39,6 +39,29 @@ class Sequences(NamedTuple):
     keep: bool
 
 
+class Held(NamedTuple):
+    """Bytes of a state on one device that has its row.
+
+    position: of each position that the row has room for. fixed: whatever its length.
+    """
+
+    position: int
+    fixed: int = 0
+
+
+class MixerWork(NamedTuple):
+    """What a mixer does beside the products of its weights, on one device.
+
+    A multiplication and an addition count as one. Every row does `fixed` of them, and
+    `position` more with each position that it looks back at. scores: those of one such
+    position that an accelerator's form holds, of a row.
+    """
+
+    position: int
+    fixed: int
+    scores: int
+
+
 class Step(NamedTuple):
     """One more position in every slot.
 
@@ -55,26 +78,6 @@ class Step(NamedTuple):
     prompt_lengths: Int[Array, "P"]
     blocks: Blocks | None
     block: int
-
-
-class RowBytes(NamedTuple):
-    """Bytes of one row of one layer's state, on each device that has the row.
-
-    position: of every position that there is room for. fixed: whatever the length.
-    """
-
-    position: int
-    fixed: int
-
-
-class Products(NamedTuple):
-    """Multiplications of one row in a step, beside those with weights.
-
-    position: for every position that the row reads. fixed: whatever the length.
-    """
-
-    position: int
-    fixed: int
 
 
 @runtime_checkable
@@ -109,8 +112,8 @@ class LayerState(Protocol):
         ...
 
     @classmethod
-    def row_bytes(cls, config: Any, layout: Layout, itemsize: int) -> RowBytes:
-        """What `empty` allocates; itemsize: bytes of a value of its `dtype`."""
+    def held(cls, config: Any, *, dtype: Any, layout: Layout) -> Held:
+        """Bytes of one layer and row, as `empty` allocates them on a mesh."""
         ...
 
     def put(self, index: Array, prompts: Self, row: Array) -> Self:
@@ -134,11 +137,17 @@ class LayerState(Protocol):
 
 @runtime_checkable
 class Mixer(Protocol):
-    """How positions exchange information."""
+    """How positions exchange information.
+
+    summed: the logical axis over which a mesh divides its last product: each device
+      gives a part of the output, and these are added.
+    """
+
+    summed: ClassVar[str]
 
     @classmethod
-    def products(cls, config: Any) -> Products:
-        """What a step multiplies in all heads together."""
+    def work(cls, config: Any, layout: Layout) -> MixerWork:
+        """What planning and benchmarks count, on one device of the layout."""
         ...
 
     def prefill(

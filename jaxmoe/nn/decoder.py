@@ -435,6 +435,18 @@ def stack_params(config: ModelConfig, params: Params) -> Params:
     return {name: stack(name) for name in _weights(config, "scan")}
 
 
+def read_shape(
+    shape: tuple[int, ...], axes: tuple[str, ...], layout: Layout
+) -> tuple[int, ...]:
+    """What a device multiplies by of a weight: its part, as `own_heads` leaves it."""
+    rules = layout.rules
+    alone = rules.kv_heads != rules.heads
+    return tuple(
+        1 if axis == "kv_heads" and alone else size // layout.size(rules.of(axis))
+        for size, axis in zip(shape, axes, strict=True)
+    )
+
+
 def own_heads(config: ModelConfig, params: Params, device: DeviceContext) -> Params:
     """`params` with the one key-value head that a device's query heads share.
 

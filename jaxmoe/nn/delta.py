@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 
 from jaxmoe.config import DeltaConfig
-from jaxmoe.nn.base import Context, Products, Sequences, Step
+from jaxmoe.nn.base import Context, MixerWork, Sequences, Step
 from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.norm import RMSNorm
 from jaxmoe.nn.recurrent import Recurrent
@@ -17,6 +17,7 @@ from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.causal_conv import causal_conv
 from jaxmoe.ops.delta_rule import CHUNK, Position, unit
 from jaxmoe.ops.stack import OfLayer, whole
+from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Float
 
 
@@ -40,6 +41,8 @@ class GatedDeltaNet(nnx.Module):
     width, W value width. Rows of a projection lie key head by key head.
     """
 
+    summed = "key_heads"
+
     def __init__(self, config: DeltaConfig, d_model: int, eps: float, dtype):
         self.config = c = config
         keys, values = c.num_key_heads, c.values_per_key
@@ -58,6 +61,13 @@ class GatedDeltaNet(nnx.Module):
         self.dt_bias = weight((keys, values), dtype, ("key_heads", "value_heads"))
         self.norm = RMSNorm(size, eps, dtype, "head_dim")
         self.o = DeltaOutput(keys, values * size, d_model, dtype)
+
+    @classmethod
+    def work(cls, config: DeltaConfig, layout: Layout) -> MixerWork:
+        """See `Mixer`: the memory is read at key and query, and corrected."""
+        heads = config.num_value_heads // layout.size(layout.rules.key_heads)
+        fixed = 3 * heads * config.key_dim * config.value_dim
+        return MixerWork(position=0, fixed=fixed, scores=0)
 
     def given(self, x: Float[Array, "N D"], context: Context) -> Given:
         """What every row brings."""
@@ -86,7 +96,8 @@ class GatedDeltaNet(nnx.Module):
         count = sequences.count
         apart = lambda a: a.reshape(count, -1, *a.shape[1:])  # noqa: E731
         lengths = apart(sequences.valid).sum(axis=1)
-        heads, kept = jax.vmap(self._sequence)(*map(apart, (mixed, decay, beta)), lengths)
+        rows = (apart(mixed), apart(decay), apart(beta), lengths)
+        heads, kept = jax.vmap(self._sequence)(*rows)
         heads = context.device.own(heads.reshape(-1, *heads.shape[2:]))
         out = self._output(heads.astype(x.dtype), own.gate, context)
         return out, kept if sequences.keep else None
@@ -151,9 +162,7 @@ class GatedDeltaNet(nnx.Module):
 
     def _convolved(
         self, inputs: Float[Array, "T2 G M"]
-    ) -> tuple[
-        Float[Array, "T G A"], Float[Array, "T G A"], Float[Array, "T G R W"]
-    ]:
+    ) -> tuple[Float[Array, "T G A"], Float[Array, "T G A"], Float[Array, "T G R W"]]:
         """Queries, keys and values, float32; with the inputs of earlier positions."""
         c = self.config
         taps = [widen(w[...])[:, :, 0] for w in (self.conv_q, self.conv_k, self.conv_v)]
@@ -172,12 +181,6 @@ class GatedDeltaNet(nnx.Module):
         normed = self.norm(heads).astype(jnp.float32)
         gated = normed * jax.nn.silu(gate.astype(jnp.float32))
         return self.o(gated.astype(heads.dtype), context)
-
-    @classmethod
-    def products(cls, config: DeltaConfig) -> Products:
-        """See `Mixer`: what is read at key and query, and what is written."""
-        c = config
-        return Products(0, 3 * c.num_value_heads * c.key_dim * c.value_dim)
 
 
 class DeltaOutput(nnx.Module):

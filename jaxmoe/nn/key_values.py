@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.config import AttentionConfig
-from jaxmoe.nn.base import RowBytes
+from jaxmoe.nn.base import Held
 from jaxmoe.ops.attention import CHUNK
 from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Leaf
@@ -56,13 +56,15 @@ class KeyValues:
         return cls(both, both)
 
     @classmethod
-    def row_bytes(
-        cls, config: AttentionConfig, layout: Layout, itemsize: int
-    ) -> RowBytes:
-        """See `LayerState`; a head that several devices have counts on each."""
+    def held(cls, config: AttentionConfig, *, dtype: Any, layout: Layout) -> Held:
+        """See `LayerState`.
+
+        Where key-value heads are fewer than the devices that divide the query heads,
+        each device has one that others have too.
+        """
         heads = layout.cached_heads(config.num_kv_heads)
         own = heads // layout.size(layout.rules.heads)
-        return RowBytes(2 * own * config.head_dim * itemsize, 0)
+        return Held(2 * own * config.head_dim * jnp.dtype(dtype).itemsize)
 
     @property
     def size(self) -> int:

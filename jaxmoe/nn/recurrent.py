@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.config import DeltaConfig
-from jaxmoe.nn.base import RowBytes
+from jaxmoe.nn.base import Held
 from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Leaf
 
@@ -53,11 +53,12 @@ class Recurrent:
         return cls(memory, inputs)
 
     @classmethod
-    def row_bytes(cls, config: DeltaConfig, layout: Layout, itemsize: int) -> RowBytes:
+    def held(cls, config: DeltaConfig, *, dtype: Any, layout: Layout) -> Held:
         """See `LayerState`: the same whatever the length."""
         memory, inputs = map(math.prod, _shapes(config))
         devices = layout.size(layout.rules.key_heads)
-        return RowBytes(0, (4 * memory + itemsize * inputs) // devices)
+        whole = 4 * memory + jnp.dtype(dtype).itemsize * inputs
+        return Held(position=0, fixed=whole // devices)
 
     @property
     def size(self) -> None:

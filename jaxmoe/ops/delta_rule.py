@@ -6,7 +6,8 @@ and value v, decay g (a logarithm, at most 0) and strength beta in 0..1 does
     S <- e^g S;    S <- S + k u^T, where u = beta (v - S^T k);    o = S^T q
 
 `step` does this for one position of many rows; `chunk` for consecutive positions of one
-sequence, by products of matrices (section 3.3 of the paper). All is float32. Letters: G key heads, R value heads of each, A key width, W value width.
+sequence, by products of matrices (section 3.3 of the paper). All is float32.
+Letters: G key heads, R value heads of each, A key width, W value width.
 """
 
 from typing import NamedTuple
@@ -24,7 +25,8 @@ the recurrence grows with it, and what is gained by it as well."""
 class Position(NamedTuple):
     """What each of N positions brings.
 
-    k: of length 1 (`unit`), as q is but for a factor of A ** -0.5. A position with decay, beta, k and v of 0 leaves the memory as it is, to the bit.
+    k: of length 1 (`unit`), as q is but for a factor of A ** -0.5. A position with
+    decay, beta, k and v of 0 leaves the memory as it is, to the bit.
     """
 
     q: Float[Array, "N G A"]
@@ -63,7 +65,7 @@ def step(
 def chunk(
     x: Position, memory: Float[Array, "H A W"]
 ) -> tuple[Float[Array, "N G R W"], Float[Array, "H A W"]]:
-    """The outputs of N consecutive positions of one sequence, and the memory after them.
+    """The outputs of N consecutive positions of a sequence, and the memory after them.
 
     With running sums c of the decays, M[i, j] = e^(c_i - c_j) for j <= i, else 0:
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 
-from jaxmoe.config import ModelConfig, MoEConfig
+from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig
 from jaxmoe.nn.mixers import kind_of
 from jaxmoe.planning.memory import itemsize
 from jaxmoe.sharding.collectives import DeviceContext
@@ -52,8 +52,7 @@ def step_exchanges(
     rows, width, size = slots // part.count("slots"), config.d_model, itemsize(dtype)
     found = _add(part, "embedding", (rows, width), size, "vocab")
     for layer, count in Counter(config.layers).items():
-        axis = kind_of(layer.mixer).axis
-        some = _add(part, "attention", (rows, width), size, axis)
+        some = _add(part, "attention", (rows, width), size, _summed(layer))
         if isinstance(layer.feed_forward, MoEConfig):
             some += _experts(part, (rows, width), layer.feed_forward, dtype)
             if layer.feed_forward.shared is not None:
@@ -65,6 +64,10 @@ def step_exchanges(
     # Whether all are done: one integer, summed over those that have other slots.
     found += _reduce("end", part.count("slots"), 4)
     return _together(found)
+
+
+def _summed(layer: LayerConfig) -> str:
+    return kind_of(layer.mixer).module.summed
 
 
 def _experts(
@@ -179,7 +182,7 @@ def minimum(
     share = lambda *logical: 1 - 1 / part.count(*logical)  # noqa: E731
     found = {
         "embedding": rows * row * share("vocab"),
-        "attention": config.num_layers * 2 * rows * row * share("heads"),
+        "attention": sum(2 * rows * row * share(_summed(c)) for c in config.layers),
         "logits": 4 * rows / part.count("vocab") * config.vocab_size * share("vocab"),
         "tokens": 2 * 4 * rows * share("vocab"),
         "end": 2 * 4 * share("slots"),

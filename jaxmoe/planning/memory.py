@@ -11,13 +11,12 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmoe.config import AttentionConfig, ModelConfig, MoEConfig
+from jaxmoe.config import ModelConfig, MoEConfig
 from jaxmoe.decode.cache import bucket
 from jaxmoe.decode.memory import FIRST_ANSWER
 from jaxmoe.decode.prefill import prompt_bucket
-from jaxmoe.nn.base import RowBytes
-from jaxmoe.nn.decoder import abstract_params, logical_axes
-from jaxmoe.nn.mixers import kind_of
+from jaxmoe.nn.decoder import abstract_params, logical_axes, read_shape
+from jaxmoe.nn.mixers import held, kind_of, work
 from jaxmoe.ops.attention.chunked import CHUNK
 from jaxmoe.ops.attention.whole import SCORES_AT_ONCE
 from jaxmoe.sharding.collectives import DeviceContext
@@ -51,16 +50,8 @@ class Weight(NamedTuple):
         return tuple(size // n for size, n in zip(self.shape, over, strict=True))
 
     def read(self, layout: Layout) -> tuple[int, ...]:
-        """As `own`, but of key-value heads only those that the device computes.
-
-        Where they are fewer than the devices, each holds all and computes one
-        (`nn.decoder.own_heads`).
-        """
-        own, rules = self.own(layout), layout.rules
-        if rules.kv_heads == rules.heads:
-            return own
-        pairs = zip(own, self.axes, strict=True)
-        return tuple(1 if axis == "kv_heads" else size for size, axis in pairs)
+        """The shape of what the device computes with, which may be less."""
+        return read_shape(self.shape, self.axes, layout)
 
 
 @lru_cache(maxsize=32)
@@ -90,10 +81,10 @@ def weight_bytes(config: ModelConfig, layout: Layout, dtype: str) -> int:
 class Caches:
     """Bytes of caches on each device.
 
-    prefix: of the prompt, which all its samples share: layers' states after it, and the
-      logits and routes of its last token. suffix: of the slots' own states. growing:
-      one array of the suffix as it was, beside which it grows for the last time.
-    replaced: what of the suffix each step writes anew.
+    prefix: of the prompt, which all its samples share: its states, and the logits and
+      routes of its last token. suffix: of the slots' own. growing: one array of the
+      suffix as it was, beside which it grows for the last time. replaced: what of the
+      suffix every step writes anew.
     """
 
     prefix: int
@@ -117,18 +108,6 @@ def suffix_size(own: int) -> int:
     return bucket(own)
 
 
-def row_bytes(config: ModelConfig, layout: Layout, size: int) -> RowBytes:
-    """Bytes of all layers' states of one row, on a device that has it.
-
-    size: bytes of a value. A part that several devices have counts on each.
-    """
-    rows = [
-        kind_of(layer.mixer).state.row_bytes(layer.mixer, layout, size)
-        for layer in config.layers
-    ]
-    return RowBytes(sum(r.position for r in rows), sum(r.fixed for r in rows))
-
-
 def cache_bytes(
     config: ModelConfig,
     layout: Layout,
@@ -144,27 +123,28 @@ def cache_bytes(
       slots: on all devices together; their parts are equal (`Layout.slots`).
       prompt: tokens. own: the most tokens of an answer.
     """
-    row = row_bytes(config, layout, itemsize(dtype))
+    position, fixed = held(config, layout, dtype)
     rows = slots // layout.size(layout.rules.slots)
     size = suffix_size(own)
     first = bucket(min(own, FIRST_ANSWER))
     last = 4 * config.vocab_size + 4
     last += 2 * config.num_layers * config.experts_per_token
     return Caches(
-        prefix=row.position * prefix_size(prompt) + row.fixed + last,
-        suffix=rows * (row.position * size + row.fixed),
+        prefix=position * prefix_size(prompt) + fixed + last,
+        suffix=rows * (position * size + fixed),
         # One layer's keys or values at a time; the last size but one was half of it.
-        growing=row.position * rows * size // (4 * _growing_layers(config, layout))
+        growing=position * rows * size // (4 * _growing_layers(config, layout, dtype))
         if size > first
         else 0,
-        replaced=rows * row.fixed,
+        replaced=rows * fixed,
     )
 
 
-def _growing_layers(config: ModelConfig, layout: Layout) -> int:
-    """Layers whose state grows with positions; 1 where none does."""
-    states = ((kind_of(layer.mixer).state, layer.mixer) for layer in config.layers)
-    return max(1, sum(s.row_bytes(m, layout, 1).position > 0 for s, m in states))
+def _growing_layers(config: ModelConfig, layout: Layout, dtype: str) -> int:
+    """Layers whose states grow with positions; 1 where none does."""
+    counts = Counter(layer.mixer for layer in config.layers)
+    grows = lambda m: kind_of(m).state.held(m, dtype=dtype, layout=layout).position > 0  # noqa: E731
+    return max(1, sum(count for mixer, count in counts.items() if grows(mixer)))
 
 
 def buffer_bytes(
@@ -190,7 +170,7 @@ def buffer_bytes(
     rows = slots // part.count("slots")
     gathered = rows * _apart(part)
     longest = max(prefix_size(prompt), suffix_size(own))
-    heads = _own_heads(config, layout)
+    heads = work(config, layout).scores
     logits = 3 * 4 * rows * config.vocab_size // part.count("vocab")
     # Scores, weights, and the sums of each chunk's values.
     scores = 3 * 4 * rows * heads * longest
@@ -199,8 +179,8 @@ def buffer_bytes(
     scores = 3 * 4 * min(SCORES_AT_ONCE, heads * tokens * tokens)
     whole = scores + _expert_buffers(config, layout, tokens, dtype)
     # The prompt's states as they are captured, and in the cache's order.
-    row = row_bytes(config, layout, itemsize(dtype))
-    whole += 2 * (tokens * row.position + row.fixed)
+    state = held(config, layout, dtype)
+    whole += 2 * (tokens * state.position + state.fixed)
     return max(step, whole, caches.growing)
 
 
@@ -209,13 +189,6 @@ def _apart(part: DeviceContext) -> int:
     axes = [a for a in part.axes("experts", "expert_mlp") if a in part.rows]
     assert part.layout is not None
     return part.layout.size(axes)
-
-
-def _own_heads(config: ModelConfig, layout: Layout) -> int:
-    """The most query heads that a layer has on one device; 0 where none attends."""
-    mixers = [layer.mixer for layer in config.layers]
-    heads = [m.num_heads for m in mixers if isinstance(m, AttentionConfig)]
-    return max(heads, default=0) // layout.size(layout.rules.heads)
 
 
 def _expert_buffers(config: ModelConfig, layout: Layout, rows: int, dtype: str) -> int:

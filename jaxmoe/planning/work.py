@@ -3,7 +3,7 @@
 import math
 
 from jaxmoe.config import ModelConfig, MoEConfig
-from jaxmoe.nn.mixers import kind_of
+from jaxmoe.nn.mixers import work
 from jaxmoe.planning.exchanges import distinct_experts
 from jaxmoe.planning.memory import (
     Caches,
@@ -22,7 +22,7 @@ def read_bytes(
 
     Caches are read whole, as the accelerators' form of attention does. Of a layer's
     experts those are read that a row has chosen, routing uniform; of the embedding
-    table a row a slot. States of fixed size are written as well.
+    table a row a slot. States that do not grow are written as well.
     """
     always, expert = 0, 0
     for weight in weights_of(config):
@@ -47,14 +47,9 @@ def operations(
         for weight in weights_of(config)
         if len(weight.shape) > 1 and weight.part == "rest"
     )
+    mixing = work(config, layout)
     positions = prefix_size(prompt) + suffix_size(own)
-    found = rows * matrices
-    for layer in config.layers:
-        kind = kind_of(layer.mixer)
-        products = kind.module.products(layer.mixer)
-        devices = layout.size(layout.rules.of(kind.axis))
-        in_all = products.position * positions + products.fixed
-        found += rows * in_all // devices
+    found = rows * (matrices + mixing.fixed + mixing.position * positions)
     # Each pair of a row and an expert is computed by those that divide that expert.
     inside = layout.size(layout.rules.expert_mlp)
     devices = inside * layout.size(layout.rules.experts)

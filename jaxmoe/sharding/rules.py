@@ -57,7 +57,8 @@ class Rules:
     heads: query heads, and with them key-value heads of caches. kv_heads: key-value
     heads of weights: as heads, or () where a head is needed on several devices.
     key_heads: heads of recurrent mixers, and with them their states: as heads, or ()
-    where they do not divide, and every device computes them all. vocab: rows of embedding and head. mlp: hidden units of dense layers.
+    where they do not divide, and every device computes them all.
+    vocab: rows of embedding and head. mlp: hidden units of dense layers.
     experts: whole experts. expert_mlp: hidden units inside experts.
     """
 

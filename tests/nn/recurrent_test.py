@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxmoe.config import DeltaConfig
-from jaxmoe.nn.base import LayerState, RowBytes
+from jaxmoe.nn.base import Held, LayerState
 from jaxmoe.nn.recurrent import Recurrent
 from tests.tiny import EXECUTION
 
@@ -34,8 +34,8 @@ def test_it_is_a_layer_state():
     assert isinstance(state, LayerState)
     assert state.size is None and state.grow(256) is state
     values = sum(a[0, 0].size for a in (state.memory, state.inputs))
-    row = Recurrent.row_bytes(MIXER, EXECUTION.layout, 4)
-    assert row == RowBytes(0, 4 * values)
+    held = Recurrent.held(MIXER, dtype="float32", layout=EXECUTION.layout)
+    assert held == Held(position=0, fixed=4 * values)
 
 
 @pytest.mark.parametrize("part", PARTS)
