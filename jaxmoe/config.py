@@ -8,6 +8,7 @@ is a value with a method: a scoring rule (`jaxmoe.router.scores`), an activation
 `config.json`.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -15,7 +16,9 @@ from jaxmoe.ops.activations import SWIGLU, Activation
 from jaxmoe.router.scores import Scores
 
 RopeKind = Literal["default", "linear", "dynamic", "yarn"]
+RopePairs = Literal["halves", "neighbours"]
 QKNorm = Literal["head", "projection"]
+NormCast = Literal["first", "last"]
 WeightFormat = Literal["float"]
 
 
@@ -26,6 +29,45 @@ def _check_positive(**values: int):
         raise ValueError(f"expected positive integers, found {', '.join(wrong)}")
 
 
+def _check_choice(name: str, value: object, choices: tuple[object, ...]):
+    """Raises a ValueError unless `value` is one of the choices."""
+    if value not in choices:
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(str, choices))}, found {value!r}"
+        )
+
+
+def _check_above_zero(**values: float | None):
+    """Raises a ValueError naming each number that is neither above 0 nor None."""
+    for name, value in values.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0, found {value}")
+
+
+@dataclass(frozen=True)
+class NormConfig:
+    """Root-mean-square norm (arXiv 1910.07467) and what its weight w does.
+
+    `cast` says when the float32 result takes the activations' type: "first", before it
+    is multiplied by w (Llama, Qwen3-MoE), or "last" (T5, GPT-OSS). `offset` is added to
+    w: 1 where the file holds the difference from it (Gemma, Qwen3-Next), which only a
+    product in float32 keeps.
+    """
+
+    eps: float = 1e-6
+    cast: NormCast = "first"
+    offset: float = 0.0
+
+    def __post_init__(self):
+        _check_choice("cast of a norm", self.cast, get_args(NormCast))
+        _check_above_zero(**{"eps of a norm": self.eps})
+        if self.offset and self.cast == "first":
+            raise ValueError(
+                f"a norm with an offset casts last, found cast {self.cast!r} and "
+                f"offset {self.offset}"
+            )
+
+
 @dataclass(frozen=True)
 class RopeConfig:
     """Rotary position embedding (RoFormer, arXiv 2104.09864) and its scalings.
@@ -34,6 +76,10 @@ class RopeConfig:
     (the base grows once a sequence passes `original_length`), or YaRN
     (arXiv 2309.00071). `attention_factor` multiplies cosine and sine; it is
     already resolved (1.0 unless YaRN). Lengths are in tokens.
+
+    Of a head the first `width` coordinates are turned, all where None. `pairs` says
+    which two turn together: i and i + width / 2 ("halves"), or 2 i and 2 i + 1
+    ("neighbours").
     """
 
     theta: float = 10_000.0
@@ -44,13 +90,12 @@ class RopeConfig:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     truncate: bool = True
+    width: int | None = None
+    pairs: RopePairs = "halves"
 
     def __post_init__(self):
-        if self.kind not in get_args(RopeKind):
-            raise ValueError(
-                f"rope kind must be one of {', '.join(get_args(RopeKind))}, found "
-                f"{self.kind!r}"
-            )
+        _check_choice("rope kind", self.kind, get_args(RopeKind))
+        _check_choice("rope pairs", self.pairs, get_args(RopePairs))
         if not self.theta > 1 or not self.factor >= 1:
             raise ValueError(
                 "rope theta must be above 1 and its factor at least 1, found "
@@ -62,34 +107,53 @@ class RopeConfig:
                 f"trained on before scaling; found {self.original_length}"
             )
 
+    def turned(self, head_dim: int) -> int:
+        """How many coordinates of a head of `head_dim` are turned."""
+        return head_dim if self.width is None else self.width
+
+    def check(self, head_dim: int):
+        """Raises a ValueError unless heads of `head_dim` can be turned so."""
+        width = self.turned(head_dim)
+        if width % 2 or not 0 < width <= head_dim:
+            raise ValueError(
+                f"head_dim must be even for rotary embedding, or its first coordinates "
+                f"that are turned, at most {head_dim}: found {width}"
+            )
+        if self.kind == "dynamic" and width < 4:
+            raise ValueError(f"dynamic rope needs head_dim of 4 or more, found {width}")
+
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Grouped-query attention with RMS norm of queries and keys.
+    """Grouped-query attention.
 
+    `qkv_bias` is of queries, keys and values, `output_bias` of what follows attention.
     `window`, where not None, is the number of last positions (its own included)
     that a query sees. `qk_norm` says over what queries and keys are normed: each
-    "head", or the whole "projection" before it is split into heads. `clip`, where not
-    None, bounds the magnitude of queries and keys (after the norm) and of values.
+    "head", the whole "projection" before it is split into heads, or not (None). `clip`,
+    where not None, bounds the magnitude of queries and keys (after the norm) and of
+    values. `scale` multiplies products of queries and keys; None is head_dim ** -0.5.
+    `sinks`: one learned score a query head that takes part in its softmax and has no
+    value. `gate`: each query head has a gate beside it, of the same width, whose
+    sigmoid multiplies what the head found.
     """
 
     num_heads: int
     num_kv_heads: int
     head_dim: int
     rope: RopeConfig = RopeConfig()
-    bias: bool = False
+    qkv_bias: bool = False
+    output_bias: bool = False
     window: int | None = None
-    qk_norm: QKNorm = "head"
+    qk_norm: QKNorm | None = "head"
     clip: float | None = None
+    scale: float | None = None
+    sinks: bool = False
+    gate: bool = False
 
     def __post_init__(self):
-        if self.qk_norm not in get_args(QKNorm):
-            raise ValueError(
-                f"qk_norm must be one of {', '.join(get_args(QKNorm))}, found "
-                f"{self.qk_norm!r}"
-            )
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip must be above 0 or None, found {self.clip}")
+        _check_choice("qk_norm", self.qk_norm, (*get_args(QKNorm), None))
+        _check_above_zero(clip=self.clip, scale=self.scale)
         _check_positive(
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads,
@@ -102,14 +166,7 @@ class AttentionConfig:
                 f"{self.num_heads} and {self.num_kv_heads}; check "
                 "num_attention_heads and num_key_value_heads in config.json"
             )
-        if self.head_dim % 2:
-            raise ValueError(
-                f"head_dim must be even for rotary embedding, found {self.head_dim}"
-            )
-        if self.rope.kind == "dynamic" and self.head_dim < 4:
-            raise ValueError(
-                f"dynamic rope needs head_dim of 4 or more, found {self.head_dim}"
-            )
+        self.rope.check(self.head_dim)
 
 
 @dataclass(frozen=True)
@@ -224,10 +281,17 @@ class MoEConfig:
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One layer: a mixer, then a feed-forward, each after its own RMS norm."""
+    """One layer: a mixer, then a feed-forward, each after its own RMS norm.
+
+    `residual` multiplies what each of the two adds to the residual stream (Granite).
+    """
 
     mixer: MixerConfig
     feed_forward: DenseConfig | MoEConfig
+    residual: float = 1.0
+
+    def __post_init__(self):
+        _check_above_zero(residual=self.residual)
 
 
 @dataclass(frozen=True)
@@ -244,22 +308,29 @@ class GenerationConfig:
 class ModelConfig:
     """A decoder-only model: embedding, layers, final norm, output head.
 
-    `context_length` is the most positions (prompt and answer together) that the
-    model may be asked for; `stop_ids` end an answer.
+    `norm` is of layers and queries and keys, and before the head. `context_length` is
+    the most positions (prompt and answer together) that the model may be asked for;
+    `stop_ids` end an answer. `embed_scale` multiplies embeddings, `logits_divisor`
+    divides logits (Granite).
     """
 
     family: str
     vocab_size: int
     d_model: int
     layers: tuple[LayerConfig, ...]
-    norm_eps: float
+    norm: NormConfig
     tie_embeddings: bool
     context_length: int
     stop_ids: tuple[int, ...] = ()
     pad_id: int = 0
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    embed_scale: float = 1.0
+    logits_divisor: float = 1.0
 
     def __post_init__(self):
+        _check_above_zero(
+            embed_scale=self.embed_scale, logits_divisor=self.logits_divisor
+        )
         _check_positive(
             vocab_size=self.vocab_size,
             d_model=self.d_model,

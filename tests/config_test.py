@@ -11,6 +11,7 @@ from jaxmoe.config import (
     LayerConfig,
     ModelConfig,
     MoEConfig,
+    NormConfig,
     RopeConfig,
     SharedConfig,
 )
@@ -27,7 +28,7 @@ UNTYPED: Any = "odd"
 def _model(*feed_forwards, **more):
     layers = tuple(LayerConfig(ATTENTION, ff) for ff in feed_forwards)
     fields: dict[str, Any] = {"family": "x", "vocab_size": 32, "d_model": 8}
-    fields |= {"tie_embeddings": False, "norm_eps": 1e-6, "context_length": 64}
+    fields |= {"tie_embeddings": False, "norm": NormConfig(), "context_length": 64}
     return ModelConfig(layers=layers, **fields | more)
 
 
@@ -65,6 +66,17 @@ def test_configs_are_hashable_and_compare_by_value():
     [
         (lambda: replace(ATTENTION, num_kv_heads=3), "multiple of num_kv_heads.*4 and"),
         (lambda: replace(ATTENTION, head_dim=7), "head_dim must be even.*found 7"),
+        (lambda: replace(ATTENTION, qk_norm=UNTYPED), "head, projection, None.*'odd'"),
+        (lambda: replace(ATTENTION, clip=0.0), "clip must be above 0, found 0"),
+        (lambda: replace(ATTENTION, scale=-1.0), "scale must be above 0, found -1"),
+        (lambda: replace(ATTENTION, rope=RopeConfig(width=10)), "most 8: found 10"),
+        (lambda: replace(ATTENTION, rope=RopeConfig(width=3)), "even.*found 3"),
+        (lambda: RopeConfig(pairs=UNTYPED), "halves, neighbours, found 'odd'"),
+        (lambda: NormConfig(eps=0.0), "eps of a norm must be above 0, found 0"),
+        (lambda: NormConfig(cast=UNTYPED), "first, last, found 'odd'"),
+        (lambda: NormConfig(offset=1.0), "casts last, found cast 'first'"),
+        (lambda: LayerConfig(ATTENTION, DENSE, residual=0.0), "residual must be above"),
+        (lambda: _model(MOE, logits_divisor=0.0), "logits_divisor must be above 0"),
         (lambda: replace(ATTENTION, num_heads=0), "positive integers.*num_heads = 0"),
         (lambda: replace(ATTENTION, window=0), "positive integers.*window = 0"),
         (

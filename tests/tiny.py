@@ -13,6 +13,7 @@ from jaxmoe.config import (
     LayerConfig,
     ModelConfig,
     MoEConfig,
+    NormConfig,
     RopeConfig,
     SharedConfig,
 )
@@ -45,7 +46,7 @@ def tiny_config(
         vocab_size=VOCAB,
         d_model=32,
         layers=(dense, moe),
-        norm_eps=1e-6,
+        norm=NormConfig(),
         tie_embeddings=False,
         context_length=4096,
         stop_ids=(STOP,),
@@ -54,10 +55,21 @@ def tiny_config(
 
 
 def every_part(config: ModelConfig) -> ModelConfig:
-    """`config` whose mixtures have all that a mixture can have, weights in float32."""
+    """`config` whose layers have all that they can have, weights in float32."""
 
     def filled(layer: LayerConfig) -> LayerConfig:
-        ff = layer.feed_forward
+        rope = replace(layer.mixer.rope, width=4, pairs="neighbours")
+        mixer = replace(
+            layer.mixer,
+            rope=rope,
+            qkv_bias=True,
+            output_bias=True,
+            scale=0.4,
+            window=5,
+            sinks=True,
+            gate=True,
+        )
+        layer, ff = replace(layer, mixer=mixer, residual=0.7), layer.feed_forward
         if isinstance(ff, DenseConfig):
             return layer
         ff = replace(
@@ -69,7 +81,13 @@ def every_part(config: ModelConfig) -> ModelConfig:
         )
         return replace(layer, feed_forward=ff)
 
-    return replace(config, layers=tuple(filled(layer) for layer in config.layers))
+    return replace(
+        config,
+        layers=tuple(filled(layer) for layer in config.layers),
+        norm=NormConfig(cast="last", offset=1.0),
+        embed_scale=1.5,
+        logits_divisor=1.2,
+    )
 
 
 def tiny_params(config: ModelConfig, seed: int = 0) -> dict[str, jax.Array]:

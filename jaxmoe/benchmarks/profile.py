@@ -158,12 +158,12 @@ def _project(
     """Queries, keys and values of all layers, and what follows attention."""
     positions = jnp.full(rows.shape[0], step, jnp.int32)
     for layer in decoder.layers():
-        qkv = layer.mixer.project(
+        qkv, gate = layer.mixer.project(
             layer.mixer_norm(rows), positions, positions + 1, context
         )
         groups = qkv.q.shape[1] // qkv.k.shape[1]
         heads = qkv.q + jnp.repeat(qkv.k + qkv.v, groups, axis=1)
-        rows = rows + layer.mixer.o(heads, context)
+        rows = rows + layer.mixer.output(heads, gate, context)
     return rows
 
 

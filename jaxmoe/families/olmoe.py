@@ -6,7 +6,13 @@ and the chosen experts' probabilities are not divided by their sum.
 
 from typing import Any
 
-from jaxmoe.config import AttentionConfig, LayerConfig, ModelConfig, MoEConfig
+from jaxmoe.config import (
+    AttentionConfig,
+    LayerConfig,
+    ModelConfig,
+    MoEConfig,
+    NormConfig,
+)
 from jaxmoe.families.attributes import (
     EXPERT_COUNT,
     FLAG,
@@ -45,12 +51,14 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     rope = read_rope(a, max_length)
     heads = a.take("num_attention_heads", POSITIVE)
     head_dim = d_model // heads
+    bias = a.take("attention_bias", FLAG, False)
     mixer = {
         "num_heads": heads,
         "num_kv_heads": a.take("num_key_value_heads", POSITIVE, heads, heads),
         "head_dim": a.take("head_dim", POSITIVE, head_dim, head_dim),
         "rope": rope,
-        "bias": a.take("attention_bias", FLAG, False),
+        "qkv_bias": bias,
+        "output_bias": bias,
         "qk_norm": "projection",
         "clip": a.take("clip_qkv", REAL, None, None),
     }
@@ -72,7 +80,7 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
         vocab_size=vocab_size,
         d_model=d_model,
         layers=(layer,) * num_layers,
-        norm_eps=norm_eps,
+        norm=NormConfig(norm_eps),
         tie_embeddings=tied,
         context_length=context_length(rope, max_length),
         stop_ids=stop_ids,

@@ -12,6 +12,7 @@ from jaxmoe.config import (
     LayerConfig,
     ModelConfig,
     MoEConfig,
+    NormConfig,
     RopeConfig,
 )
 from jaxmoe.families.attributes import (
@@ -77,7 +78,7 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
         vocab_size=vocab_size,
         d_model=d_model,
         layers=tuple(LayerConfig(mixer(), make()) for make in feed_forwards),
-        norm_eps=norm_eps,
+        norm=NormConfig(norm_eps),
         tie_embeddings=tied,
         context_length=context_length(rope, max_length),
         stop_ids=stop_ids,
@@ -97,13 +98,15 @@ def _attention(
     windowed = a.take("use_sliding_window", FLAG, False)
     if windowed and window == 0:
         a.wrong("sliding_window", 0, "a positive integer or null")
+    bias = a.take("attention_bias", FLAG, False)
     return partial(
         AttentionConfig,
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         rope=rope,
-        bias=a.take("attention_bias", FLAG, False),
+        qkv_bias=bias,
+        output_bias=bias,
         window=window if windowed else None,
     )
 

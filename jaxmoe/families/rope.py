@@ -2,11 +2,13 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 from jaxmoe.config import RopeConfig, RopeKind
 from jaxmoe.families.attributes import (
     FACTOR,
     FLAG,
+    MASS,
     OBJECT,
     POSITIVE,
     REAL,
@@ -27,9 +29,27 @@ ROPE_UNREAD = (
 """Rope attributes that some rope type reads; the others warn and go on."""
 
 
-def read_rope(a: Attributes, max_length: int) -> RopeConfig:
-    """`rope_scaling` or `rope_parameters`, in the old and the new spelling."""
-    theta = a.take("rope_theta", THETA, 10_000.0)
+def read_rope(
+    a: Attributes,
+    max_length: int,
+    *,
+    theta: float = 10_000.0,
+    head_dim: int | None = None,
+    partial: float = 1.0,
+) -> RopeConfig:
+    """`rope_scaling` or `rope_parameters`, in the old and the new spelling.
+
+    Args:
+      a: config.json.
+      max_length: `max_position_embeddings`.
+      theta: the family's own, where the file has none.
+      head_dim: of a family that may turn a part of a head's coordinates only: then
+        `partial_rotary_factor` says which part, beside the rope or in it.
+      partial: the family's own part, where the file has none.
+    """
+    theta = a.take("rope_theta", THETA, theta)
+    if head_dim is not None:
+        partial = a.take("partial_rotary_factor", MASS, partial, partial)
     outer_length = a.take("original_max_position_embeddings", POSITIVE, None, None)
     old = a.take("rope_scaling", OBJECT, {}, {})
     new = a.take("rope_parameters", OBJECT, {}, {})
@@ -46,6 +66,8 @@ def read_rope(a: Attributes, max_length: int) -> RopeConfig:
     r = Attributes(old or new, a.report, prefix)
     kind = r.take("rope_type", ROPE, r.take("type", ROPE, "default"))
     theta = r.take("rope_theta", THETA, theta)
+    if head_dim is not None:
+        partial = r.take("partial_rotary_factor", MASS, partial, partial)
     if kind == "yarn":
         rope = _yarn(r, theta, max_length, outer_length)
     elif kind == "default":
@@ -56,7 +78,8 @@ def read_rope(a: Attributes, max_length: int) -> RopeConfig:
     if outer_length and kind != "yarn":
         r.left["original_max_position_embeddings"] = outer_length
     _account_for_rope(r, kind)
-    return rope
+    width = None if head_dim is None else int(head_dim * partial)
+    return rope if width == head_dim else replace(rope, width=width)
 
 
 def _yarn(

@@ -1,12 +1,13 @@
 """Grouped-query attention (GQA, arXiv 2305.13245): a mixer with keys and values."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmoe.config import AttentionConfig
+from jaxmoe.config import AttentionConfig, NormConfig
 from jaxmoe.nn.base import Context, MixerWork, Sequences, Step
 from jaxmoe.nn.key_values import KeyValues
 from jaxmoe.nn.linear import project, weight
@@ -19,24 +20,34 @@ from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Float, Int
 
 
+class Projected(NamedTuple):
+    """Rotated queries and keys, values, and the gates [N, H, A] of heads, or None."""
+
+    qkv: QKV
+    gate: Array | None
+
+
 class Attention(nnx.Module):
-    """Query, key, value and output projections with per-head norm and rotation."""
+    """Query, key, value and output projections, and what is done between them."""
 
     summed = "heads"
 
-    def __init__(self, config: AttentionConfig, d_model: int, eps: float, dtype):
+    def __init__(self, config: AttentionConfig, d_model: int, norm: NormConfig, dtype):
         self.config = config
         heads, groups, width = config.num_heads, config.num_kv_heads, config.head_dim
-        self.q = Projection(heads, "heads", width, d_model, config.bias, dtype)
-        self.k = Projection(groups, "kv_heads", width, d_model, config.bias, dtype)
-        self.v = Projection(groups, "kv_heads", width, d_model, config.bias, dtype)
-        self.o = Output(heads, width, d_model, config.bias, dtype)
+        common = {"d_model": d_model, "bias": config.qkv_bias, "dtype": dtype}
+        self.q = Projection(heads, "heads", width, gate=config.gate, **common)
+        self.k = Projection(groups, "kv_heads", width, **common)
+        self.v = Projection(groups, "kv_heads", width, **common)
+        self.o = Output(heads, width, d_model, config.output_bias, dtype)
         if config.qk_norm == "head":
-            self.q_norm = RMSNorm(width, eps, dtype, "head_dim")
-            self.k_norm = RMSNorm(width, eps, dtype, "head_dim")
-        else:
-            self.q_norm = ProjectionNorm(heads, width, eps, dtype, "heads")
-            self.k_norm = ProjectionNorm(groups, width, eps, dtype, "kv_heads")
+            self.q_norm = RMSNorm(width, norm, dtype, "head_dim")
+            self.k_norm = RMSNorm(width, norm, dtype, "head_dim")
+        elif config.qk_norm == "projection":
+            self.q_norm = ProjectionNorm(heads, width, norm, dtype, "heads")
+            self.k_norm = ProjectionNorm(groups, width, norm, dtype, "kv_heads")
+        if config.sinks:
+            self.sinks = weight((heads,), dtype, ("heads",))
 
     def project(
         self,
@@ -44,19 +55,22 @@ class Attention(nnx.Module):
         positions: Int[Array, "N"],
         lengths: Int[Array, "N"],
         context: Context,
-    ) -> QKV:
+    ) -> Projected:
         """Queries, keys and values of rows at absolute `positions`.
 
         lengths: tokens of the sequence that the row's pass has seen (dynamic rope).
         """
         c = self.config
         cos, sin = rotation(c.rope, c.head_dim, positions, lengths)
-        q = self._normed(self.q_norm, self.q(x, context), context)
-        k = self._normed(self.k_norm, self.k(x, context), context)
-        v = self.v(x, context)
+        q, k, v = (part(x, context) for part in (self.q, self.k, self.v))
+        q, gate = (q[:, :, 0], q[:, :, 1]) if c.gate else (q, None)
+        if c.qk_norm is not None:
+            q = self._normed(self.q_norm, q, context)
+            k = self._normed(self.k_norm, k, context)
         if c.clip is not None:
             q, k, v = (jnp.clip(a, -c.clip, c.clip) for a in (q, k, v))
-        return QKV(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        q, k = (rotate(a, cos, sin, c.rope.pairs) for a in (q, k))
+        return Projected(QKV(q, k, v), gate)
 
     @classmethod
     def work(cls, config: AttentionConfig, layout: Layout) -> MixerWork:
@@ -74,17 +88,35 @@ class Attention(nnx.Module):
             return norm(heads, context.device)
         return norm(heads)
 
+    def output(
+        self,
+        heads: Float[Array, "N H A"],
+        gate: Float[Array, "N H A"] | None,
+        context: Context,
+    ) -> Float[Array, "N D"]:
+        """What follows attention: each head times its gate, all brought together."""
+        if gate is not None:
+            heads = heads * jax.nn.sigmoid(gate)
+        return self.o(heads, context)
+
+    def _sinks(self) -> Float[Array, "H"] | None:
+        """Those of the heads that lie here, float32."""
+        return widen(self.sinks[...]) if self.config.sinks else None
+
     def prefill(
         self, x: Float[Array, "N D"], sequences: Sequences, context: Context
     ) -> tuple[Float[Array, "N D"], KeyValues | None]:
         """See `Mixer`."""
-        own = self.project(x, sequences.positions, sequences.lengths, context)
+        c = self.config
+        own, gate = self.project(x, sequences.positions, sequences.lengths, context)
         qkv = context.device.everyone(own)
         # Padding may compute NaN, and 0 * NaN would reach the tokens that count.
         valid = sequences.valid[:, None, None]
         qkv = QKV(qkv.q, *(jnp.where(valid, a, 0) for a in (qkv.k, qkv.v)))
         form = FORMS[context.execution.attention]
-        causal = partial(form.causal, window=self.config.window)
+        causal = partial(
+            form.causal, window=c.window, scale=c.scale, sinks=self._sinks()
+        )
         count = sequences.count
         apart = lambda a: a.reshape(count, -1, *a.shape[1:])  # noqa: E731
         if count == 1:
@@ -92,7 +124,7 @@ class Attention(nnx.Module):
         else:
             heads = jax.vmap(causal)(QKV(*map(apart, qkv)))
             heads = heads.reshape(-1, *heads.shape[2:])
-        out = self.o(context.device.own(heads), context)
+        out = self.output(context.device.own(heads), gate, context)
         if not sequences.keep:
             return out, None
         # Whole chunks, so that nothing of a row's last prompt stays in sight.
@@ -111,11 +143,12 @@ class Attention(nnx.Module):
         context: Context,
     ) -> tuple[Float[Array, "S D"], KeyValues]:
         """See `Mixer`: each slot attends to its prompt, then to its own positions."""
-        qkv = self.project(x, step.positions, step.positions + 1, context)
+        c = self.config
+        qkv, gate = self.project(x, step.positions, step.positions + 1, context)
         # In a slot at rest the write goes past the end, and is dropped.
         place = jnp.where(step.active, step.positions - step.start, own.size)
         own = own.write(at, qkv.k, qkv.v, place)
-        form, window = FORMS[context.execution.attention], self.config.window
+        form = FORMS[context.execution.attention]
         assert form.prefix is not None and form.suffix is not None, form
         running = form.prefix(
             qkv.q,
@@ -125,7 +158,8 @@ class Attention(nnx.Module):
             positions=step.positions,
             blocks=step.blocks,
             block=step.block,
-            window=window,
+            window=c.window,
+            scale=c.scale,
         )
         heads = form.suffix(
             running,
@@ -135,27 +169,38 @@ class Attention(nnx.Module):
             start=step.start,
             positions=step.positions,
             longest=step.longest,
-            window=window,
+            window=c.window,
+            scale=c.scale,
+            sinks=self._sinks(),
         )
-        return self.o(heads, context), own
+        return self.output(heads, gate, context), own
 
 
 class Projection(nnx.Module):
-    """x [N, D] -> heads [N, H, A]."""
+    """x [N, D] -> heads [N, H, A], or with a gate beside each [N, H, 2, A]."""
 
     def __init__(
-        self, heads: int, axis: str, width: int, d_model: int, bias: bool, dtype
+        self,
+        heads: int,
+        axis: str,
+        width: int,
+        *,
+        d_model: int,
+        bias: bool,
+        dtype,
+        gate: bool = False,
     ):
-        self.weight = weight(
-            (heads, width, d_model), dtype, (axis, "head_dim", "embed")
-        )
+        shape, axes = (heads, width), (axis, "head_dim")
+        if gate:
+            shape, axes = (heads, 2, width), (axis, "query_gate", "head_dim")
+        self.weight = weight((*shape, d_model), dtype, (*axes, "embed"))
         if bias:
-            self.bias = weight((heads, width), dtype, (axis, "head_dim"))
+            self.bias = weight(shape, dtype, axes)
         self.has_bias = bias
 
     def __call__(
         self, x: Float[Array, "N D"], context: Context
-    ) -> Float[Array, "N H A"]:
+    ) -> Float[Array, "N H *A"]:
         """Every row's heads."""
         out = project(x, self.weight[...], context.execution)
         return out + widen(self.bias[...], x.dtype)[None] if self.has_bias else out

@@ -15,7 +15,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig
+from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig, NormConfig
 from jaxmoe.execution import STACKED, Execution, Layers
 from jaxmoe.nn.base import Context, LayerState, Sequences, Step
 from jaxmoe.nn.dense import DenseFeedForward
@@ -55,15 +55,22 @@ class Passed(NamedTuple):
 class Layer(nnx.Module):
     """A mixer and a feed-forward, each behind a norm and around a residual."""
 
-    def __init__(self, config: LayerConfig, d_model: int, eps: float, dtype):
-        self.mixer_norm = RMSNorm(d_model, eps, dtype, "embed")
+    def __init__(self, config: LayerConfig, d_model: int, norm: NormConfig, dtype):
+        self.residual = config.residual
+        self.mixer_norm = RMSNorm(d_model, norm, dtype, "embed")
         mixer = kind_of(config.mixer).module
-        self.mixer = mixer(config.mixer, d_model, eps, dtype)
-        self.ff_norm = RMSNorm(d_model, eps, dtype, "embed")
+        self.mixer = mixer(config.mixer, d_model, norm, dtype)
+        self.ff_norm = RMSNorm(d_model, norm, dtype, "embed")
         if isinstance(config.feed_forward, MoEConfig):
             self.feed_forward = MoEFeedForward(config.feed_forward, d_model, dtype)
         else:
             self.feed_forward = DenseFeedForward(config.feed_forward, d_model, dtype)
+
+    def add(
+        self, x: Float[Array, "N D"], out: Float[Array, "N D"]
+    ) -> Float[Array, "N D"]:
+        """The residual stream with what the mixer or the feed-forward gave."""
+        return x + _times(out, self.residual)
 
 
 class Embedding(nnx.Module):
@@ -93,7 +100,7 @@ class Frame(nnx.Module):
     def __init__(self, config: ModelConfig, dtype):
         d_model = config.d_model
         self.embed = Embedding(config.vocab_size, d_model, dtype)
-        self.final_norm = RMSNorm(d_model, config.norm_eps, dtype, "embed")
+        self.final_norm = RMSNorm(d_model, config.norm, dtype, "embed")
         if not config.tie_embeddings:
             self.head = Embedding(config.vocab_size, d_model, dtype)
 
@@ -108,7 +115,8 @@ class Decoder:
 
     def layer(self, segment: Segment, place: int, turn: Array | int) -> Layer:
         """The layer at one place of one turn of a segment."""
-        declared = _layer(segment.period[place], self.config.d_model, self._eps)
+        config = self.config
+        declared = _layer(segment.period[place], config.d_model, config.norm)
         prefix = segment.prefix(place)
         if segment.count == 1:
             return _merged(declared, self.params, prefix)
@@ -148,6 +156,7 @@ class Decoder:
           states: one a stack, handed to `mix` layer by layer.
         """
         x = self.frame.embed.rows(tokens, context.device)
+        x = _times(x, self.config.embed_scale)
         left = list(states or (None,) * len(stacks(self.config, context.execution)))
         after: list[Any] = []
         outs: list[tuple[range, _Out]] = []
@@ -197,7 +206,7 @@ class Decoder:
                     out, state, kept = mix(
                         layer.mixer, normed, first + place, turn, state
                     )
-                    x = x + out
+                    x = layer.add(x, out)
                 normed, ranking = layer.ff_norm(x), None
                 if isinstance(layer.feed_forward, MoEFeedForward):
                     index = segment.index(turn, place)
@@ -207,7 +216,7 @@ class Decoder:
                 else:
                     out = layer.feed_forward(normed, context)
                     experts = jnp.full((x.shape[0], width), -1, jnp.int32)
-                x = x + out
+                x = layer.add(x, out)
                 after.append(state)
                 ranking = ranking if keep_rankings else None
                 outs.append(_Out(experts.astype(jnp.int16), kept, ranking))
@@ -223,11 +232,12 @@ class Decoder:
         head = frame.embed if self.config.tie_embeddings else frame.head
         normed = frame.final_norm(hidden)
         out = project(normed, head.weight[...], context.execution)
-        return out.astype(jnp.float32)
+        divisor = self.config.logits_divisor
+        return (out if divisor == 1 else out / divisor).astype(jnp.float32)
 
-    @property
-    def _eps(self) -> float:
-        return self.config.norm_eps
+
+def _times(x: Float[Array, "N D"], factor: float) -> Float[Array, "N D"]:
+    return x if factor == 1 else x * factor
 
 
 class _Out(NamedTuple):
@@ -352,8 +362,8 @@ def _frame(config: ModelConfig) -> _Declared:
 
 
 @lru_cache(maxsize=64)
-def _layer(layer: LayerConfig, d_model: int, eps: float) -> _Declared:
-    return _declare(lambda: Layer(layer, d_model, eps, jnp.bfloat16))
+def _layer(layer: LayerConfig, d_model: int, norm: NormConfig) -> _Declared:
+    return _declare(lambda: Layer(layer, d_model, norm, jnp.bfloat16))
 
 
 def _merged(declared: _Declared, params: Any, prefix: str) -> Any:
@@ -374,7 +384,7 @@ def _weights(
     }
     for segment in segments(config, layers):
         for place, layer in enumerate(segment.period):
-            declared = _layer(layer, config.d_model, config.norm_eps)
+            declared = _layer(layer, config.d_model, config.norm)
             prefix, many = segment.prefix(place), segment.count > 1
             for name, leaf in zip(declared.names, declared.leaves, strict=True):
                 shape = (segment.count, *leaf.shape) if many else leaf.shape

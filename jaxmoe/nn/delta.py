@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jaxmoe.config import DeltaConfig
+from jaxmoe.config import DeltaConfig, NormConfig
 from jaxmoe.nn.base import Context, MixerWork, Sequences, Step
 from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.norm import RMSNorm
@@ -43,7 +43,7 @@ class GatedDeltaNet(nnx.Module):
 
     summed = "key_heads"
 
-    def __init__(self, config: DeltaConfig, d_model: int, eps: float, dtype):
+    def __init__(self, config: DeltaConfig, d_model: int, norm: NormConfig, dtype):
         self.config = c = config
         keys, values = c.num_key_heads, c.values_per_key
         width, size = c.key_dim, c.value_dim
@@ -59,7 +59,8 @@ class GatedDeltaNet(nnx.Module):
         self.conv_v = weight((keys, values * size, *taps), dtype, axes)
         self.a_log = weight((keys, values), dtype, ("key_heads", "value_heads"))
         self.dt_bias = weight((keys, values), dtype, ("key_heads", "value_heads"))
-        self.norm = RMSNorm(size, eps, dtype, "head_dim")
+        # Its own: without the offset that a model's other norms may have.
+        self.norm = RMSNorm(size, NormConfig(norm.eps), dtype, "head_dim")
         self.o = DeltaOutput(keys, values * size, d_model, dtype)
 
     @classmethod

@@ -1,8 +1,9 @@
 """Rotary position embedding: pairs of coordinates turned by position * frequency.
 
-Pair i of a head is (x[i], x[i + A/2]), turned by position * theta^(-2i/A) (RoFormer,
-arXiv 2104.09864, equation 34), with frequencies changed by the scalings of
-`RopeConfig`. Everything is float32, in transformers' order of operations.
+Pair i of a head is (x[i], x[i + A/2]), or (x[2i], x[2i + 1]), turned by
+position * theta^(-2i/A) (RoFormer, arXiv 2104.09864, equation 34), with frequencies
+changed by the scalings of `RopeConfig`. Where only the first coordinates of a head are
+turned, A is their number. Everything is float32, in transformers' order of operations.
 """
 
 import math
@@ -10,7 +11,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.config import RopeConfig
+from jaxmoe.config import RopeConfig, RopePairs
 from jaxmoe.typing import Array, Float, Int
 
 
@@ -21,7 +22,7 @@ def inverse_frequencies(
 
     Args:
       rope: the kind of embedding and its scaling.
-      head_dim: A, the coordinates of a head.
+      head_dim: A, the coordinates of a head that are turned.
       length: tokens in the sequence of the pass: the whole prompt in a prefill,
         position + 1 in a step. Only dynamic scaling reads it, and only once it
         exceeds `rope.original_length`; what was cached keeps the turn it was given.
@@ -49,12 +50,13 @@ def rotation(
 
     Args:
       rope: the kind of embedding and its scaling.
-      head_dim: A, the coordinates of a head.
+      head_dim: the coordinates of a head, of which `rope` may turn some only.
       positions: absolute position of each token, below 2^24 (float32 is exact).
       lengths: for each token, as `length` of `inverse_frequencies`.
     """
-    frequencies = inverse_frequencies(rope, head_dim, lengths)
-    shape = (positions.shape[0], head_dim // 2)
+    turned = rope.turned(head_dim)
+    frequencies = inverse_frequencies(rope, turned, lengths)
+    shape = (positions.shape[0], turned // 2)
     angles = positions.astype(jnp.float32)[:, None] * jnp.broadcast_to(
         frequencies, shape
     )
@@ -63,13 +65,29 @@ def rotation(
 
 
 def rotate(
-    x: Float[Array, "T H A"], cos: Float[Array, "T A2"], sin: Float[Array, "T A2"]
+    x: Float[Array, "T H A"],
+    cos: Float[Array, "T R2"],
+    sin: Float[Array, "T R2"],
+    pairs: RopePairs = "halves",
 ) -> Float[Array, "T H A"]:
-    """Turns each pair (x[i], x[i + A/2]) by its angle, in float32, into x's type."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    """Turns each pair by its angle, in float32, into x's type.
+
+    The pairs are of the first R coordinates; what follows stays as it is.
+    """
+    width = 2 * cos.shape[-1]
+    if width < x.shape[-1]:
+        turned = rotate(x[..., :width], cos, sin, pairs)
+        return jnp.concatenate([turned, x[..., width:]], axis=-1)
+    wide = x.astype(jnp.float32)
+    if pairs == "halves":
+        first, second = jnp.split(wide, 2, axis=-1)
+    else:
+        first, second = wide[..., 0::2], wide[..., 1::2]
     cos, sin = cos[:, None, :], sin[:, None, :]
     turned = (first * cos - second * sin, second * cos + first * sin)
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+    if pairs == "halves":
+        return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+    return jnp.stack(turned, axis=-1).reshape(x.shape).astype(x.dtype)
 
 
 def _exponents(head_dim: int) -> np.ndarray:

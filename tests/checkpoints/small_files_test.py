@@ -79,6 +79,6 @@ def test_older_checkpoints_say_what_is_not_checked(ckpt):
     config = ckpt / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"rms_norm_eps": 1}))
     with pytest.warns(UserWarning, match="taken as they are"):
-        assert open_source(ckpt).config.norm_eps == 1
+        assert open_source(ckpt).config.norm.eps == 1
     assert store.read_manifest(ckpt).format == 1
     export(ckpt, ckpt.parent / "back")

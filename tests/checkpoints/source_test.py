@@ -201,7 +201,7 @@ def test_overrides_and_ignored_names(make, tmp_path):
     }
     config = jaxmoe.load(source, **changes).config
     assert config.layers[0].mixer.rope.factor == 4.0
-    assert config.norm_eps == 1e-3
+    assert config.norm.eps == 1e-3
     options = ["--override", "rope_scaling.factor=4.0", "--override=rms_norm_eps=1e-3"]
     command = [str(source), str(tmp_path / "ckpt"), *options, "--ignore", "mystery"]
     assert main(command) == 0
@@ -209,7 +209,7 @@ def test_overrides_and_ignored_names(make, tmp_path):
     told = read_manifest(tmp_path / "ckpt").source["config"]
     assert told == {"overrides": changes["overrides"], "ignore": ["mystery"]}
     again = jaxmoe.load(tmp_path / "ckpt", overrides={"rms_norm_eps": 1e-6}).config
-    assert again.norm_eps == 1e-6
+    assert again.norm.eps == 1e-6
     with pytest.raises(ValueError, match="no 'mysterious' to ignore"):
         jaxmoe.load(source, ignore=["mysterious"])
     with pytest.raises(ValueError, match="expected an object at 'vocab_size'"):

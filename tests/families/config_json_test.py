@@ -43,11 +43,12 @@ def test_absent_attributes_take_transformers_defaults():
     config = from_hf(CONFIG)
     mixer, moe = config.layers[0].mixer, config.layers[0].feed_forward
     assert (config.family, config.d_model, config.num_layers) == ("qwen3_moe", 32, 4)
-    assert (config.norm_eps, config.tie_embeddings) == (1e-6, False)
+    assert (config.norm.eps, config.tie_embeddings) == (1e-6, False)
     assert (config.stop_ids, config.pad_id) == ((), 0)
     assert config.context_length == 32768
     assert config.generation == GenerationConfig()
-    assert (mixer.head_dim, mixer.bias, mixer.window) == (8, False, None)
+    assert (mixer.head_dim, mixer.window) == (8, None)
+    assert (mixer.qkv_bias, mixer.output_bias) == (False, False)
     assert mixer.rope == RopeConfig(theta=10_000.0)
     assert moe == MoEConfig(8, 2, 24, SoftmaxScores(normalise=False))
 
@@ -61,8 +62,9 @@ def test_plain_attributes_are_honoured():
     )
     mixer, moe = config.layers[0].mixer, config.layers[0].feed_forward
     assert isinstance(moe, MoEConfig)
-    assert (config.norm_eps, config.tie_embeddings) == (1.0, True)
-    assert (mixer.head_dim, mixer.bias, moe.scoring.normalise) == (16, True, True)
+    assert (config.norm.eps, config.tie_embeddings) == (1.0, True)
+    assert (mixer.head_dim, moe.scoring.normalise) == (16, True)
+    assert (mixer.qkv_bias, mixer.output_bias) == (True, True)
     assert config.context_length == 77
 
 

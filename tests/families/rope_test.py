@@ -6,7 +6,9 @@ import warnings
 import pytest
 
 from jaxmoe.config import RopeConfig
+from jaxmoe.families.attributes import Attributes, Report
 from jaxmoe.families.config_json import from_hf
+from jaxmoe.families.rope import read_rope
 
 CONFIG = {
     "model_type": "qwen3_moe",
@@ -164,3 +166,38 @@ def test_two_ropes_that_disagree():
         rope = _rope(rope_scaling=scaling, rope_parameters=new, rope_theta=5e5)
     assert (rope.kind, rope.factor, rope.theta) == ("linear", 2.0, 5e5)
     assert _rope(rope_scaling={}, rope_parameters=new).theta == 1e6
+
+
+@pytest.mark.parametrize(
+    ("attributes", "width"),
+    [
+        ({}, 8),
+        ({"partial_rotary_factor": 0.25}, 4),
+        ({"rope_parameters": {"partial_rotary_factor": 0.75}}, 12),
+        ({"rope_scaling": {"partial_rotary_factor": 1.0}}, None),
+        (
+            {
+                "partial_rotary_factor": 0.25,
+                "rope_parameters": {"partial_rotary_factor": 0.75},
+            },
+            12,
+        ),
+        ({"partial_rotary_factor": None}, 8),
+    ],
+)
+def test_a_part_of_the_head(attributes, width):
+    """transformers takes the part in the rope, then beside it, then the family's."""
+    a = Attributes(attributes, Report())
+    rope = read_rope(a, 64, theta=2e4, head_dim=16, partial=0.5)
+    assert rope == RopeConfig(2e4, width=width)
+    a.report.raise_if_any("mine")
+    assert not a.left
+
+
+@pytest.mark.parametrize("part", [0.0, 1.5, "half"])
+def test_a_bad_part(part):
+    """A head would be turned as none was trained."""
+    a = Attributes({"partial_rotary_factor": part}, Report())
+    read_rope(a, 64, head_dim=16)
+    with pytest.raises(ValueError, match="partial_rotary_factor = .*expected"):
+        a.report.raise_if_any("mine")

@@ -21,7 +21,7 @@ SLOTS = 8
 
 def divisible_model() -> jaxmoe.Model:
     """8 query heads, 2 key-value heads, 16 experts: on some meshes heads repeat."""
-    mixer = AttentionConfig(8, 2, 16, bias=True)
+    mixer = AttentionConfig(8, 2, 16, qkv_bias=True, output_bias=True)
     mixture = LayerConfig(mixer, MoEConfig(16, 4, 24, SoftmaxScores(normalise=True)))
     dense = LayerConfig(mixer, DenseConfig(40))
     layers = (dense, mixture)

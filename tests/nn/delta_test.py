@@ -6,14 +6,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-import jaxmoe
 from jaxmoe.config import DeltaConfig, ModelConfig
 from jaxmoe.nn.base import Mixer, Sequences, Step
-from jaxmoe.nn.decoder import Decoder, stack_params
-from jaxmoe.nn.recurrent import Recurrent
-from tests.tiny import CONTEXT, EXECUTION, answers, prompt_of, tiny_config, tiny_params
+from jaxmoe.nn.decoder import Decoder
+from tests.tiny import CONTEXT, EXECUTION, tiny_config, tiny_params
 
 MIXER = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=6)
 G, R, A, W, K = 2, 2, 8, 6, 4
@@ -60,7 +57,7 @@ def reference(params: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
                 S = np.exp(-np.exp(w["a_log"][g, r]) * rate) * state[g, r]
                 S = S + np.outer(k, beta * (v - S.T @ k))
                 state[g, r], o = S, S.T @ q
-                normed = o / np.sqrt(np.mean(o * o) + CONFIG.norm_eps)
+                normed = o / np.sqrt(np.mean(o * o) + CONFIG.norm.eps)
                 heads[g, r] = w["norm.scale"] * normed * silu(z)
         rows.append(w["o.weight"].reshape(len(row), -1) @ heads.reshape(-1))
     return np.stack(rows)

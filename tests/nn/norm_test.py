@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxmoe.nn.norm import RMSNorm
+from jaxmoe.config import NormConfig
+from jaxmoe.nn.norm import ProjectionNorm, RMSNorm
+from tests.tiny import CONTEXT
 
 
-def _norm(scale, eps=1e-6) -> RMSNorm:
-    norm = RMSNorm(scale.shape[0], eps, scale.dtype, "embed")
+def _norm(scale, eps=1e-6, **more) -> RMSNorm:
+    norm = RMSNorm(scale.shape[0], NormConfig(eps, **more), scale.dtype, "embed")
     norm.scale = nnx.Param(scale)
     return norm
 
@@ -58,3 +60,28 @@ def test_bfloat16_is_computed_in_float32():
     assert found.dtype == jnp.bfloat16
     exact = _norm(jnp.ones(4096))(x.astype(jnp.float32))
     np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("kind", ["row", "projection"])
+def test_the_weight_may_come_before_the_cast(kind, offset):
+    """Rounded twice, or 1 + w rounded: GPT-OSS and Qwen3-Next compute neither."""
+    x = _rows((40, 4, 16)).astype(jnp.bfloat16)
+    scale = (0.01 * _rows((4, 16), seed=1)).astype(jnp.bfloat16)
+    config = NormConfig(cast="last", offset=offset)
+    if kind == "row":
+        scale = scale[0]
+        norm = RMSNorm(16, config, scale.dtype, "embed")
+        norm.scale = nnx.Param(scale)
+        found, axes = norm(x), (-1,)
+    else:
+        norm = ProjectionNorm(4, 16, config, scale.dtype, "heads")
+        norm.scale = nnx.Param(scale)
+        found, axes = norm(x, CONTEXT.device), (-2, -1)
+    wide = np.asarray(x, np.float64)
+    root = np.sqrt((wide**2).mean(axis=axes, keepdims=True) + 1e-6)
+    exact = wide / root * (offset + np.asarray(scale, np.float64))
+    assert found.dtype == jnp.bfloat16
+    # Equal but where float32 rounds to the other side of a tie.
+    same = np.asarray(found) == exact.astype(jnp.bfloat16)
+    assert same.mean() > 0.995

@@ -130,7 +130,21 @@ def _decode(form, q, prefix, suffix, length, prompt, own, block, window):
     return _attend(form, *args, block=block, window=window)
 
 
-def _attend(form, q, prefix, suffix, length, prompt, own, blocks, *, block, window):
+def _attend(
+    form,
+    q,
+    prefix,
+    suffix,
+    length,
+    prompt,
+    own,
+    blocks,
+    *,
+    block,
+    window,
+    scale=None,
+    sinks=None,
+):
     start = length[prompt]
     running = form.prefix(
         q,
@@ -140,6 +154,7 @@ def _attend(form, q, prefix, suffix, length, prompt, own, blocks, *, block, wind
         blocks=blocks,
         block=block or 1,
         window=window,
+        scale=scale,
     )
     return form.suffix(
         running,
@@ -149,6 +164,8 @@ def _attend(form, q, prefix, suffix, length, prompt, own, blocks, *, block, wind
         positions=start + own,
         longest=own.max() + 1,
         window=window,
+        scale=scale,
+        sinks=sinks,
     )
 
 
@@ -279,6 +296,83 @@ def test_an_empty_prefix_is_no_prefix(form):
     found = _decode(form, *case, *numbers, None, None)
     for slot in range(7):
         _close(found[slot], _expected(case, [0], [0] * 7, OWN, slot, None))
+
+
+# -- scale, sinks, values of another width ---------------------------------------------
+
+
+def _whole_softmax(q, k, v, position, *, window, scale, sinks):
+    """One query [H, A] over keys [T, G, A] and values [T, G, V], in float64."""
+    q, k, v, sinks = (np.asarray(a, np.float64) for a in (q, k, v, sinks))
+    seen = np.arange(max(0, position + 1 - window), position + 1)
+    out = np.zeros((H, v.shape[-1]))
+    for h in range(H):
+        weights = np.exp(scale * (k[seen, h // (H // G)] @ q[h]))
+        total = weights.sum() + np.exp(sinks[h])
+        out[h] = weights @ v[seen, h // (H // G)] / total
+    return out
+
+
+@pytest.mark.parametrize("wide", [5, 12])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_causal_with_sinks_scale_and_other_values(form, wide):
+    """Sinks counted once a chunk, or values cut to the width of keys."""
+    q, k = _normal(256, H, A), _normal(256, G, A, seed=1)
+    v, sinks = _normal(256, G, wide, seed=2), 3 * _normal(H, seed=3)
+    more = {"window": 200, "scale": 0.7}
+    run = jax.jit(lambda qkv, sinks: form.causal(qkv, sinks=sinks, **more))
+    found = run(QKV(q, k, v), sinks)
+    assert found.shape == (256, H, wide)
+    for t in (0, 127, 128, 255):
+        _close(found[t], _whole_softmax(q[t], k, v, t, sinks=sinks, **more))
+
+
+def test_the_form_with_gradients_has_those_of_sinks():
+    """Training would leave sinks as they are."""
+    q, k, v = (_normal(8, n, A, seed=seed) for seed, n in enumerate((H, G, G)))
+
+    def total(sinks, form):
+        out = FORMS[form].causal(QKV(q, k, v), window=None, sinks=sinks)
+        return (out**2).sum()
+
+    sinks, small = _normal(H, seed=3), 1e-2
+    gradient = jax.grad(total)(sinks, "dense")
+    for h in range(H):
+        step = small * jnp.eye(H)[h]
+        slope = (total(sinks + step, "chunked") - total(sinks - step, "chunked")) / 2
+        np.testing.assert_allclose(gradient[h], slope / small, rtol=1e-2)
+
+
+@both_forms
+@pytest.mark.parametrize("block", [None, 2])
+@pytest.mark.parametrize("wide", [5, 12])
+def test_decoding_with_sinks_scale_and_other_values(form, block, wide):
+    """Sinks counted with the prompt and again with the answer, or not in blocks."""
+    prompts, lengths = (1, [200]) if block is None else (3, LENGTHS)
+    prompt = [0] * 7 if block is None else PROMPT
+    q, prefix, suffix = _case(prompts)
+    prefix = prefix[0], _normal(prompts, G, 512, wide, seed=5)
+    suffix = suffix[0], _normal(7, G, 256, wide, seed=7)
+    length, prompt, own = (jnp.asarray(a) for a in (lengths, prompt, OWN))
+    blocks = None if block is None else cut_blocks(prompt, prompts, block)
+    sinks, more = 3 * _normal(H, seed=8), {"window": 150, "scale": 0.2}
+    found = jax.jit(
+        lambda q, prefix, suffix, sinks: _attend(
+            form,
+            *(q, prefix, suffix, length, prompt, own, blocks),
+            block=block,
+            sinks=sinks,
+            **more,
+        )
+    )(q, prefix, suffix, sinks)
+    for slot in range(7):
+        first = lengths[prompt[slot]]
+        k, v = (
+            np.concatenate([p[prompt[slot], :, :first], s[slot, :, : OWN[slot] + 1]], 1)
+            for p, s in zip(prefix, suffix, strict=True)
+        )
+        at = (q[slot], k.swapaxes(0, 1), v.swapaxes(0, 1), first + OWN[slot])
+        _close(found[slot], _whole_softmax(*at, sinks=sinks, **more))
 
 
 # -- the whole form ------------------------------------------------------------------

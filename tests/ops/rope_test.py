@@ -167,3 +167,24 @@ def test_rotation_keeps_the_type_and_computes_in_float32(dtype):
     assert found.dtype == dtype
     exact = rope_lib.rotate(x.astype(jnp.float32), cos, sin).astype(dtype)
     np.testing.assert_array_equal(found, exact)
+
+
+@pytest.mark.parametrize("pairs", ["halves", "neighbours"])
+def test_pairs_and_a_part_of_the_head(pairs):
+    """Coordinates would be turned with another, or those beyond the part too."""
+    rope = RopeConfig(1e4, width=A // 2, pairs=pairs)
+    x = jax.random.normal(jax.random.key(3), (5, 2, A))
+    cos, sin = _rotation(rope, range(5))
+    found = rope_lib.rotate(x, cos, sin, pairs)
+    np.testing.assert_array_equal(found[..., A // 2 :], x[..., A // 2 :])
+    short = RopeConfig(1e4)
+    cos, sin = _rotation(short, range(5), head_dim=A // 2)
+    part = x[..., : A // 2]
+    if pairs == "neighbours":
+        # The same pairs, brought to halves and back.
+        there = np.r_[0 : A // 2 : 2, 1 : A // 2 : 2]
+        part = part[..., there]
+    expected = rope_lib.rotate(part, cos, sin)
+    if pairs == "neighbours":
+        expected = expected[..., np.argsort(there)]
+    np.testing.assert_allclose(found[..., : A // 2], expected, rtol=1e-6)

@@ -139,14 +139,15 @@ def test_every_number_is_the_one_transformers_uses(name):
     theirs = transformers.Qwen3MoeConfig(**given)
     model = transformers.Qwen3MoeForCausalLM(theirs).model
     assert ours.vocab_size == theirs.vocab_size
-    assert ours.norm_eps == theirs.rms_norm_eps
+    assert ours.norm.eps == theirs.rms_norm_eps
     assert ours.tie_embeddings == theirs.tie_word_embeddings
     assert len(ours.layers) == len(model.layers)
     for layer, module in zip(ours.layers, model.layers, strict=True):
         mixer, attention, mlp = layer.mixer, module.self_attn, module.mlp
         assert mixer.head_dim == attention.head_dim
         assert mixer.window == attention.sliding_window
-        assert mixer.bias == (attention.q_proj.bias is not None)
+        assert mixer.qkv_bias == (attention.q_proj.bias is not None)
+        assert mixer.output_bias == (attention.o_proj.bias is not None)
         rows, _ = attention.k_proj.weight.shape
         assert mixer.num_kv_heads * mixer.head_dim == rows
         assert mixer.rope.attention_factor == model.rotary_emb.attention_scaling

@@ -4,6 +4,11 @@ Every form walks the positions chunk by chunk with a running softmax (arXiv
 1805.02867). A chunk that a query does not see changes nothing, to the bit, so how much
 cache is allocated, or how far other samples have come, does not show in a sample's
 numbers.
+
+Queries and keys have A coordinates, values V of them, which may be more or fewer. In
+every form `scale` multiplies products of queries and keys (A ** -0.5 where None), and
+`sinks` [H] are scores of each query head that have no value (Xiao et al., arXiv
+2309.17453; learned ones: GPT-OSS): they take part in the softmax once, at its end.
 """
 
 from functools import partial
@@ -33,7 +38,7 @@ _LOWEST = -1e30
 
 
 class QKV(NamedTuple):
-    """Rotated queries [N, H, A] and keys [N, G, A], and values [N, G, A]."""
+    """Rotated queries [N, H, A] and keys [N, G, A], and values [N, G, V]."""
 
     q: Array
     k: Array
@@ -43,7 +48,7 @@ class QKV(NamedTuple):
 class OnlineSoftmax(NamedTuple):
     """A softmax under way: largest score, sum of weights, weighted sum of values.
 
-    top, total: float32 [..., R]; out: float32 [..., R, A].
+    top, total: float32 [..., R]; out: float32 [..., R, V].
     """
 
     top: Array
@@ -52,7 +57,7 @@ class OnlineSoftmax(NamedTuple):
 
     @classmethod
     def start(cls, shape: tuple[int, ...], width: int) -> "OnlineSoftmax":
-        """Nothing seen yet, for queries of leading `shape`."""
+        """Nothing seen yet, for queries of leading `shape` and values of `width`."""
         return cls(
             jnp.full(shape, _LOWEST, jnp.float32),
             jnp.zeros(shape, jnp.float32),
@@ -60,12 +65,19 @@ class OnlineSoftmax(NamedTuple):
         )
 
     def add(
-        self, q: Array, k: Array, v: Array, seen: Array, *, keys_left: bool = True
+        self,
+        q: Float[Array, "*X R A"],
+        k: Float[Array, "*X C A"],
+        v: Float[Array, "*X C V"],
+        seen: Bool[Array, "*Y C"],
+        *,
+        scale: float | None,
+        keys_left: bool = True,
     ) -> "OnlineSoftmax":
-        """Take in one chunk: q [..., R, A], k and v [..., C, A], seen [..., R, C]."""
+        """Take in one chunk of keys; `seen` is broadcast."""
         batch, last = tuple(range(q.ndim - 2)), q.ndim - 1
-        scores = compare(q, k, keys_left=keys_left)
-        scores = jnp.where(seen, scores * q.shape[-1] ** -0.5, _LOWEST)
+        scores = compare(q, k, keys_left=keys_left) * scale_of(q, scale)
+        scores = jnp.where(seen, scores, _LOWEST)
         top = jnp.maximum(self.top, scores.max(axis=-1))
         weights = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
         keep = jnp.exp(self.top - top)
@@ -82,9 +94,26 @@ class OnlineSoftmax(NamedTuple):
             self.out * keep[..., None] + added,
         )
 
-    def finish(self) -> Array:
-        """The weighted mean of values, [..., R, A]; 0 where nothing was seen."""
+    def finish(self, sinks: Float[Array, "*X R"] | None = None) -> Array:
+        """The weighted mean of values, [..., R, V]; 0 where nothing was seen.
+
+        sinks: scores without a value, which only take weight from the others.
+        """
+        if sinks is not None:
+            return self._with(sinks).finish()
         return self.out / jnp.where(self.total > 0, self.total, 1.0)[..., None]
+
+    def _with(self, sinks: Array) -> "OnlineSoftmax":
+        sinks = jnp.broadcast_to(sinks, self.top.shape)
+        top = jnp.maximum(self.top, sinks)
+        keep = jnp.exp(self.top - top)
+        total = self.total * keep + jnp.exp(sinks - top)
+        return OnlineSoftmax(top, total, self.out * keep[..., None])
+
+
+def scale_of(q: Float[Array, "... A"], scale: float | None) -> float:
+    """What multiplies products of queries and keys: `scale`, or A ** -0.5."""
+    return q.shape[-1] ** -0.5 if scale is None else scale
 
 
 def compare(
@@ -121,10 +150,16 @@ def visible(
     return seen if window is None else seen & (key > query[..., None] - window)
 
 
-def attend_causal(qkv: QKV, *, window: int | None) -> Float[Array, "T H A"]:
+def attend_causal(
+    qkv: QKV,
+    *,
+    window: int | None,
+    scale: float | None = None,
+    sinks: Float[Array, "H"] | None = None,
+) -> Float[Array, "T H V"]:
     """Attention within one sequence of T positions, each seeing itself and before."""
     tokens, heads, width = qkv.q.shape
-    groups = qkv.k.shape[1]
+    groups, wide = qkv.v.shape[1:]
     q = group_queries(qkv.q, groups)
     k, v = qkv.k.swapaxes(0, 1), qkv.v.swapaxes(0, 1)
     size = min(tokens, CHUNK)
@@ -139,28 +174,39 @@ def attend_causal(qkv: QKV, *, window: int | None) -> Float[Array, "T H A"]:
             keys = lax.dynamic_slice_in_dim(k, chunk * size, size, axis=1)
             values = lax.dynamic_slice_in_dim(v, chunk * size, size, axis=1)
             seen = visible(row, chunk * size + jnp.arange(size), window)
-            return running.add(queries, keys, values, seen[None])
+            return running.add(queries, keys, values, seen[None], scale=scale)
 
-        running = OnlineSoftmax.start((groups, row.shape[0]), width)
-        out = lax.fori_loop(0, first // size + 1, one_chunk, running).finish()
-        out = out.reshape(groups, heads // groups, size, width)
-        return out.transpose(2, 0, 1, 3).reshape(size, heads, width)
+        running = OnlineSoftmax.start((groups, row.shape[0]), wide)
+        running = lax.fori_loop(0, first // size + 1, one_chunk, running)
+        out = running.finish(sinks_of_rows(sinks, groups, size))
+        out = out.reshape(groups, heads // groups, size, wide)
+        return out.transpose(2, 0, 1, 3).reshape(size, heads, wide)
 
     firsts = jnp.arange(0, tokens, size)
     out = one_block(0) if tokens == size else lax.map(one_block, firsts)
-    return out.reshape(tokens, heads, width).astype(qkv.q.dtype)
+    return out.reshape(tokens, heads, wide).astype(qkv.q.dtype)
+
+
+def sinks_of_rows(
+    sinks: Float[Array, "H"] | None, groups: int, size: int
+) -> Float[Array, "G R"] | None:
+    """Those of a group's rows: `size` queries of a head, then the next head's."""
+    if sinks is None:
+        return None
+    return jnp.repeat(sinks.reshape(groups, -1), size, axis=1)
 
 
 def attend_prefix(
     q: Float[Array, "S H A"],
     k: Float[Array, "P G C A"] | OfLayer,
-    v: Float[Array, "P G C A"] | OfLayer,
+    v: Float[Array, "P G C V"] | OfLayer,
     *,
     length: Int[Array, "P"],
     positions: Int[Array, "S"],
     blocks: Blocks | None,
     block: int,
     window: int | None,
+    scale: float | None = None,
 ) -> OnlineSoftmax:
     """Each slot's softmax over its prompt's prefix, [S, G, R].
 
@@ -168,7 +214,7 @@ def attend_prefix(
     all slots are one block, of the only prompt.
     """
     slots, heads, width = q.shape
-    groups = k.shape[1]
+    groups, wide = k.shape[1], v.shape[3]
     grouped = group_queries(q, groups)
 
     def one_prompt(prompt: Array, members: Array, queries: Array) -> OnlineSoftmax:
@@ -179,13 +225,13 @@ def attend_prefix(
         def one_chunk(chunk, running):
             at = (prompt, 0, chunk * CHUNK, 0)
             keys = piece(k, at, (1, groups, CHUNK, width))[0]
-            values = piece(v, at, (1, groups, CHUNK, width))[0]
+            values = piece(v, at, (1, groups, CHUNK, wide))[0]
             place = chunk * CHUNK + jnp.arange(CHUNK)
             seen = visible(row_position, place, window)
             seen = seen & (place < length[prompt])[None, :]
-            return running.add(rows, keys, values, seen[None])
+            return running.add(rows, keys, values, seen[None], scale=scale)
 
-        running = OnlineSoftmax.start((groups, rows.shape[1]), width)
+        running = OnlineSoftmax.start((groups, rows.shape[1]), wide)
         chunks = (length[prompt] + CHUNK - 1) // CHUNK
         running = lax.fori_loop(0, chunks, one_chunk, running)
         shape = (groups, queries.shape[0], heads // groups)
@@ -204,7 +250,7 @@ def attend_prefix(
             lambda a, b: a.at[target].set(b, mode="drop"), running, part
         )
 
-    running = OnlineSoftmax.start((slots, groups, heads // groups), width)
+    running = OnlineSoftmax.start((slots, groups, heads // groups), wide)
     return lax.fori_loop(0, blocks.count, one_block, running)
 
 
@@ -212,13 +258,15 @@ def attend_suffix(
     running: OnlineSoftmax,
     q: Float[Array, "S H A"],
     k: Float[Array, "S G C A"] | OfLayer,
-    v: Float[Array, "S G C A"] | OfLayer,
+    v: Float[Array, "S G C V"] | OfLayer,
     *,
     start: Int[Array, "S"],
     positions: Int[Array, "S"],
     longest: Int[Array, ""],
     window: int | None,
-) -> Float[Array, "S H A"]:
+    scale: float | None = None,
+    sinks: Float[Array, "H"] | None = None,
+) -> Float[Array, "S H V"]:
     """The same softmax carried on over each slot's own positions, and finished.
 
     start: absolute position of each slot's first own position.
@@ -229,10 +277,10 @@ def attend_suffix(
     own = positions - start
 
     def one_chunk(first: Array, size: int, running: OnlineSoftmax) -> OnlineSoftmax:
-        at, sizes = (0, 0, first, 0), (*k.shape[:2], size, k.shape[3])
-        keys, values = piece(k, at, sizes), piece(v, at, sizes)
-        seen = visible(own, first + jnp.arange(size), window)
-        return running.add(queries, keys, values, seen[:, None, None, :])
+        at = (0, 0, first, 0)
+        keys, values = (piece(a, at, (*a.shape[:2], size, a.shape[3])) for a in (k, v))
+        seen = visible(own, first + jnp.arange(size), window)[:, None, None, :]
+        return running.add(queries, keys, values, seen, scale=scale)
 
     begin = 0
     for end, size in OWN_CHUNKS:
@@ -243,4 +291,5 @@ def attend_suffix(
         count = (jnp.clip(longest, begin, end) - begin + size - 1) // size
         running = lax.fori_loop(0, count, step, running)
         begin = end
-    return running.finish().reshape(q.shape).astype(q.dtype)
+    out = running.finish(sinks_of_rows(sinks, groups, 1))
+    return out.reshape(*q.shape[:2], -1).astype(q.dtype)

@@ -24,6 +24,8 @@ from jaxmoe.ops.attention.chunked import (
     QKV,
     OnlineSoftmax,
     group_queries,
+    scale_of,
+    sinks_of_rows,
     visible,
 )
 from jaxmoe.ops.grouping import Blocks, block_members
@@ -38,14 +40,20 @@ COPY_AT_ONCE = 1 << 30
 """Bytes of prefix cache copied at a time where several prompts are in flight."""
 
 
-def attend_causal(qkv: QKV, *, window: int | None) -> Float[Array, "T H A"]:
+def attend_causal(
+    qkv: QKV,
+    *,
+    window: int | None,
+    scale: float | None = None,
+    sinks: Float[Array, "H"] | None = None,
+) -> Float[Array, "T H V"]:
     """Attention within one sequence of T positions, each seeing itself and before.
 
     Short sequences have all their scores at once, long ones those of equal blocks of
     queries, each against all keys.
     """
     tokens, heads, width = qkv.q.shape
-    groups = qkv.k.shape[1]
+    groups, wide = qkv.v.shape[1:]
     k, v = qkv.k.swapaxes(0, 1), qkv.v.swapaxes(0, 1)
     size = _queries_at_once(tokens, heads)
     blocks = group_queries(qkv.q, groups).reshape(
@@ -57,16 +65,16 @@ def attend_causal(qkv: QKV, *, window: int | None) -> Float[Array, "T H A"]:
         rows = queries.transpose(1, 2, 0, 3).reshape(groups, -1, width)
         row_position = jnp.tile(positions, heads // groups)
         seen = visible(row_position, jnp.arange(tokens), window)
-        running = OnlineSoftmax.start(rows.shape[:2], width)
-        running = running.add(rows, k, v, seen[None], keys_left=False)
-        out = running.finish().astype(qkv.q.dtype)
-        out = out.reshape(groups, heads // groups, size, width)
-        return out.transpose(2, 0, 1, 3).reshape(size, heads, width)
+        running = OnlineSoftmax.start(rows.shape[:2], wide)
+        running = running.add(rows, k, v, seen[None], scale=scale, keys_left=False)
+        out = running.finish(sinks_of_rows(sinks, groups, size)).astype(qkv.q.dtype)
+        out = out.reshape(groups, heads // groups, size, wide)
+        return out.transpose(2, 0, 1, 3).reshape(size, heads, wide)
 
     positions = jnp.arange(tokens).reshape(-1, size)
     if size == tokens:
         return one_block((blocks[0], positions[0]))
-    return lax.map(one_block, (blocks, positions)).reshape(tokens, heads, width)
+    return lax.map(one_block, (blocks, positions)).reshape(tokens, heads, wide)
 
 
 def _queries_at_once(tokens: int, heads: int) -> int:
@@ -78,13 +86,14 @@ def _queries_at_once(tokens: int, heads: int) -> int:
 def attend_prefix(
     q: Float[Array, "S H A"],
     k: Float[Array, "P G C A"] | OfLayer,
-    v: Float[Array, "P G C A"] | OfLayer,
+    v: Float[Array, "P G C V"] | OfLayer,
     *,
     length: Int[Array, "P"],
     positions: Int[Array, "S"],
     blocks: Blocks | None,
     block: int,
     window: int | None,
+    scale: float | None = None,
 ) -> OnlineSoftmax:
     """Each slot's softmax over its prompt's prefix, [S, G, R].
 
@@ -100,7 +109,7 @@ def attend_prefix(
     queries = group_queries(q, k.shape[1])
     if blocks is None:
         one = _attend_shared(
-            queries[None], k[:1], v[:1], length[:1], positions[None], window
+            queries[None], k[:1], v[:1], length[:1], positions[None], window, scale
         )
         return jax.tree.map(lambda a: a[0], one)
 
@@ -114,10 +123,12 @@ def attend_prefix(
             length[prompt],
             positions[members],
             window,
+            scale,
         )
 
     count = blocks.group.shape[0]
-    fitting = max(1, COPY_AT_ONCE // (2 * k[0].size * k.dtype.itemsize))
+    copied = (k[0].size + v[0].size) * k.dtype.itemsize
+    fitting = max(1, COPY_AT_ONCE // copied)
     index = jnp.arange(count)
     if count <= fitting:
         return _to_slots(some_blocks(index), blocks, block)
@@ -132,10 +143,11 @@ def attend_prefix(
 def _attend_shared(
     queries: Float[Array, "X B G R A"],
     k: Float[Array, "X G C A"],
-    v: Float[Array, "X G C A"],
+    v: Float[Array, "X G C V"],
     length: Int[Array, "X"],
     positions: Int[Array, "X B"],
     window: int | None,
+    scale: float | None,
 ) -> OnlineSoftmax:
     """Queries at `positions` over `length` entries of a shared cache, [X, B, G, R]."""
     count, size, groups, repeats, width = queries.shape
@@ -143,8 +155,8 @@ def _attend_shared(
     place = jnp.arange(k.shape[2])
     seen = visible(jnp.repeat(positions, repeats, axis=1), place, window)
     seen &= (place[None] < length[:, None])[:, None]
-    running = OnlineSoftmax.start(rows.shape[:-1], width)
-    running = _add(running, rows, k, v, seen[:, None])
+    running = OnlineSoftmax.start(rows.shape[:-1], v.shape[-1])
+    running = _add(running, rows, k, v, seen[:, None], scale)
     shape = (count, groups, size, repeats)
     return jax.tree.map(
         lambda a: a.reshape(*shape, *a.shape[3:]).swapaxes(1, 2), running
@@ -175,13 +187,15 @@ def attend_suffix(
     running: OnlineSoftmax,
     q: Float[Array, "S H A"],
     k: Float[Array, "S G C A"] | OfLayer,
-    v: Float[Array, "S G C A"] | OfLayer,
+    v: Float[Array, "S G C V"] | OfLayer,
     *,
     start: Int[Array, "S"],
     positions: Int[Array, "S"],
     longest: Int[Array, ""],
     window: int | None,
-) -> Float[Array, "S H A"]:
+    scale: float | None = None,
+    sinks: Float[Array, "H"] | None = None,
+) -> Float[Array, "S H V"]:
     """The same softmax carried on over each slot's own positions, and finished.
 
     start: absolute position of each slot's first own position.
@@ -190,22 +204,24 @@ def attend_suffix(
     k, v = whole(k), whole(v)
     queries = group_queries(q, k.shape[1])
     seen = visible(positions - start, jnp.arange(k.shape[2]), window)
-    running = _add(running, queries, k, v, seen[:, None, None])
-    return running.finish().reshape(q.shape).astype(q.dtype)
+    running = _add(running, queries, k, v, seen[:, None, None], scale)
+    out = running.finish(sinks_of_rows(sinks, k.shape[1], 1))
+    return out.reshape(*q.shape[:2], -1).astype(q.dtype)
 
 
 def _add(
     running: OnlineSoftmax,
     q: Float[Array, "*X R A"],
     k: Float[Array, "*X C A"],
-    v: Float[Array, "*X C A"],
+    v: Float[Array, "*X C V"],
     seen: Bool[Array, "*Y C"],
+    scale: float | None,
 ) -> OnlineSoftmax:
     """`running.add` of whole chunks at once; `seen` is broadcast to [*X, R, C]."""
     *batch, rows, _ = q.shape
     chunks = k.shape[-2] // CHUNK
-    scores = _multiply(q, k, contract=(-1, -1))
-    scores = jnp.where(seen, scores * q.shape[-1] ** -0.5, _LOWEST)
+    scores = _multiply(q, k, contract=(-1, -1)) * scale_of(q, scale)
+    scores = jnp.where(seen, scores, _LOWEST)
     top = jnp.maximum(running.top, scores.max(axis=-1))
     weights = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
     weights = weights.reshape(*batch, rows, chunks, CHUNK).swapaxes(-2, -3)
