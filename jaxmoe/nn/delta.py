@@ -57,8 +57,10 @@ class GatedDeltaNet(nnx.Module):
         self.conv_q = weight((keys, width, *taps), dtype, axes)
         self.conv_k = weight((keys, width, *taps), dtype, axes)
         self.conv_v = weight((keys, values * size, *taps), dtype, axes)
-        self.a_log = weight((keys, values), dtype, ("key_heads", "value_heads"))
-        self.dt_bias = weight((keys, values), dtype, ("key_heads", "value_heads"))
+        # float32 in every model: what is lost of a decay is lost at every position.
+        axes = ("key_heads", "value_heads")
+        self.a_log = weight((keys, values), jnp.float32, axes)
+        self.dt_bias = weight((keys, values), jnp.float32, axes)
         # Its own: without the offset that a model's other norms may have.
         self.norm = RMSNorm(size, NormConfig(norm.eps), dtype, "head_dim")
         self.o = DeltaOutput(keys, values * size, d_model, dtype)
