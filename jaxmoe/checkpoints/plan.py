@@ -170,7 +170,8 @@ class _Matcher:
     def _is_beyond(self, name: str) -> bool:
         """Whether it is of a part that is not run, or a layer after the last."""
         found = filter(None, (pattern.match(name) for pattern in self.after))
-        return any(int(m.groupdict().get("i", self.layers)) >= self.layers for m in found)
+        layers = (int(m.groupdict().get("i", self.layers)) for m in found)
+        return any(layer >= self.layers for layer in layers)
 
     def _apply(self, rule: TensorRule, numbers: dict[str, int], tensor: Tensor):
         params = [name.format(**numbers) for name in rule.params]

@@ -7,8 +7,11 @@ from jaxmoe.config import ModelConfig
 from jaxmoe.families.base import Family
 from jaxmoe.families.olmoe import OLMOE
 from jaxmoe.families.qwen3_moe import QWEN3_MOE
+from jaxmoe.families.qwen3_next import QWEN3_NEXT
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (QWEN3_MOE, OLMOE)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (QWEN3_MOE, OLMOE, QWEN3_NEXT)
+}
 """`Family.name`, which is `ModelConfig.family` -> the family."""
 
 

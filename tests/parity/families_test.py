@@ -22,6 +22,15 @@ CASES = [
 ]
 
 
+TOLERANCES = {"qwen3_next": 2e-4}
+"""Of logits, over the largest; 1e-4 where no other is stated.
+
+A recurrence adds up what rounding does at each position: in float32 transformers itself
+is up to 1e-4 off from its float64 (with decays as strong as it begins training with; the
+smaller ones of `write_checkpoint` are kinder).
+"""
+
+
 def write_checkpoint(directory, values: dict):
     """A checkpoint of transformers with weights that tell tokens apart."""
     torch.manual_seed(0)
@@ -34,6 +43,10 @@ def write_checkpoint(directory, values: dict):
     for name, weight in model.named_parameters():
         if name.endswith("norm.weight"):  # all ones would hide which norm is which
             weight.data += 0.2 * torch.randn_like(weight)
+        if name.endswith("A_log"):  # decays of e^-0.02 to e^-0.7 a position
+            weight.data.uniform_(0.02, 0.5).log_()
+        if name.endswith("dt_bias"):
+            weight.data += 0.3 * torch.randn_like(weight)
     model.save_pretrained(directory)
     return model
 
@@ -57,7 +70,8 @@ def test_family_computes_what_transformers_computes(tmp_path, values):
 
     logits, routes = jaxmoe.forward(ours, sequence, return_routes=True)
     scale = np.abs(reference).max()
-    assert np.abs(np.asarray(logits) - reference).max() <= 1e-4 * scale
+    tolerance = TOLERANCES.get(ours.config.family, 1e-4)
+    assert np.abs(np.asarray(logits) - reference).max() <= tolerance * scale
     layers = ours.config.moe_layers
     for layer, router in zip(layers, run.router_logits, strict=True):
         best = torch.topk(router, k).indices.numpy()
