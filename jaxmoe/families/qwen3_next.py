@@ -122,9 +122,8 @@ def read_layer_types(a: Attributes, num_layers: int) -> list[str]:
     kinds = a.take("layer_types", NAMES, regular, regular)
     strange = sorted(set(kinds) - {RECURRENT, FULL})
     if strange or len(kinds) != num_layers:
-        a.wrong(
-            "layer_types", kinds, f"{num_layers} entries of {quote([RECURRENT, FULL])}"
-        )
+        wanted = f"{num_layers} entries, of {quote([RECURRENT, FULL])}"
+        a.wrong("layer_types", strange or kinds, wanted)
         return regular
     if interval is not None and kinds != regular:
         a.wrong("full_attention_interval", interval, "what layer_types says")
