@@ -38,9 +38,9 @@ def export(
 
     Converted from safetensors and not cast, the files come out byte for byte: same
     names, same layout of the experts, same split. Otherwise one 2-D tensor per expert,
-    in shards of about `hf_files.SHARD_BYTES`. Tensors that the model does not use were
-    left out by the conversion, which both warn of. After a kill, the same call begins anew;
-    `force` replaces `out`, and an unfinished conversion to it.
+    in shards of about `hf_files.SHARD_BYTES`. Tensors of parts that are not run were
+    left out by the conversion; both warn of it. After a kill, the same call begins
+    anew; `force` replaces `out`, and an unfinished conversion to it.
 
     Raises:
       FileNotFoundError, ValueError: no or a damaged checkpoint; see `read_manifest`.

@@ -286,8 +286,8 @@ def warn_beyond(plan: Plan):
         warnings.warn(
             f"{len(beyond)} tensors, {beyond[0]} among them, are of parts that are not "
             "run here, such as layers that predict further tokens in training; they "
-            "are left out of the checkpoint, and so of an export of it: keep the source "
-            "if they are wanted",
+            "are left out of the checkpoint, and so of an export of it: keep the "
+            "source if they are wanted",
             UserWarning,
             stacklevel=3,
         )

@@ -17,6 +17,7 @@ from tests.hugging_face import make_tensors, write_checkpoint
 from tests.tiny import EXECUTION
 
 CONFIG = dict(QWEN3_NEXT.test_configs[1])
+CONV = "conv1d.weight"
 TURNS = [RECURRENT, RECURRENT, RECURRENT, FULL]
 
 
@@ -90,10 +91,7 @@ def test_layers_that_predict_further_tokens_are_left_out(tmp_path):
     ("change", "words"),
     [
         (lambda t: t.pop("A_log"), ["a_log", "A_log"]),
-        (
-            lambda t: t.update({"conv1d.weight": t["conv1d.weight"][:-1]}),
-            ["(80, 1, 4)"],
-        ),
+        (lambda t: t.update({CONV: t[CONV][:-1]}), [CONV, "(80, 1, 4)"]),
         (lambda t: t.update({"in_proj_a.weight": t["A_log"]}), ["in_proj_a.weight"]),
     ],
     ids=["missing", "misshapen", "extra"],
