@@ -190,8 +190,12 @@ class DeltaConfig:
             num_value_heads=self.num_value_heads,
             key_dim=self.key_dim,
             value_dim=self.value_dim,
-            conv_size=self.conv_size - 1,
         )
+        if self.conv_size < 2:
+            raise ValueError(
+                "conv_size must be 2 or more, a position and one before it, found "
+                f"{self.conv_size}; check linear_conv_kernel_dim in config.json"
+            )
         if self.num_value_heads % self.num_key_heads:
             raise ValueError(
                 "num_value_heads must be a multiple of num_key_heads, found "

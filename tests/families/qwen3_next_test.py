@@ -48,6 +48,7 @@ def test_released_shapes():
         ),
         ({"linear_num_value_heads": 3}, ["linear_num_value_heads", "3 and 2"]),
         ({"linear_conv_kernel_dim": 0}, ["linear_conv_kernel_dim = 0"]),
+        ({"linear_conv_kernel_dim": 1}, ["linear_conv_kernel_dim", "2 or more"]),
         ({"hidden_act": "gelu"}, ["hidden_act", '"silu"']),
         ({"use_sliding_window": True}, ["use_sliding_window"]),
         ({"linear_gate": "sigmoid"}, ["linear_gate"]),
