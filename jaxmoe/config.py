@@ -170,6 +170,50 @@ class AttentionConfig:
         self.rope.check(self.head_dim)
 
 
+@dataclass(frozen=True)
+class DeltaConfig:
+    """Gated DeltaNet (arXiv 2412.06464): a state of fixed size in place of a cache.
+
+    Each of `num_key_heads` queries and keys, of width `key_dim`, serves as many
+    consecutive value heads, of width `value_dim`, as there are of these to a key head.
+    `conv_size` is how many positions, its own included, a channel's convolution sees.
+    """
+
+    num_key_heads: int
+    num_value_heads: int
+    key_dim: int
+    value_dim: int
+    conv_size: int = 4
+
+    def __post_init__(self):
+        _check_positive(
+            num_key_heads=self.num_key_heads,
+            num_value_heads=self.num_value_heads,
+            key_dim=self.key_dim,
+            value_dim=self.value_dim,
+        )
+        if self.conv_size < 2:
+            raise ValueError(
+                "conv_size must be 2 or more, a position and one before it, found "
+                f"{self.conv_size}; check linear_conv_kernel_dim in config.json"
+            )
+        if self.num_value_heads % self.num_key_heads:
+            raise ValueError(
+                "num_value_heads must be a multiple of num_key_heads, found "
+                f"{self.num_value_heads} and {self.num_key_heads}; check "
+                "linear_num_value_heads and linear_num_key_heads in config.json"
+            )
+
+    @property
+    def values_per_key(self) -> int:
+        """Value heads that one key head serves."""
+        return self.num_value_heads // self.num_key_heads
+
+
+MixerConfig = AttentionConfig | DeltaConfig
+"""How positions exchange information."""
+
+
 def _check_value(name: str, value: object, kind: type):
     """Raises a ValueError unless `value` is an instance of a class of the contract."""
     if not isinstance(value, kind):
@@ -251,7 +295,7 @@ class LayerConfig:
     `residual` multiplies what each of the two adds to the residual stream (Granite).
     """
 
-    mixer: AttentionConfig
+    mixer: MixerConfig
     feed_forward: DenseConfig | MoEConfig
     residual: float = 1.0
 

@@ -15,6 +15,7 @@ from jaxmoe.families.minimax_m2 import MINIMAX_M2
 from jaxmoe.families.olmoe import OLMOE
 from jaxmoe.families.qwen2_moe import QWEN2_MOE
 from jaxmoe.families.qwen3_moe import QWEN3_MOE
+from jaxmoe.families.qwen3_next import QWEN3_NEXT
 from jaxmoe.families.qwen_dense import QWEN2, QWEN3
 
 FAMILIES: dict[str, Family] = {
@@ -23,6 +24,7 @@ FAMILIES: dict[str, Family] = {
         QWEN3_MOE,
         OLMOE,
         GPT_OSS,
+        QWEN3_NEXT,
         BAILING_MOE,
         BAILING_MOE_V2,
         GLM4_MOE,
