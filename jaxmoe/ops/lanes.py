@@ -68,8 +68,6 @@ def multiply_rows(
       start, size: Of which rows of it; all where no size is given.
     """
     rows = rows.astype(jnp.float32)
-    if isinstance(stack, Packed):
-        rows = stack.arranged(rows)
     count, out = rows.shape[0], stack.shape[1] if size is None else size
     assert count in (1, 2), rows.shape
     if count == 1 and out % 2 == 0:
@@ -124,7 +122,11 @@ def _two_sums(
     packed = isinstance(stack, Packed)
     lanes = stack.lanes if packed else LINE_BYTES // stack.dtype.itemsize
     total: Array | None = None
-    for columns, width in _cuts(stack.shape[2], lanes):
+    inputs, tail = stack.shape[2], stack.tail if packed else 0
+    cuts = _cuts(inputs - tail, lanes)
+    if tail:
+        cuts.append((range(inputs - tail, inputs, tail // 2), tail // 2))
+    for columns, width in cuts:
         terms: Array | None = None
         for first in columns:
             # Two loops have a slice each: XLA would write out one that they share.
@@ -133,7 +135,10 @@ def _two_sums(
             )
             if starts[0] is starts[1]:
                 other = one
-            left, right = (row[None, first : first + width] for row in rows)
+            those = slice(first, first + width)
+            if packed:
+                those = stack.columns(first, width)
+            left, right = (row[None, those] for row in rows)
             term = lax.complex(one * left, other * right)
             terms = term if terms is None else terms + term
         assert terms is not None

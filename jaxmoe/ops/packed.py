@@ -24,7 +24,7 @@ class Packed:
     then the inputs', which are the last one.
 
     With `lanes` above 0 the vectorised loop (`jaxmoe.ops.lanes`) reads it as it lies,
-    so many values a term, by `arranged`, `read` and `finished`; the loop over experts
+    so many values a term, by `columns`, `read` and `finished`; the loop over experts
     widens it otherwise.
     """
 
@@ -69,9 +69,14 @@ class Packed:
 
     # -- as the vectorised loop reads a stack of matrices [X, Y, I] --------------------
 
-    def arranged(self, rows: Array) -> Array:
-        """Rows [R, I] in the order in which `read` gives the columns."""
-        return rows
+    @property
+    def tail(self) -> int:
+        """Inputs at the end that are read in two lines instead, of half as many."""
+        return 0
+
+    def columns(self, first: int, width: int) -> slice:
+        """Which inputs the line is of that `read` gives as `first` and those after."""
+        return slice(first, first + width)
 
     def read(
         self, index: Array | int, start: Array | int, first: int, size: int, width: int
