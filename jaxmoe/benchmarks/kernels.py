@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +110,8 @@ def _decoding(place: Place) -> Row:
         stop_ids=(),
     )
     worst = 0.0
-    for tokens, logprobs in zip(drawn.tokens, drawn.logprobs, strict=True):
+    one = cast(jaxmoe.Samples, drawn)  # of one prompt, no list
+    for tokens, logprobs in zip(one.tokens, one.logprobs, strict=True):
         whole = np.concatenate([prompt, tokens])
         logits = np.asarray(jaxmoe.forward(model, whole))[len(prompt) - 1 : -1]
         log_softmax = np.asarray(jax.nn.log_softmax(logits, axis=-1))

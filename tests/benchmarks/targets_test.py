@@ -1,6 +1,7 @@
 """Targets stand in a file; every one of them is of a row that is printed."""
 
 import contextlib
+import itertools
 from argparse import Namespace
 from dataclasses import replace
 from types import SimpleNamespace
@@ -138,7 +139,8 @@ def nothing_runs(monkeypatch, untyped):
 
 
 def _pieces(load):
-    return dict.fromkeys([*map(str, slots._counts(load.slots)), "prefill"])
+    at = itertools.product(slots._counts(load.slots), slots._fillings(256))
+    return dict.fromkeys([*map(str, at), "prefill"])
 
 
 def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
