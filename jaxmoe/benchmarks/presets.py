@@ -3,12 +3,14 @@
 A preset also says how long a prompt its decoding starts from.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.registry import released_config
+from jaxmoe.nn.decoder import abstract_params
 
 COMMON: dict[str, Any] = {
     "architectures": ["Qwen3MoeForCausalLM"],
@@ -79,6 +81,24 @@ PRESETS = {
 def default(backend: str) -> str:
     """The preset for a machine, where none is asked for."""
     return "bench" if backend == "cpu" else "30b"
+
+
+def largest_for(backend: str, memory: int | None) -> str:
+    """The largest preset whose bfloat16 weights leave a sixth of the memory free.
+
+    memory: bytes of one device; None where it does not say.
+    """
+    first = default(backend)
+    if memory is None or backend == "cpu":
+        return first
+    for name in reversed(list(PRESETS)[: list(PRESETS).index(first) + 1]):
+        weights = 2 * sum(
+            math.prod(leaf.shape)
+            for leaf in abstract_params(PRESETS[name].config).values()
+        )
+        if weights * 6 / 5 <= memory:
+            return name
+    return list(PRESETS)[0]
 
 
 def makes_weights(preset: str, backend: str) -> bool:
