@@ -30,6 +30,7 @@ from jaxmoe.evals.grading import (
     OPENS,
     grade_answer,
     grading_of,
+    isolation_of,
     read_grading,
     write_grading,
 )
@@ -153,6 +154,7 @@ def manifest_of(
         **mesh,
         "thinking": thinking,
         OPENS: _open_reasoning(model, prompts),
+        **isolation_of(task),
         "prompts_sha256": _sha256([prompt.tolist() for prompt in prompts]),
         "config_sha256": _sha256(repr(model.config)),
         "weights": str(model.params["embed.weight"].dtype),
