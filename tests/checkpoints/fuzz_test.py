@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -83,3 +84,16 @@ def _run_from(seed: int) -> tuple[int, list[dict]]:
         found.append({"seed": seed, "wrong": wrong, "seconds": 0.0})
         seed += 1
     return seed, found
+
+
+@pytest.mark.parametrize("name", [".zarray", "0.0.0"])
+def test_a_pipe_for_a_chunk_is_not_waited_for(name, bases, tmp_path):
+    """Loading would hang for ever, with or without checksums."""
+    copy = tmp_path / "model"
+    shutil.copytree(bases[0]["converted"], copy)
+    path = copy / "params" / "layers.2.mixer.v.weight" / name
+    path.unlink()
+    os.mkfifo(path)
+    for verify in (True, False):
+        with pytest.raises(ValueError, match="found a folder, pipe or device"):
+            jaxmoe.load(copy, verify=verify)
