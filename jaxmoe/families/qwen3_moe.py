@@ -248,6 +248,12 @@ _TEST: dict[str, Any] = {
     "vocab_size": 64,
 }
 
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How the tokenizer cuts text, as its released tokenizer.json says."""
+
 QWEN3_MOE = Family(
     name="qwen3_moe",
     model_type="qwen3_moe",
@@ -256,6 +262,7 @@ QWEN3_MOE = Family(
     tensors=TENSORS,
     ignored=BOOKKEEPING,
     tied=(("head.weight", "embed.weight"),),
+    byte_level=dict.fromkeys(("Qwen2Tokenizer", "Qwen2TokenizerFast"), WORDS),
     released=RELEASED,
     test_configs=(
         _TEST,

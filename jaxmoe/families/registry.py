@@ -86,6 +86,14 @@ def find_family(config: Mapping[str, Any]) -> Family:
     )
 
 
+def byte_level_pattern(tokenizer_class: Any) -> str | None:
+    """How tokenizers of a class cut text (`Family.byte_level`); None where unknown."""
+    patterns: dict[Any, str] = {}
+    for family in FAMILIES.values():
+        patterns |= family.byte_level
+    return patterns.get(tokenizer_class) if isinstance(tokenizer_class, str) else None
+
+
 def released_config(size: str) -> dict[str, Any] | None:
     """config.json values of the released model called `size`, such as "30b"."""
     for family in FAMILIES.values():
