@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,8 @@ def _layout(path: Path, manifest: Manifest, config: ModelConfig) -> Layout:
     index = path / "source" / weight_files.INDEX
     text = index.read_text(encoding="utf-8") if index.exists() else None
     if source["cast"] or source["ignored"]:
-        headers = [
-            _rewrite(header, source["cast"], source["ignored"]) for header in headers
-        ]
+        types = _types(manifest, headers, config)
+        headers = [_rewrite(header, types) for header in headers]
         headers = [header for header in headers if header.tensors]
         text = None if text is None else index_text(headers, json.loads(text))
     return Layout(tuple(headers), text)
@@ -98,16 +98,30 @@ def _saved_header(path: Path, file: str) -> safetensors.Header:
         ) from None
 
 
+def _types(
+    manifest: Manifest, headers: list[safetensors.Header], config: ModelConfig
+) -> dict[str, str]:
+    """Each tensor that is written -> its type, which is its parameter's."""
+    tensors = {t.name: t for header in headers for t in header.tensors}
+    plan = make_plan(family_of(config), tensors, abstract_params(config))
+    found = {}
+    for fill in (*plan.fills.values(), *plan.copies):
+        spec = manifest.params.get(fill.param)
+        dtype = fill.dtype.name if spec is None else spec.dtype
+        tag = safetensors.TAGS[dtype]
+        found |= {piece.tensor.name: tag for piece in fill.pieces}
+    return found
+
+
 def _rewrite(
-    header: safetensors.Header, cast: str | None, ignored: list[str]
+    header: safetensors.Header, types: Mapping[str, str]
 ) -> safetensors.Header:
-    """The header without ignored tensors, floats in the type they were cast to."""
-    tensors = []
-    for tensor in sorted(header.tensors, key=lambda t: t.offset):
-        if tensor.name not in ignored:
-            floating = tensor.dtype in ("BF16", "F16", "F32")
-            dtype = safetensors.TAGS[cast] if cast and floating else tensor.dtype
-            tensors.append((tensor.name, dtype, tensor.shape))
+    """The header with the tensors that have a type here, in that type."""
+    tensors = [
+        (tensor.name, types[tensor.name], tensor.shape)
+        for tensor in sorted(header.tensors, key=lambda t: t.offset)
+        if tensor.name in types
+    ]
     return safetensors.make_header(
         header.file, tensors, safetensors.header_metadata(header)
     )
@@ -182,7 +196,7 @@ def _write_param(
         size = fill.dtype.itemsize
         for target in targets:
             for piece, start, end in overlaps(target, chunk):
-                offset = piece.tensor.offset + (start - piece.start) * size
+                offset = piece.offset + (start - piece.start) * size
                 part = raw[(start - chunk.start) * size : (end - chunk.start) * size]
                 files.write(piece.tensor.file, offset, part)
         progress.add(raw.size)

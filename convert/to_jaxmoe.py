@@ -26,6 +26,7 @@ from jaxmoe.checkpoints.store import Manifest, ParamSpec
 from jaxmoe.checkpoints.stream import Reader, in_parallel
 from jaxmoe.config import ModelConfig
 from jaxmoe.families.config_json import changed
+from jaxmoe.nn.decoder import always_wide
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Job:
     def spec(self, fill: Fill) -> ParamSpec:
         """How a parameter will be stored."""
         floating = fill.dtype.name in ("bfloat16", "float16", "float32")
+        floating &= fill.param not in always_wide(self.config)
         dtype = self.cast if self.cast is not None and floating else fill.dtype
         return ParamSpec(fill.shape, dtype.name)
 
@@ -137,6 +139,7 @@ def convert(
             if verify:
                 verify_params(job, files, partial, receipts, jobs, show)
     warn_bad(receipts)
+    warn_beyond(job.plan)
     return totals
 
 
@@ -277,6 +280,19 @@ def warn_bad(receipts: Mapping[str, Receipt]):
             )
 
 
+def warn_beyond(plan: Plan):
+    """Warns of tensors that the model does not use, and the source had."""
+    if beyond := plan.beyond:
+        warnings.warn(
+            f"{len(beyond)} tensors, {beyond[0]} among them, are of layers after the "
+            "last that config.json counts (they predict further tokens in training); "
+            "they are left out of the checkpoint, and so of an export of it: keep the "
+            "source if they are wanted",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def check_copies(files: safetensors.Files, plan: Plan, params: Iterable[str]):
     """Raises unless tied copies of `params` have the bytes of what they are tied to."""
     for copy in plan.copies:
@@ -327,7 +343,7 @@ def manifest_of(job: Job, params: Mapping[str, ParamSpec]) -> Manifest:
     """The manifest of a conversion to these parameters, without the small files."""
     described = {
         "files": [header.file for header in job.source.headers],
-        "ignored": list(job.plan.ignored),
+        "ignored": [*job.plan.ignored, *job.plan.beyond],
         "cast": None if job.cast is None else job.cast.name,
     }
     if job.changes:

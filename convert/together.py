@@ -28,6 +28,7 @@ from convert.to_jaxmoe import (
     read_receipt,
     verify_params,
     warn_bad,
+    warn_beyond,
     write_params,
 )
 from convert.workers import Worker, end, joined
@@ -127,6 +128,7 @@ def convert_share(
 
             missing = end(lock, partial, list(job.plan.fills), identity, commit)
     warn_bad(receipts)
+    warn_beyond(job.plan)
     return Outcome(totals, missing)
 
 

@@ -231,6 +231,8 @@ class MoEConfig:
                 f"(num_experts), found {self.experts_per_token}"
             )
         _check_value("scoring", self.scoring, Scores)
+        if self.scoring.groups is not None:
+            self.scoring.groups.check(self.num_experts, self.experts_per_token)
         _check_value("activation", self.activation, Activation)
         if self.weights not in get_args(WeightFormat):
             raise ValueError(

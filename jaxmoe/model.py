@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmoe.checkpoints.dtypes import weights_dtype
 from jaxmoe.checkpoints.source import open_source
-from jaxmoe.config import ModelConfig
+from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig
 from jaxmoe.execution import (
     Execution,
     Layers,
@@ -20,7 +20,12 @@ from jaxmoe.execution import (
     execution_for,
     platform_of,
 )
-from jaxmoe.nn.decoder import abstract_params, axis_sizes, logical_axes
+from jaxmoe.nn.decoder import (
+    abstract_params,
+    always_wide,
+    axis_sizes,
+    logical_axes,
+)
 from jaxmoe.nn.segments import stored_names
 from jaxmoe.ops.bf16_bits import held_dtype, hold_for
 from jaxmoe.sharding.layout import Layout, layout_for, single_device_layout
@@ -59,6 +64,31 @@ class Model:
             continue_final_message, or other variables of the template.
         """
         return self.require_tokenizer("a chat").chat(messages, **options)
+
+    def weighing(self, weights: Literal["model", "chosen"]) -> "Model":
+        """This model, where experts other than the best weigh by another reading.
+
+        Some models do not normalise the weights of chosen experts (OLMoE, DeepSeek-V2):
+        they are probabilities, whose sum shrinks where rarer experts are drawn, beside
+        the residual and shared experts. Of other models, and of the k best experts in
+        any, the weights are the same by both readings.
+
+        Args:
+          weights: "model" for the probabilities p as they are; "chosen" for
+            p / sum(p of the chosen) * sum(p of as many best).
+        """
+        if weights not in ("model", "chosen"):
+            raise ValueError(f"weights must be 'model' or 'chosen', found {weights!r}")
+
+        def changed(layer: LayerConfig) -> LayerConfig:
+            ff = layer.feed_forward
+            if not isinstance(ff, MoEConfig) or ff.scoring.normalises:
+                return layer
+            scoring = replace(ff.scoring, keep_sum=weights == "chosen")
+            return replace(layer, feed_forward=replace(ff, scoring=scoring))
+
+        layers = tuple(changed(layer) for layer in self.config.layers)
+        return replace(self, config=replace(self.config, layers=layers))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text."""
@@ -111,7 +141,8 @@ def load(
         experts over all devices, attention and vocabulary over "model", samples over
         "data"; "auto" is that, where need be with experts cut inside.
       dtype: type of the weights on the device: bfloat16, float16 or float32, or a name
-        of one such as "bf16"; None for each one's own.
+        of one such as "bf16"; None for each one's own. A router's bias of choice is
+        float32 whatever is asked for.
       verify: compare what is read of a converted checkpoint with the checksums in its
         manifest: config, tokenizer, templates, and the blocks of the weights that these
         devices need. False takes them as they are. (Hugging Face files have no
@@ -141,10 +172,11 @@ def load(
     layout = model_layout(config, mesh, rules)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     stored = {name: jnp.dtype(spec.dtype) for name, spec in source.params.items()}
+    wide = dict.fromkeys(always_wide(config), jnp.dtype(jnp.float32))
     dtypes = {
         name: kind if cast_to is None or not _is_float(kind) else cast_to
         for name, kind in stored.items()
-    }
+    } | {name: kind for name, kind in wide.items() if name in stored}
     abstract = abstract_weights(config, dtypes, layout or single_device_layout(device))
     params = source.read(abstract)
     for name in params:  # one at a time: a weight and its copy never both for long

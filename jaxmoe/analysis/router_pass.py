@@ -26,7 +26,6 @@ from jaxmoe.nn.moe import MoEFeedForward
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import Policy, TopK, for_model
 from jaxmoe.router.routing import choose_experts, of_layer
-from jaxmoe.router.scores import SoftmaxScores
 from jaxmoe.sampling import place_routes, sample
 from jaxmoe.sharding.collectives import DeviceContext
 from jaxmoe.typing import Array, Float, Int, Params
@@ -302,13 +301,14 @@ def _run(
 
 
 def _check_scores(decoder: Decoder) -> None:
-    """The ranking that a policy sees has to be the logits whose softmax is meant."""
+    """Statistics are of softmax(ranking), by which policies draw; all must be finite.
+
+    That is the softmax of the logits, or of a sigmoid's scores each one's share.
+    """
     for layer in decoder.layers():
         module = layer.feed_forward
-        if not isinstance(module, MoEFeedForward):
-            continue
-        if not isinstance(module.scores, SoftmaxScores):
+        if isinstance(module, MoEFeedForward) and module.scores.groups is not None:
             raise ValueError(
-                "router statistics are of softmax(logits), found a model of "
-                f"{type(module.scores).__name__}, whose ranking is something else"
+                "router statistics need a chance for every expert, found a model that "
+                f"confines each token to some groups ({module.scores.groups})"
             )

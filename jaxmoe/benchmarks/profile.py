@@ -198,7 +198,7 @@ def _choose(
     for index, moe in _moe(decoder):
         logits = lax.optimization_barrier(moe.router(rows, context))
         of_layer = None if noise is None else noise[:, index]
-        ranking = moe.scores.ranking(logits)
+        ranking = moe.scores.ranking(logits, moe.router.bias_of_choice)
         experts = choose_experts(policy.at_layer(index), ranking, of_layer)
         weights = moe.scores.weights(logits, experts)
         rows = rows + (weights * experts).sum(axis=1, keepdims=True).astype(rows.dtype)

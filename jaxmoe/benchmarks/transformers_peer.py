@@ -10,7 +10,7 @@ from jaxmoe.benchmarks import machine
 from jaxmoe.benchmarks.peer import Task, contenders
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side
-from jaxmoe.checkpoints.plan import expand
+from jaxmoe.checkpoints.plan import expand, order_of
 from jaxmoe.families.registry import family_of
 from jaxmoe.nn.segments import stored_names
 
@@ -124,7 +124,9 @@ class TransformersPeer:
 
 def _state(subject: Subject, names: Iterable[str]) -> dict[str, Any]:
     """The tensors called `names`, cut from the parameters by the converter's rules."""
-    state, wanted = {}, set(names)
+    import torch
+
+    runs, wanted = {}, set(names)
     tensors = family_of(subject.config).tensors
     for param, array in _unstacked(subject):
         flat = _tensor(array).reshape(-1)
@@ -132,8 +134,13 @@ def _state(subject: Subject, names: Iterable[str]) -> dict[str, Any]:
             for name, shape, start in expand(rule, param, array.shape):
                 if name in wanted:
                     size = int(np.prod(shape))
-                    state[name] = flat[start : start + size].reshape(shape)
-    return state
+                    run = flat[start : start + size].reshape(shape)
+                    runs.setdefault(name, []).append((order_of(rule, param), run))
+    in_order = {name: sorted(found, key=lambda r: r[0]) for name, found in runs.items()}
+    return {
+        name: found[0][1] if len(found) == 1 else torch.cat([run for _, run in found])
+        for name, found in in_order.items()
+    }
 
 
 def _unstacked(subject: Subject) -> Iterator[tuple[str, jax.Array]]:

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxmoe.checkpoints import safetensors, weight_files
-from jaxmoe.checkpoints.plan import default_tensors, make_plan
+from jaxmoe.checkpoints.plan import Piece, default_tensors, make_plan
 from jaxmoe.config import ModelConfig
 from jaxmoe.families.base import Family
 from jaxmoe.families.config_json import from_hf
@@ -111,7 +111,7 @@ def write_weights(
     """Writes the tensors of a model, whose `values` are asked in order; their bytes."""
 
     def content(tensor: safetensors.Tensor) -> bytes:
-        return values(tensor).astype(ml_dtypes.bfloat16).tobytes()
+        return values(tensor).astype(safetensors.DTYPES[tensor.dtype]).tobytes()
 
     return write_tensors(directory, layout_of(from_hf(config)), content)
 
@@ -123,15 +123,14 @@ def write_params(
     parsed = from_hf(config)
     tensors = {t.name: t for h in layout_of(parsed).headers for t in h.tensors}
     plan = make_plan(family_of(parsed), tensors, abstract_params(parsed))
-    places = {
-        piece.tensor.name: (fill.param, piece)
-        for fill in plan.fills.values()
-        for piece in fill.pieces
-    }
+    places: dict[str, list[tuple[str, Piece]]] = {name: [] for name in tensors}
+    for fill in plan.fills.values():
+        for piece in fill.pieces:
+            places[piece.tensor.name].append((fill.param, piece))
 
     def values(tensor: safetensors.Tensor) -> np.ndarray:
-        param, piece = places[tensor.name]
-        part = params[param].reshape(-1)[piece.start : piece.stop]
-        return part.reshape(tensor.shape)
+        runs = sorted(places[tensor.name], key=lambda found: found[1].first)
+        parts = [params[n].reshape(-1)[p.start : p.stop] for n, p in runs]
+        return np.concatenate(parts).reshape(tensor.shape)
 
     return write_weights(directory, config, values)

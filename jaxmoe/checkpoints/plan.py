@@ -21,15 +21,36 @@ from jaxmoe.families.base import Family, TensorRule
 
 @dataclass(frozen=True)
 class Piece:
-    """`tensor` is the run of elements of the parameter that begins at `start`."""
+    """Rows of a tensor are the run of elements of the parameter that begins at `start`.
+
+    first: the element of the tensor that the run begins with. shape: of the run; that
+    of the tensor where it is all of one.
+    """
 
     tensor: Tensor
     start: int
+    first: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def whole(cls, tensor: Tensor, start: int = 0) -> "Piece":
+        """All of a tensor."""
+        return cls(tensor, start, 0, tensor.shape)
+
+    @property
+    def size(self) -> int:
+        """Elements of the run."""
+        return math.prod(self.shape)
 
     @property
     def stop(self) -> int:
-        """The end of the run."""
-        return self.start + math.prod(self.tensor.shape)
+        """The end of the run in the parameter."""
+        return self.start + self.size
+
+    @property
+    def offset(self) -> int:
+        """The byte of the file that the run begins with."""
+        return self.tensor.offset + self.first * DTYPES[self.tensor.dtype].itemsize
 
 
 @dataclass(frozen=True)
@@ -49,11 +70,16 @@ class Fill:
 
 @dataclass(frozen=True)
 class Plan:
-    """How tensors become parameters; `copies` must equal the parameter they name."""
+    """How tensors become parameters; `copies` must equal the parameter they name.
+
+    ignored: tensors that are derived from others. beyond: those of layers that the
+    model does not run (`Family.beyond`).
+    """
 
     fills: dict[str, Fill]
     copies: tuple[Fill, ...]
     ignored: tuple[str, ...]
+    beyond: tuple[str, ...] = ()
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -114,9 +140,16 @@ class _Matcher:
         self.pieces: dict[str, list[Piece]] = {name: [] for name in shapes}
         self.copies: list[tuple[str, str, Tensor]] = []
         self.ignored: list[str] = []
+        self.beyond: list[str] = []
+        self.after = [_pattern(template) for template in family.beyond]
+        found = (re.match(r"layers\.(\d+)\.", name) for name in shapes)
+        self.layers = 1 + max((int(m[1]) for m in found if m), default=-1)
         self.errors: list[str] = []
 
     def place(self, tensor: Tensor):
+        if self._is_beyond(tensor.name):
+            self.beyond.append(tensor.name)
+            return
         matches = [
             (rule, {k: int(v) for k, v in found.groupdict().items()})
             for rule, pattern in self.rules
@@ -134,18 +167,28 @@ class _Matcher:
         else:
             self._apply(*matches[0], tensor)
 
+    def _is_beyond(self, name: str) -> bool:
+        """Whether it is of a layer after the model's last."""
+        found = (pattern.match(name) for pattern in self.after)
+        return any(m is not None and int(m["i"]) >= self.layers for m in found)
+
     def _apply(self, rule: TensorRule, numbers: dict[str, int], tensor: Tensor):
-        param = target = rule.param.format(**numbers)
-        if param not in self.shapes:
-            target = dict(self.family.tied).get(param, param)
-        shape = self.shapes.get(target)
-        start = None if shape is None else rule.start(shape, numbers)
-        wanted = None if shape is None else rule.shape(shape)
-        if shape is None or start is None or wanted is None:
+        params = [name.format(**numbers) for name in rule.params]
+        targets = [self._target(param) for param in params]
+        shapes = [self.shapes.get(target) for target in targets]
+        known = [shape for shape in shapes if shape is not None]
+        starts = [rule.start(shape, numbers) for shape in known]
+        wanted = rule.shape(*known) if len(known) == len(params) else None
+        if wanted is None or None in starts:
+            absent = [p for p, s in zip(params, shapes, strict=True) if s is None]
+            why = (
+                f"{absent[0]} does not exist"
+                if absent
+                else f"{params[0]} has shape {known[0]}"
+            )
             self.errors.append(
-                f"{tensor.name}: the config has no place for it ({param}"
-                + (f" has shape {shape})" if shape else " does not exist)")
-                + "; config.json and weights are of different models"
+                f"{tensor.name}: the config has no place for it ({why}); config.json "
+                "and weights are of different models"
             )
             return
         # A tensor of the wrong shape or type still takes its place, so that it is
@@ -161,17 +204,29 @@ class _Matcher:
                 f"{tensor.name}: expected {' or '.join(rule.dtypes)}, found "
                 f"{tensor.dtype}; take weights of one of these types"
             )
-        if target == param:
-            self.pieces[param].append(Piece(tensor, start))
-        else:
-            self.copies.append((param, target, tensor))
+        if targets != params:
+            self.copies.append((params[0], targets[0], tensor))
+            return
+        first = 0
+        for param, start, shape in zip(params, starts, known, strict=True):
+            run = rule.run(shape)
+            assert start is not None and run is not None
+            piece = Piece(tensor, start, first, run)
+            self.pieces[param].append(piece)
+            first += piece.size
+
+    def _target(self, param: str) -> str:
+        """The parameter, or the one that stands in for it where it is tied."""
+        if param in self.shapes:
+            return param
+        return dict(self.family.tied).get(param, param)
 
     def _adopt_copies(self):
         """A tied parameter that is stored under the other's name only."""
         for copy in list(self.copies):
             _, target, tensor = copy
             if not self.pieces[target]:
-                self.pieces[target].append(Piece(tensor, 0))
+                self.pieces[target].append(Piece.whole(tensor))
                 self.copies.remove(copy)
 
     def finish(self) -> Plan:
@@ -180,7 +235,9 @@ class _Matcher:
         copies = []
         for param, target, tensor in self.copies:
             fill = fills[target]
-            copy = Fill(target, fill.shape, DTYPES[tensor.dtype], (Piece(tensor, 0),))
+            copy = Fill(
+                target, fill.shape, DTYPES[tensor.dtype], (Piece.whole(tensor),)
+            )
             copies.append(copy)
             if fill.dtype != copy.dtype:
                 self.errors.append(
@@ -190,7 +247,7 @@ class _Matcher:
         if self.errors:
             title = "the tensors do not make up the model that config.json describes"
             raise CheckpointError.listing(title, self.errors)
-        return Plan(fills, tuple(copies), tuple(self.ignored))
+        return Plan(fills, tuple(copies), tuple(self.ignored), tuple(self.beyond))
 
     def _fill(self, param: str) -> Fill:
         shape, pieces = self.shapes[param], self.pieces[param]
@@ -237,9 +294,12 @@ class _Matcher:
 def expand(
     rule: TensorRule, param: str, shape: tuple[int, ...]
 ) -> Iterator[tuple[str, tuple[int, ...], int]]:
-    """Name, shape and start of each tensor that `rule` takes for a parameter."""
-    found = _pattern(rule.param).fullmatch(param)
-    wanted = rule.shape(shape)
+    """Name, shape and start of each tensor that `rule` takes for a parameter.
+
+    Of tensors with rows of several parameters, the shape of this one's rows.
+    """
+    matches = (_pattern(name).fullmatch(param) for name in rule.params)
+    found, wanted = next(filter(None, matches), None), rule.run(shape)
     if not found or wanted is None:
         return
     bound = {k: int(v) for k, v in found.groupdict().items()}
@@ -249,6 +309,12 @@ def expand(
         start = rule.start(shape, numbers)
         assert start is not None
         yield rule.tensor.format(**numbers), wanted, start
+
+
+def order_of(rule: TensorRule, param: str) -> int:
+    """Which of a rule's parameters this is; its rows have that place in a tensor."""
+    matches = [_pattern(name).fullmatch(param) is not None for name in rule.params]
+    return matches.index(True)
 
 
 def count_of(rule: TensorRule, shape: tuple[int, ...]) -> int:
@@ -265,7 +331,7 @@ def default_tensors(
     Of the layouts a parameter can have, the first in the table is taken: the rules up
     to the first that would write a part again.
     """
-    tensors = []
+    tensors: dict[str, tuple[str, np.dtype, tuple[int, ...]]] = {}
     for param, spec in params.items():
         shape = tuple(spec.shape)
         taken: set[int] = set()
@@ -276,5 +342,9 @@ def default_tensors(
                 continue
             taken |= {start for _, _, start in found}
             size += sum(math.prod(s) for _, s, _ in found)
-            tensors += [(name, np.dtype(spec.dtype), s) for name, s, _ in found]
-    return tensors
+            for name, (rows, *rest), _ in found:
+                # With the rows of other parameters, where a tensor has those as well.
+                before = tensors[name][2][0] if name in tensors else 0
+                whole = (before + rows, *rest)
+                tensors[name] = (name, np.dtype(spec.dtype), whole)
+    return list(tensors.values())

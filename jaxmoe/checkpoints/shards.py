@@ -114,11 +114,11 @@ def read_shard(
 
 
 def place_of(piece: Piece, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The indices of a parameter's leading axes at which a tensor stands.
+    """The indices of a parameter's leading axes at which a tensor's run stands.
 
     A piece of 6 elements that begins at element 18 of [2, 4, 6] is at (0, 3).
     """
-    size, depth = math.prod(piece.tensor.shape), 0
+    size, depth = piece.size, 0
     while math.prod(shape[depth:]) > size:
         depth += 1
     return tuple(map(int, np.unravel_index(piece.start // max(size, 1), shape[:depth])))
@@ -146,7 +146,7 @@ def _copy(
     rows, step = box[0], max(1, WINDOW // row)
     for low in range(rows.start, rows.stop, step):
         high = min(low + step, rows.stop)
-        start = piece.tensor.offset + low * row
+        start = piece.offset + low * row
         raw = files.map(piece.tensor.file, start, (high - low) * row)
         part = raw.view(dtype).reshape(high - low, *shape[1:])[:, *box[1:]]
         out[low - rows.start : high - rows.start] = part

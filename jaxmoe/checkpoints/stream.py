@@ -74,7 +74,7 @@ class Reader:
                 if self._stop.is_set():
                     raise InterruptedError("stopped")
                 block = self._buffer[: min(BLOCK, stop * size - at)]
-                offset = tensor.offset + at - piece.start * size
+                offset = piece.offset + at - piece.start * size
                 self._files.read(tensor.file, offset, block)
                 values = block.view(fill.dtype)
                 if has_nonfinite(values, self._scratch):

@@ -19,29 +19,51 @@ class TensorRule:
     A parameter's bytes are those of its tensors, one after the other: a tensor is a
     whole parameter, or the part at some indices of its leading axes, with neighbouring
     axes merged. So a tensor is one run of bytes of a parameter: reading a checkpoint
-    copies bytes, and the way back is exact.
+    copies bytes, and the way back is exact. A tensor may also be such runs of several
+    parameters, the rows of one after those of the other.
 
     Args:
       tensor: the Hugging Face name, in which `{i}` stands for a number.
-      param: our name, likewise.
+      param: our name, likewise; several, in the order of their rows in the tensor.
       place: leading indices of the part; a string is a number of the name. With place
         ("e", 0), tensor experts.{e}.gate_proj is param[e, 0].
       merge: for each axis of the tensor, how many axes of the parameter it runs over
-        (one each where empty): q [H*A, D] into [H, A, D] is (2, 1).
+        (one each where empty): q [H*A, D] into [H, A, D] is (2, 1). A first entry of 0
+        is for all the axes that the others leave.
       dtypes: safetensors' names of the types that the tensors may have.
     """
 
     tensor: str
-    param: str
+    param: str | tuple[str, ...]
     place: tuple[str | int, ...] = ()
     merge: tuple[int, ...] = ()
     dtypes: tuple[str, ...] = FLOATS
 
-    def shape(self, param: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The shape of the tensor; None where a parameter of this shape has none."""
+    @property
+    def params(self) -> tuple[str, ...]:
+        """The names of the parameters, one or more."""
+        return (self.param,) if isinstance(self.param, str) else self.param
+
+    def shape(self, *params: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The shape of the tensor; None where parameters of these shapes have none."""
+        runs = [self.run(param) for param in params]
+        if len(runs) == 1:
+            return runs[0]
+        rows, rest = 0, set()
+        for run in runs:
+            if not run:
+                return None
+            rows += run[0]
+            rest.add(run[1:])
+        return (rows, *rest.pop()) if len(rest) == 1 else None
+
+    def run(self, param: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The shape of the part of the tensor that is of a parameter of this shape."""
         rest = param[len(self.place) :]
         merge = self.merge or (1,) * len(rest)
-        if sum(merge) != len(rest):
+        if merge and not merge[0]:
+            merge = (len(rest) - sum(merge), *merge[1:])
+        if sum(merge) != len(rest) or min(merge, default=1) < 1:
             return None
         ends = list(itertools.accumulate(merge, initial=0))
         return tuple(math.prod(rest[a:b]) for a, b in itertools.pairwise(ends))
@@ -70,6 +92,9 @@ class Family:
       read_config: from config.json and generation_config.json to the config.
       tensors: which Hugging Face tensor is which part of which parameter.
       ignored: patterns of tensors that are derived from others and left out.
+      beyond: beginnings of names, as in rules; where the number `i` is no layer's, the
+        tensor is left out: layers after the last, which predict further tokens in
+        training. Conversion warns, as an export is without them.
       tied: a parameter that a model with tied embeddings lacks -> the one that stands
         in for it. A checkpoint may hold it nevertheless, if it is equal.
       released: size -> config.json values of a released model, for planning.
@@ -82,6 +107,7 @@ class Family:
     read_config: Callable[[Attributes, Attributes], ModelConfig]
     tensors: tuple[TensorRule, ...]
     ignored: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
     tied: tuple[tuple[str, str], ...] = ()
     released: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     test_configs: tuple[Mapping[str, Any], ...] = ()

@@ -375,11 +375,11 @@ def _merged(declared: _Declared, params: Any, prefix: str) -> Any:
 @lru_cache(maxsize=64)
 def _weights(
     config: ModelConfig, layers: Layers
-) -> dict[str, tuple[tuple[int, ...], tuple[str | None, ...]]]:
-    """Name -> (shape, logical axes) of every weight."""
+) -> dict[str, tuple[tuple[int, ...], tuple[str | None, ...], bool]]:
+    """Name -> (shape, logical axes, whether always float32) of every weight."""
     frame = _frame(config)
     found: dict[str, Any] = {
-        name: (leaf.shape, frame.axes[name])
+        name: (leaf.shape, frame.axes[name], leaf.dtype == jnp.float32)
         for name, leaf in zip(frame.names, frame.leaves, strict=True)
     }
     for segment in segments(config, layers):
@@ -389,34 +389,43 @@ def _weights(
             for name, leaf in zip(declared.names, declared.leaves, strict=True):
                 shape = (segment.count, *leaf.shape) if many else leaf.shape
                 axes = (None, *declared.axes[name]) if many else declared.axes[name]
-                found[prefix + name] = (shape, axes)
+                wide = leaf.dtype == jnp.float32
+                found[prefix + name] = (shape, axes, wide)
     return found
 
 
 def abstract_params(
     config: ModelConfig, dtype=jnp.bfloat16, *, layers: Layers = "unroll"
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Name, shape and (uniform) type of every weight; allocates nothing.
+    """Name, shape and type of every weight; allocates nothing.
 
+    dtype: of all but those that are held in float32 in every model (`always_wide`).
     layers: "scan" for weights stacked as a scan over layers wants them.
     """
     return {
-        name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-        for name, (shape, _) in _weights(config, layers).items()
+        name: jax.ShapeDtypeStruct(shape, jnp.dtype(jnp.float32 if wide else dtype))
+        for name, (shape, _, wide) in _weights(config, layers).items()
     }
+
+
+@lru_cache(maxsize=64)
+def always_wide(config: ModelConfig, *, layers: Layers = "unroll") -> frozenset[str]:
+    """Names of the weights that modules declare in float32: no cast is for them."""
+    found = _weights(config, layers).items()
+    return frozenset(name for name, (_, _, wide) in found if wide)
 
 
 def logical_axes(
     config: ModelConfig, *, layers: Layers = "unroll"
 ) -> dict[str, tuple[str | None, ...]]:
     """Name -> logical axis of each dimension, for every weight; None for a stack's."""
-    return {name: axes for name, (_, axes) in _weights(config, layers).items()}
+    return {name: axes for name, (_, axes, _) in _weights(config, layers).items()}
 
 
 def axis_sizes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Logical axis -> the sizes that it has in the weights."""
     found = dict[str, set[int]]()
-    for shape, axes in _weights(config, "unroll").values():
+    for shape, axes, _ in _weights(config, "unroll").values():
         for axis, size in zip(axes, shape, strict=True):
             assert axis is not None
             found.setdefault(axis, set()).add(size)

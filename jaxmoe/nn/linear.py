@@ -26,6 +26,7 @@ _LANES_ROWS = 4
 def weight(shape: tuple[int, ...], dtype, axes: tuple[str, ...]) -> nnx.Param:
     """A weight that names its logical axes; meant for `nnx.eval_shape`, so never made.
 
+    dtype: the model's, or float32 for one that is held so in every model.
     axes: one logical axis a dimension (`jaxmoe.sharding.layout.LOGICAL_AXES`).
     """
     assert len(shape) == len(axes), (shape, axes)

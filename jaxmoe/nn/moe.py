@@ -15,6 +15,7 @@ from jaxmoe.ops.experts import ExpertBias, apply_experts
 from jaxmoe.ops.matmul import multiply
 from jaxmoe.ops.stack import whole
 from jaxmoe.router.routing import Choose
+from jaxmoe.router.scores import Scores
 from jaxmoe.typing import Array, Float, Int
 
 
@@ -25,7 +26,7 @@ class MoEFeedForward(nnx.Module):
         experts, hidden = config.num_experts, config.hidden
         self.scores, self.activation = config.scoring, config.activation
         self.has_bias, self.has_shared = config.bias, config.shared is not None
-        self.router = Router(experts, d_model, config.bias, dtype)
+        self.router = Router(experts, d_model, config.bias, config.scoring, dtype)
         self.gate_up = weight(
             (experts, 2, hidden, d_model),
             dtype,
@@ -55,7 +56,7 @@ class MoEFeedForward(nnx.Module):
         """
         with jax.named_scope("router"):
             logits = lax.optimization_barrier(self.router(x, context))
-            ranking = self.scores.ranking(logits)
+            ranking = self.scores.ranking(logits, self.router.bias_of_choice)
             experts = choose(layer, ranking)
             weights = self.scores.weights(logits, experts)
         weights = weights.astype(self.scores.weight_dtype(x.dtype))
@@ -129,11 +130,20 @@ class SharedExpert(DenseFeedForward):
 class Router(nnx.Module):
     """One logit an expert, float32 whatever the weights' type: near-ties decide."""
 
-    def __init__(self, num_experts: int, d_model: int, bias: bool, dtype):
+    def __init__(
+        self, num_experts: int, d_model: int, bias: bool, scores: Scores, dtype
+    ):
         self.weight = weight((num_experts, d_model), dtype, ("router", "embed"))
         if bias:
             self.bias = weight((num_experts,), dtype, ("router",))
-        self.has_bias = bias
+        self.has_bias, self.has_choice_bias = bias, scores.choice_bias
+        if scores.choice_bias:
+            self.choice_bias = weight((num_experts,), jnp.float32, ("router",))
+
+    @property
+    def bias_of_choice(self) -> Float[Array, "E"] | None:
+        """What is added to scores where experts are ranked; see `Scores.ranking`."""
+        return widen(self.choice_bias[...]) if self.has_choice_bias else None
 
     def __call__(self, x: Float[Array, "N D"], context: Context) -> Float[Array, "N E"]:
         """Router logits of each row."""

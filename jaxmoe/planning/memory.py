@@ -15,7 +15,12 @@ from jaxmoe.config import ModelConfig, MoEConfig
 from jaxmoe.decode.cache import bucket
 from jaxmoe.decode.memory import FIRST_ANSWER
 from jaxmoe.decode.prefill import prompt_bucket
-from jaxmoe.nn.decoder import abstract_params, logical_axes, read_shape
+from jaxmoe.nn.decoder import (
+    abstract_params,
+    always_wide,
+    logical_axes,
+    read_shape,
+)
 from jaxmoe.nn.mixers import held, work
 from jaxmoe.ops.attention.chunked import CHUNK
 from jaxmoe.ops.attention.whole import SCORES_AT_ONCE
@@ -36,13 +41,19 @@ class Weight(NamedTuple):
     """One shape of weight, and how many of it a model has.
 
     shape: whole. axes: its logical axes. part: "experts" for a stack of them, "table"
-    for an embedding that is no head too, else "rest".
+    for an embedding that is no head too, else "rest". wide: whether it is float32 in
+    every model.
     """
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     part: Literal["experts", "table", "rest"]
+    wide: bool
     count: int
+
+    def itemsize(self, dtype: str) -> int:
+        """Bytes of one value in a model of this type."""
+        return 4 if self.wide else itemsize(dtype)
 
     def own(self, layout: Layout) -> tuple[int, ...]:
         """The shape of what lies on one device."""
@@ -57,7 +68,7 @@ class Weight(NamedTuple):
 @lru_cache(maxsize=32)
 def weights_of(config: ModelConfig) -> tuple[Weight, ...]:
     """Every weight of a model, those alike taken together."""
-    axes = logical_axes(config)
+    axes, wide = logical_axes(config), always_wide(config)
 
     def part(name: str) -> Literal["experts", "table", "rest"]:
         if name == "embed.weight" and not config.tie_embeddings:
@@ -65,7 +76,7 @@ def weights_of(config: ModelConfig) -> tuple[Weight, ...]:
         return "experts" if "experts" in axes[name] else "rest"
 
     found = Counter(
-        (leaf.shape, axes[name], part(name))
+        (leaf.shape, axes[name], part(name), name in wide)
         for name, leaf in abstract_params(config).items()
     )
     return tuple(Weight(*kind, count) for kind, count in found.items())  # type: ignore[arg-type]
@@ -73,8 +84,10 @@ def weights_of(config: ModelConfig) -> tuple[Weight, ...]:
 
 def weight_bytes(config: ModelConfig, layout: Layout, dtype: str) -> int:
     """Bytes of weights on each device."""
-    values = (w.count * math.prod(w.own(layout)) for w in weights_of(config))
-    return itemsize(dtype) * sum(values)
+    return sum(
+        w.count * math.prod(w.own(layout)) * w.itemsize(dtype)
+        for w in weights_of(config)
+    )
 
 
 @dataclass(frozen=True)

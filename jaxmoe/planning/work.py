@@ -28,12 +28,12 @@ def read_bytes(
     for weight in weights_of(config):
         shape = weight.read(layout)
         if weight.part == "experts":
-            expert += weight.count * math.prod(shape[1:])
+            expert += weight.count * math.prod(shape[1:]) * weight.itemsize(dtype)
         elif weight.part == "rest":
-            always += weight.count * math.prod(shape)
-    rows = slots // layout.size(layout.rules.slots) * config.d_model
+            always += weight.count * math.prod(shape) * weight.itemsize(dtype)
+    rows = slots // layout.size(layout.rules.slots) * config.d_model * itemsize(dtype)
     touched = distinct_experts(config, layout, slots) * expert
-    return (always + rows + touched) * itemsize(dtype) + caches.total
+    return always + rows + touched + caches.total
 
 
 def operations(

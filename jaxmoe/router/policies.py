@@ -70,6 +70,8 @@ def draw_tail(
     # Finite, so that no tau is large enough to pass the head or fall behind r.
     perturbed = best.scores + tau * noise[best.experts]
     perturbed = jnp.clip(perturbed, -_LARGEST, _LARGEST)
+    # No noise, be it infinite, brings back an expert that the rule forbids.
+    perturbed = jnp.where(best.scores > -jnp.inf, perturbed, -_LARGEST)
     scores = jnp.where(head, jnp.inf, jnp.where(candidate, perturbed, -jnp.inf))
     rank = ranked(scores, k).experts
     if count is not None:

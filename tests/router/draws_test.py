@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from jaxmoe.random.keys import position_key, route_noise, sample_key, token_key
-from jaxmoe.router.policies import AdaptiveHead, ExpertSample, GumbelTopK
+from jaxmoe.router.policies import AdaptiveHead, ExpertSample, GumbelTopK, TopK
 from jaxmoe.router.routing import choose_experts
-from jaxmoe.router.scores import SoftmaxScores
+from jaxmoe.router.scores import Groups, Scores, SigmoidScores, SoftmaxScores
 from tests.chi_square import excess, plackett_luce_sets
 
 S, T, L, E, K = 2, 10_000, 2, 8, 3
@@ -97,6 +97,99 @@ def test_sets_are_drawn_as_plackett_luce_says(case, noise):
     assert excess(counts, _exact(head, r, tau)) < 1
     assert excess(counts, _exact(head, r, tau * 1.1)) > 1.5
     assert excess(counts, _exact(head, r, tau / 1.1)) > 1.5
+
+
+# -- every scoring rule ---------------------------------------------------------
+
+BIAS = np.array([0.1, -0.35, 0.6, 0.2, 0.0, 0.15, -0.3, 0.4], np.float32)
+RULES: dict[str, Scores] = {
+    "sigmoid": SigmoidScores(),
+    "sigmoid, bias": SigmoidScores(choice_bias=True),
+    "sigmoid, groups": SigmoidScores(choice_bias=True, groups=Groups(4, 2, 2)),
+    "softmax, groups": SoftmaxScores(False, groups=Groups(4, 2, 1)),
+    "softmax, bias": SoftmaxScores(True, 1e-12, choice_bias=True),
+}
+DRAWS = {
+    "expert-sample": (ExpertSample(1, 4, 1.4), (1, 4, 1.4)),
+    "gumbel": (GumbelTopK(0.8), (0, 8, 0.8)),
+    "adaptive-head": (AdaptiveHead(0.01, 5), (1, 5, 1.0)),
+}
+rules = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+
+
+def _exact_ranking(rule: Scores) -> np.ndarray:
+    """As the rule says, in float64: log of what experts are ranked by, or -inf."""
+    scores = np.exp(LOGITS.astype(np.float64))
+    if isinstance(rule, SigmoidScores):
+        scores = scores / (1 + scores)
+    else:
+        scores = scores / scores.sum()
+    bias = BIAS.astype(np.float64) * rule.choice_bias
+    c = scores + bias
+    above = np.maximum(c - bias.mean(), 1e-6)
+    ranking = np.log(above) - (above - (c - bias.mean())) / 1e-6
+    if (groups := rule.groups) is not None:
+        best = -np.sort(-c.reshape(groups.count, -1), axis=1)[:, : groups.best].sum(1)
+        kept = np.argsort(-best, kind="stable")[: groups.kept]
+        ranking[~np.isin(np.arange(E) // (E // groups.count), kept)] = -np.inf
+    return ranking
+
+
+def _ranking(rule: Scores) -> np.ndarray:
+    bias = jnp.asarray(BIAS) if rule.choice_bias else None
+    return np.asarray(rule.ranking(jnp.asarray(LOGITS), bias))
+
+
+@rules
+def test_rankings_are_the_rules(rule):
+    """Experts would be drawn with other odds, or others be the best."""
+    found, exact = _ranking(rule), _exact_ranking(rule)
+    if isinstance(rule, SoftmaxScores) and not rule.choice_bias:
+        found = found - np.log(np.exp(LOGITS).sum())  # logits themselves: equal odds
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
+
+
+@rules
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_each_rule_is_drawn_from_as_plackett_luce_says(rule, draw, noise):
+    """Noise on scores instead of their logarithms, or groups chosen with noise."""
+    policy, (head, r, tau) = draw
+    exact = _exact_ranking(rule)
+    order = np.argsort(-exact, kind="stable")
+    tail = order[head : min(r, np.isfinite(exact).sum())]
+    always = sum(1 << int(e) for e in order[:head])
+    table = np.zeros(1 << E)
+    for drawn, chance in plackett_luce_sets(exact[tail] / tau, K - head).items():
+        table[always + sum(1 << int(tail[j]) for j in drawn)] = chance
+    policy = policy.resolve(k=K, num_experts=E, num_layers=1)
+    ranking = jnp.broadcast_to(_ranking(rule), (S * T, E))
+    chosen = _choose_from(policy, ranking, noise[:, :, 0].reshape(-1, E))
+    sets = (1 << np.asarray(chosen)).sum(axis=1)
+    assert excess(np.bincount(sets, minlength=1 << E), table) < 1
+
+
+@jax.jit
+def _choose_from(policy, ranking, noise):
+    return choose_experts(policy.at_layer(0), ranking, noise)
+
+
+@rules
+def test_nothing_is_left_to_chance_in_degenerate_cases(rule, noise):
+    """Promise 3 under every rule; and no noise brings forbidden experts back."""
+    ranking = jnp.broadcast_to(_ranking(rule), (500, E))
+    rows = noise[0, :500, 0]
+
+    def chosen(policy):
+        policy = policy.resolve(k=K, num_experts=E, num_layers=1)
+        return np.asarray(_choose_from(policy, ranking, rows))
+
+    best = chosen(TopK())
+    assert (best == np.argsort(-_exact_ranking(rule), kind="stable")[:K]).all()
+    for policy in (ExpertSample(K), ExpertSample(tau=0.0), GumbelTopK(0.0)):
+        assert np.array_equal(chosen(policy), best)
+    forbidden = np.flatnonzero(~np.isfinite(_exact_ranking(rule)))
+    for tau in (1e3, 3e38):
+        assert not np.isin(chosen(ExpertSample(0, E, tau)), forbidden).any()
 
 
 def _tables(noise, pairs):

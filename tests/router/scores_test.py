@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.router.scores import SoftmaxScores
+from jaxmoe.router.scores import Groups, SigmoidScores, SoftmaxScores, log_score
 
 BOTH = pytest.mark.parametrize("normalise", [True, False])
 
@@ -122,3 +122,99 @@ def test_the_rule_says_the_type_of_its_weights(dtype):
     wide = SoftmaxScores(True, weight_type="float32")
     assert wide.weight_dtype(dtype) == jnp.float32
     assert wide != SoftmaxScores(True)
+
+
+# -- sigmoid, scale, groups ------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_weights_are_the_sigmoid_rule(normalise, scale):
+    """A bias inside, a missing scale, or softmax would scale every layer's output."""
+    logits, experts = _random(40)
+    experts = experts.at[3, 2:].set(-1).at[4].set(-1)
+    s = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+    taken = np.take_along_axis(s, np.maximum(experts, 0), 1) * (
+        np.asarray(experts) >= 0
+    )
+    wanted = taken / (taken.sum(1, keepdims=True) + 1e-20) if normalise else taken
+    rule = SigmoidScores(normalise, scale=scale, choice_bias=True)
+    np.testing.assert_allclose(
+        _weights(rule, logits, experts), scale * wanted, rtol=1e-5
+    )
+
+
+def test_sigmoids_that_vanish_are_normalised_by_more_than_nothing():
+    """0 / 0 where every chosen score underflows; eps decides before that."""
+    logits = jnp.array([[-45.0, -46.0, 0.0], [-200.0, -200.0, 0.0]])
+    weights = _weights(SigmoidScores(), logits, jnp.array([[0, 1], [0, 1]]))
+    s = np.exp([-45.0, -46.0])
+    np.testing.assert_allclose(weights[0], s / (s.sum() + 1e-20), rtol=1e-4)
+    np.testing.assert_array_equal(weights[1], [0, 0])
+
+
+def test_a_least_sum():
+    """Experts of almost no probability would weigh as much as likely ones."""
+    logits, experts = jnp.array([[0.0, -40.0, -41.0]]), jnp.array([[1, 2]])
+    weights = _weights(SoftmaxScores(True, least=1e-12), logits, experts)
+    np.testing.assert_allclose(weights[0], np.exp([-40.0, -41.0]) / 1e-12, rtol=1e-4)
+
+
+def test_log_scores_keep_the_order():
+    """Below the logarithm's reach experts would tie, and k_keep take others."""
+    positive = np.logspace(-8, 0.5, 60)
+    scores = np.r_[-positive[::-1], 0, positive].astype(np.float32)
+    found = np.asarray(log_score(jnp.asarray(scores)))
+    assert np.isfinite(found).all() and (np.diff(found) > 0).all()
+    np.testing.assert_allclose(
+        found[scores > 1e-6], np.log(scores[scores > 1e-6]), rtol=1e-6
+    )
+
+
+def test_a_bias_of_all_experts_alike_changes_nothing():
+    """A bias drifts in training, and the noise would weigh less or more."""
+    logits, _ = _random(20)
+    bias = jnp.asarray(np.random.default_rng(1).normal(size=16) * 0.3, jnp.float32)
+    rule = SigmoidScores(choice_bias=True)
+    once, moved = (np.asarray(rule.ranking(logits, bias + b)) for b in (0, 4.0))
+    usual = once > -13
+    assert usual.mean() > 0.6
+    np.testing.assert_allclose(moved[usual], once[usual], atol=2e-3)
+    plain = SigmoidScores().ranking(logits)
+    np.testing.assert_allclose(
+        rule.ranking(logits, jnp.zeros(16)), np.log(jax.nn.sigmoid(logits)), atol=1e-5
+    )
+    np.testing.assert_allclose(plain, np.log(jax.nn.sigmoid(logits)), atol=1e-5)
+
+
+def test_chosen_experts_share_what_the_best_would_weigh():
+    """The two readings of the paper, and nothing changes where the best are chosen."""
+    logits, experts = _random(50)
+    experts = experts.at[0, 3:].set(-1)
+    own, kept = SoftmaxScores(False), SoftmaxScores(False, keep_sum=True)
+    best = jnp.argsort(-logits, axis=1)[:, :4].astype(jnp.int32)
+    assert (_weights(kept, logits, best) == _weights(own, logits, best)).all()
+    found = np.asarray(_weights(kept, logits, experts), np.float64)
+    p = np.asarray(_weights(own, logits, experts), np.float64)
+    wanted = np.asarray(_weights(own, logits, best), np.float64)
+    wanted = [wanted[0, :3].sum(), *wanted[1:].sum(axis=1)]
+    np.testing.assert_allclose(found.sum(axis=1), wanted, rtol=1e-5)
+    shares = p / p.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        found / found.sum(axis=1, keepdims=True), shares, rtol=1e-5
+    )
+    for rule in (SoftmaxScores, SigmoidScores):
+        with pytest.raises(ValueError, match="keep_sum"):
+            rule(True, keep_sum=True)
+
+
+@pytest.mark.parametrize(
+    ("groups", "word"),
+    [((3, 1, 1), "n_group"), ((8, 1, 3), "n_group"), ((8, 1, 2), "topk_group")],
+)
+def test_groups_that_do_not_fit(groups, word):
+    """Experts would be cut off, or fewer be allowed than a token has."""
+    with pytest.raises(ValueError, match=word):
+        Groups(*groups).check(16, 4)
+    with pytest.raises(ValueError, match="kept"):
+        Groups(4, 5, 1)
