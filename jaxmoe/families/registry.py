@@ -5,10 +5,13 @@ from typing import Any
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.families.base import Family
+from jaxmoe.families.deepseek_v2 import DEEPSEEK_V2
 from jaxmoe.families.olmoe import OLMOE
 from jaxmoe.families.qwen3_moe import QWEN3_MOE
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (QWEN3_MOE, OLMOE)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (QWEN3_MOE, OLMOE, DEEPSEEK_V2)
+}
 """`Family.name`, which is `ModelConfig.family` -> the family."""
 
 

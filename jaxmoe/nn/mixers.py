@@ -2,10 +2,11 @@
 
 from typing import Any, NamedTuple
 
-from jaxmoe.config import AttentionConfig, ModelConfig
+from jaxmoe.config import AttentionConfig, LatentConfig, ModelConfig
 from jaxmoe.nn.attention import Attention
 from jaxmoe.nn.base import Held, MixerWork
 from jaxmoe.nn.key_values import KeyValues
+from jaxmoe.nn.latent import LatentAttention, Latents
 from jaxmoe.sharding.layout import Layout
 
 
@@ -16,7 +17,10 @@ class Kind(NamedTuple):
     state: Any
 
 
-KINDS: dict[type, Kind] = {AttentionConfig: Kind(Attention, KeyValues)}
+KINDS: dict[type, Kind] = {
+    AttentionConfig: Kind(Attention, KeyValues),
+    LatentConfig: Kind(LatentAttention, Latents),
+}
 """By the type of the config; a new mixer is a line."""
 
 
@@ -41,4 +45,5 @@ def work(config: ModelConfig, layout: Layout) -> MixerWork:
         position=sum(w.position for w in each),
         fixed=sum(w.fixed for w in each),
         scores=max(w.scores for w in each),
+        whole=sum(w.pair for w in each),
     )
