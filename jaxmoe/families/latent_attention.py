@@ -47,7 +47,7 @@ def _repeats(a: Attributes, name: str, value: int, why: str):
 
 
 def _exponent(a: Attributes) -> float:
-    """`mscale_all_dim` of the rope, left for `read_rope` to take; 0 if there is none."""
+    """`mscale_all_dim` of the rope, left for `read_rope` to take; 0 where absent."""
     rope: Any = a.left.get("rope_scaling") or a.left.get("rope_parameters")
     found = rope.get("mscale_all_dim") if isinstance(rope, dict) else None
     return found if found is not None and WEIGHT.holds(found) else 0.0
