@@ -15,12 +15,7 @@ from jaxmoe.config import ModelConfig, MoEConfig
 from jaxmoe.decode.cache import bucket
 from jaxmoe.decode.memory import FIRST_ANSWER
 from jaxmoe.decode.prefill import prompt_bucket
-from jaxmoe.nn.decoder import (
-    abstract_params,
-    always_wide,
-    logical_axes,
-    read_shape,
-)
+from jaxmoe.nn.decoder import abstract_params, always_wide, logical_axes, read_shape
 from jaxmoe.nn.mixers import held, work
 from jaxmoe.ops.attention.chunked import CHUNK
 from jaxmoe.ops.attention.whole import SCORES_AT_ONCE
