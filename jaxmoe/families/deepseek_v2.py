@@ -5,7 +5,7 @@ experts' probabilities are multiplied by a constant and not divided by their sum
 large model chooses groups of experts first, by the best expert of each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -101,7 +101,7 @@ def read_feed_forwards(
     *,
     dense: int,
     shared: int,
-) -> list[Callable[[], DenseConfig | MoEConfig]]:
+) -> Sequence[Callable[[], DenseConfig | MoEConfig]]:
     """A dense feed-forward for the first layers, a mixture for the rest.
 
     Args:
