@@ -1,111 +1,53 @@
 #!/usr/bin/env bash
-# Creates a Cloud TPU VM, installs this working tree on all its workers, runs a command
-# on them, brings the results back, deletes the VM. `tpu_vm.sh --help` says how.
+# Creates a Cloud TPU VM, runs a command of this working tree on all its workers,
+# deletes the VM. `tpu_vm.sh --help` says how.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=_vm.sh
-source "$(dirname "${BASH_SOURCE[0]}")/_vm.sh"
-# shellcheck source-path=SCRIPTDIR source=_vm_run.sh
-source "$(dirname "${BASH_SOURCE[0]}")/_vm_run.sh"
-
-EXTRA=tpu
-VALUES="name type zone project version bucket retries every worker"
-STATE='' TYPE='' VERSION='' SPOT=''
-# What a dry run takes the machine to be.
-PRETENDED=ABSENT
 
 usage() {
   cat <<'TEXT'
 usage: scripts/tpu_vm.sh ACTION --name NAME [flags] [-- COMMAND...]
 
-  up       --type TYPE [--version RUNTIME] [--spot] [--bucket gs://...]
-           Creates the TPU VM, waits until it is READY, copies the files that git tracks
-           (as they lie here, changes included; `git add -N FILE` adds one) and installs
-           them with jax[tpu] into a virtual environment on all workers. What is done
-           already is not done again, so after a failure the same command goes on. A VM
-           that was preempted is deleted and created again. --bucket: checks that the
-           VM may list it.
-  run      [--retries K] [--collect REMOTE LOCAL [--every SECONDS]] -- COMMAND...
-           Copies the tree again if it changed and runs COMMAND in it, on all workers at
-           once. Follows the log of worker 0 and exits with the command's code, or with
-           that of the first worker where it is not 0. The command does not hang on the
-           connection: if that is lost, the same `run` follows it again.
-           --collect: copies a directory of worker 0 here every SECONDS (300) and at the
-           end, and gives it back to a VM that has none.
-           --retries: if the VM is preempted, or the command lost, creates the VM again,
-           gives back what was collected, and runs the same command; K times at most.
-  logs     [--worker I]     the log so far, followed while the command runs (worker 0)
-  collect  REMOTE LOCAL     copies a directory of worker 0 here
-  status                    the state of the VM and of the command on each worker
-  down                      deletes the VM; if there is none, says so
+  up    --type TYPE [--version RUNTIME] [--spot]
+        Creates the TPU VM where there is none (one that was preempted is deleted first)
+        and installs this tree with jax[tpu] on all its workers. Run the same line again
+        after a failure: what is done already is not done again.
+  run   -- COMMAND...
+        Copies the files that git tracks, as they lie here (`git add -N FILE` adds one),
+        and runs COMMAND among them on all workers at once. It ends with the connection,
+        and its exit code is this script's. A preempted VM loses its disks: write runs
+        to gs:// (`--out gs://bucket/run`); then `up` and the same `run` go on.
+  down  deletes the VM
 
-  --name NAME        of the TPU VM
-  --project, --zone  else $CLOUDSDK_CORE_PROJECT and $CLOUDSDK_COMPUTE_ZONE, else those
-                     of `gcloud config`
-  --dry-run          prints all commands, for a VM that is not there yet (`up`) or that
-                     is READY (all others), and runs none, not even those that look
+  --project, --zone  else $CLOUDSDK_CORE_PROJECT and $CLOUDSDK_COMPUTE_ZONE, or as
+                     gcloud is configured
+  --dry-run          prints what would be run, for a VM that is not there yet
 
-A preempted TPU VM loses its disks: what is neither on gs:// nor collected is gone.
-REMOTE starts at the directory that COMMAND runs in, unless it begins with /. On several
-workers the key has to be in the agent: ssh-add ~/.ssh/google_compute_engine
+The API behind it, `gcloud compute tpus tpu-vm`, is in maintenance, and TPU7x is not
+served by it: scripts/cloud/ has tasks for SkyPilot and GKE. Several workers need the
+key in the agent: ssh-add ~/.ssh/google_compute_engine
 
   scripts/tpu_vm.sh up --name moe --type v5litepod-16 --zone us-west4-a --spot
-  scripts/tpu_vm.sh run --name moe --retries 3 --collect runs/aime runs/aime -- \
-    python scripts/evaluate.py gs://bucket/ckpt --mesh 4x4 --distributed --slots 32 \
-    --task aime --data aime2025.jsonl --n 32 --out runs/aime
+  scripts/tpu_vm.sh run --name moe -- jaxmoe evaluate gs://bucket/ckpt --mesh 4x4 \
+    --distributed --slots 32 --task aime --data aime2025.jsonl --n 32 \
+    --out gs://bucket/runs/aime
   scripts/tpu_vm.sh down --name moe
-
-The hosts of a TPU VM find each other: evaluate.py --distributed needs no addresses.
-
 TEXT
-  environment_help
 }
 
-# --- gcloud ---------------------------------------------------------------------------
-
-tpu() { call gcloud compute tpus tpu-vm "$@" "${WHERE[@]}"; }
-
-# Without the flag a connection to a machine that was preempted hangs.
-vm_ssh() {
-  tpu ssh "${FLAG[name]}" --worker="$1" --ssh-flag=-oServerAliveInterval=15 \
-    --command="$2"
+refuse() {
+  echo "tpu_vm.sh: $*; see --help" >&2
+  exit 2
 }
 
-vm_put() {
-  tpu scp "$@" "${FLAG[name]}:jaxmoe_vm/" --worker=all \
-    --scp-flag=-oServerAliveInterval=15
+# Prints a command and, unless --dry-run was given, runs it; never with our input.
+call() {
+  printf '+ %s\n' "${*@Q}" >&2
+  if [[ -z $dry ]]; then "$@" </dev/null; fi
 }
 
-vm_get() {
-  tpu scp "${FLAG[name]}:jaxmoe_vm/$1" "$2" --worker=0 \
-    --scp-flag=-oServerAliveInterval=15
-}
+tpu() { call gcloud compute tpus tpu-vm "$@" --quiet "${where[@]}"; }
 
-# Sets STATE (ABSENT if there is none), TYPE, VERSION and SPOT.
-describe() {
-  local fields='value(state,acceleratorType,runtimeVersion,schedulingConfig.spot)'
-  local ask=(gcloud compute tpus tpu-vm describe "${FLAG[name]}" "${WHERE[@]}")
-  STATE=ABSENT TYPE='' VERSION='' SPOT=''
-  show "${ask[@]}" --format="$fields"
-  if dry; then
-    STATE=$PRETENDED
-  elif "${ask[@]}" --format="$fields" </dev/null >"$WORK/found" 2>"$WORK/error"; then
-    IFS=$'\t' read -r STATE TYPE VERSION SPOT <"$WORK/found"
-    TYPE=${TYPE##*/}
-  elif ! grep -q 'NOT_FOUND\|was not found' "$WORK/error"; then
-    fail "could not look at $MACHINE: $(<"$WORK/error")"
-  fi
-}
-
-vm_check() {
-  describe
-  case $STATE in
-    ABSENT | PREEMPTED | TERMINATED | STOPPED | STOPPING | DELETING | UNKNOWN)
-      fail "$MACHINE is $STATE"
-      ;;
-  esac
-}
-
-# --- up and down ----------------------------------------------------------------------
+on_all() { tpu ssh "$name" --worker=all --ssh-flag=-oServerAliveInterval=15 --command="$1"; }
 
 # https://cloud.google.com/tpu/docs/runtimes
 runtime_of() {
@@ -114,200 +56,107 @@ runtime_of() {
     v5p-*) echo v2-alpha-tpuv5 ;;
     v6e-*) echo v2-alpha-tpuv6e ;;
     v[234]-*) echo tpu-ubuntu2204-base ;;
-    *)
-      refuse "expected a type such as v5litepod-16, v5p-8, v6e-8 or v4-8, found $1;" \
-        "for another, give --version too (gcloud compute tpus tpu-vm versions list)"
-      ;;
+    *) refuse "expected a --type such as v5litepod-16, v5p-8 or v6e-8, found $1; for" \
+      "another, give --version too" ;;
   esac
+}
+
+# READY, PREEMPTED, ...; ABSENT where there is no such VM.
+state() {
+  local found error
+  if [[ -n $dry ]]; then echo ABSENT && return; fi
+  error=$(mktemp)
+  if found=$(gcloud compute tpus tpu-vm describe "$name" "${where[@]}" \
+    --format='value(state)' 2>"$error" </dev/null); then
+    echo "$found"
+  elif grep -qi 'not.found' "$error"; then
+    echo ABSENT
+  else
+    cat "$error" >&2
+    exit 1
+  fi
 }
 
 create() {
-  local spot=()
-  if [[ -n ${FLAG[spot]:-} ]]; then spot=(--spot); fi
-  tpu create "${FLAG[name]}" --accelerator-type="${FLAG[type]}" \
-    --version="${FLAG[version]}" "${spot[@]}" ||
-    fail "could not create $MACHINE (see above); run the same command again, or try" \
-      "another zone"
-  PRETENDED=READY
-}
-
-delete() {
-  tpu delete "${FLAG[name]}" ||
-    fail "could not delete $MACHINE (see above); run the same command again"
-}
-
-check_same() {
-  if [[ -n $TYPE && $TYPE != "${FLAG[type]}" ]]; then
-    refuse "expected $MACHINE to be ${FLAG[type]}, found $TYPE; give another --name," \
-      "or run \`$SELF down\` first"
+  local found=''
+  found=$(state)
+  case $found in
+    PREEMPTED | TERMINATED) tpu delete "$name" && found=ABSENT ;;
+  esac
+  if [[ $found == ABSENT ]]; then
+    tpu create "$name" --accelerator-type="$type" --version="$version" "${spot[@]}"
   fi
 }
 
-# From any state to READY, within a bounded time.
-ensure_ready() {
-  local end=$((SECONDS + LIMIT)) created=''
-  while :; do
-    describe
-    case $STATE in
-      READY)
-        check_same
-        note "$MACHINE is READY"
-        return
-        ;;
-      ABSENT)
-        if [[ -n $created ]]; then fail "$MACHINE was created and is gone"; fi
-        create
-        created=1
-        continue
-        ;;
-      PREEMPTED | TERMINATED | UNKNOWN)
-        if [[ -n $created ]]; then fail "$MACHINE was created and is $STATE"; fi
-        say "$MACHINE is $STATE; deleting it, to create it again"
-        delete
-        ;;
-      CREATING | STARTING | RESTARTING | REPAIRING | REIMAGING) check_same ;;
-      DELETING | STOPPING) ;;
-      *)
-        fail "expected $MACHINE to be READY, found $STATE; start it (gcloud compute" \
-          "tpus tpu-vm start), or run \`$SELF down\`"
-        ;;
-    esac
-    ((SECONDS < end)) ||
-      fail "expected $MACHINE to be READY within $LIMIT s, found $STATE; run the same" \
-        "command again to go on waiting, or \`$SELF down\`"
-    sleep "$POLL"
-  done
+copy_tree() {
+  local tree
+  tree=$(mktemp -d)/tree.tar.gz
+  # Tracked files that are still there, with their changes.
+  git -C "$root" ls-files -z --cached --deduplicate |
+    (cd "$root" && while IFS= read -r -d '' file; do
+      if [[ -e $file ]]; then printf '%s\0' "$file"; fi
+    done) | tar -C "$root" --null --files-from=- -czf "$tree"
+  tpu scp "$tree" "$name:" --worker=all
+  on_all 'mkdir -p jaxmoe && tar -xzf tree.tar.gz -C jaxmoe'
 }
+
+# What a worker does to install: any Python from 3.11 on, or one that uv brings.
+# shellcheck disable=SC2016  # expanded at the other end
+INSTALL='set -e; cd jaxmoe
+python=$(for p in python3.13 python3.12 python3.11; do command -v $p && break; done) || true
+if [ -x ../venv/bin/pip ]; then :
+elif [ -n "$python" ] && $python -m venv ../venv; then :
+else
+  curl -LsSf https://astral.sh/uv/install.sh | env UV_UNMANAGED_INSTALL="$HOME/uv" sh
+  ../uv/uv venv --quiet --seed --clear --python 3.12 ../venv
+fi
+../venv/bin/pip install --quiet -e ".[tpu]"'
 
 up() {
-  need type v5litepod-16
-  if [[ -z ${FLAG[version]:-} ]]; then
-    FLAG[version]=$(runtime_of "${FLAG[type]}") || exit 2
-  fi
-  project_and_zone
-  ensure_ready
-  install
-  if [[ -n ${FLAG[bucket]:-} ]]; then
-    vm_ssh 0 "$(worker bucket "${FLAG[bucket]}")" ||
-      fail "$MACHINE may not list ${FLAG[bucket]}; give its service account the role" \
-        "roles/storage.objectUser there"
-  fi
-  note "$MACHINE is installed; next: $SELF run --name ${FLAG[name]} -- COMMAND"
+  [[ -n $type ]] || refuse "expected --type, found none"
+  if [[ -z $version ]]; then version=$(runtime_of "$type") || exit 2; fi
+  create
+  copy_tree
+  on_all "$INSTALL"
 }
 
-down() {
-  project_and_zone
-  PRETENDED=READY
-  describe
-  if [[ $STATE == ABSENT ]]; then
-    say "there is no $MACHINE in ${FLAG[zone]}"
-  else
-    delete
-    note "$MACHINE is deleted"
-  fi
-}
-
-status() {
-  project_and_zone
-  PRETENDED=READY
-  describe
-  if ! dry; then echo "${FLAG[name]}: $STATE $TYPE $VERSION${SPOT:+ spot=$SPOT}"; fi
-  if [[ $STATE == READY ]]; then
-    vm_ssh all "test ! -e jaxmoe_vm/_vm_worker.sh || $(worker report)" ||
-      fail "$MACHINE does not answer by ssh"
-  fi
-}
-
-# --- run ------------------------------------------------------------------------------
-
-attempt() {
-  trap 'exit 130' INT
-  ensure_ready
-  install
-  run_to_end "${COMMAND[@]}"
-}
-
-# As one that is to be created again has to be; it says so even when preempted.
-remember() {
-  describe
-  if [[ $STATE == ABSENT ]]; then
-    fail "there is no $MACHINE in ${FLAG[zone]}; create it with \`$SELF up\`"
-  fi
-  if [[ ! $STATE =~ ^(READY|CREATING|STARTING|RESTARTING|REPAIRING|REIMAGING)$ ]] &&
-    ((${FLAG[retries]:-0} == 0)); then
-    fail "expected $MACHINE to be READY, found $STATE; run \`$SELF up\`, or give" \
-      "--retries"
-  fi
-  FLAG[type]=$TYPE FLAG[version]=$VERSION
-  if [[ ${SPOT,,} == true ]]; then FLAG[spot]=1; fi
-}
-
-what_is_lost() {
-  if [[ -z ${FLAG[collect]:-} ]]; then
-    echo "what the command wrote to the disks of a preempted VM is gone"
-  elif [[ -e $WORK/collected ]]; then
-    echo "${FLAG[into]} holds what was collected last, $(<"$WORK/collected")"
-  else
-    echo "nothing was collected in this run"
-  fi
-}
-
-# An attempt runs in a subshell, which ends with its first failure.
+# jax >= 0.8.1 has its coordinator on port 8482, which the automatic firewall rule of a
+# slice was reported not to open (jax#35905).
 run() {
-  local left
-  whole retries
-  whole every
-  if [[ -n ${FLAG[every]:-} && -z ${FLAG[collect]:-} ]]; then
-    refuse "expected --collect REMOTE LOCAL beside --every, found none; give it"
-  fi
-  project_and_zone
-  PRETENDED=READY
-  trap left INT
-  remember
-  for ((left = ${FLAG[retries]:-0}; ; left--)); do
-    (attempt) || true
-    if [[ -e $WORK/code ]]; then exit "$(<"$WORK/code")"; fi
-    say "the command did not come to its end on $MACHINE; $(what_is_lost)"
-    if ((left == 0)); then
-      fail "no retry is left; the same command runs it again (after \`$SELF up\`, if" \
-        "the VM is gone)"
-    fi
-    say "trying again in $PAUSE s; $left left"
-    sleep "$PAUSE"
-  done
+  ((${#command[@]})) || refuse "expected a command after --, found none"
+  copy_tree
+  on_all "cd jaxmoe && export JAX_COORDINATOR_PORT=8476 PYTHONUNBUFFERED=1 \
+PATH=\"\$HOME/venv/bin:\$PATH\" && exec ${command[*]@Q}"
 }
 
-# --- the command line -----------------------------------------------------------------
+down() { tpu delete "$name"; }
 
-main() {
-  local action
-  parse "$@"
-  action=${POSITIONAL[0]:-}
-  case $action in
-    up) expect up 0 "name type zone project version spot bucket" ;;
-    run) expect run 0 "name zone project retries collect every" ;;
-    logs) expect logs 0 "name zone project worker" ;;
-    collect) expect collect 2 "name zone project" ;;
-    status | down) expect "$action" 0 "name zone project" ;;
-    *)
-      refuse "expected up, run, logs, collect, status or down, found" \
-        "${action:-nothing}; see --help"
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+name='' type='' version='' dry='' action=${1:-} spot=() where=() command=()
+[[ $# == 0 ]] || shift
+while (($#)); do
+  case $1 in
+    --name | --type | --version | --project | --zone)
+      [[ -n ${2:-} && $2 != --* ]] || refuse "expected a value after $1, found ${2:-none}"
+      case $1 in
+        --project | --zone) where+=("$1=$2") ;;
+        *) printf -v "${1#--}" %s "$2" ;;
+      esac
+      shift
       ;;
+    --spot) spot=(--spot) ;;
+    --dry-run) dry=yes ;;
+    --help | -h) action=help ;;
+    --) command=("${@:2}") && break ;;
+    *) refuse "expected a flag or -- and a command, found $1" ;;
   esac
-  need name moe
-  MACHINE="TPU VM ${FLAG[name]}"
-  whole worker
-  case $action in
-    logs)
-      project_and_zone
-      logs
-      ;;
-    collect)
-      project_and_zone
-      collect_or_fail "${POSITIONAL[1]}" "${POSITIONAL[2]}"
-      ;;
-    *) "$action" ;;
-  esac
-}
-
-main "$@"
+  shift
+done
+case $action in
+  help | --help | -h) usage ;;
+  up | run | down)
+    [[ -n $name ]] || refuse "expected --name, found none"
+    "$action"
+    ;;
+  *) refuse "expected up, run or down, found ${action:-nothing}" ;;
+esac

@@ -15,7 +15,8 @@ FLOORS = (
     "jaxmoe/typing.py",
     "jaxmoe/files.py",
     # Values with a method that a config names, such as how scores become weights: each
-    # lies in the folder of its subject, and imports nothing but types.
+    # lies in the folder of its subject, and imports nothing but types (and top-k).
+    "jaxmoe/ops/top_k.py",
     "jaxmoe/ops/activations.py",
     "jaxmoe/router/scores.py",
     "jaxmoe/config.py",

@@ -4,6 +4,7 @@
 a failure; `.ci/run` sets it. The one skip it allows is for missing test data.
 """
 
+import gc
 import importlib.util
 import os
 import sys
@@ -39,9 +40,9 @@ def _check(function):
         return function
 
 
-# Annotations are checked at every call where JAXMOE_TYPE_CHECKS=1, as in `.ci/run`: it
-# makes tracing a quarter slower. The hook has to precede the first import of what it
-# checks, and wants the checker by a dotted name.
+# Annotations are checked at every call where JAXMOE_TYPE_CHECKS=1, as in one step of
+# `.ci/run`: it makes tracing a quarter slower. The hook has to precede the first import
+# of what it checks, and wants the checker by a dotted name.
 if os.environ.get("JAXMOE_TYPE_CHECKS") == "1":
     assert not {"jaxmoe", "convert"} & set(sys.modules), "jaxmoe came before its checks"
     _checks = types.ModuleType("_jaxmoe_checks")
@@ -57,16 +58,47 @@ jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep compiled programs between runs, next to pytest's own cache.
+CACHE, KEPT_FROM = "jax_compilation_cache_dir", 0.2
 
-    Counting compilations still works: jax reports a program read from here as
-    compiled, only sooner.
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs in a folder that workers, processes and runs share.
+
+    The one of JAX_COMPILATION_CACHE_DIR where that is set; else a folder beside
+    pytest's own cache. JAX names a program by all that goes into it, versions and
+    options too. Counting compilations still works: jax reports a program read from
+    there as compiled, only sooner.
     """
-    if config.pluginmanager.hasplugin("cacheprovider"):
+    if getattr(jax.config, CACHE) is None and config.pluginmanager.hasplugin(
+        "cacheprovider"
+    ):
         folder = config.cache.mkdir("jax")  # type: ignore[union-attr]
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        jax.config.update(CACHE, str(folder))
+        os.environ[CACHE.upper()] = str(folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", KEPT_FROM)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(KEPT_FROM)
+
+
+LARGE = 2.5e9
+"""Bytes of a worker from which on it forgets programs that it has compiled."""
+
+
+def _resident() -> int:
+    """Bytes of this process; 0 where there is no /proc."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGESIZE")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_do_not_pile_up():
+    """A worker would hold thousands of programs at the end, 5 GB of them."""
+    yield
+    if _resident() > LARGE:
+        jax.clear_caches()
+        gc.collect()
 
 
 # -- figures -----------------------------------------------------------------------

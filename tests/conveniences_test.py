@@ -8,10 +8,10 @@ import jaxmoe
 from jaxmoe import TokenSampler
 from jaxmoe.random.keys import as_key
 from jaxmoe.text import Tokenizer
-from tests.tiny import VOCAB, prompt_of, tiny_model
+from tests.tiny import SHAPES, VOCAB, prompt_of, tiny_model
 
 pytestmark = pytest.mark.usefixtures("untyped")
-OPTIONS = {"n": 3, "max_new_tokens": 6, "slots": 4}
+OPTIONS = {"n": 3, **SHAPES, "max_new_tokens": 6, "top_logprobs": 2}
 
 
 class Words(Tokenizer):
@@ -52,9 +52,7 @@ def model():
 @pytest.fixture(scope="module")
 def out(model):
     """Three answers."""
-    return jaxmoe.sample(
-        model, "a bb ccc", key=5, return_routes=True, top_logprobs=2, **OPTIONS
-    )
+    return jaxmoe.sample(model, "a bb ccc", key=5, **OPTIONS)
 
 
 def test_a_seed_is_a_key(model, out):
@@ -151,7 +149,7 @@ def test_samples_show_their_text(model, out):
     """A screen of numbers says little."""
     assert out.text[0][:8] in repr(out)
     bare = jaxmoe.Model(model.config, model.params)
-    many = jaxmoe.sample(bare, prompt_of(4), key=0, n=6, max_new_tokens=3, slots=8)
+    many = jaxmoe.sample(bare, prompt_of(4), key=0, **OPTIONS | {"n": 6})
     assert "and 2 more" in repr(many)
 
 

@@ -34,6 +34,8 @@ from jaxmoe.sharding.collectives import DeviceContext
 from tests.running import SCRIPTS
 from tests.tiny import tiny_config
 
+pytestmark = pytest.mark.xdist_group("planning")
+
 MESHES = ((8, 1), (1, 8), (2, 4), (4, 2))
 PRESETS = ("auto", "data", "tensor", "expert", "data-expert")
 LOAD = Load(12, 3000, 200)
@@ -48,8 +50,6 @@ from jaxmoe.nn.decoder import empty_states, state_specs
 from jaxmoe.model import abstract_weights, model_layout
 from jaxmoe.nn.decoder import abstract_params
 from tests.planning_test import LOAD, MESHES, PRESETS, eight_heads
-
-pytestmark = pytest.mark.xdist_group("planning")
 
 def held(tree):
     each = dict.fromkeys(jax.devices(), 0)

@@ -32,6 +32,16 @@ CONTEXT = Context(EXECUTION, DeviceContext(EXECUTION.layout))
 
 EXPERTS, CHOSEN, VOCAB, STOP = 16, 4, 97, 7
 
+SHAPES = {
+    "slots": 8,
+    "sampler": jaxmoe.TokenSampler(0.9, top_k=30),
+    "max_new_tokens": 40,
+    "return_routes": True,
+}
+"""Options of `sample` where they do not matter: what decides which programs are
+compiled is alike in all files, so that most find theirs compiled. Prompts and answers
+of up to 128 tokens share them too, and prompts of 17 to 32 tokens their own pass."""
+
 
 def tiny_config(
     *, window: int | None = None, rope: RopeConfig | None = None, **changes

@@ -111,23 +111,93 @@ def read_file(path: str | os.PathLike, name: str) -> bytes | None:
     return None if found.state == "missing" else found.value
 
 
+def fetch_file(path: str | os.PathLike) -> Path:
+    """A local file with the content of `path`, which may be local already.
+
+    Raises:
+      FileNotFoundError: the bucket has no such object.
+      OSError: it cannot be read.
+    """
+    place = place_of(path)
+    if place is None:
+        return Path(path)
+    folder, _, name = str(place).rpartition("/")
+    content = read_file(folder, name)
+    if content is None:
+        raise FileNotFoundError(
+            f"{place}: expected a file, found no such bucket or object; look at the "
+            "address"
+        )
+    target = Path(tempfile.mkdtemp(dir=_scratch().name)) / name
+    target.write_bytes(content)
+    return target
+
+
+def create_file(path: str | os.PathLike, name: str, content: bytes) -> bool:
+    """Writes file `name` of the directory `path`, unless there is one: then False.
+
+    Raises:
+      PermissionError: Google Cloud Storage refuses.
+      OSError: it cannot be written.
+    """
+    store = _store(path)
+    try:
+        before = store.read(name).result()
+        if before.state != "missing":
+            return False
+        absent = before.stamp.generation
+        return bool(store.write(name, content, if_equal=absent).result().generation)
+    except ValueError as error:
+        raise explained(f"{place_of(path)}/{name}", error, "write") from None
+
+
+def write_file(path: str | os.PathLike, name: str, content: bytes) -> None:
+    """Writes file `name` of the directory `path`, in the place of one that is there.
+
+    Raises:
+      PermissionError: Google Cloud Storage refuses.
+      OSError: it cannot be written.
+    """
+    try:
+        _store(path).write(name, content).result()
+    except ValueError as error:
+        raise explained(f"{place_of(path)}/{name}", error, "write") from None
+
+
+def names(path: str | os.PathLike) -> list[str]:
+    """The names of all files below the directory `path`, sorted.
+
+    Raises:
+      PermissionError: Google Cloud Storage refuses.
+      OSError: it cannot be read.
+    """
+    try:
+        return sorted(name.decode() for name in _store(path).list().result())
+    except ValueError as error:
+        raise explained(str(place_of(path)), error) from None
+
+
 def _store(path: str | os.PathLike) -> Any:
     import tensorstore as ts
 
     return ts.KvStore.open(store_spec(path), context=context(path)).result()
 
 
-def explained(what: str, error: Exception) -> OSError:
-    """The error to raise where reading `what` from a bucket failed with `error`."""
+def explained(what: str, error: Exception, wish: str = "read") -> OSError:
+    """The error to raise where reading `what` from a bucket failed with `error`.
+
+    wish: "read" or "write".
+    """
     said = str(error)
+    role = "Viewer" if wish == "read" else "User"
     if re.search(r"PERMISSION_DENIED|UNAUTHENTICATED|code='40[13]'", said):
         return PermissionError(
-            f"{what}: expected to read it, but Google Cloud Storage refuses "
+            f"{what}: expected to {wish} it, but Google Cloud Storage refuses "
             f"({said[:200]}); log in with `gcloud auth application-default login`, or "
-            "have the role Storage Object Viewer given to this machine's account"
+            f"have the role Storage Object {role} given to this machine's account"
         )
     return OSError(
-        f"{what}: expected to read it, but Google Cloud Storage failed "
+        f"{what}: expected to {wish} it, but Google Cloud Storage failed "
         f"({said[:200]}); look at the address and the network, then try again"
     )
 

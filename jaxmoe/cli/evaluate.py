@@ -5,6 +5,7 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
+from jaxmoe.checkpoints.gcs import place_of
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.bars import EvaluationBar
 from jaxmoe.cli.endings import command
@@ -37,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
     checkpoint = "demo, or a directory or gs:// path that `jaxmoe convert` has made"
     add("checkpoint", metavar="CKPT", nargs="?", default="demo", help=checkpoint)
     add_draw_options(made)
-    add("--out", metavar="DIR", type=Path, help="keep the answers in DIR")
+    out = "keep the answers in DIR, which may be gs://bucket/folder"
+    add("--out", metavar="DIR", type=Path, help=out)
     add("--shard", metavar="I/M", help="only part I (from 0) of M; needs --out")
     add("--keep-tokens", action="store_true", help="keep token ids too")
     add("--keep-routes", action="store_true", help="keep every token's experts too")
@@ -94,6 +96,9 @@ def _evaluate(args: argparse.Namespace) -> str:
         if not processes.is_first():
             return ""
         if shard.count > 1:
-            return f"part {args.shard} is done; `jaxmoe compare {out}` reads all parts"
+            shown = place_of(out) or out
+            return (
+                f"part {args.shard} is done; `jaxmoe compare {shown}` reads all parts"
+            )
         found = summarise(read_run(out))
     return as_json(found) if args.json else as_text(found)

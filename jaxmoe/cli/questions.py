@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from jaxmoe import demo
+from jaxmoe.checkpoints.gcs import fetch_file
 from jaxmoe.cli.task_options import DEMO_TASK
 from jaxmoe.demo.countdown import Countdown, questions
 from jaxmoe.evals import tasks
@@ -42,15 +43,16 @@ def questions_of(
             )
         return task, *_own_questions(args)
     template = None if args.template is None else template_of(args.template, task)
+    file = fetch_file(args.data)
     asked = read_questions(
-        args.data,
+        file,
         task,
         seed=args.seed,
         template=template,
         limit=args.problems,
         skip_bad_rows=args.skip_bad_rows,
     )
-    return task, asked, {"file": args.data.name, "sha256": digest(args.data)}
+    return task, asked, {"file": file.name, "sha256": digest(file)}
 
 
 def _own_questions(args: argparse.Namespace) -> tuple[list[Question], dict[str, Any]]:

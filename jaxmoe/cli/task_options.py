@@ -26,7 +26,8 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
         default=DEMO_TASK,
         help="`jaxmoe list tasks` says what each asks (default: countdown)",
     )
-    data = "JSON lines, one question each (default: the demo's own, for countdown)"
+    data = "JSON lines, one question each, here or at gs:// (default: the demo's own, "
+    data += "for countdown)"
     add("--data", metavar="FILE", type=Path, help=data)
     add("--problems", type=int, metavar="P", help="only the first P (default: all)")
     skip = "go on without rows that the task cannot read, and say how many"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int16, Int64, Integer
 
+from jaxmoe.evals.bucket import run_folder
 from jaxmoe.evals.grading import read_grading, write_grading
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.shards import WHOLE, Line, read_lines, records_files
@@ -101,7 +102,7 @@ class Run:
 def read_run(
     path: Path | str, *, problems: Iterable[str] | None = None, partial: bool = False
 ) -> Run:
-    """The run in a folder, which may still be going on.
+    """The run in a folder or at a gs:// address, which may still be going on.
 
     Args:
       problems: ids of those to read; None: all.
@@ -111,7 +112,7 @@ def read_run(
       ValueError: the folder is no run or its records are broken, it has no problem of
         such an id, answers are missing, or with `partial` no problem has all of its.
     """
-    folder = Path(path)
+    folder = run_folder(path)
     manifest = _run_manifest(folder)
     ids, n = _chosen(manifest, problems, folder), manifest["n"]
     order = _order(manifest)

@@ -14,15 +14,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.checkpoints.gcs import Place, place_of
+from jaxmoe.evals.bucket import MANIFEST, BucketRun
 from jaxmoe.evals.grading import GRADING, LIBRARIES, OPENS
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.runs import differing
 from jaxmoe.evals.shards import WHOLE, Shard, encode, read_lines, records_files
 
-MANIFEST = "manifest.json"
 SYNC_SECONDS = 1.0
 """Records reach the disk this often, and at the end. A kill loses none that were added;
 if the machine itself goes down, those of the last second may have to be drawn again."""
+BUCKET_SECONDS = 15.0
+"""The same in a bucket; there a kill loses what came since, too."""
 
 _PARTIAL = "manifest.json.partial"
 _BLOCK = 1 << 16
@@ -54,30 +57,36 @@ class RunDirectory:
         """Nothing is read or written before entering.
 
         Args:
-          path: the folder; made where it is missing.
+          path: the folder, or its gs:// address; made where it is missing.
           manifest: all that decides the answers, as JSON has it.
           shard: whose records this process adds.
         """
-        self.path = Path(path)
+        place = place_of(path)
+        self._bucket = None if place is None else BucketRun(place)
+        self.path = Path(path) if self._bucket is None else self._bucket.folder
+        self._shown = place or self.path
         self.shard = shard
         self.done: set[tuple[str, int]] = set()
         self.manifest = normalised(manifest)
         self._descriptor: int | None = None
         self._end = 0  # bytes of whole lines
+        self._kept = 0  # of these, bytes that a bucket has
         self._torn = False  # whether there may be more bytes than those
         self._synced = 0  # records that have reached the disk
         self._synced_at = 0.0
 
     def __enter__(self) -> "RunDirectory":
-        with _explained(self.path):
+        with _explained(self._shown):
+            if self._bucket is not None:
+                self._bucket.fetch()
             self.path.mkdir(parents=True, exist_ok=True)
-            _settle_manifest(self.path, self.manifest)
+            self._settle()
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
             descriptor = os.open(self._file, flags, 0o666)
         try:
             self._lock(descriptor)
             self._refuse_other_splits()
-            with _explained(self.path):
+            with _explained(self._shown):
                 self._take(descriptor)
         except BaseException:
             os.close(descriptor)
@@ -89,6 +98,7 @@ class RunDirectory:
         descriptor, self._descriptor = self._opened(), None
         try:
             self._sync(descriptor)
+            self._close_bucket()
         finally:
             os.close(descriptor)  # and with it goes the lock
 
@@ -105,17 +115,18 @@ class RunDirectory:
         if answer in self.done:
             raise ValueError(
                 f"expected a new record, found answer {answer[1]} to problem "
-                f"{answer[0]!r} in {self.path} already; draw only what is not in `done`"
+                f"{answer[0]!r} in {self._shown} already; draw only what is not in "
+                "`done`"
             )
         try:
             self._append(descriptor, encode(record))
         except OSError as error:
             with suppress(OSError):
-                os.fsync(descriptor)
-                self._synced = len(self.done)
+                self._keep(descriptor)
             raise self._not_written(error) from error
         self.done.add(answer)
-        if time.monotonic() - self._synced_at >= SYNC_SECONDS:
+        pause = SYNC_SECONDS if self._bucket is None else BUCKET_SECONDS
+        if time.monotonic() - self._synced_at >= pause:
             self._sync(descriptor)
 
     @property
@@ -129,6 +140,12 @@ class RunDirectory:
                 "its `with` block"
             )
         return self._descriptor
+
+    def _settle(self) -> None:
+        """Makes sure that the run is of this configuration, here and in its bucket."""
+        _settle_manifest(self.path, self.manifest)
+        if self._bucket is not None and not self._bucket.offer_manifest():
+            _settle_manifest(self.path, self.manifest)
 
     def _lock(self, descriptor: int) -> None:
         """Keeps the shard for this process, as long as the file is open."""
@@ -153,7 +170,7 @@ class RunDirectory:
 
     def _take(self, descriptor: int) -> None:
         """Cuts off half a line, and reads what is there."""
-        self._end = _end_of_lines(descriptor)
+        self._end = self._kept = _end_of_lines(descriptor)
         self._cut(descriptor)
         lines = read_lines(records_files(self.path))
         self.done = {(line.record.problem, line.record.sample) for line in lines}
@@ -184,17 +201,33 @@ class RunDirectory:
 
     def _sync(self, descriptor: int) -> None:
         try:
-            os.fsync(descriptor)
+            self._keep(descriptor)
         except OSError as error:
             raise self._not_written(error) from error
-        self._synced = len(self.done)
         self._synced_at = time.monotonic()
+
+    def _keep(self, descriptor: int) -> None:
+        """Makes what was added outlive this machine."""
+        os.fsync(descriptor)
+        if self._bucket is not None and self._end > self._kept:
+            new = os.pread(descriptor, self._end - self._kept, self._kept)
+            self._bucket.append(self.shard.file_name, self._kept, new)
+            self._kept = self._end
+        self._synced = len(self.done)
+
+    def _close_bucket(self) -> None:
+        if self._bucket is None:
+            return
+        try:
+            self._bucket.close(self.shard.file_name)
+        except OSError as error:
+            raise self._not_written(error) from error
 
     def _not_written(self, error: OSError) -> RunWriteError:
         return RunWriteError(
-            f"{self._file} cannot be written ({error.strerror}); {self._synced} "
-            "records are safely kept: make room, and the same command goes on from "
-            "there"
+            f"{self._shown}/{self._file.name} cannot be written "
+            f"({error.strerror or error}); {self._synced} records are safely kept: "
+            "make room, and the same command goes on from there"
         )
 
 
@@ -227,6 +260,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
       ValueError: there is none, or it is no JSON object.
     """
     path = folder / MANIFEST
+    if place := place_of(folder):
+        raise ValueError(
+            f"expected a local run directory, found {place}; copy it here: gcloud "
+            f"storage cp --recursive {place} ."
+        )
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -344,7 +382,7 @@ def _window(text: str, start: int) -> str:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path | Place) -> Iterator[None]:
     """Says of an error of the file system which folder it was about, and what to do."""
     try:
         yield

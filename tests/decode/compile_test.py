@@ -9,7 +9,7 @@ import pytest
 import jaxmoe
 from jaxmoe import AdaptiveHead, ExpertSample, GumbelTopK, TokenSampler, TopK
 from jaxmoe.benchmarks.calls import counted as counted_compilations
-from tests.tiny import prompt_of, tiny_model
+from tests.tiny import SHAPES, prompt_of, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +25,8 @@ def model():
 
 def draw(model, seed=0, length=20, n=8, **options):
     """Answers with everything but the options fixed."""
-    options = {"sampler": TokenSampler(0.8, top_k=20, top_p=0.9), **options}
-    return jaxmoe.sample(
-        model,
-        prompt_of(length, seed),
-        key=jax.random.key(seed),
-        n=n,
-        slots=8,
-        **{"max_new_tokens": 40, **options},
-    )
+    given = {"key": jax.random.key(seed), "n": n, **SHAPES, **options}
+    return jaxmoe.sample(model, prompt_of(length, seed), **given)
 
 
 def test_the_counter_counts():
@@ -48,8 +41,8 @@ def test_a_second_call_compiles_nothing(model):
     draw(model)
     with counted_compilations() as count:
         draw(model, seed=1)
-        draw(model, sampler=TokenSampler(1.3, top_k=15, top_p=0.5))
-        draw(model, sampler=TokenSampler(0, top_k=15, top_p=0.5))
+        draw(model, sampler=TokenSampler(1.3, top_k=25))
+        draw(model, sampler=TokenSampler(0, top_k=25))
         draw(model, length=31)
         draw(model, n=3)
         draw(model, n=20)
@@ -60,12 +53,11 @@ def test_a_second_call_compiles_nothing(model):
 def test_several_prompts_compile_once(model):
     """With a list of prompts another n, or as many others, would compile anew."""
     lists = [[prompt_of(length, seed) for length in (5, 20, 9)] for seed in (0, 1)]
-    options = {"sampler": TokenSampler(0.8, top_k=20), "slots": 8, "max_new_tokens": 40}
-    jaxmoe.sample(model, lists[0], key=jax.random.key(0), n=8, **options)
+    jaxmoe.sample(model, lists[0], key=jax.random.key(0), n=8, **SHAPES)
     with counted_compilations() as count:
-        jaxmoe.sample(model, lists[1], key=jax.random.key(1), n=8, **options)
-        jaxmoe.sample(model, lists[0], key=jax.random.key(0), n=1, **options)
-        jaxmoe.sample(model, lists[0][::-1], key=jax.random.key(0), n=3, **options)
+        jaxmoe.sample(model, lists[1], key=jax.random.key(1), n=8, **SHAPES)
+        jaxmoe.sample(model, lists[0], key=jax.random.key(0), n=1, **SHAPES)
+        jaxmoe.sample(model, lists[0][::-1], key=jax.random.key(0), n=3, **SHAPES)
     assert not count
 
 

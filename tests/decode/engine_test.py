@@ -10,7 +10,8 @@ import jaxmoe
 from jaxmoe import AdaptiveHead, Engine, ExpertSample, GumbelTopK, TokenSampler, TopK
 from jaxmoe.benchmarks.calls import counted
 from jaxmoe.decode import prompt_loader
-from tests.tiny import CHOSEN, EXPERTS, VOCAB, prompt_of, tiny_model
+from jaxmoe.decode.trace import TokenTrace
+from tests.tiny import CHOSEN, EXPERTS, SHAPES, VOCAB, prompt_of, tiny_model
 
 POLICIES = [
     TopK(),
@@ -21,6 +22,9 @@ POLICIES = [
     ExpertSample(k_keep=1, r=EXPERTS, tau=np.array([0.5, 3.0])),
     ExpertSample(k=3),
 ]
+PROMPTS = 4
+"""Prompts that an engine of these tests has room for at once: fewer than slots."""
+RECORDED = {"return_routes": True, "top_logprobs": 2, "return_route_logprobs": True}
 SAMPLERS = [
     TokenSampler(0.9, top_k=30),
     TokenSampler(0),
@@ -46,9 +50,8 @@ class Drawn:
 
 
 def engine_of(model, **options) -> Engine:
-    """An engine of the shapes that these tests share."""
-    defaults = {"slots": 8, "segment": 8, "prompt_tokens": 30, "answer_tokens": 30}
-    return Engine(model, **{**defaults, **options})
+    """An engine of the shapes that these tests share: each other one is compiled."""
+    return Engine(model, **{"slots": 8, "segment": 8, "prompts": PROMPTS, **options})
 
 
 def varied(seed: int) -> dict:
@@ -143,7 +146,11 @@ def test_64_varied_requests_compile_nothing_after_the_first(model, alone):
     assert ends == {"stop", "length"}
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 3, 6])
+# Each policy has a program of its own in `sample`; that slots choose as it does is
+# tested in tests/router/per_slot_test.py.
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2, 3, 6))]
+)
 def test_an_answer_is_the_one_that_sample_draws(model, alone, seed):
     """A server would give other answers than Python does."""
     request = varied(seed)
@@ -157,9 +164,8 @@ def test_an_answer_is_the_one_that_sample_draws(model, alone, seed):
 
 def test_half_of_a_call_under_another_policy(model):
     """Policies could not be compared on equal keys in one call."""
-    options = {"key": jax.random.key(3), "max_new_tokens": 12, "slots": 8}
-    options["sampler"] = SAMPLERS[0]
-    prompt, policies = prompt_of(9), [TopK()] * 3 + [ExpertSample(tau=4.0)] * 3
+    options = {"key": jax.random.key(3), **SHAPES, "max_new_tokens": 12}
+    prompt, policies = prompt_of(20), [TopK()] * 3 + [ExpertSample(tau=4.0)] * 3
     mixed = jaxmoe.sample(model, prompt, n=6, policy=policies, **options)
     for policy, rows in ((policies[0], slice(0, 3)), (policies[5], slice(3, 6))):
         all_ = jaxmoe.sample(model, prompt, n=6, policy=policy, **options)
@@ -183,24 +189,37 @@ def test_small_steps_change_nothing(model, alone, most):
     assert reader.answers(ticket) == alone(5)
 
 
+SEVERAL_SEGMENTS = {"max_new_tokens": 20, "stop_ids": []}
+
+
+def recorded(engine: Engine) -> tuple[int, TokenTrace]:
+    """The first sample of a request, and all that was recorded of it."""
+    ticket, deltas = submit(engine, 5, **SEVERAL_SEGMENTS), []
+    while engine.busy:
+        deltas += engine.step()
+    sample = ticket.samples[0]
+    own = [delta.trace for delta in deltas if delta.sample == sample]
+    return sample, jax.tree.map(lambda *a: np.concatenate(a), *own)
+
+
 def test_what_is_recorded_comes_with_every_delta(model):
-    """Routes could not be replayed, and replay must give the same tokens."""
-    record = {"return_routes": True, "top_logprobs": 2, "return_route_logprobs": True}
-    with engine_of(model, **record) as engine:
-        ticket = submit(engine, 5)
-        deltas = []
-        while engine.busy:
-            deltas += engine.step()
-        sample = ticket.samples[0]
-        own = [delta.trace for delta in deltas if delta.sample == sample]
-        trace = jax.tree.map(lambda *a: np.concatenate(a), *own)
-        length = len(trace.token)
-        assert trace.routes.shape == (length, 2, CHOSEN)
-        assert trace.top_ids.shape == (length, 2)
-        assert (trace.route_logprobs[:, 1] < 0).any()
-        again = submit(
-            engine, 5, samples=[sample], routes=trace.routes[None], policy=TopK()
-        )
+    """Routes, or the probabilities of some, would be lost between two looks."""
+    with engine_of(model, **RECORDED) as engine:
+        _, trace = recorded(engine)
+    length = len(trace.token)
+    assert length == 20
+    assert trace.routes.shape == (length, 2, CHOSEN)
+    assert trace.top_ids.shape == (length, 2)
+    assert (trace.route_logprobs[:, 1] < 0).any()
+
+
+@pytest.mark.slow  # of `sample`, which runs in an engine, it is tested in every run
+def test_recorded_routes_are_replayed(model):
+    """Replay must give the same tokens."""
+    with engine_of(model, **RECORDED) as engine:
+        sample, trace = recorded(engine)
+        replay = {"samples": [sample], "routes": trace.routes[None], "policy": TopK()}
+        again = submit(engine, 5, **SEVERAL_SEGMENTS, **replay)
         replayed = finish(engine).answer(again, sample)
     assert replayed.tokens == trace.token.tolist()
 
@@ -228,33 +247,40 @@ def test_prompts_of_one_call_do_not_touch_each_other(model, batch):
 
 def test_noisy_prompts(model):
     """A prompt is routed by its sample's key, beside others that are not."""
-    options = {
-        "noisy_prefill": True,
-        "policy": ExpertSample(tau=5.0),
-        "samples": [4, 9],
-    }
-    with engine_of(model) as engine:
-        submit(engine, 1)
-        ticket = submit(engine, 3, **options)
-        found = finish(engine).answers(ticket)
-    request = {**varied(3), **options}
-    expected = {a.sample: a for a in jaxmoe.stream(model, slots=8, **request)}
-    assert [a.tokens for a in found] == [expected[i].tokens.tolist() for i in (4, 9)]
+    policy = ExpertSample(tau=5.0)
+    options = {"noisy_prefill": True, "policy": policy, "samples": [4, 9]}
+    found = []
+    for others in (0, 2):
+        with engine_of(model) as engine:
+            for seed in range(1, 1 + others):
+                submit(engine, seed)
+            ticket = submit(engine, 3, **options)
+            found.append(finish(engine).answers(ticket))
+    assert found[0] == found[1]
+    request = varied(3)
+    for sample, answer in zip((4, 9), found[0], strict=True):
+        key = jaxmoe.keys.sample_key(request["key"], sample)
+        logits = jaxmoe.forward(model, request["prompt"], policy=policy, key=key)
+        first = jax.nn.log_softmax(logits[-1])[answer.tokens[0]]
+        np.testing.assert_allclose(answer.logprobs[0], first, atol=1e-4)
 
 
-def test_more_is_taken_than_there_was_room_for(model, alone):
+# Answers that outgrow their allocation are tested in tests/sampling_test.py, too.
+@pytest.mark.parametrize("most", [20, pytest.param(130, marks=pytest.mark.slow)])
+def test_more_is_taken_than_there_was_room_for(model, alone, most):
     """Longer prompts, answers and lists of stops that come later, and more prompts
     than entries."""
-    with engine_of(
-        model, prompts=2, prompt_tokens=1, answer_tokens=1, segment=64
-    ) as engine:
+    with engine_of(model) as engine:
         small = submit(engine, 4)
         reader = finish(engine)
-        long = submit(engine, 1, prompt=prompt_of(200), max_new_tokens=150, stop_ids=[])
+        long = submit(
+            engine, 1, prompt=prompt_of(200), max_new_tokens=most, stop_ids=[]
+        )
         stops = submit(engine, 2, stop_ids=list(range(20)))
         tickets = [submit(engine, seed) for seed in (0, 3, 5)]
+        assert 1 + 2 + len(tickets) > PROMPTS
         finish(engine, reader)
-    assert [len(a.tokens) for a in reader.answers(long)] == [150] * len(long.samples)
+    assert [len(a.tokens) for a in reader.answers(long)] == [most] * len(long.samples)
     assert all(a.tokens for a in reader.answers(stops))
     for seed, ticket in zip((4, 0, 3, 5), (small, *tickets), strict=True):
         assert [a.tokens for a in reader.answers(ticket)] == [
@@ -265,10 +291,12 @@ def test_more_is_taken_than_there_was_room_for(model, alone):
 def test_a_policy_of_all_requests(model):
     """One that chooses more experts than the model does needs an engine of its own."""
     wide = TopK(CHOSEN + 2)
-    with engine_of(model, policy=wide, sampler=SAMPLERS[1]) as engine:
+    own = {"policy": wide, "sampler": SAMPLERS[1]}
+    # The shapes of `stream`, so that both run one program.
+    with Engine(model, slots=8, prompts=1, **own) as engine:
         ticket = submit(engine, 1, policy=None, sampler=None)
         found = finish(engine).answers(ticket)
-    request = {**varied(1), "policy": wide, "sampler": SAMPLERS[1]}
+    request = {**varied(1), **own}
     expected = {a.sample: a for a in jaxmoe.stream(model, slots=8, **request)}
     for sample, answer in zip(ticket.samples, found, strict=True):
         assert answer.tokens == expected[sample].tokens.tolist()
@@ -411,8 +439,9 @@ def test_a_step_that_fails_closes_the_engine(model, monkeypatch):
 def test_fewer_experts_in_a_noisy_prompt_leave_nothing_of_the_last(model):
     """Places that a narrow policy leaves empty would hold another prompt's experts."""
     options = {"noisy_prefill": True, "policy": ExpertSample(k=2), "samples": [3]}
-    with engine_of(model, prompts=1, return_routes=True) as engine:
-        submit(engine, 1)  # fills the only entry
+    with engine_of(model, **RECORDED) as engine:
+        for seed in range(PROMPTS):  # fill all entries
+            submit(engine, seed)
         finish(engine)
         submit(engine, 5, **options)
         first = engine.step(1)[0]
@@ -420,15 +449,22 @@ def test_fewer_experts_in_a_noisy_prompt_leave_nothing_of_the_last(model):
     assert (first.trace.routes[0, 1, 2:] == -1).all()
 
 
+WIDE = GumbelTopK(k=13)
+
+
+@pytest.mark.slow  # its programs are nobody else's
 def test_a_wide_policy_takes_noisy_prompts(model):
     """Log-probabilities of routes, which nobody asked for, have a limit of 12."""
-    policy = GumbelTopK(k=13)
     out = jaxmoe.sample(
-        model, [9, 8], key=0, policy=policy, noisy_prefill=True, max_new_tokens=2
+        model, [9, 8], key=0, policy=WIDE, noisy_prefill=True, max_new_tokens=2
     )
     assert (out.lengths > 0).all()
+
+
+def test_log_probabilities_of_a_wide_policy_are_refused(model):
+    """Their sum goes over all subsets."""
     with pytest.raises(ValueError, match="at most 12 .* found 13"):
-        jaxmoe.sample(model, [9], key=0, policy=policy, return_route_logprobs=True)
+        jaxmoe.sample(model, [9], key=0, policy=WIDE, return_route_logprobs=True)
 
 
 def test_a_subclass_that_chooses_otherwise_is_no_numbers(model, untyped):
@@ -488,8 +524,8 @@ def test_prompts_used_last_are_kept(model, monkeypatch):
         return real(config, params, prefix, prompts, *rest, **options)
 
     monkeypatch.setattr(prompt_loader, "load_prompts", count)
-    with engine_of(model, prompts=2) as engine:
-        for length in (3, 5, 3, 5, 7, 5, 7, 3):
+    with engine_of(model) as engine:
+        for length in (3, 5, 7, 9, 3, 5, 7, 9, 11, 5, 7, 9, 11, 3):
             engine.submit(prompt_of(length, length), key=0, max_new_tokens=1)
             finish(engine)
-    assert computed == [3, 5, 7, 3]
+    assert computed == [3, 5, 7, 9, 11, 3]

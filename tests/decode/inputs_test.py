@@ -6,7 +6,7 @@ import pytest
 
 import jaxmoe
 from jaxmoe import AdaptiveHead, ExpertSample, GumbelTopK, TokenSampler, TopK
-from tests.tiny import CHOSEN, EXPERTS, VOCAB, prompt_of, tiny_model
+from tests.tiny import CHOSEN, EXPERTS, SHAPES, VOCAB, prompt_of, tiny_model
 
 KEY = jax.random.key(0)
 
@@ -160,9 +160,10 @@ def test_forward_with_a_noisy_policy_needs_a_key(model):
         jaxmoe.forward(model, [8, 9], policy=ExpertSample())
 
 
-def test_text_without_a_tokenizer_is_asked_for_by_name(model):
+def test_text_without_a_tokenizer_is_asked_for_by_name():
     """Token ids would come without text, and without a word why."""
-    drawn = draw(model, max_new_tokens=4)
+    model = tiny_model()
+    drawn = draw(model, prompt_of(20), **SHAPES)
     assert drawn.tokens.shape[0] == 2
     with pytest.raises(ValueError, match="text needs a tokenizer"):
         _ = drawn.text

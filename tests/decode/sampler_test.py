@@ -14,6 +14,8 @@ from jaxmoe.random.keys import position_key, sample_keys
 from tests.chi_square import excess
 
 DRAWS = 20_000
+FEW, SIZE = 50, 300
+"""Draws and vocabulary of tests that do not need others: each is compiled anew."""
 
 
 def _kept(logits, temperature=1.0, top_k=None, top_p=None, min_p=None) -> np.ndarray:
@@ -151,9 +153,9 @@ def test_ties_among_candidates_stay_together(filters, kept):
 @pytest.mark.parametrize("top_k", [None, 5])
 def test_greedy_takes_the_first_of_equals(keys, top_k):
     """Zeros of either sign are equals, as `argmax` has them."""
-    logits = jnp.full(100, -1.0).at[jnp.array([7, 9])].set(jnp.array([-0.0, 0.0]))
-    found = _tokens(TokenSampler(0, top_k=top_k), keys, logits, count=2)
-    np.testing.assert_array_equal(found, [7, 7])
+    logits = jnp.full(SIZE, -1.0).at[jnp.array([7, 9])].set(jnp.array([-0.0, 0.0]))
+    found = _tokens(TokenSampler(0, top_k=top_k), keys, logits, FEW)
+    np.testing.assert_array_equal(found, [7] * FEW)
 
 
 @pytest.mark.parametrize("value", [None, 0])
@@ -203,12 +205,12 @@ def test_draws_follow_the_softmax(filters, size, keys):
         assert excess(counts, _kept(logits, **other)) > 1
 
 
-@pytest.mark.parametrize("size", [3, 512, 1100])
+@pytest.mark.parametrize("size", [pytest.param(3, marks=pytest.mark.slow), 512, 1100])
 def test_every_token_can_be_drawn(size, keys):
     """Borders of the two-level search: no token past the end, none out of reach."""
     for winner in {0, 1, size // 2, size - 1, min(511, size - 1), min(512, size - 1)}:
         logits = jnp.full(size, -jnp.inf).at[winner].set(0.0)
-        assert (_tokens(TokenSampler(), keys, logits, 50) == winner).all()
+        assert (_tokens(TokenSampler(), keys, logits, FEW) == winner).all()
     flat = _tokens(TokenSampler(), keys, jnp.zeros(size))
     assert flat.min() >= 0
     assert flat.max() < size
@@ -222,13 +224,13 @@ def test_every_token_can_be_drawn(size, keys):
 def test_temperature_0_is_argmax(temperature, filters, keys):
     """Greedy answers must be those of transformers, of equals the first."""
     for seed in range(5):
-        logits = _logits(100, seed)
+        logits = _logits(SIZE, seed)
         sampler = TokenSampler(temperature, **filters)
-        tokens = _tokens(sampler, keys, logits, 50)
+        tokens = _tokens(sampler, keys, logits, FEW)
         assert (tokens == int(jnp.argmax(logits))).all()
     if temperature == 0:
-        tied = jnp.zeros(100).at[jnp.array([40, 70])].set(3.0)
-        assert (_tokens(TokenSampler(0), keys, tied, 50) == 40).all()
+        tied = jnp.zeros(SIZE).at[jnp.array([40, 70])].set(3.0)
+        assert (_tokens(TokenSampler(0), keys, tied, FEW) == 40).all()
 
 
 @pytest.mark.parametrize(
@@ -260,9 +262,9 @@ def test_ranks_that_swap_change_nothing(filters, keys):
 @pytest.mark.parametrize("filters", [{}, {"top_k": 3}, {"top_p": 0.5}], ids=str)
 def test_broken_logits_still_give_a_token(broken, filters, keys):
     """An id outside the vocabulary would crash the tokenizer far from the cause."""
-    for logits in (jnp.full(300, broken), jnp.zeros(300).at[7].set(broken)):
-        tokens = _tokens(TokenSampler(**filters), keys, logits, 50)
-        assert ((tokens >= 0) & (tokens < 300)).all()
+    for logits in (jnp.full(SIZE, broken), jnp.zeros(SIZE).at[7].set(broken)):
+        tokens = _tokens(TokenSampler(**filters), keys, logits, FEW)
+        assert ((tokens >= 0) & (tokens < SIZE)).all()
 
 
 def test_masked_tokens_are_never_drawn(keys):
@@ -296,14 +298,14 @@ def test_other_values_compile_nothing():
 
 def test_traced_values_are_accepted(keys):
     """A user's own jit may compute all of them."""
-    logits = _logits(300, seed=4)
+    logits = _logits(SIZE, seed=4)
 
     @jax.jit
     def draw(temperature, top_k, top_p, min_p):
-        sampler = TokenSampler(temperature, top_k, top_p, min_p).resolve(300)
-        return jax.vmap(sampler.draw, (0, None))(keys[:100], logits)
+        sampler = TokenSampler(temperature, top_k, top_p, min_p).resolve(SIZE)
+        return jax.vmap(sampler.draw, (0, None))(keys[:FEW], logits)
 
-    eager = _tokens(TokenSampler(0.7, 20, 0.8, 0.1), keys, logits, 100)
+    eager = _tokens(TokenSampler(0.7, 20, 0.8, 0.1), keys, logits, FEW)
     assert (np.asarray(draw(0.7, 20, 0.8, 0.1)) != eager).sum() <= 1
     best = int(jnp.argmax(logits))
     assert (draw(0.0, 0, 1.0, 0.0) == best).all()
@@ -311,13 +313,13 @@ def test_traced_values_are_accepted(keys):
 
 def test_a_traced_top_k_of_0_is_off(keys):
     """0 means all, also where it cannot be looked at."""
-    logits = _logits(300, seed=4)
+    logits = _logits(SIZE, seed=4)
     traced = jax.jit(
-        lambda k: jax.vmap(TokenSampler(top_k=k).resolve(300).draw, (0, None))(
-            keys[:200], logits
+        lambda k: jax.vmap(TokenSampler(top_k=k).resolve(SIZE).draw, (0, None))(
+            keys[:FEW], logits
         )
     )(0)
-    plain = _tokens(TokenSampler(), keys, logits, 200)
+    plain = _tokens(TokenSampler(), keys, logits, FEW)
     assert (np.asarray(traced) != plain).sum() <= 1
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import jaxmoe
-from jaxmoe import TokenSampler
-from tests.tiny import VOCAB, answers, prompt_of, tiny_model
+from tests.tiny import SHAPES, VOCAB, answers, prompt_of, tiny_model
 
 SPECIAL = 51
 
@@ -45,18 +44,9 @@ def model():
 
 
 def draw(model, **options) -> jaxmoe.Samples:
-    """Eleven answers through four slots."""
-    jaxmoe_sample = jaxmoe.sample
-    return jaxmoe_sample(
-        model,
-        prompt_of(20),
-        key=jax.random.key(0),
-        n=11,
-        slots=4,
-        sampler=TokenSampler(temperature=0.9, top_k=30),
-        max_new_tokens=70,
-        **options,
-    )
+    """Eleven answers through eight slots."""
+    given = {"key": jax.random.key(0), "n": 11, **SHAPES, "max_new_tokens": 70}
+    return jaxmoe.sample(model, prompt_of(20), **given, **options)
 
 
 @pytest.mark.usefixtures("untyped")

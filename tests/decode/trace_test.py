@@ -1,20 +1,23 @@
 """What is recorded of each token is what one pass over the answer gives."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxmoe
-from jaxmoe import AdaptiveHead, ExpertSample, GumbelTopK, TokenSampler, TopK
+from jaxmoe import AdaptiveHead, ExpertSample, GumbelTopK, TopK
 from jaxmoe.decode import trace
 from jaxmoe.nn.base import Sequences
 from jaxmoe.nn.decoder import bind, whole_sequences
 from jaxmoe.router.routing import route_logprobs
-from tests.tiny import CONTEXT, STOP, VOCAB, prompt_of, tiny_model
+from tests.tiny import CONTEXT, SHAPES, STOP, VOCAB, prompt_of, tiny_model
 
-PROMPT = prompt_of(9)
-TOP = 5
+PROMPT = prompt_of(20)
+TOP, NEW = 5, 12
+LONGEST = len(PROMPT) + NEW
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +28,9 @@ def model():
 
 def draw(model, **options):
     """Three answers with everything recorded."""
-    given = {"key": jax.random.key(0), "n": 3, "slots": 4, "max_new_tokens": 12}
-    given |= {"return_routes": True, "top_logprobs": TOP, "return_certainty": True}
-    given |= {"return_route_logprobs": True, "sampler": TokenSampler(0.9)}
+    given = {"key": jax.random.key(0), "n": 3, **SHAPES, "max_new_tokens": NEW}
+    given |= {"top_logprobs": TOP, "return_certainty": True}
+    given |= {"return_route_logprobs": True}
     return jaxmoe.sample(model, PROMPT, **{**given, **options})
 
 
@@ -37,14 +40,34 @@ def drawn(model):
     return draw(model)
 
 
-def test_top_logprobs_are_those_of_one_pass(model, drawn):
-    """Other tokens than the most likely ones would be shown, or other numbers."""
+@pytest.fixture(scope="module")
+def logprobs_of_one_pass(model, drawn):
+    """Of each answer, the log-probabilities [T, V] that its tokens were drawn from."""
+    each = []
     for i, length in enumerate(drawn.lengths.tolist()):
         ids = np.concatenate([PROMPT, drawn.tokens[i, :length]])
         routes = jaxmoe.place_routes(len(PROMPT), length, drawn.routes[i])
         logits = np.asarray(jaxmoe.forward(model, ids, policy=TopK(), routes=routes))
-        logits = logits[len(PROMPT) - 1 : -1]
-        logprobs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+        logits = logits[len(PROMPT) - 1 : -1].astype(np.float64)
+        each.append(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
+    return each
+
+
+def test_self_certainty_is_that_of_one_pass(drawn, logprobs_of_one_pass):
+    """Answers would be weighed by something else than what the paper names."""
+    for i, logprobs in enumerate(logprobs_of_one_pass):
+        length = len(logprobs)
+        expected = -np.log(VOCAB) - logprobs.mean(axis=1)
+        found = drawn.certainties[i, :length]
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        assert (found > 0).all()
+        assert not drawn.certainties[i, length:].any()
+
+
+def test_top_logprobs_are_those_of_one_pass(drawn, logprobs_of_one_pass):
+    """Other tokens than the most likely ones would be shown, or other numbers."""
+    for i, logprobs in enumerate(logprobs_of_one_pass):
+        length = len(logprobs)
         found = drawn.top_logprobs[i, :length]
         best = np.sort(logprobs, axis=-1)[:, ::-1][:, :TOP]
         np.testing.assert_allclose(found, best, atol=2e-4)
@@ -79,20 +102,26 @@ def test_route_logprobs_are_those_of_the_law(model, drawn):
 
 def rankings_of(model, ids, routes):
     """What layer 1 ranks experts by in one pass with these routes."""
-    count = len(ids)
-    positions = jnp.arange(count, dtype=jnp.int32)
+    more = LONGEST - len(ids)  # tokens behind the end change nothing before it
+    ids = np.pad(ids, (0, more)).astype(np.int32)
+    routes = np.pad(routes, ((0, more), (0, 0), (0, 0)), constant_values=-1)
+    return _rankings(model.config, model.params, ids, routes.astype(np.int32))
+
+
+@partial(jax.jit, static_argnames="config")
+def _rankings(config, params, ids, routes):
+    positions = jnp.arange(LONGEST, dtype=jnp.int32)
     sequences = Sequences(
-        positions, jnp.full(count, count), jnp.ones(count, bool), 1, False
+        positions, jnp.full(LONGEST, LONGEST), jnp.ones(LONGEST, bool), 1, False
     )
-    decoder = bind(model.config, model.params, CONTEXT)
 
     def choose(layer, ranking):
         best = jax.lax.top_k(ranking, routes.shape[-1])[1]
-        given = jnp.asarray(routes[:, layer], jnp.int32)
+        given = routes[:, layer]
         return jnp.where(given[:, :1] >= 0, given, best)
 
-    passed = decoder.run(
-        jnp.asarray(ids, jnp.int32),
+    passed = bind(config, params, CONTEXT).run(
+        ids,
         whole_sequences(sequences, CONTEXT),
         choose,
         CONTEXT,
@@ -110,6 +139,9 @@ def test_nothing_is_left_to_chance(model, policy):
     assert not draw(model, policy=policy).route_logprobs.any()
 
 
+# Whole programs are compiled anew for each; the law of each policy is tested in
+# tests/router/plackett_luce_test.py.
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [GumbelTopK(0.7), AdaptiveHead(0.4)])
 def test_every_policy_knows_its_routes(model, policy):
     """Importance weights between policies need the probability under each."""
@@ -174,7 +206,8 @@ def test_bad_counts_are_refused(model, count, untyped):
 
 def test_stop_token_is_recorded_last(model):
     """The record of a stopped answer would be longer than the answer."""
-    found = draw(model, n=16, slots=16, max_new_tokens=60)
+    found = draw(model, n=16, max_new_tokens=60)
+    assert "stop" in found.finish
     for i, length in enumerate(found.lengths.tolist()):
         if found.finish[i] == "stop":
             assert found.tokens[i, length - 1] == STOP

@@ -62,9 +62,12 @@ def draw(model: jaxmoe.Model, prompt: Any, **options: Any) -> Any:
     return jaxmoe.sample(model, prompt, **merged)
 
 
-def check_answers(alone: list[jaxmoe.Samples], model: jaxmoe.Model) -> None:
+def check_answers(
+    alone: list[jaxmoe.Samples], model: jaxmoe.Model, prompts: Any = None
+) -> None:
     """The same tokens and experts as alone, and twice the same bits."""
-    once, again = (draw(model, PROMPTS, n=5) for _ in range(2))
+    prompts = PROMPTS if prompts is None else prompts
+    once, again = (draw(model, prompts, n=5) for _ in range(2))
     for one, other, repeated in zip(alone, once, again, strict=True):
         assert same(one, other)
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)

@@ -37,4 +37,5 @@ def test_a_mesh_computes_the_same_mixture(shape, rules):
         np.asarray(jaxmoe.forward(model, prompt)) for model in (BIASED, divided)
     )
     np.testing.assert_allclose(one, other, atol=1e-4 * abs(one).max())
-    check_answers(draw(BIASED, PROMPTS, n=5), divided)
+    short = PROMPTS[::2]  # of one padded length, and so one pass to compile
+    check_answers(draw(BIASED, short, n=5), divided, short)

@@ -30,7 +30,13 @@ def mixed() -> jaxmoe.Model:
 
 @pytest.mark.parametrize(
     ("shape", "rules"),
-    [((2, 4), "data"), ((2, 4), "tensor"), ((2, 4), "expert"), ((8, 1), "expert")],
+    [
+        ((4, 2), "auto"),
+        ((2, 4), "data"),
+        ((2, 4), "tensor"),
+        ((2, 4), "expert"),
+        ((8, 1), "expert"),
+    ],
 )
 def test_rules_do_not_change_answers(alone, shape, rules):
     """Another way to divide the model would give other tokens or other experts."""

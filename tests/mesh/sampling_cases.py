@@ -6,6 +6,7 @@ import pytest
 
 import jaxmoe
 from jaxmoe import AdaptiveHead, ExpertSample, GumbelTopK, TokenSampler, TopK
+from jaxmoe.decode.inputs import check_slots
 from tests.mesh.cases import (
     KEY,
     MESHES,
@@ -30,7 +31,8 @@ def mixed() -> jaxmoe.Model:
     return on_mesh(MODEL, (2, 4))
 
 
-@pytest.mark.parametrize("shape", MESHES, ids=str)
+# (4, 2) is among the slow ones of options_cases.py.
+@pytest.mark.parametrize("shape", MESHES[:3], ids=str)
 def test_the_mesh_does_not_change_answers(alone, shape):
     """A promise would be broken: another mesh, other tokens or other experts; or two
     runs on one mesh would differ."""
@@ -40,12 +42,12 @@ def test_the_mesh_does_not_change_answers(alone, shape):
 def test_an_answer_does_not_hang_on_its_neighbours(mixed):
     """On a mesh a sample's bits would change with n, the order, the other prompts, or
     the device that its slot is on."""
-    both = draw(mixed, PROMPTS[:2], n=5)
+    both = draw(mixed, PROMPTS, n=5)
     keys = [jaxmoe.keys.prompt_key(KEY, j) for j in range(2)]
     for j in (0, 1):
-        # Two prompts in both calls, so that the compiled shapes are equal.
-        pair = [PROMPTS[j], PROMPTS[1 - j]]
-        swapped = draw(mixed, pair, samples=[4, 2], key=[keys[j], keys[j]])[0]
+        # Three prompts in both calls, so that the compiled shapes are equal.
+        turned = [PROMPTS[j], PROMPTS[2], PROMPTS[1 - j]]
+        swapped = draw(mixed, turned, samples=[4, 2], key=[keys[j]] * 3)[0]
         for row, i in enumerate((4, 2)):
             count = both[j].lengths[i]
             assert swapped.lengths[row] == count
@@ -63,24 +65,22 @@ def test_a_step_is_the_same_in_every_slot(mixed):
 
 def test_degenerate_policies_are_exact(mixed):
     """Expert-Sample without a tail, or without noise, would not be top-k to the bit."""
-    prompt = PROMPTS[0]
-    best = draw(mixed, prompt, n=4, policy=TopK())
+    best = draw(mixed, PROMPTS, n=4, policy=TopK())
     for policy in (ExpertSample(k_keep=4), ExpertSample(tau=0.0)):
-        out = draw(mixed, prompt, n=4, policy=policy)
-        assert same_bits(best, out)
+        out = draw(mixed, PROMPTS, n=4, policy=policy)
+        assert all(same_bits(a, b) for a, b in zip(best, out, strict=True))
 
 
 def test_slots_that_devices_cannot_share_are_refused(mixed):
     """A shape error from within would say nothing of slots."""
     with pytest.raises(ValueError, match=r"multiple of the 2 devices.*pass 4"):
         jaxmoe.sample(mixed, PROMPTS[0], key=KEY, n=2, slots=3)
-    out = draw(mixed, PROMPTS[0], n=1, max_new_tokens=3, slots=None)
-    assert out.tokens.shape[0] == 1
+    assert [check_slots(mixed, n, None) for n in (1, 2, 3)] == [2, 2, 4]
 
 
 def test_one_compile(mixed):
     """On a mesh another key, temperature, n or prompt would compile anew."""
-    prompts = [PROMPTS[0], PROMPTS[2]]
+    prompts = list(PROMPTS)
     warm, cool = TokenSampler(0.9), TokenSampler(0.4)
     draw(mixed, prompts, n=4, sampler=warm, policy=ExpertSample(tau=0.9))
     names: list[str] = []

@@ -16,7 +16,7 @@ from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.ops.stack import OfLayer, cut
 from jaxmoe.typing import Array, Float, Int, Num
 
-MOST_ROWS = 96
+MOST_ROWS = 192
 """With more rows an expert gets so many that a library is faster."""
 
 

@@ -14,20 +14,19 @@ from jaxmoe.ops.experts import ExpertBias, apply_experts, runs_kernels
 from jaxmoe.ops.experts.blocks import rows_at_once
 from jaxmoe.ops.stack import OfLayer
 
-E, D, F = 8, 24, 16
+# Each number of rows and of choices is a program for each implementation: tests that do
+# not need others take SOME or MANY rows of K choices.
+E, D, F, K = 8, 24, 16, 3
+SOME, MANY = 17, 70
 # Interpreted, kernels take a second or more a case; `pallas_test.py` has quick ones.
 PALLAS = pytest.param("pallas", marks=pytest.mark.slow)
 ALL = ["reference", "batched", "blocks", "lanes", "ragged", PALLAS]
 implementations = pytest.mark.parametrize("implementation", ALL)
-others = pytest.mark.parametrize("implementation", ALL[1:])
 
 _apply = jax.jit(apply_experts, static_argnames=("implementation", "activation"))
 
 # 1 binds on about a third of these inputs, 7 never.
 ACTIVATIONS = {"swiglu": SWIGLU, "clipped": ClippedSwiGLU(limit=1.0)}
-activations = pytest.mark.parametrize(
-    "activation", ACTIVATIONS.values(), ids=ACTIVATIONS
-)
 
 
 def _weights(seed=0, experts=E):
@@ -82,29 +81,22 @@ def _close(found, expected):
 
 
 @implementations
-@pytest.mark.parametrize(("rows", "k"), [(1, 1), (1, 3), (1, E), (5, 1), (17, 3)])
-@pytest.mark.parametrize("empty", [False, True])
-def test_equals_the_formula(implementation, rows, k, empty):
+@pytest.mark.parametrize(("rows", "k"), [(1, 1), (1, K), (1, E), (5, 1), (SOME, K)])
+def test_equals_the_formula(implementation, rows, k):
     """Any routing, with and without empty places, against a loop in float64."""
     x, experts, weights = _routing(rows, k)
-    if empty:
-        holes = np.random.default_rng(0).random((rows, k)) < 0.4
-        experts = jnp.where(holes, -1, experts)
-    args = (x, experts, weights, *_weights())
-    _close(_apply(*args, implementation=implementation), _loop(*args))
+    holes = np.random.default_rng(0).random((rows, k)) < 0.4
+    for chosen in (experts, jnp.where(holes, -1, experts)):
+        args = (x, chosen, weights, *_weights())
+        _close(_apply(*args, implementation=implementation), _loop(*args))
 
 
-@others
 @pytest.mark.parametrize("rows", [2, 16, 17, 32, 33, 256, 257])
-def test_equals_the_reference_across_numbers_of_rows(implementation, rows):
+@pytest.mark.parametrize("implementation", ["blocks", "lanes"])
+def test_equals_the_formula_across_numbers_of_rows(implementation, rows):
     """Each border where the loop takes other numbers of rows at once, on both sides."""
-    if implementation == "pallas" and rows > 33:
-        pytest.skip("its blocks are the same for any number of rows, and interpreted")
-    args = (*_routing(rows, 2), *_weights())
-    _close(
-        _apply(*args, implementation=implementation),
-        _apply(*args, implementation="reference"),
-    )
+    args = (*_routing(rows, K), *_weights())
+    _close(_apply(*args, implementation=implementation), _loop(*args))
 
 
 def test_borders_of_rows_at_once_are_those_tested():
@@ -114,13 +106,21 @@ def test_borders_of_rows_at_once_are_those_tested():
 
 
 @implementations
-@activations
-@pytest.mark.parametrize("biased", [False, True], ids=["plain", "biased"])
-@pytest.mark.parametrize("rows", [1, 17, 40])
-def test_activations_and_biases(implementation, activation, biased, rows):
+@pytest.mark.parametrize(
+    ("rows", "activation", "biased"),
+    [
+        (SOME, "swiglu", True),
+        (SOME, "clipped", False),
+        (SOME, "clipped", True),
+        (1, "clipped", True),
+        pytest.param(MANY, "clipped", True, marks=pytest.mark.slow),
+    ],
+)
+def test_activations_and_biases(implementation, rows, activation, biased):
     """GPT-OSS's experts: one part left out, or of another expert, moves every logit."""
-    x, experts, weights = _routing(rows, 3)
-    experts = jnp.where(np.random.default_rng(0).random((rows, 3)) < 0.2, -1, experts)
+    x, experts, weights = _routing(rows, K)
+    experts = jnp.where(np.random.default_rng(0).random((rows, K)) < 0.2, -1, experts)
+    activation = ACTIVATIONS[activation]
     args = (x, experts, weights, *_weights())
     kind = {"activation": activation, "bias": _bias() if biased else None}
     found = _apply(*args, **kind, implementation=implementation)
@@ -133,7 +133,7 @@ def test_biases_as_bits_are_the_bfloat16_values_exactly(implementation):
     narrow = [b.astype(jnp.bfloat16) for b in _bias()]
     bits = ExpertBias(*(jnp.asarray(np.asarray(b).view(np.uint16)) for b in narrow))
     wide = ExpertBias(*(b.astype(jnp.float32) for b in narrow))
-    args = (*_routing(20, 3), *_weights())
+    args = (*_routing(SOME, K), *_weights())
     one, other = (
         _apply(*args, bias=bias, implementation=implementation) for bias in (bits, wide)
     )
@@ -161,8 +161,8 @@ def test_a_layer_of_a_stack_has_its_own_biases(implementation):
 def test_a_row_does_not_feel_the_others_with_biases(implementation):
     """As below: a bias is added in whatever block the row stands."""
     kind = {"activation": ACTIVATIONS["clipped"], "bias": _bias()}
-    x, experts, weights = _routing(40, 3)
-    order = np.random.default_rng(2).permutation(40)
+    x, experts, weights = _routing(SOME, K)
+    order = np.random.default_rng(2).permutation(SOME)
     run = partial(_apply, **kind, implementation=implementation)
     found = run(x, experts, weights, *_weights())
     turned = run(x[order], experts[order], weights[order], *_weights())
@@ -178,13 +178,18 @@ SKEWS = {
 }
 
 
+def _padded(experts):
+    """K choices a row, the further ones empty."""
+    more = K - experts.shape[1]
+    return jnp.asarray(np.pad(experts, ((0, 0), (0, more)), constant_values=-1))
+
+
 @implementations
 @pytest.mark.parametrize("skew", SKEWS.values(), ids=SKEWS)
 def test_nothing_is_dropped_however_skewed(implementation, skew):
     """A capacity factor would truncate the rows of the popular expert (promise 5)."""
-    rows = 70
-    experts = jnp.asarray(skew(rows), jnp.int32)
-    x, _, weights = _routing(rows, experts.shape[1])
+    experts = _padded(skew(MANY)).astype(jnp.int32)
+    x, _, weights = _routing(MANY, K)
     args = (x, experts, weights, *_weights())
     _close(_apply(*args, implementation=implementation), _loop(*args))
 
@@ -192,11 +197,11 @@ def test_nothing_is_dropped_however_skewed(implementation, skew):
 @implementations
 def test_rows_without_experts_are_zero(implementation):
     """Slots at rest hold -1 everywhere; their weights may be anything, NaN too."""
-    x, experts, weights = _routing(6, 2)
+    x, experts, weights = _routing(SOME, K)
     none = jnp.full_like(experts, -1)
     nans = jnp.full_like(weights, jnp.nan)
     found = _apply(x, none, nans, *_weights(), implementation=implementation)
-    np.testing.assert_array_equal(found, np.zeros((6, D)))
+    np.testing.assert_array_equal(found, np.zeros((SOME, D)))
     some = experts.at[2].set(-1)
     found = _apply(
         x, some, weights.at[2].set(jnp.nan), *_weights(), implementation=implementation
@@ -217,7 +222,7 @@ def test_bits_are_the_bfloat16_values_exactly(implementation):
     narrow = [w.astype(jnp.bfloat16) for w in _weights()]
     bits = [jnp.asarray(np.asarray(w).view(np.uint16)) for w in narrow]
     wide = [w.astype(jnp.float32) for w in narrow]
-    routing = _routing(20, 3)
+    routing = _routing(SOME, K)
     found, expected = (
         _apply(*routing, *weights, implementation=implementation)
         for weights in (bits, wide)
@@ -231,7 +236,7 @@ def test_bits_are_the_bfloat16_values_exactly(implementation):
 @implementations
 def test_bfloat16_activations_give_bfloat16(implementation):
     """On accelerators activations are bfloat16, and sums stay in float32."""
-    x, experts, weights = _routing(20, 3)
+    x, experts, weights = _routing(SOME, K)
     narrow = [a.astype(jnp.bfloat16) for a in (x, weights, *_weights())]
     args = (narrow[0], experts, *narrow[1:])
     found = _apply(*args, implementation=implementation)
@@ -246,11 +251,11 @@ def test_bfloat16_activations_give_bfloat16(implementation):
 
 
 @pytest.mark.parametrize("implementation", ALL)
-@pytest.mark.parametrize("rows", [8, 100])
+@pytest.mark.parametrize("rows", [SOME, MANY])
 def test_a_row_does_not_feel_the_others(implementation, rows):
     """A sample must keep its bits whoever shares the batch (promise 2)."""
-    x, experts, weights = _routing(rows, 3)
-    other_x, other_experts, other_weights = _routing(rows, 3, seed=1)
+    x, experts, weights = _routing(rows, K)
+    other_x, other_experts, other_weights = _routing(rows, K, seed=1)
     kept = rows // 2
     mixed = (
         other_x.at[kept].set(x[kept]),
@@ -268,10 +273,10 @@ def test_a_row_does_not_feel_the_others(implementation, rows):
 
 
 @pytest.mark.parametrize("implementation", ALL)
-@pytest.mark.parametrize("rows", [8, 100])
+@pytest.mark.parametrize("rows", [SOME, MANY])
 def test_a_row_does_not_feel_its_place(implementation, rows):
     """A refilled sample sits in another slot and must keep its bits."""
-    x, experts, weights = _routing(rows, 3)
+    x, experts, weights = _routing(rows, K)
     order = np.random.default_rng(2).permutation(rows)
     run = partial(_apply, implementation=implementation)
     straight = run(x, experts, weights, *_weights())
@@ -286,8 +291,8 @@ def test_broken_weights_stay_with_their_expert(implementation):
     """NaN of an expert nobody chose, or of the one -1 is read as, must not leak."""
     gate_up, down = _weights()
     broken = (gate_up.at[jnp.array([0, 5])].set(jnp.nan), down.at[0].set(jnp.inf))
-    x, _, weights = _routing(20, 3)
-    experts = jnp.tile(jnp.array([[3, -1, 6]]), (20, 1))
+    x, _, weights = _routing(SOME, K)
+    experts = jnp.tile(jnp.array([[3, -1, 6]]), (SOME, 1))
     run = partial(_apply, implementation=implementation)
     expected = run(x, experts, weights, gate_up, down)
     found = run(x, experts, weights, *broken)
@@ -336,8 +341,8 @@ def _gradients(
 @pytest.mark.parametrize("routing", ROUTINGS.values(), ids=ROUTINGS)
 def test_gradients_equal_those_of_the_reference(implementation, rows, routing):
     """Training would follow another loss than the one that it reports."""
-    experts = jnp.asarray(routing(rows), jnp.int32)
-    x, _, weights = _routing(rows, experts.shape[1])
+    experts = _padded(routing(rows)).astype(jnp.int32)
+    x, _, weights = _routing(rows, K)
     _same_gradients((x, experts, weights, *_weights(), None), implementation)
 
 

@@ -55,8 +55,11 @@ def test_tiles_are_powers_of_two(width, tile):
 # -- numbers -------------------------------------------------------------------------
 
 
+# Interpreted kernels of several tiles take seconds to compile: in every run float32
+# here, and bfloat16 with biases.
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)]
+    ("dtype", "tolerance"),
+    [(jnp.float32, 1e-5), pytest.param(jnp.bfloat16, 1e-2, marks=pytest.mark.slow)],
 )
 def test_several_tiles_equal_the_reference(dtype, tolerance):
     """A tile left out, read twice or past the edge."""
@@ -67,7 +70,8 @@ def test_several_tiles_equal_the_reference(dtype, tolerance):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)]
+    ("dtype", "tolerance"),
+    [pytest.param(jnp.float32, 1e-5, marks=pytest.mark.slow), (jnp.bfloat16, 1e-2)],
 )
 def test_biases_of_several_tiles_equal_the_reference(dtype, tolerance):
     """A tile would add what belongs to another, or what lies past the edge."""

@@ -1,0 +1,123 @@
+"""A run directory in Google Cloud Storage, as the local folder that stands for it.
+
+Objects cannot be appended to. What a process has drawn since it last wrote goes into an
+object of its own, records-0-of-1.jsonl.parts/N, where N is the byte of the records file
+at which it begins. At the end of a process the whole file is written beside them, as a
+local run has it: `gcloud storage cp` of it is a run directory.
+
+Each part is created only where there is none of its name. So of two processes that draw
+the same shard the second is refused at its first write, and nothing locks a run whose
+machine is gone.
+"""
+
+import functools
+import itertools
+import tempfile
+from pathlib import Path
+
+from jaxmoe.checkpoints import gcs
+from jaxmoe.evals.grading import GRADING
+
+MANIFEST = "manifest.json"
+PARTS = ".parts/"
+
+
+class BucketRun:
+    """The run at a place in a bucket.
+
+    folder: the local directory that stands for it, empty before `fetch`; it goes away
+    with this process.
+    """
+
+    def __init__(self, place: gcs.Place):
+        """Nothing is read or written yet."""
+        self.place = place
+        name = place.prefix.rstrip("/").rpartition("/")[2] or place.bucket
+        self.folder = Path(tempfile.mkdtemp(dir=_scratch().name)) / name
+
+    def fetch(self) -> None:
+        """Copies what the bucket has of the run into `folder`.
+
+        Raises:
+          PermissionError: Google Cloud Storage refuses.
+          OSError: something cannot be read.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = gcs.names(self._address)
+        files = {name.partition(PARTS)[0] for name in names}
+        # A bucket's names may be anything; a run has no folders but those of parts.
+        for file in sorted(file for file in files if "/" not in file):
+            parts = [name for name in names if name.startswith(file + PARTS)]
+            whole = self._read(file) if file in names else b""
+            (self.folder / file).write_bytes(self._joined(whole, parts))
+
+    def offer_manifest(self) -> bool:
+        """Puts the folder's manifest into the bucket; False if another came first."""
+        content = (self.folder / MANIFEST).read_bytes()
+        if gcs.create_file(self._address, MANIFEST, content):
+            return True
+        (self.folder / MANIFEST).write_bytes(self._read(MANIFEST))
+        return False
+
+    def append(self, file: str, start: int, content: bytes) -> None:
+        """Keeps bytes of a records file from byte `start` on.
+
+        Raises:
+          ValueError: another process has written there.
+          OSError: it cannot be written.
+        """
+        if not gcs.create_file(self._address, f"{file}{PARTS}{start:016d}", content):
+            raise ValueError(
+                f"another process draws this shard into {self.place}; wait for it, or "
+                "choose another --out or shard"
+            )
+
+    def close(self, file: str) -> None:
+        """Writes the whole records file, and how its answers were graded."""
+        for name in (file, GRADING):
+            if (self.folder / name).exists():
+                content = (self.folder / name).read_bytes()
+                gcs.write_file(self._address, name, content)
+
+    @property
+    def _address(self) -> str:
+        return str(self.place)
+
+    def _joined(self, whole: bytes, parts: list[str]) -> bytes:
+        """A records file as it was last written, and the parts that came since."""
+        for part, after in itertools.zip_longest(parts, parts[1:]):
+            if after is not None and _start(after) <= len(whole):
+                continue
+            if _start(part) > len(whole):
+                raise OSError(
+                    f"{self.place}/{part} begins after byte {len(whole)}, where a part "
+                    "is missing; restore it, or remove those after it to draw their "
+                    "answers again"
+                )
+            whole = whole[: _start(part)] + self._read(part)
+        return whole
+
+    def _read(self, name: str) -> bytes:
+        found = gcs.read_file(self._address, name)
+        if found is None:
+            raise OSError(f"{self.place}/{name} was removed while it was read")
+        return found
+
+
+def run_folder(path: Path | str) -> Path:
+    """The local folder of a run to be read: `path`, or a copy of what a bucket has."""
+    place = gcs.place_of(path)
+    if place is None:
+        return Path(path)
+    run = BucketRun(place)
+    run.fetch()
+    return run.folder
+
+
+def _start(part: str) -> int:
+    return int(part.rpartition("/")[2])
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="jaxmoe-run-")
