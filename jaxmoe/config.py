@@ -209,6 +209,10 @@ class LatentConfig:
         return self.plain_dim + self.rope_dim
 
 
+MixerConfig = AttentionConfig | LatentConfig
+"""How positions exchange information."""
+
+
 def _check_value(name: str, value: object, kind: type):
     """Raises a ValueError unless `value` is an instance of a class of the contract."""
     if not isinstance(value, kind):
@@ -288,7 +292,7 @@ class LayerConfig:
     `residual` multiplies what each of the two adds to the residual stream (Granite).
     """
 
-    mixer: AttentionConfig | LatentConfig
+    mixer: MixerConfig
     feed_forward: DenseConfig | MoEConfig
     residual: float = 1.0
 

@@ -170,7 +170,9 @@ class _Matcher:
     def _is_beyond(self, name: str) -> bool:
         """Whether it is of a layer after the model's last."""
         found = (pattern.match(name) for pattern in self.after)
-        return any(m is not None and int(m["i"]) >= self.layers for m in found)
+        last = str(self.layers)
+        numbers = [m.groupdict(last).get("i", last) for m in found if m is not None]
+        return any(int(number) >= self.layers for number in numbers)
 
     def _apply(self, rule: TensorRule, numbers: dict[str, int], tensor: Tensor):
         params = [name.format(**numbers) for name in rule.params]

@@ -84,14 +84,17 @@ DENSE = (
 )
 """Gated feed-forwards of dense layers."""
 
-_SHARED = LAYER + "mlp.shared_experts."
-
-SHARED_EXPERTS = tuple(
-    TensorRule(_SHARED + f"{name}_proj.weight", FF + param, place=place, merge=_2D)
-    for name, param, place in (
-        ("gate", "shared.gate_up", (0,)),
-        ("up", "shared.gate_up", (1,)),
-        ("down", "shared.down", ()),
-    )
+CHOICE_BIAS = (
+    TensorRule(LAYER + "mlp.gate.e_score_correction_bias", FF + "router.choice_bias"),
 )
-"""What every token has beside the experts that it chooses; several are one wide one."""
+"""What the choice of experts is biased by."""
+
+
+def shared_expert(prefix: str) -> tuple[TensorRule, ...]:
+    """The expert that all tokens have, named `prefix` within a layer's `mlp`."""
+    name, param = LAYER + f"mlp.{prefix}.", FF + "shared."
+    return (
+        TensorRule(name + "gate_proj.weight", param + "gate_up", (0,), _2D),
+        TensorRule(name + "up_proj.weight", param + "gate_up", (1,), _2D),
+        TensorRule(name + "down_proj.weight", param + "down", merge=_2D),
+    )

@@ -5,55 +5,25 @@ experts' probabilities are multiplied by a constant and not divided by their sum
 large model chooses groups of experts first, by the best expert of each.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
-from jaxmoe.config import (
-    DenseConfig,
-    LayerConfig,
-    ModelConfig,
-    MoEConfig,
-    NormConfig,
-    SharedConfig,
-)
-from jaxmoe.families.attributes import (
-    COUNT,
-    EXPERT_COUNT,
-    FLAG,
-    LAYER_COUNT,
-    NAMES,
-    POSITIVE,
-    REAL,
-    TEXT,
-    Attributes,
-    quote,
-)
+from jaxmoe.config import ModelConfig, MoEConfig, SharedConfig
+from jaxmoe.families.attributes import EXPERT_COUNT, POSITIVE, REAL, TEXT, Attributes
 from jaxmoe.families.base import Family
+from jaxmoe.families.common_config import check_rest, dense_first, stacked
 from jaxmoe.families.common_tensors import (
     BOOKKEEPING,
     DENSE,
     EXPERTS,
     FRAME,
     LATENTS,
-    SHARED_EXPERTS,
+    shared_expert,
 )
-from jaxmoe.families.generation import read_generation, read_token_ids
-from jaxmoe.families.latent_attention import read_latent_attention
-from jaxmoe.families.rope import context_length
-from jaxmoe.families.unread import refuse_unread
+from jaxmoe.families.latent_attention import IGNORED, read_latent
 from jaxmoe.router.scores import Groups, SoftmaxScores
 
 ARCHITECTURE = "DeepseekV2ForCausalLM"
-EOS = 2
-"""What transformers takes where config.json names none."""
-
-IGNORED = {
-    "training only": "aux_loss_alpha seq_aux",
-    "how the original code was run": "auto_map ep_size pretraining_tp",
-}
-"""Names of the attributes that change no answer, by the reason why."""
-
 NEUTRAL: dict[str, Any] = {
     "attention_bias": False,
     "mlp_bias": False,
@@ -66,76 +36,39 @@ NEUTRAL: dict[str, Any] = {
 
 def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     """The model that config.json `a` and generation_config.json `g` describe."""
-    vocab_size = a.take("vocab_size", POSITIVE)
-    d_model = a.take("hidden_size", POSITIVE)
-    num_layers = a.take("num_hidden_layers", LAYER_COUNT)
-    max_length = a.take("max_position_embeddings", POSITIVE, 2048)
-    mixer, rope = read_latent_attention(a, max_length, "neighbours")
-    scoring = _scoring(a)
-    feed_forwards = read_feed_forwards(a, num_layers, scoring, dense=0, shared=2)
-    norm = a.take("rms_norm_eps", REAL, 1e-6)
-    tied = a.take("tie_word_embeddings", FLAG, False)
-    stop_ids, pad_id = read_token_ids(a, g, vocab_size, eos=EOS)
-    generation = read_generation(g)
-    check_names(a, ARCHITECTURE)
-    refuse_unread(a, IGNORED, NEUTRAL)
-    a.report.raise_if_any("deepseek_v2")
-    return ModelConfig(
-        family="deepseek_v2",
-        vocab_size=vocab_size,
-        d_model=d_model,
-        layers=tuple(LayerConfig(mixer(), make()) for make in feed_forwards),
-        norm=NormConfig(norm),
-        tie_embeddings=tied,
-        context_length=context_length(rope, max_length),
-        stop_ids=stop_ids,
-        pad_id=pad_id,
-        generation=generation,
-    )
+    c, mixer = read_latent(a, g, max_length=2048, eos=2)
+    moe = _mixture(a)
+    first, dense = dense_first(a, c.num_layers, 0)
+    check_rest(a, "deepseek_v2", ARCHITECTURE, ignored=IGNORED, neutral=NEUTRAL)
+    mixers = [mixer()] * c.num_layers
+    return c.model("deepseek_v2", stacked(mixers, first, dense, moe()))
 
 
-def read_feed_forwards(
-    a: Attributes,
-    num_layers: int,
-    scoring: Callable[[], Any],
-    *,
-    dense: int,
-    shared: int,
-) -> Sequence[Callable[[], DenseConfig | MoEConfig]]:
-    """A dense feed-forward for the first layers, a mixture for the rest.
-
-    Args:
-      a: config.json.
-      num_layers: how many there are.
-      scoring: makes the rule, once the whole file is known to be good.
-      dense, shared: the family's own `first_k_dense_replace`, `n_shared_experts`.
-    """
-    first = min(num_layers, a.take("first_k_dense_replace", COUNT, dense))
-    # Released configs state it even where no layer uses it.
-    missing = {} if first else {"default": 0, "null": 0}
-    mlp = partial(DenseConfig, a.take("intermediate_size", POSITIVE, **missing))
+def _mixture(a: Attributes) -> Callable[[], MoEConfig]:
+    """The mixture, built once the whole file is known to be good."""
     hidden = a.take("moe_intermediate_size", POSITIVE)
-    number = a.take("n_shared_experts", POSITIVE, shared, None)
-    num_experts = a.take("n_routed_experts", EXPERT_COUNT)
+    shared = a.take("n_shared_experts", POSITIVE, 2, None)
+    experts = a.take("n_routed_experts", EXPERT_COUNT, 64)
     chosen = a.take("num_experts_per_tok", POSITIVE)
+    scoring = _scoring(a)
 
-    def moe() -> MoEConfig:
-        beside = None if number is None else SharedConfig(number * hidden)
-        return MoEConfig(num_experts, chosen, hidden, scoring(), shared=beside)
+    def make() -> MoEConfig:
+        beside = None if shared is None else SharedConfig(shared * hidden)
+        return MoEConfig(experts, chosen, hidden, scoring(), shared=beside)
 
-    return [mlp] * first + [moe] * (num_layers - first)
+    return make
 
 
 def _scoring(a: Attributes) -> Callable[[], SoftmaxScores]:
     method = a.take("topk_method", TEXT, "greedy", "greedy")
     scale = a.take("routed_scaling_factor", REAL, 1.0)
-    count = a.take("n_group", COUNT, None, None)
-    kept = a.take("topk_group", COUNT, None, None)
+    count = a.take("n_group", POSITIVE, None, None)
+    kept = a.take("topk_group", POSITIVE, None, None)
     grouped = method == "group_limited_greedy"
     if not grouped and method != "greedy":
         a.wrong("topk_method", method, '"greedy" or "group_limited_greedy"')
     for name, value in (("n_group", count), ("topk_group", kept)):
-        if grouped and not value:
+        if grouped and value is None:
             a.wrong(name, value, "a positive integer, for group_limited_greedy")
 
     def make() -> SoftmaxScores:
@@ -147,18 +80,15 @@ def _scoring(a: Attributes) -> Callable[[], SoftmaxScores]:
     return make
 
 
-def check_names(a: Attributes, architecture: str):
-    """Attributes that say what the code does anyway, or refuse."""
-    if (act := a.take("hidden_act", TEXT, "silu")) != "silu":
-        a.wrong("hidden_act", act, '"silu"')
-    names = a.take("architectures", NAMES, [architecture], [architecture])
-    if architecture not in names:
-        a.wrong("architectures", names, quote([architecture]))
-
-
 # -- tensors -------------------------------------------------------------------
 
-TENSORS = (*FRAME, *LATENTS, *EXPERTS, *SHARED_EXPERTS, *DENSE)
+TENSORS = (
+    *FRAME,
+    *LATENTS,
+    *EXPERTS,
+    *shared_expert("shared_experts"),
+    *DENSE,
+)
 
 # -- sizes ---------------------------------------------------------------------
 
