@@ -46,7 +46,9 @@ def test_released_shapes(config, billions, layers, dense, queries, groups, scale
     assert mixer.query_latent_dim == queries
     assert mixer.scale == pytest.approx(scale, rel=1e-6)
     assert mixer.rope.attention_factor == 1 and mixer.rope.pairs == "neighbours"
-    assert mixture.scoring.groups == groups
+    scoring = mixture.scoring
+    assert (scoring.groups, scoring.normalise) == (groups, False)
+    assert (scoring.scale, scoring.weight_type) == (16 if groups else 1, "float32")
     assert mixture.shared == SharedConfig(2 * mixture.hidden)
 
 
