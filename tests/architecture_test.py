@@ -45,9 +45,10 @@ FLOORS = (
     "scripts/",
 )
 LIBRARIES_ONLY_IN = {
-    # The benchmarks' peer: imported where it is asked for, and nowhere else.
+    # The benchmarks' peers: imported where it is asked for, and nowhere else.
     "torch": ("jaxmoe/benchmarks/transformers_peer.py",),
     "transformers": ("jaxmoe/benchmarks/transformers_peer.py",),
+    "llama_cpp": ("jaxmoe/benchmarks/llama_cpp_peer.py",),
     "matplotlib": ("jaxmoe/reports/",),
     "tokenizers": ("jaxmoe/text/", "jaxmoe/demo/model_files.py"),
     "orbax": ("jaxmoe/checkpoints/orbax.py",),

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmoe.benchmarks import work
 from jaxmoe.benchmarks.subject import Subject
+from jaxmoe.benchmarks.work import Work
 from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.prefill import prefill, prompt_bucket
 from jaxmoe.decode.slots import Admission, Running, SlotRules, Slots, Turn
@@ -69,9 +71,9 @@ class Begun:
         """The slots as if every sample had passed `filled` positions of its own."""
         return replace(self.slots, position=self.slots.start + filled)
 
-    def routes(self, steps: int) -> np.ndarray:
+    def routes(self, steps: int, slots: Slots | None = None) -> np.ndarray:
         """Experts of `steps` steps, int16 [S, M, L, K]."""
-        drawn = self.run(steps, return_routes=True)
+        drawn = self.run(steps, slots=slots, return_routes=True)
         return np.asarray(drawn.trace.routes)
 
 
@@ -163,6 +165,23 @@ def scribbled(samples: Begun) -> Begun:
 
     filled = jax.jit(lambda cache: jax.tree.map(add, cache), donate_argnums=0)
     return replace(samples, suffix=filled(samples.suffix))
+
+
+def least_work(samples: Begun, routes: np.ndarray, own: float) -> Work:
+    """What a step cannot avoid, of samples of one prompt that chose `routes`.
+
+    own: positions that each has passed since its prompt.
+    """
+    subject = samples.subject
+    return work.step(
+        subject.config,
+        n=samples.slots.active.shape[0],
+        prompt=int(samples.prefix.length[0]),
+        own=own,
+        distinct=distinct_experts(routes, subject.config.moe_layers),
+        weight_bytes=subject.params["embed.weight"].dtype.itemsize,
+        cache_dtype=subject.dtype,
+    )
 
 
 def distinct_experts(routes: np.ndarray, layers: tuple[int, ...]) -> float:

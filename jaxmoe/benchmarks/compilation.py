@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxmoe.benchmarks import targets
+from jaxmoe.benchmarks import lowering, targets
 from jaxmoe.benchmarks.presets import PRESETS
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import SAMPLER
@@ -82,6 +82,7 @@ def measure(place: Place, *, n: int, prompt: int, rounds: int) -> Iterator[Row]:
                 memory.temp_size_in_bytes,
             )
             yield place.row("compile", what, temporary / 1e6, "MB")
+    yield from lowering.rows_of_sizes(place, PRESETS[place.preset].config, n)
 
 
 def _compile(

@@ -1,11 +1,12 @@
-"""Decoding: a step beside the least it could take, and beside a peer's."""
+"""Decoding: a step beside the least it could take, and beside peers'."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
-from jaxmoe.benchmarks import begun, machine, targets, work
-from jaxmoe.benchmarks.peer import Peer, fastest
+from jaxmoe.benchmarks import begun, readers, targets
+from jaxmoe.benchmarks.peer import Peer, fastest, sides_of
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
@@ -13,7 +14,6 @@ from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import ExpertSample, TopK
 
 POLICIES = {"TopK": TopK(), "ExpertSample": ExpertSample()}
-PEER = "transformers"
 PAUSE = 0.05
 
 
@@ -24,10 +24,10 @@ def measure(
     prompt: int,
     steps: int,
     rounds: int,
-    peer: Peer | None = None,
+    peers: Mapping[str, Peer] = MappingProxyType({}),
     experts: tuple[Implementation, ...] = ("auto",),
 ) -> Iterator[Row]:
-    """Rows for each n: both policies, and the peer with the model's own experts.
+    """Rows for each n: both policies, and the peers with the model's own experts.
 
     experts: kernels that take turns, the first of them beside each of the others.
     """
@@ -42,12 +42,16 @@ def measure(
             for name, policy in POLICIES.items()
         }
         sides = {name: Side(partial(s.run, steps)) for name, s in samples.items()}
-        tasks = () if peer is None else peer.decoding(subject.prompt(prompt), n)
-        sides |= {task.how: task.side for task in tasks}
-        read, nbytes = machine.reading(subject.place.backend)
-        sides["read"] = read
+        tasks = {
+            name: peer.decoding(subject.prompt(prompt), n)
+            for name, peer in peers.items()
+        }
+        for name, its_tasks in tasks.items():
+            sides |= sides_of(name, its_tasks)
+        reader = readers.fastest(subject.place.backend)
+        sides["read"] = reader.side
         found = take_turns(sides, rounds, pause=PAUSE if tasks else 0.0)
-        bandwidth = found["read"].into(nbytes)
+        bandwidth = found["read"].into(reader.nbytes)
         for name, one in samples.items():
             a_step = found[name].times(1 / steps)
             yield from _policy_rows(
@@ -58,12 +62,12 @@ def measure(
             ratio = old.over(new)
             what = f"n = {n}, prompt {prompt}: {kernel}, times as fast as {experts[0]}"
             yield subject.place.row("decode", what, ratio.median, "x", ratio=ratio)
-        if peer is not None:
-            task = fastest(tasks, found)
-            ours = found[_named("TopK", experts[0])].times(1 / steps)
-            theirs = found[task.how].times(1 / task.steps)
+        ours = found[_named("TopK", experts[0])].times(1 / steps)
+        for name, peer in peers.items():
+            task, seconds = fastest(name, tasks[name], found)
+            theirs = seconds.times(1 / task.steps)
             how = f"{task.how}, {peer.weights} weights"
-            yield from _peer_rows(subject, n, prompt, ours, theirs, how)
+            yield from _peer_rows(subject, n, prompt, name, ours, theirs, how)
 
 
 def _named(policy: str, kernel: str) -> str:
@@ -82,15 +86,7 @@ def _policy_rows(
     n = samples.slots.active.shape[0]
     routes = samples.routes(steps)
     distinct = begun.distinct_experts(routes, subject.config.moe_layers)
-    least = work.step(
-        subject.config,
-        n=n,
-        prompt=prompt,
-        own=(steps - 1) / 2,
-        distinct=distinct,
-        weight_bytes=subject.params["embed.weight"].dtype.itemsize,
-        cache_dtype=subject.dtype,
-    )
+    least = begun.least_work(samples, routes, (steps - 1) / 2)
     floor = bandwidth.into(least.bytes)
     arithmetic = least.operations / subject.machine.matmul.median
     yield subject.place.row(
@@ -117,16 +113,22 @@ def _policy_rows(
 
 
 def _peer_rows(
-    subject: Subject, n: int, prompt: int, ours: Spread, theirs: Spread, how: str
+    subject: Subject,
+    n: int,
+    prompt: int,
+    peer: str,
+    ours: Spread,
+    theirs: Spread,
+    how: str,
 ) -> Iterator[Row]:
     ratio = theirs.over(ours)
     yield subject.place.row(
         "decode",
-        f"n = {n}, prompt {prompt}: {PEER}",
+        f"n = {n}, prompt {prompt}: {peer}",
         theirs.median * 1e3,
         "ms a step",
         ms=theirs.times(1e3),
         by=how,
     )
-    named = targets.against_peer(n, prompt)
+    named = targets.against_peer(n, prompt, peer)
     yield subject.place.row("decode", named, ratio.median, "x", ratio=ratio)

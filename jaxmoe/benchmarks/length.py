@@ -58,8 +58,22 @@ def _allocated(
 def _filled(samples: begun.Begun, steps: int, rounds: int) -> Iterator[Row]:
     row = partial(samples.subject.place.row, "length")
     found = take_turns({str(f): _run(samples, steps, f) for f in FILLED}, rounds)
+    moved = {f: _bytes(samples, steps, f) for f in FILLED}
     for filled in FILLED:
         ms = found[str(filled)].times(1e3 / steps)
         ratio = found[str(filled)].over(found[str(FILLED[0])])
         what = f"room for {cache.room(samples.suffix)}, filled {filled}"
-        yield row(what, ms.median, "ms a step", ms=ms, ratio_to_shortest=ratio)
+        megabytes = moved[filled] / 1e6
+        detail = {"ms": ms, "ratio_to_shortest": ratio, "MB": megabytes}
+        yield row(what, ms.median, "ms a step", **detail)
+    first, last = FILLED[0], FILLED[-1]
+    longer = found[str(last)].over(found[str(first)])
+    ratio = longer.times(moved[first] / moved[last])
+    what = targets.time_over_bytes(last, first)
+    yield row(what, ratio.median, "x", ratio=ratio)
+
+
+def _bytes(samples: begun.Begun, steps: int, filled: int) -> float:
+    """The bytes that an average step has to move."""
+    routes = samples.routes(steps, samples.at(filled))
+    return begun.least_work(samples, routes, filled + (steps - 1) / 2).bytes

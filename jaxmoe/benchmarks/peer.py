@@ -1,6 +1,6 @@
 """Another implementation to stand beside ours; who measures it provides one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -45,6 +45,20 @@ def contenders(sides: Mapping[str, Side], steps: int) -> tuple[Task, ...]:
 
     Those that fail here are left out.
     """
+    found = _best_runs(sides)
+    limit = MARGIN * min(found.values())
+    names = [name for name, least in found.items() if least <= limit]
+    return tuple(Task(sides[name], steps, name) for name in names)
+
+
+def quickest(sides: Mapping[str, Side]) -> str:
+    """The side with the quickest run."""
+    found = _best_runs(sides)
+    return min(found, key=lambda name: found[name])
+
+
+def _best_runs(sides: Mapping[str, Side]) -> dict[str, float]:
+    """Seconds of each side's best run, but of those that fail."""
     found: dict[str, float] = {}
     failures: list[str] = []
     for name, side in sides.items():
@@ -54,11 +68,21 @@ def contenders(sides: Mapping[str, Side], steps: int) -> tuple[Task, ...]:
             failures.append(f"{name}: {error}")
     if not found:
         raise RuntimeError(f"the peer can run none of its ways here: {failures}")
-    limit = MARGIN * min(found.values())
-    names = [name for name, least in found.items() if least <= limit]
-    return tuple(Task(sides[name], steps, name) for name in names)
+    return found
 
 
-def fastest(tasks: Sequence[Task], found: Mapping[str, Spread]) -> Task:
-    """The task with the least median in `found`, which has them by their `how`."""
-    return min(tasks, key=lambda task: found[task.how].median)
+def sides_of(peer: str, tasks: Iterable[Task]) -> dict[str, Side]:
+    """The tasks of a peer, to take turns with others'."""
+    return {_side_name(peer, task): task.side for task in tasks}
+
+
+def fastest(
+    peer: str, tasks: Iterable[Task], found: Mapping[str, Spread]
+) -> tuple[Task, Spread]:
+    """The task of a peer with the least median in `found`, and its seconds."""
+    best = min(tasks, key=lambda task: found[_side_name(peer, task)].median)
+    return best, found[_side_name(peer, best)]
+
+
+def _side_name(peer: str, task: Task) -> str:
+    return f"{peer}: {task.how}"

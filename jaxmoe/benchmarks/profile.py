@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmoe.benchmarks import begun, machine, work
+from jaxmoe.benchmarks import begun, readers, work
 from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
@@ -49,9 +49,10 @@ def measure(
         parts = _parts(subject, jnp.asarray(routes, jnp.int32))
         sides = {"step": Side(partial(samples.run, steps))}
         sides |= {k: _looped(subject, p, n, steps) for k, p in parts.items()}
-        sides["read"], nbytes = machine.reading(subject.place.backend)
+        reader = readers.fastest(subject.place.backend)
+        sides["read"] = reader.side
         found = take_turns(sides, rounds, warmup=2)
-        yield from _rows(subject, n, steps, parts, found, nbytes)
+        yield from _rows(subject, n, steps, parts, found, reader.nbytes)
 
 
 def _rows(

@@ -1,8 +1,9 @@
 """Rows of results: as a table to read, and as JSON."""
 
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxmoe.benchmarks.timing import Spread
 from jaxmoe.reports.text_table import markdown_table, number
@@ -11,19 +12,38 @@ AT_LEAST, AT_MOST = "at least", "at most"
 HEAD = ("benchmark", "what", "value", "target", "", "detail")
 
 
+class Target(NamedTuple):
+    """comparison: `AT_LEAST` or `AT_MOST`. moonshot: a number beyond it, or None."""
+
+    comparison: str
+    number: float
+    moonshot: float | None = None
+
+    def is_met(self, value: float) -> bool:
+        """Whether a value reaches the number."""
+        return self._reaches(value, self.number)
+
+    def is_moonshot(self, value: float) -> bool:
+        """Whether a value reaches the number beyond."""
+        return self.moonshot is not None and self._reaches(value, self.moonshot)
+
+    def _reaches(self, value: float, number: float) -> bool:
+        return value >= number if self.comparison == AT_LEAST else value <= number
+
+
 @dataclass(frozen=True)
 class Row:
     """One result.
 
-    value: None where the benchmark failed. target: comparison and number, or None.
-    detail: what stands beside it: text, numbers, or a `Spread` of all rounds.
+    value: None where the benchmark failed. target: None where it has none. detail: what
+    stands beside it: text, numbers, or a `Spread` of all rounds.
     """
 
     benchmark: str
     what: str
     value: float | None
     unit: str
-    target: tuple[str, float] | None = None
+    target: Target | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -31,8 +51,13 @@ class Row:
         """Whether the value reaches its target; None where it has none."""
         if self.target is None or self.value is None:
             return None
-        comparison, number = self.target
-        return self.value >= number if comparison == AT_LEAST else self.value <= number
+        return self.target.is_met(self.value)
+
+    @property
+    def rounds(self) -> Spread | None:
+        """The first spread beside it: that of its own value, by custom."""
+        spreads = (v for v in self.detail.values() if isinstance(v, Spread))
+        return next(spreads, None)
 
 
 def failed(benchmark: str, error: BaseException) -> Row:
@@ -44,7 +69,8 @@ def failed(benchmark: str, error: BaseException) -> Row:
 def _shown(value: Any) -> str:
     if isinstance(value, Spread):
         ends = f"{number(value.least)}..{number(value.most)}"
-        return f"{number(value.median)} ({ends})"
+        far = "" if value.width is None else f", middle half {value.width:.0%}"
+        return f"{number(value.median)} ({ends}{far})"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return str(value) if isinstance(value, int) else number(value)
@@ -52,12 +78,41 @@ def _shown(value: Any) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     value = "-" if row.value is None else f"{number(row.value)} {row.unit}".strip()
-    target = ""
-    if row.target is not None:
-        target = f"{row.target[0]} {number(row.target[1])} {row.unit}".strip()
-    met = {None: "", True: "met", False: "missed"}[row.met]
     detail = ", ".join(f"{name} {_shown(value)}" for name, value in row.detail.items())
-    return row.benchmark, row.what, value, target, met, detail
+    return row.benchmark, row.what, value, _target(row), _met(row), detail
+
+
+def _target(row: Row) -> str:
+    if row.target is None:
+        return ""
+    comparison, wanted, moonshot = row.target
+    shown = f"{comparison} {number(wanted)} {row.unit}".strip()
+    return shown if moonshot is None else f"{shown} (moonshot {number(moonshot)})"
+
+
+def _met(row: Row) -> str:
+    if row.target is None or row.value is None:
+        return ""
+    if row.target.is_moonshot(row.value):
+        return "moonshot"
+    return "met" if row.met else "missed"
+
+
+def spreads(rows: Iterable[Row]) -> str:
+    """One line: how far the rounds of each benchmark spread.
+
+    Of each row the middle half of its rounds over their median; of a benchmark's rows
+    the median and the widest.
+    """
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row.rounds is not None and row.rounds.width is not None:
+            found.setdefault(row.benchmark, []).append(row.rounds.width)
+    parts = [
+        f"{name} {statistics.median(widths):.0%} (widest {max(widths):.0%})"
+        for name, widths in found.items()
+    ]
+    return f"Middle half of rounds over their median: {', '.join(parts) or 'no rounds'}"
 
 
 def line(row: Row) -> str:
@@ -73,9 +128,7 @@ def table(rows: Iterable[Row]) -> str:
 
 def as_json(row: Row) -> dict[str, Any]:
     """The row as JSON takes it: every spread with its median, ends and rounds."""
-    target = None
-    if row.target is not None:
-        target = {"comparison": row.target[0], "number": row.target[1]}
+    target = None if row.target is None else row.target._asdict()
     return {
         "benchmark": row.benchmark,
         "what": row.what,
@@ -95,5 +148,6 @@ def plain(value: Any) -> Any:
         "median": value.median,
         "min": value.least,
         "max": value.most,
+        "quartiles": list(value.quartiles),
         "rounds": list(value.values),
     }

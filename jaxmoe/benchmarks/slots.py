@@ -1,13 +1,16 @@
-"""Slots: many prompts with answers of skewed lengths, against the ideal.
+"""Slots: many prompts with answers of skewed lengths, against perfect refilling.
 
-Ideal is that no slot ever waits: every step draws a token in each of them.
+Perfect is that a slot gets the next sample in the step after its last one ended, and
+that the host takes no time. At the end, when no sample waits, slots rest there too.
 """
 
+import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.benchmarks import begun, targets
@@ -35,7 +38,7 @@ class _Load:
     max_new_tokens: int
     stop_ids: tuple[int, ...]
     steps: int = 0
-    lengths: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()  # in the order in which they begin
 
     def run(self) -> None:
         answers = stream(
@@ -50,7 +53,8 @@ class _Load:
             slots=self.slots,
             progress=self._hear,
         )
-        self.lengths = tuple(len(answer.tokens) for answer in answers)
+        lengths = {(a.prompt, a.sample): len(a.tokens) for a in answers}
+        self.lengths = tuple(lengths[at] for at in sorted(lengths))
 
     def _hear(self, progress: Progress) -> None:
         self.steps = progress.steps
@@ -71,7 +75,7 @@ def measure(
     max_new_tokens: int,
     rounds: int,
 ) -> Iterator[Row]:
-    """Rows: the whole load, its ideal, and how busy the slots were."""
+    """Rows: the whole load, its bound, and how busy the slots were."""
     vocab = subject.config.vocab_size
     random = np.random.default_rng(0)
     stops = random.choice(vocab, vocab // STOPPING, replace=False)
@@ -85,12 +89,27 @@ def measure(
         tuple(map(int, stops)),
     )
     load.run()
-    sides = {"load": Side(load.run), **_ideal(load, policy)}
+    sides = {"load": Side(load.run), **_pieces(load, policy)}
     yield from _rows(load, take_turns(sides, rounds, warmup=1))
 
 
-def _ideal(load: _Load, policy: Policy) -> dict[str, Side]:
-    """A segment with every slot active, and the prefill of all prompts."""
+def perfect_refilling(lengths: Sequence[int], slots: int) -> list[int]:
+    """Slots at work in each step where every slot that ends gets the next sample.
+
+    lengths: steps of each sample, in the order in which they begin; 0 takes no slot.
+
+    >>> perfect_refilling([3, 1, 1], 2)
+    [2, 2, 1]
+    """
+    ends = [0] * slots  # a heap: when each slot is free
+    for length in lengths:
+        heapq.heapreplace(ends, ends[0] + length)
+    # A slot once at rest has no successor: it was at work in all steps before.
+    return [sum(end > step for end in ends) for step in range(max(ends))]
+
+
+def _pieces(load: _Load, policy: Policy) -> dict[str, Side]:
+    """Segments by how many slots are at work, and the prefill of all prompts."""
     subject = load.subject
     prefix = begun.load(subject, list(load.prompts))
     # As many as the engine compares with, and none that is ever drawn.
@@ -110,35 +129,57 @@ def _ideal(load: _Load, policy: Policy) -> dict[str, Side]:
     middle = int((lengths**2).sum() / (2 * lengths.sum()))
     begin = min(middle - SEGMENT // 2, load.max_new_tokens - SEGMENT)
     slots = samples.at(max(begin, 0))
-    return {
-        "segment": Side(partial(samples.run, SEGMENT, slots=slots)),
-        "prefill": Side(lambda: jax.tree.leaves(begun.load(subject, [*load.prompts]))),
+
+    def segment(active: int) -> Side:
+        some = replace(slots, active=jnp.arange(load.slots) < active)
+        return Side(partial(samples.run, SEGMENT, slots=some))
+
+    sides = {str(active): segment(active) for active in _counts(load.slots)}
+    return sides | {
+        "prefill": Side(lambda: jax.tree.leaves(begun.load(subject, [*load.prompts])))
     }
+
+
+def _counts(slots: int) -> list[int]:
+    """Numbers of slots at work to time: 1, all, and some between."""
+    return sorted({1, slots // 4 or 1, slots // 2 or 1, slots})
+
+
+def _bound(load: _Load, active: Sequence[int], found: dict[str, Spread]) -> Spread:
+    """Seconds of perfect refilling: its steps at their price, and the prefill."""
+    counts = _counts(load.slots)
+    values = []
+    for turn, prefill in enumerate(found["prefill"].values):
+        prices = [found[str(count)].values[turn] / SEGMENT for count in counts]
+        steps = np.interp(active, counts, prices).sum()
+        values.append(float(steps) + prefill)
+    return Spread(tuple(values))
 
 
 def _rows(load: _Load, found: dict[str, Spread]) -> Iterator[Row]:
     lengths = np.array(load.lengths)
     row = partial(load.subject.place.row, "slots")
-    pairs = zip(found["segment"].values, found["prefill"].values, strict=True)
-    full_steps = load.tokens / load.slots
-    ideal = Spread(tuple(full_steps * s / SEGMENT + p for s, p in pairs))
-    ratio = found["load"].over(ideal)
-    named = targets.skewed(len(load.prompts), load.samples, load.slots)
+    active = perfect_refilling([length - 1 for length in load.lengths], load.slots)
+    bound = _bound(load, active, found)
+    ratio = found["load"].over(bound)
+    named = targets.refilling(len(load.prompts), load.samples, load.slots)
     yield row(
         named,
         ratio.median,
         "x",
         ratio=ratio,
         seconds=found["load"],
-        ideal_seconds=ideal,
+        bound_seconds=bound,
         prefill_seconds=found["prefill"],
-        ms_a_full_step=found["segment"].times(1e3 / SEGMENT),
+        ms_a_full_step=found[str(load.slots)].times(1e3 / SEGMENT),
+        steps=load.steps,
+        steps_of_the_bound=len(active),
     )
     yield row(
         "slots drawing a token, of all in all steps",
         100 * load.tokens / (load.steps * load.slots),
         "%",
-        steps=load.steps,
+        of_the_bound=100 * load.tokens / (len(active) * load.slots),
         answers=len(lengths),
         mean_length=float(lengths.mean()),
         longest=int(lengths.max()),

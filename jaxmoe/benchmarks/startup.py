@@ -12,41 +12,63 @@ from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.targets import Place
 from jaxmoe.benchmarks.timing import Spread
 
+CACHES = ("empty", "filled")
 
-def measure(place: Place, command: Sequence[str], rounds: int) -> Iterator[Row]:
+
+def measure(
+    place: Place, command: Sequence[str], rounds: int, baseline: Path | None = None
+) -> Iterator[Row]:
     """Rows: seconds from a process's start to its first line, with and without cache.
 
-    command: prints the demo model's answers, and nothing else.
+    command: prints the demo model's answers, and nothing else. baseline: a checkout of
+      an older commit, which runs it by turns with this one.
     """
-    found = {"empty": [], "filled": []}
+    checkouts = {"ours": None} | ({} if baseline is None else {"baseline": baseline})
+    found = {(cache, who): [] for cache in CACHES for who in checkouts}
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory(prefix="jaxmoe-bench-") as directory:
-            for cache, seconds in found.items():
-                seconds.append(_start(command, directory))
-                assert cache == "empty" or any(Path(directory).iterdir())
-    for cache, pairs in found.items():
-        first, last = (Spread(tuple(each)) for each in zip(*pairs, strict=True))
+        for who, checkout in checkouts.items():
+            with tempfile.TemporaryDirectory(prefix="jaxmoe-bench-") as directory:
+                for cache in CACHES:
+                    found[cache, who].append(_start(command, directory, checkout))
+                    assert cache == CACHES[0] or any(Path(directory).iterdir())
+    for cache in CACHES:
+        what = targets.first_answer(cache)
+        first, last = _spreads(found[cache, "ours"])
         yield place.row(
-            "compile",
-            targets.first_answer(cache),
-            first.median,
-            "s",
-            seconds=first,
-            to_the_end=last,
+            "compile", what, first.median, "s", seconds=first, to_the_end=last
         )
+        if baseline is not None:
+            before, _ = _spreads(found[cache, "baseline"])
+            ratio, named = first.over(before), targets.against_baseline(what)
+            detail = {"ratio": ratio, "baseline_seconds": before}
+            yield place.row("compile", named, ratio.median, "x", **detail)
 
 
-def _start(command: Sequence[str], cache: str) -> tuple[float, float]:
+def _spreads(pairs: list[tuple[float, float]]) -> tuple[Spread, Spread]:
+    first, last = (Spread(tuple(each)) for each in zip(*pairs, strict=True))
+    return first, last
+
+
+def _start(
+    command: Sequence[str], cache: str, checkout: Path | None
+) -> tuple[float, float]:
     """Seconds until the first line of the command, and until its end."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+    if checkout is not None:
+        environment["PYTHONPATH"] = str(checkout)
     # A file: a pipe that nobody reads would fill up, and stop the process.
     with tempfile.TemporaryFile("w+") as stderr:
         begin = time.perf_counter()
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
+            command,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=environment,
+            cwd=checkout,
         ) as process:
             assert process.stdout is not None
             line = process.stdout.readline()

@@ -1,12 +1,24 @@
-"""What the numbers should be, where they were set: preset and kind of machine."""
+"""What the numbers should be: read from `jaxmoe/docs/performance_targets.toml`.
 
+There stands what is wanted of which row, on which kind of machine and preset; here, how
+rows with a target are called, and how a row finds its own.
+"""
+
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from jaxmoe.benchmarks.report import AT_LEAST, AT_MOST, Row
+from jaxmoe.benchmarks.report import AT_LEAST, AT_MOST, Row, Target
 
+FILE = Path(__file__).parent.parent / "docs" / "performance_targets.toml"
 DEMO = "demo model, first answer"
-POLICIES = ("TopK", "ExpertSample")
+_COMPARISONS = {"at_least": AT_LEAST, "at_most": AT_MOST}
+
+Key = tuple[str, str, str, str]
+"""Backend, preset, benchmark, and the row's name."""
 
 
 def floor_share(n: int, prompt: int, policy: str) -> str:
@@ -14,14 +26,19 @@ def floor_share(n: int, prompt: int, policy: str) -> str:
     return f"n = {n}, prompt {prompt}: {policy}, share of the memory floor"
 
 
-def against_peer(n: int, prompt: int) -> str:
-    """The row that holds a step of decoding against the peer's."""
-    return f"n = {n}, prompt {prompt}: times as fast as transformers"
+def against_peer(n: int, prompt: int, peer: str) -> str:
+    """The row that holds a step of decoding against a peer's."""
+    return f"n = {n}, prompt {prompt}: times as fast as {peer}"
 
 
-def prepare_against_peer(n: int, prompt: int) -> str:
-    """The row that holds preparing n samples against the peer."""
-    return f"prompt {prompt}, n = {n} prepared: times as fast as transformers"
+def pass_against_peer(prompt: int, peer: str) -> str:
+    """The row that holds one pass over a prompt against a peer's."""
+    return f"prompt {prompt}: times as fast as {peer}"
+
+
+def prepare_against_peer(n: int, prompt: int, peer: str) -> str:
+    """The row that holds preparing n samples against a peer."""
+    return f"prompt {prompt}, n = {n} prepared: times as fast as {peer}"
 
 
 def matmul_share(prompt: int) -> str:
@@ -39,14 +56,30 @@ def allocation(filled: int, large: int, small: int) -> str:
     return f"filled {filled}: room for {large} against {small}"
 
 
-def skewed(prompts: int, samples: int, slots: int) -> str:
-    """The row that compares a skewed load with the ideal."""
-    return f"{prompts} prompts x {samples}, {slots} slots: time against the ideal"
+def time_over_bytes(last: int, first: int) -> str:
+    """The row that holds the step times of long and short answers against bytes."""
+    return f"filled {last} against {first}: time over bytes read"
+
+
+def refilling(prompts: int, samples: int, slots: int) -> str:
+    """The row that compares a skewed load with perfect refilling."""
+    load = f"{prompts} prompts x {samples}, {slots} slots"
+    return f"{load}: time against perfect refilling"
+
+
+def host_share(slots: int) -> str:
+    """The row of what the host does while no segment runs."""
+    return f"{slots} slots: host between segments, of a step"
 
 
 def first_answer(cache: str) -> str:
     """The row of the demo model's first answer."""
     return f"{DEMO}, compilation cache {cache}"
+
+
+def against_baseline(what: str) -> str:
+    """The row that holds another against the same of an older checkout."""
+    return f"{what}, against the baseline"
 
 
 def recompiled(calls: int) -> str:
@@ -59,50 +92,52 @@ def compiled(program: str, cache: str) -> str:
     return f"{program}, {cache}"
 
 
+def lowered(program: str, backend: str) -> str:
+    """The row of what a program is in StableHLO for another kind of machine."""
+    return f"{program}, StableHLO for {backend}"
+
+
 def temporary_memory(program: str) -> str:
     """The row of what one program needs beside its arguments and results."""
     return f"{program}, temporary memory"
 
 
-_CPU_BENCH = {
-    ("decode", against_peer(1, 128)): (AT_LEAST, 3.0),
-    ("decode", against_peer(8, 128)): (AT_LEAST, 3.0),
-    ("decode", against_peer(32, 128)): (AT_LEAST, 2.5),
-    **{
-        ("decode", floor_share(n, 128, policy)): (AT_LEAST, 60.0)
-        for n in (8, 32)
-        for policy in POLICIES
-    },
-    ("prefill", prepare_against_peer(32, 128)): (AT_LEAST, 15.0),
-    ("overhead", same_experts(1)): (AT_MOST, 3.0),
-    ("overhead", same_experts(32)): (AT_MOST, 1.0),
-    ("length", allocation(64, 8192, 128)): (AT_MOST, 1.1),
-    ("slots", skewed(16, 8, 32)): (AT_MOST, 1.25),
-    ("compile", recompiled(9)): (AT_MOST, 0.0),
-    ("compile", first_answer("empty")): (AT_MOST, 8.0),
-    ("compile", first_answer("filled")): (AT_MOST, 8.0),
-}
-_CPU_30B = {
-    ("compile", compiled("prefill", "cold")): (AT_MOST, 2.5),
-    ("compile", compiled("decode step", "cold")): (AT_MOST, 4.0),
-}
-_GPU_30B = {
-    **{("decode", floor_share(32, 1024, p)): (AT_LEAST, 65.0) for p in POLICIES},
-    **{("decode", floor_share(1, 1024, p)): (AT_LEAST, 50.0) for p in POLICIES},
-    ("decode", against_peer(32, 1024)): (AT_LEAST, 8.0),
-    ("prefill", matmul_share(4096)): (AT_LEAST, 35.0),
-    ("overhead", same_experts(1)): (AT_MOST, 1.0),
-    ("overhead", same_experts(32)): (AT_MOST, 1.0),
-    ("compile", recompiled(9)): (AT_MOST, 0.0),
-    ("compile", compiled("decode step", "cold")): (AT_MOST, 60.0),
-    ("compile", compiled("decode step", "from the cache")): (AT_MOST, 5.0),
-}
-TARGETS = {
-    ("bench", "cpu"): _CPU_BENCH,
-    ("30b", "cpu"): _CPU_30B,
-    ("30b", "gpu"): _GPU_30B,
-}
-"""(preset, backend) -> (benchmark, what) -> (comparison, number in the row's unit)."""
+def read_targets(text: str) -> dict[Key, Target]:
+    """The targets of a file such as `FILE`.
+
+    Raises:
+      ValueError: an entry that is no target; it says which, and what one looks like.
+    """
+    return {
+        (backend, preset, benchmark, what): _target(what, entry)
+        for backend, presets in tomllib.loads(text).items()
+        for preset, benchmarks in presets.items()
+        for benchmark, rows in benchmarks.items()
+        for what, entry in rows.items()
+    }
+
+
+def _target(what: str, entry: Any) -> Target:
+    given = dict(entry) if isinstance(entry, Mapping) else {}
+    moonshot = given.pop("moonshot", None)
+    names = [name for name in given if name in _COMPARISONS]
+    numbers = [*given.values(), *(() if moonshot is None else (moonshot,))]
+    if len(given) != 1 or not names or not all(map(_is_number, numbers)):
+        raise ValueError(
+            f"the target of {what!r} must be {{ at_least = NUMBER }} or "
+            f"{{ at_most = NUMBER }}, with moonshot = NUMBER or without, found {entry}"
+        )
+    return Target(_COMPARISONS[names[0]], given[names[0]], moonshot)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@cache
+def all_targets() -> Mapping[Key, Target]:
+    """Those of `FILE`."""
+    return read_targets(FILE.read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -119,6 +154,6 @@ class Place:
 
         Names of details have spaces for underscores.
         """
-        target = TARGETS.get((self.preset, self.backend), {}).get((benchmark, what))
+        target = all_targets().get((self.backend, self.preset, benchmark, what))
         named = {name.replace("_", " "): value for name, value in detail.items()}
         return Row(benchmark, what, value, unit, target, named)

@@ -54,6 +54,14 @@ class Spread:
         cuts = statistics.quantiles(self.values, n=4, method="inclusive")
         return cuts[0], cuts[2]
 
+    @property
+    def width(self) -> float | None:
+        """The middle half of the rounds over their median; None of a single round."""
+        if len(self.values) == 1 or self.median == 0:
+            return None
+        first, last = self.quartiles
+        return (last - first) / abs(self.median)
+
     def times(self, factor: float) -> "Spread":
         """Every round's number times `factor`."""
         return Spread(tuple(value * factor for value in self.values))

@@ -1,27 +1,39 @@
 """The same model in transformers, with the same weights: the only file with torch."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmoe.benchmarks import machine
-from jaxmoe.benchmarks.peer import Task, contenders
+from jaxmoe.benchmarks.hardware import cores
+from jaxmoe.benchmarks.peer import Task, contenders, quickest
+from jaxmoe.benchmarks.peer_tensors import named_parts
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side
-from jaxmoe.checkpoints.plan import expand, order_of
-from jaxmoe.families.registry import family_of
-from jaxmoe.nn.segments import stored_names
 
 LIBRARIES = ("torch", "transformers")
 DECODING = ("eager", "batched_mm", "grouped_mm")
 PREPARING = ("eager", "grouped_mm")
 """Without batched_mm, which copies an expert for each row: a prompt's fill memory."""
+ATTENTION = ("sdpa", "eager")
 STEPS = 4
 
 
-def require_peer(backend: str) -> None:
+@dataclass(frozen=True)
+class _Way:
+    """experts, attention: transformers' names of implementations. threads: torch's."""
+
+    experts: str
+    attention: str
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.experts}, {self.attention}, {self.threads} threads"
+
+
+def require(backend: str) -> None:
     """An ImportError that says what to install, unless both are here and fit."""
     try:
         import torch
@@ -47,11 +59,10 @@ class TransformersPeer:
 
         self.device = "cpu" if subject.place.backend == "cpu" else "cuda"
         self.weights = "float32" if self.device == "cpu" else "bfloat16"
-        torch.set_num_threads(machine.cores())
         config = transformers.Qwen3MoeConfig(**subject.preset.attributes)
         with torch.device("meta"):
             model: Any = transformers.Qwen3MoeForCausalLM(config)
-        model.load_state_dict(_state(subject, model.state_dict()), assign=True)
+        model.load_state_dict(_state(subject, model.state_dict().keys()), assign=True)
         # Made of no weights, so that the line above has left it without memory.
         rotary = type(model.model.rotary_emb)
         with torch.device(self.device):
@@ -60,7 +71,7 @@ class TransformersPeer:
 
     def decoding(self, prompt: np.ndarray, n: int) -> tuple[Task, ...]:
         """`STEPS` greedy steps; the caches are cut back before each run."""
-        self.model.set_experts_implementation(PREPARING[0])
+        self._use(_Way(PREPARING[0], ATTENTION[0], cores()))
         cache, token = self._prefill(prompt, n)
 
         def rewind() -> None:
@@ -73,26 +84,50 @@ class TransformersPeer:
                 following = self._forward(following, cache)
             self._wait()
 
-        return contenders(self._sides(DECODING, steps, rewind), STEPS)
+        return self._best(DECODING, steps, rewind, STEPS)
 
     def preparing(self, prompt: np.ndarray, n: int) -> tuple[Task, ...]:
         """n copies of the prompt read, as `generate` does for n answers."""
         work = lambda: self._prefill(prompt, n)  # noqa: E731
-        return contenders(self._sides(PREPARING, work, lambda: None), 0)
+        return self._best(PREPARING, work, lambda: None, 0)
 
-    def _sides(
+    def _best(
         self,
-        names: Iterable[str],
+        experts: tuple[str, ...],
         work: Callable[[], Any],
         prepare: Callable[[], None],
-    ) -> dict[str, Side]:
-        """The same work by each of transformers' implementations of experts."""
+        steps: int,
+    ) -> tuple[Task, ...]:
+        """The same work in the ways worth timing.
 
-        def prepared(name: str) -> None:
-            self.model.set_experts_implementation(name)
+        All implementations of experts first; of the quickest then, other attention,
+        and on CPU fewer threads.
+        """
+        ways = {str(w): w for w in (_Way(e, ATTENTION[0], cores()) for e in experts)}
+        sides = {name: self._side(way, work, prepare) for name, way in ways.items()}
+        first = ways[quickest(sides)]
+        others = [replace(first, attention=name) for name in ATTENTION[1:]]
+        if self.device == "cpu":
+            fewer = sorted({1, cores() // 2} - {0, cores()})
+            others += [replace(first, threads=count) for count in fewer]
+        sides |= {str(way): self._side(way, work, prepare) for way in others}
+        return contenders(sides, steps)
+
+    def _side(
+        self, way: _Way, work: Callable[[], Any], prepare: Callable[[], None]
+    ) -> Side:
+        def prepared() -> None:
+            self._use(way)
             prepare()
 
-        return {name: Side(work, lambda n=name: prepared(n)) for name in names}
+        return Side(work, prepared)
+
+    def _use(self, way: _Way) -> None:
+        import torch
+
+        self.model.set_experts_implementation(way.experts)
+        self.model.set_attn_implementation(way.attention)
+        torch.set_num_threads(way.threads)
 
     def _prefill(self, prompt: np.ndarray, n: int) -> tuple[Any, Any]:
         """A cache of n copies of the prompt, and the tokens after it."""
@@ -122,35 +157,22 @@ class TransformersPeer:
             torch.cuda.synchronize()
 
 
-def _state(subject: Subject, names: Iterable[str]) -> dict[str, Any]:
+def _state(subject: Subject, names: Set[str]) -> dict[str, Any]:
     """The tensors called `names`, cut from the parameters by the converter's rules."""
     import torch
 
-    runs, wanted = {}, set(names)
-    tensors = family_of(subject.config).tensors
-    for param, array in _unstacked(subject):
+    runs = {}
+    for array, parts in named_parts(subject, names):
         flat = _tensor(array).reshape(-1)
-        for rule in tensors:
-            for name, shape, start in expand(rule, param, array.shape):
-                if name in wanted:
-                    size = int(np.prod(shape))
-                    run = flat[start : start + size].reshape(shape)
-                    runs.setdefault(name, []).append((order_of(rule, param), run))
-    in_order = {name: sorted(found, key=lambda r: r[0]) for name, found in runs.items()}
+        for part in parts:
+            run = flat[part.start : part.start + int(np.prod(part.shape))]
+            runs.setdefault(part.name, {})[part.order] = run.reshape(part.shape)
     return {
-        name: found[0][1] if len(found) == 1 else torch.cat([run for _, run in found])
-        for name, found in in_order.items()
+        name: found[0]
+        if len(found) == 1
+        else torch.cat([found[i] for i in range(len(found))])
+        for name, found in runs.items()
     }
-
-
-def _unstacked(subject: Subject) -> Iterator[tuple[str, jax.Array]]:
-    """Every parameter as it is stored, cut out of stacks of layers."""
-    for name, array in subject.params.items():
-        names = stored_names(name)
-        if names == [name]:
-            yield name, array
-        else:
-            yield from zip(names, array, strict=True)
 
 
 def _tensor(array: jax.Array) -> Any:

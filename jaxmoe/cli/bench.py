@@ -13,7 +13,7 @@ from jaxmoe.cli.bench_options import HELP, make_parser
 from jaxmoe.cli.bench_run import run_all
 from jaxmoe.cli.endings import command
 
-SHARED = ("preset", "peer", "gb", "jobs", "dir", "rounds")
+SHARED = ("preset", "peer", "gb", "jobs", "dir", "rounds", "baseline")
 """Options of `all` that its benchmarks take over."""
 
 

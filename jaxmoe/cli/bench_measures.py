@@ -8,6 +8,7 @@ from jaxmoe.benchmarks import (
     calls,
     compilation,
     decode,
+    host,
     length,
     machine,
     overhead,
@@ -20,6 +21,7 @@ from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.session import Session
 from jaxmoe.cli.bench_convert import convert_rows
 
+HOST_SLOTS = 64
 SAMPLE = (sys.executable, "-m", "jaxmoe", "sample", "--quiet")
 
 
@@ -34,13 +36,13 @@ def _steps(session: Session, args: Namespace) -> dict[str, int]:
 
 def _prefill(session: Session, args: Namespace) -> Iterator[Row]:
     lengths = (args.prompt,) if args.prompt else session.preset.prefills
-    options = {"ns": args.n, "rounds": args.rounds, "peer": session.peer}
+    options = {"ns": args.n, "rounds": args.rounds, "peers": session.peers}
     options["prepared"] = _prompt(session, args)
     return prefill.measure(session.subject, lengths, **options)
 
 
 def _decode(session: Session, args: Namespace) -> Iterator[Row]:
-    options = {"ns": args.n, "peer": session.peer, **_steps(session, args)}
+    options = {"ns": args.n, "peers": session.peers, **_steps(session, args)}
     options["experts"] = args.experts
     return decode.measure(session.subject, **options)
 
@@ -61,12 +63,14 @@ def _slots(session: Session, args: Namespace) -> Iterator[Row]:
     options = {"slots": args.n, "prompt": _prompt(session, args)}
     for name in ("prompts", "samples", "max_new_tokens", "rounds"):
         options[name] = getattr(args, name)
-    return load.measure(session.subject, **options)
+    yield from load.measure(session.subject, **options)
+    shapes = {"slots": HOST_SLOTS, "prompt": _prompt(session, args)}
+    yield from host.measure(session.subject, rounds=args.rounds, **shapes)
 
 
 def _compile(session: Session, args: Namespace) -> Iterator[Row]:
     shapes = {"n": args.n, "prompt": _prompt(session, args)}
-    yield from startup.measure(session.place, SAMPLE, args.rounds)
+    yield from startup.measure(session.place, SAMPLE, args.rounds, args.baseline)
     yield from compilation.measure(session.place, rounds=args.rounds, **shapes)
     yield from calls.measure(session.for_counting(), tokens=24, **shapes)
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from jaxmoe.benchmarks.peers import PEERS
 from jaxmoe.benchmarks.presets import PRESETS
 from jaxmoe.ops.experts import Implementation
 
@@ -37,12 +38,20 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _kernels(text: str) -> tuple[str, ...]:
-    names, known = tuple(text.split(",")), get_args(Implementation)
+    return _known("kernels", text, get_args(Implementation))
+
+
+def _known(what: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(text.split(","))
     if wrong := [name for name in names if name not in known]:
         raise argparse.ArgumentTypeError(
-            f"expected of {', '.join(known)}, found {', '.join(wrong)}"
+            f"expected {what} of {', '.join(known)}, found {', '.join(wrong)}"
         )
     return names
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    return _known("peers", text, tuple(PEERS))
 
 
 def _add_convert(add, gb: float, name: str = "--gb") -> None:
@@ -79,7 +88,11 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
             shown = "kernels to compare, as blocks,lanes (default: the machine's)"
             add("--experts", type=_kernels, default=("auto",), help=shown)
         if name in (*PEER, "all"):
-            add("--peer", choices=("transformers",), help="the same model there")
+            shown = f"the same model there: {', '.join(PEERS)}, or several"
+            add("--peer", type=_peers, help=shown)
+        if name in ("compile", "all"):
+            shown = "a checkout of another commit, whose first answer takes turns"
+            add("--baseline", metavar="DIR", type=Path, help=shown)
         if name == "slots":
             for option, value in LOAD.items():
                 add(f"--{option}", type=int, default=value, help=f"default: {value}")

@@ -1,5 +1,6 @@
 """Runs benchmarks: tables as they come, and all in one file."""
 
+import itertools
 import json
 import os
 import shlex
@@ -10,8 +11,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from jaxmoe.benchmarks import machine, transformers_peer
-from jaxmoe.benchmarks.report import Row, as_json, failed, line, plain, table
+from jaxmoe.benchmarks import hardware
+from jaxmoe.benchmarks.peers import PEERS
+from jaxmoe.benchmarks.report import Row, as_json, failed, line, plain, spreads, table
 from jaxmoe.benchmarks.session import Session
 from jaxmoe.cli.bench_measures import MEASURES
 from jaxmoe.cli.bench_options import PEER
@@ -23,11 +25,11 @@ def run_all(benchmarks: Iterable[Namespace], args: Namespace, argv: list[str]) -
 
     argv: of the whole command, for the record.
     """
-    session = Session(args.preset, getattr(args, "peer", None))
+    session = Session(args.preset, getattr(args, "peer", None) or ())
     rows: list[Row] = []
     for options in benchmarks:
         if options.benchmark not in PEER:
-            session.drop_peer()
+            session.drop_peers()
         found = _rows_of(session, options)
         print(f"\n{table(found)}\n", flush=True)
         rows += found
@@ -37,6 +39,7 @@ def run_all(benchmarks: Iterable[Namespace], args: Namespace, argv: list[str]) -
             )
     if args.benchmark == "all":
         print(f"All rows:\n\n{table(rows)}")
+    print(spreads(rows))
     return int(any(row.value is None for row in rows))
 
 
@@ -56,7 +59,7 @@ def _rows_of(session: Session, options: Namespace) -> list[Row]:
 def _record(
     session: Session, args: Namespace, argv: list[str], rows: list[Row]
 ) -> dict[str, Any]:
-    peers = transformers_peer.LIBRARIES if getattr(args, "peer", None) else ()
+    libraries = [PEERS[name].libraries for name in session.peer_names]
     measured = {}
     if session.made is not None:
         speeds = session.made.machine
@@ -67,9 +70,9 @@ def _record(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "preset": session.place.preset,
         "backend": session.place.backend,
-        "hardware": machine.hardware(),
+        "hardware": hardware.hardware(),
         "load average": os.getloadavg(),
         "measured": measured,
-        "versions": machine.versions(peers),
+        "versions": hardware.versions(tuple(itertools.chain(*libraries))),
         "rows": [as_json(row) for row in rows],
     }

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from jaxmoe.benchmarks.peer import contenders, fastest
+from jaxmoe.benchmarks.peer import contenders, fastest, quickest, sides_of
 from jaxmoe.benchmarks.timing import Side, Spread
 
 
@@ -20,8 +20,11 @@ def test_only_slow_ways_are_left_out():
     }
     tasks = contenders(sides, steps=4)
     assert [task.how for task in tasks] == ["quick", "near"]
-    found = {"quick": Spread((3.0, 9.0, 3.0)), "near": Spread((2.0, 4.0, 4.0))}
-    assert fastest(tasks, found).how == "quick"
+    assert quickest(sides) == "quick"
+    assert list(sides_of("peer", tasks)) == ["peer: quick", "peer: near"]
+    slow, quick = Spread((2.0, 4.0, 4.0)), Spread((3.0, 9.0, 3.0))
+    found = {"peer: near": slow, "peer: quick": quick, "other: near": Spread((1.0,))}
+    assert fastest("peer", tasks, found) == (tasks[0], quick)
 
 
 def test_a_peer_that_cannot_run():

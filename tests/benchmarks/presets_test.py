@@ -1,9 +1,6 @@
 import pytest
 
-from jaxmoe.benchmarks import targets
 from jaxmoe.benchmarks.presets import PRESETS, default, makes_weights
-from jaxmoe.benchmarks.report import AT_LEAST, AT_MOST
-from jaxmoe.benchmarks.targets import TARGETS, Place
 from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B
 
 
@@ -27,27 +24,3 @@ def test_presets_of_machines():
     assert (default("cpu"), default("gpu"), default("tpu")) == ("bench", "30b", "30b")
     assert makes_weights("tiny", "cpu") and makes_weights("30b", "gpu")
     assert not makes_weights("30b", "cpu")
-
-
-def test_targets_are_of_presets():
-    """A renamed preset would lose its targets."""
-    assert {preset for preset, _ in TARGETS} <= set(PRESETS)
-    for numbers in TARGETS.values():
-        assert {comparison for comparison, _ in numbers.values()} <= {AT_LEAST, AT_MOST}
-
-
-@pytest.mark.parametrize(
-    ("preset", "backend", "n", "expected"),
-    [
-        ("bench", "cpu", 8, (AT_LEAST, 60.0)),
-        ("bench", "cpu", 1, None),
-        ("bench", "gpu", 8, None),
-        ("tiny", "cpu", 8, None),
-    ],
-)
-def test_a_row_finds_its_target(preset, backend, n, expected):
-    """A number would be held against the target of another machine."""
-    what = targets.floor_share(n, 128, "TopK")
-    row = Place(preset, backend).row("decode", what, 50.0, "%", floor_ms=1.0)
-    assert row.target == expected
-    assert row.detail == {"floor ms": 1.0}

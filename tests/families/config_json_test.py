@@ -238,10 +238,10 @@ def test_generation_settings_without_effect_warn():
 # -- refusals ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model_type", [None, "qwen3", "gpt_oss", 3, ["qwen3_moe"]])
+@pytest.mark.parametrize("model_type", [None, "qwen", "no_such", 3, ["qwen3_moe"]])
 def test_unknown_model_type(model_type):
     """Another family's config must not be read as this one's."""
-    with pytest.raises(ValueError, match="model_type.*qwen3_moe, olmoe, found"):
+    with pytest.raises(ValueError, match="model_type.*qwen3_moe, olmoe, .*found"):
         from_hf(CONFIG | {"model_type": model_type})
 
 

@@ -66,7 +66,7 @@ def _causal(form, qkv, *, window):
 
 @_for_forms(
     "tokens, window",
-    list(product([1, 16, 128, 256, 384], [None, 5, 200])),
+    [*product([1, 16, 128, 256, 384], [None, 5, 200]), (768, None), (768, 200)],
     whole=[(1, None), (256, None), (384, 5), (384, 200)],
 )
 def test_causal_is_a_plain_softmax(form, tokens, window):
@@ -74,7 +74,7 @@ def test_causal_is_a_plain_softmax(form, tokens, window):
     q = _normal(tokens, H, A) * 3
     k, v = _normal(tokens, G, A, seed=1), _normal(tokens, G, A, seed=2)
     found = _causal(form, QKV(q, k, v), window=window)
-    borders = {0, 1, tokens // 2, tokens - 1} | {c * CHUNK for c in range(3)}
+    borders = {0, 1, tokens // 2, tokens - 1} | {c * CHUNK for c in range(6)}
     for t in {t + d for t in borders for d in (-1, 0)} & set(range(tokens)):
         _close(found[t], _plain(q[t], k, v, t, window))
 

@@ -16,6 +16,7 @@ import pytest
 
 import jaxmoe
 from jaxmoe import TokenSampler, TopK
+from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.registry import FAMILIES
 
 torch = pytest.importorskip("torch")
@@ -193,3 +194,13 @@ def test_family_computes_what_transformers_computes(tmp_path, case):
     logprobs = torch.log_softmax(run.logits[0], dim=-1)[69:-1].numpy()
     taken = logprobs[np.arange(64), sequence[70:]]
     np.testing.assert_allclose(drawn.logprobs[0], taken, atol=1e-3)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.values[0][0] not in PEERS])
+def test_configs_mean_what_transformers_saves_of_them(case):
+    """A default of ours would be another, or a saved config be refused."""
+    _, values = case
+    config = own(values)
+    config.architectures = values["architectures"]
+    saved = json.loads(config.to_json_string(use_diff=False))
+    assert from_hf(saved) == from_hf(values)

@@ -26,6 +26,10 @@ from jaxmoe.typing import Array, Bool, Float, Int
 CHUNK = 128
 """Cached positions that attention reads at a time, but for a slot's own."""
 
+CAUSAL_CHUNK = 256
+"""Positions of a long sequence that attend to each other at a time: products of larger
+matrices are faster, and for a short sequence more of them would be masked."""
+
 OWN_CHUNKS = ((128, 16), (1 << 30, 64))
 """(up to, positions at a time) of a slot's own positions.
 
@@ -150,6 +154,11 @@ def visible(
     return seen if window is None else seen & (key > query[..., None] - window)
 
 
+def first_visible(query: Array | int, window: int | None) -> Array | int:
+    """The first position that a query at `query`, or one after it, may see."""
+    return 0 if window is None else jnp.maximum(query - window + 1, 0)
+
+
 def attend_causal(
     qkv: QKV,
     *,
@@ -162,7 +171,8 @@ def attend_causal(
     groups, wide = qkv.v.shape[1:]
     q = group_queries(qkv.q, groups)
     k, v = qkv.k.swapaxes(0, 1), qkv.v.swapaxes(0, 1)
-    size = min(tokens, CHUNK)
+    long = tokens >= 2 * CAUSAL_CHUNK and tokens % CAUSAL_CHUNK == 0
+    size = CAUSAL_CHUNK if long else min(tokens, CHUNK)
     assert tokens % size == 0, (tokens, size)
 
     def one_block(first):
@@ -177,7 +187,8 @@ def attend_causal(
             return running.add(queries, keys, values, seen[None], scale=scale)
 
         running = OnlineSoftmax.start((groups, row.shape[0]), wide)
-        running = lax.fori_loop(0, first // size + 1, one_chunk, running)
+        begin = first_visible(first, window) // size
+        running = lax.fori_loop(begin, first // size + 1, one_chunk, running)
         out = running.finish(sinks_of_rows(sinks, groups, size))
         out = out.reshape(groups, heads // groups, size, wide)
         return out.transpose(2, 0, 1, 3).reshape(size, heads, wide)
@@ -233,7 +244,8 @@ def attend_prefix(
 
         running = OnlineSoftmax.start((groups, rows.shape[1]), wide)
         chunks = (length[prompt] + CHUNK - 1) // CHUNK
-        running = lax.fori_loop(0, chunks, one_chunk, running)
+        begin = first_visible(positions[members].min(), window) // CHUNK
+        running = lax.fori_loop(begin, chunks, one_chunk, running)
         shape = (groups, queries.shape[0], heads // groups)
         return jax.tree.map(
             lambda a: a.reshape(*shape, *a.shape[2:]).swapaxes(0, 1), running
@@ -289,7 +301,10 @@ def attend_suffix(
             break
         step = lambda i, r, begin=begin, size=size: one_chunk(begin + i * size, size, r)  # noqa: E731
         count = (jnp.clip(longest, begin, end) - begin + size - 1) // size
-        running = lax.fori_loop(0, count, step, running)
+        passed = 0
+        if window is not None:
+            passed = jnp.maximum(first_visible(own.min(), window) - begin, 0) // size
+        running = lax.fori_loop(passed, count, step, running)
         begin = end
     out = running.finish(sinks_of_rows(sinks, groups, 1))
     return out.reshape(*q.shape[:2], -1).astype(q.dtype)

@@ -1,4 +1,4 @@
-"""Decoding on GPUs: two kernels over blocks of sorted rows.
+"""Decoding on GPUs: two kernels over blocks of sorted rows; prompts go elsewhere.
 
 (row, place) pairs are sorted by expert and cut into blocks of one expert each, as in
 `jaxmoe.ops.experts.blocks`. One program computes a tile of a block's result and steps
@@ -26,12 +26,17 @@ from jax.experimental.pallas import triton
 from jaxmoe.ops.activations import Activation
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts.bias import ExpertBias
+from jaxmoe.ops.experts.ragged import apply_ragged
 from jaxmoe.ops.grouping import block_members, cut_blocks
 from jaxmoe.ops.matmul import precision_for
 from jaxmoe.typing import Array, Float, Int, Num
 
 BLOCK = 16
 """Rows of a block: the fewest that tensor cores multiply."""
+
+MOST_ROWS = 256
+"""With more rows an expert has several blocks, each of which reads its weights anew: a
+grouped product reads them once."""
 
 TILE = 32
 """Rows of a weight matrix that a program multiplies by.
@@ -52,8 +57,13 @@ def apply_pallas(
     activation: Activation,
     bias: ExpertBias | None,
 ) -> Float[Array, "N D"]:
-    """See `jaxmoe.ops.experts.apply_experts`. For CUDA and CPU; without a gradient."""
+    """See `jaxmoe.ops.experts.apply_experts`; with many rows it is `apply_ragged`.
+
+    For CUDA and CPU; without a gradient.
+    """
     num_rows, width = experts.shape
+    if num_rows > MOST_ROWS:
+        return apply_ragged(x, experts, weights, gate_up, down, activation, bias)
     num_experts, model, _ = down.shape
     pairs = num_rows * width
     blocks = cut_blocks(experts.reshape(-1), num_experts, BLOCK)

@@ -11,7 +11,13 @@ import pytest
 
 from jaxmoe.ops.activations import SWIGLU, ClippedSwiGLU
 from jaxmoe.ops.experts import ExpertBias
-from jaxmoe.ops.experts.pallas import BLOCK, TILE, apply_pallas, tile_size
+from jaxmoe.ops.experts.pallas import (
+    BLOCK,
+    MOST_ROWS,
+    TILE,
+    apply_pallas,
+    tile_size,
+)
 from jaxmoe.ops.experts.reference import apply_reference
 
 E, K, D, F = 6, 3, 2 * 64 + 8, 64 + 24
@@ -20,7 +26,7 @@ _apply = jax.jit(apply_pallas, static_argnames="activation")
 KIND = {"activation": SWIGLU, "bias": None}
 
 
-def _arguments(rows, dtype=jnp.float32, seed=0):
+def _arguments(rows, dtype=jnp.float32, seed=0, D=D, F=F):
     """Rows, experts, of which 1 and 4 are never chosen, weights, and matrices."""
     rng = np.random.default_rng([rows, seed])
     x = rng.normal(size=(rows, D))
@@ -67,6 +73,22 @@ def test_several_tiles_equal_the_reference(dtype, tolerance):
     args = (x, experts.at[3, 1].set(-1).at[5].set(-1), weights, gate_up, down)
     found, expected = _apply(*args, **KIND), apply_reference(*args, **KIND)
     _same(found, expected, dtype, tolerance)
+
+
+def test_the_released_width_equals_the_reference():
+    """768 is no multiple of 512: a kernel that is tried at 512 and 1024 only reads past
+    the edge, or leaves a third of the sum out."""
+    args = _arguments(5, F=768)
+    found, expected = _apply(*args, **KIND), apply_reference(*args, **KIND)
+    _same(found, expected, jnp.float32, 1e-5)
+
+
+def test_many_rows_are_multiplied_once():
+    """A prompt would read every expert again for each sixteen of its rows."""
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in _arguments(MOST_ROWS + 1)]
+    few = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in _arguments(MOST_ROWS)]
+    assert "ragged" in str(_apply.trace(*shapes, **KIND).jaxpr)
+    assert "ragged" not in str(_apply.trace(*few, **KIND).jaxpr)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,161 @@
+"""Targets stand in a file; every one of them is of a row that is printed."""
+
+import contextlib
+from argparse import Namespace
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmoe.benchmarks import (
+    begun,
+    calls,
+    compilation,
+    decode,
+    host,
+    length,
+    machine,
+    overhead,
+    prefill,
+    slots,
+    startup,
+    targets,
+)
+from jaxmoe.benchmarks.peer import Task
+from jaxmoe.benchmarks.presets import PRESETS
+from jaxmoe.benchmarks.readers import Reader
+from jaxmoe.benchmarks.report import AT_LEAST, AT_MOST, Target
+from jaxmoe.benchmarks.session import Session
+from jaxmoe.benchmarks.subject import Subject
+from jaxmoe.benchmarks.targets import Place, all_targets, read_targets
+from jaxmoe.benchmarks.timing import Side, Spread
+from jaxmoe.cli import bench
+from jaxmoe.cli.bench_measures import MEASURES
+
+ONE = Spread((1.0, 1.0))
+WRONG = {
+    "at least 3": "at_leats = 3",
+    "two": "at_least = 3, at_most = 4",
+    "text": 'at_least = "3"',
+    "yes": "at_least = true",
+    "far": "moonshot = 3",
+}
+
+
+@pytest.mark.parametrize("entry", WRONG.values(), ids=WRONG)
+def test_an_entry_that_is_no_target(entry):
+    """A misspelt target would never be missed."""
+    with pytest.raises(ValueError, match="a row"):
+        read_targets(f'[cpu.bench.decode]\n"a row" = {{ {entry} }}')
+
+
+def test_entries_are_read():
+    """A target would be compared the wrong way round."""
+    text = '"a" = { at_least = 3, moonshot = 4.5 }\n"b" = { at_most = 1 }'
+    assert read_targets(f"[cpu.bench.decode]\n{text}") == {
+        ("cpu", "bench", "decode", "a"): Target(AT_LEAST, 3, 4.5),
+        ("cpu", "bench", "decode", "b"): Target(AT_MOST, 1),
+    }
+
+
+def test_a_row_finds_its_target():
+    """A number would be held against the target of another machine."""
+    what = targets.floor_share(8, 128, "TopK")
+    row = Place("bench", "cpu").row("decode", what, 50.0, "%", floor_ms=1.0)
+    assert row.target == Target(AT_LEAST, 85, 90)
+    assert row.detail == {"floor ms": 1.0}
+    for other in (Place("bench", "gpu"), Place("tiny", "cpu")):
+        assert other.row("decode", what, 50.0, "%").target is None
+
+
+# -- every target is of a row --------------------------------------------------------
+
+
+class _Peer:
+    weights = "float32"
+
+    def decoding(self, prompt, n):
+        return (Task(Side(lambda: None), 4, "quickly"),)
+
+    preparing = decoding
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch, untyped):
+    """Benchmarks that make their rows of nothing measured."""
+    reader = Reader("none", Side(lambda: None), 1)
+    found = lambda sides, *_, **__: dict.fromkeys(sides, ONE)  # noqa: E731
+    routes = lambda steps, *_: np.zeros((1, steps, 48, 8), np.int16)  # noqa: E731
+
+    def begin(subject, *_, n, **__):
+        return SimpleNamespace(
+            subject=subject,
+            slots=SimpleNamespace(active=np.ones(n)),
+            prefix=SimpleNamespace(length=np.ones(1)),
+            suffix=(),
+            at=lambda _: None,
+            run=lambda *_, **__: None,
+            routes=routes,
+        )
+
+    for module in (decode, length, overhead, prefill, slots):
+        monkeypatch.setattr(module, "take_turns", found)
+    monkeypatch.setattr(begun, "load", lambda *_: None)
+    monkeypatch.setattr(begun, "begin", begin)
+    monkeypatch.setattr(begun, "scribbled", lambda each: each)
+    monkeypatch.setattr(decode.readers, "fastest", lambda _: reader)
+    monkeypatch.setattr(machine, "measure", lambda _: machine.Machine(ONE, ONE))
+    monkeypatch.setattr(length.cache, "room", lambda _: 8192)
+    load = lambda self: vars(self).update(steps=9, lengths=(5,) * 128)  # noqa: E731
+    monkeypatch.setattr(slots._Load, "run", load)
+    monkeypatch.setattr(slots, "_pieces", lambda load, _: _pieces(load))
+    monkeypatch.setattr(host, "_run", lambda *_: None)
+    segments = (host._Segment(at - 0.5, at) for at in (1.0, 2.0))
+    done = [SimpleNamespace(result=lambda s=segment: s) for segment in segments]
+    monkeypatch.setattr(host, "_watched", lambda: contextlib.nullcontext(done))
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+    monkeypatch.setattr(startup, "_start", lambda *_: (1.0, 2.0))
+    monkeypatch.setattr(startup, "any", lambda _: True, raising=False)
+    monkeypatch.setattr(calls, "_call", lambda *_, **__: None)
+    memory = SimpleNamespace(memory_analysis=lambda: None)
+    seconds = compilation._Seconds(1.0, 1.0, 1.0)
+    monkeypatch.setattr(compilation, "_compile", lambda _: (seconds, memory))
+    monkeypatch.setattr(compilation, "_own_cache", contextlib.nullcontext)
+    monkeypatch.setattr(compilation.lowering, "rows_of_sizes", lambda *_: ())
+
+
+def _pieces(load):
+    return dict.fromkeys([*map(str, slots._counts(load.slots)), "prefill"])
+
+
+def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
+    """Benchmark and name of every row, with options that a user may give."""
+    place = Place(preset, backend)
+    subject = replace(Subject.random("tiny"), place=place)
+    session = Session(preset)
+    vars(session).update(
+        place=place,
+        subject=replace(subject, preset=PRESETS[preset]),
+        peers={"transformers": _Peer(), "llama.cpp": _Peer()},
+    )
+    rows = []
+    for name in ("prefill", "decode", "overhead", "length", "slots", "compile"):
+        options: Namespace = bench.parser().parse_args([name])
+        if name == "decode":
+            options.n = (1, 2, 4, 8, 16, 32, 64, 128)
+        if name == "compile":
+            options.baseline = "elsewhere"
+        rows += MEASURES[name](session, options)
+    return {(row.benchmark, row.what) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("backend", "preset"), sorted({key[:2] for key in all_targets()})
+)
+def test_every_target_is_of_a_row_that_is_printed(backend, preset, nothing_runs):
+    """A row that was renamed would lose its target, and nobody would miss it."""
+    wanted = {key[2:] for key in all_targets() if key[:2] == (backend, preset)}
+    missing = wanted - _printed(backend, preset)
+    assert not missing
