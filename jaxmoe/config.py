@@ -210,7 +210,47 @@ class DeltaConfig:
         return self.num_value_heads // self.num_key_heads
 
 
-MixerConfig = AttentionConfig | DeltaConfig
+@dataclass(frozen=True)
+class LatentConfig:
+    """Multi-head latent attention (MLA, arXiv 2405.04434, section 2.1).
+
+    Keys and values of all heads are made of one latent a position, of `latent_dim`
+    values; so are queries of one of `query_latent_dim`, where not None. A head's query
+    and key have `plain_dim` values, and `rope_dim` more that `rope` turns, of which
+    the key's are the same in all heads; its value has `value_dim`. `scale` multiplies
+    products of queries and keys. `norm` is that of the latents, whatever the layers
+    have.
+    """
+
+    num_heads: int
+    latent_dim: int
+    query_latent_dim: int | None
+    plain_dim: int
+    rope_dim: int
+    value_dim: int
+    scale: float
+    rope: RopeConfig = RopeConfig(pairs="neighbours")
+    norm: NormConfig = NormConfig(1e-6)
+
+    def __post_init__(self):
+        _check_above_zero(scale=self.scale)
+        _check_positive(
+            num_heads=self.num_heads,
+            latent_dim=self.latent_dim,
+            query_latent_dim=1 if (q := self.query_latent_dim) is None else q,
+            plain_dim=self.plain_dim,
+            rope_dim=self.rope_dim,
+            value_dim=self.value_dim,
+        )
+        self.rope.check(self.rope_dim)
+
+    @property
+    def key_dim(self) -> int:
+        """Values of a head's query, and of its key."""
+        return self.plain_dim + self.rope_dim
+
+
+MixerConfig = AttentionConfig | LatentConfig | DeltaConfig
 """How positions exchange information."""
 
 

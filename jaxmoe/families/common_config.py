@@ -9,6 +9,7 @@ from jaxmoe.config import (
     DenseConfig,
     GenerationConfig,
     LayerConfig,
+    MixerConfig,
     ModelConfig,
     MoEConfig,
     NormConfig,
@@ -230,7 +231,7 @@ def read_routed(a: Attributes, *, normalise: bool) -> Callable[[], MoEConfig]:
 
 
 def stacked(
-    mixers: Sequence[AttentionConfig], first: int, dense: int, moe: MoEConfig | None
+    mixers: Sequence[MixerConfig], first: int, dense: int, moe: MoEConfig | None
 ) -> list[LayerConfig]:
     """Layers of these mixers, the first few dense (`dense` units), the others `moe`."""
     layers = []

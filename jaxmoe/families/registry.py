@@ -6,6 +6,8 @@ from typing import Any
 from jaxmoe.config import ModelConfig
 from jaxmoe.families.bailing_moe import BAILING_MOE, BAILING_MOE_V2
 from jaxmoe.families.base import Family
+from jaxmoe.families.deepseek_v2 import DEEPSEEK_V2
+from jaxmoe.families.deepseek_v3 import DEEPSEEK_V3, KIMI_K2
 from jaxmoe.families.dots1 import DOTS1
 from jaxmoe.families.ernie4_5_moe import ERNIE4_5_MOE
 from jaxmoe.families.glm4_moe import GLM4_MOE
@@ -25,6 +27,9 @@ FAMILIES: dict[str, Family] = {
         OLMOE,
         GPT_OSS,
         QWEN3_NEXT,
+        DEEPSEEK_V2,
+        DEEPSEEK_V3,
+        KIMI_K2,
         BAILING_MOE,
         BAILING_MOE_V2,
         GLM4_MOE,

@@ -33,6 +33,7 @@ LOGICAL_AXES = (
     "heads",
     "kv_heads",
     "head_dim",
+    "latent",
     "query_gate",
     "key_heads",
     "value_heads",

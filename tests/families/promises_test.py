@@ -20,6 +20,7 @@ from tests.tiny import answers, tiny_params
 IN_EVERY_RUN = {
     ("qwen3_moe", 0),
     ("olmoe", 1),
+    ("deepseek_v2", 1),
     ("bailing_moe_v2", 0),
     ("gpt_oss", 0),
     ("qwen3_next", 0),

@@ -117,7 +117,11 @@ def ling(tensors: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-PEERS = {"bailing_moe": Peer(granite, ling), "bailing_moe_v2": Peer(sarvam)}
+PEERS = {
+    "bailing_moe": Peer(granite, ling),
+    "bailing_moe_v2": Peer(sarvam),
+    "kimi_k2": Peer(lambda values: own(values | {"model_type": "deepseek_v3"})),
+}
 
 
 def randomise(model: Any) -> None:
