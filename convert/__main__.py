@@ -67,6 +67,13 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify", action="store_true", help="read everything again and compare"
     )
+    add_changes(parser)
+    add_workers(parser)
+    return parser
+
+
+def add_changes(parser: Any):
+    """Adds --override and --ignore to a parser, or a group of one."""
     parser.add_argument(
         "--override",
         action="append",
@@ -81,8 +88,6 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
         metavar="KEY",
         help="leave KEY out of config.json, though it may change the answers",
     )
-    add_workers(parser)
-    return parser
 
 
 def read_override(text: str) -> tuple[str, Any]:

@@ -352,9 +352,9 @@ def warn_beyond(plan: Plan):
     """Warns of tensors that the model does not use, and the source had."""
     if beyond := plan.beyond:
         warnings.warn(
-            f"{len(beyond)} tensors, {beyond[0]} among them, are of layers after the "
-            "last that config.json counts (they predict further tokens in training); "
-            "they are left out of the checkpoint, and so of an export of it: keep the "
+            f"{len(beyond)} tensors, {beyond[0]} among them, are of parts that are not "
+            "run here, such as layers that predict further tokens in training; they "
+            "are left out of the checkpoint, and so of an export of it: keep the "
             "source if they are wanted",
             UserWarning,
             stacklevel=3,

@@ -19,7 +19,7 @@ RopeKind = Literal["default", "linear", "dynamic", "yarn"]
 RopePairs = Literal["halves", "neighbours"]
 QKNorm = Literal["head", "projection"]
 NormCast = Literal["first", "last"]
-WeightFormat = Literal["float", "mxfp4"]
+WeightFormat = Literal["float", "inputs_first", "mxfp4"]
 ModelWeights = Literal["float", "int8"]
 
 
@@ -170,6 +170,90 @@ class AttentionConfig:
         self.rope.check(self.head_dim)
 
 
+@dataclass(frozen=True)
+class DeltaConfig:
+    """Gated DeltaNet (arXiv 2412.06464): a state of fixed size in place of a cache.
+
+    Each of `num_key_heads` queries and keys, of width `key_dim`, serves as many
+    consecutive value heads, of width `value_dim`, as there are of these to a key head.
+    `conv_size` is how many positions, its own included, a channel's convolution sees.
+    """
+
+    num_key_heads: int
+    num_value_heads: int
+    key_dim: int
+    value_dim: int
+    conv_size: int = 4
+
+    def __post_init__(self):
+        _check_positive(
+            num_key_heads=self.num_key_heads,
+            num_value_heads=self.num_value_heads,
+            key_dim=self.key_dim,
+            value_dim=self.value_dim,
+        )
+        if self.conv_size < 2:
+            raise ValueError(
+                "conv_size must be 2 or more, a position and one before it, found "
+                f"{self.conv_size}; check linear_conv_kernel_dim in config.json"
+            )
+        if self.num_value_heads % self.num_key_heads:
+            raise ValueError(
+                "num_value_heads must be a multiple of num_key_heads, found "
+                f"{self.num_value_heads} and {self.num_key_heads}; check "
+                "linear_num_value_heads and linear_num_key_heads in config.json"
+            )
+
+    @property
+    def values_per_key(self) -> int:
+        """Value heads that one key head serves."""
+        return self.num_value_heads // self.num_key_heads
+
+
+@dataclass(frozen=True)
+class LatentConfig:
+    """Multi-head latent attention (MLA, arXiv 2405.04434, section 2.1).
+
+    Keys and values of all heads are made of one latent a position, of `latent_dim`
+    values; so are queries of one of `query_latent_dim`, where not None. A head's query
+    and key have `plain_dim` values, and `rope_dim` more that `rope` turns, of which
+    the key's are the same in all heads; its value has `value_dim`. `scale` multiplies
+    products of queries and keys. `norm` is that of the latents, whatever the layers
+    have.
+    """
+
+    num_heads: int
+    latent_dim: int
+    query_latent_dim: int | None
+    plain_dim: int
+    rope_dim: int
+    value_dim: int
+    scale: float
+    rope: RopeConfig = RopeConfig(pairs="neighbours")
+    norm: NormConfig = NormConfig(1e-6)
+
+    def __post_init__(self):
+        _check_above_zero(scale=self.scale)
+        _check_positive(
+            num_heads=self.num_heads,
+            latent_dim=self.latent_dim,
+            query_latent_dim=1 if (q := self.query_latent_dim) is None else q,
+            plain_dim=self.plain_dim,
+            rope_dim=self.rope_dim,
+            value_dim=self.value_dim,
+        )
+        self.rope.check(self.rope_dim)
+
+    @property
+    def key_dim(self) -> int:
+        """Values of a head's query, and of its key."""
+        return self.plain_dim + self.rope_dim
+
+
+MixerConfig = AttentionConfig | LatentConfig | DeltaConfig
+"""How positions exchange information."""
+
+
 def _check_value(name: str, value: object, kind: type):
     """Raises a ValueError unless `value` is an instance of a class of the contract."""
     if not isinstance(value, kind):
@@ -212,7 +296,8 @@ class MoEConfig:
 
     `scoring` ranks experts and weighs the chosen. `bias` is of the router and of both
     products of every expert. `weights` says how those of the experts are held: "float"
-    is any float type, or its bits; "mxfp4" is `jaxmoe.ops.mxfp4`. `shared` is what is
+    is any float type, or its bits; "inputs_first" is that in another order of the axes
+    (`jaxmoe.ops.inputs_first`); "mxfp4" is `jaxmoe.ops.mxfp4`. `shared` is what is
     added to the experts' sum.
     """
 
@@ -250,7 +335,7 @@ class LayerConfig:
     `residual` multiplies what each of the two adds to the residual stream (Granite).
     """
 
-    mixer: AttentionConfig
+    mixer: MixerConfig
     feed_forward: DenseConfig | MoEConfig
     residual: float = 1.0
 

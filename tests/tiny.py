@@ -22,7 +22,7 @@ from jaxmoe.nn.base import Context
 from jaxmoe.nn.decoder import abstract_params
 from jaxmoe.ops.activations import ClippedSwiGLU
 from jaxmoe.ops.bf16_bits import hold_for
-from jaxmoe.router.scores import SoftmaxScores
+from jaxmoe.router.scores import Groups, SigmoidScores, SoftmaxScores
 from jaxmoe.sharding.collectives import DeviceContext
 from jaxmoe.sharding.layout import single_device_layout
 
@@ -84,7 +84,13 @@ def every_part(config: ModelConfig) -> ModelConfig:
             return layer
         ff = replace(
             ff,
-            scoring=SoftmaxScores(False, weight_type="float32"),
+            scoring=SigmoidScores(
+                False,
+                weight_type="float32",
+                scale=1.5,
+                choice_bias=True,
+                groups=Groups(4, 2, 2),
+            ),
             activation=ClippedSwiGLU(limit=1.0),  # 7 would never bind here
             bias=True,
             shared=SharedConfig(40, gate=True),

@@ -113,4 +113,4 @@ def prefill_operations(config: ModelConfig, tokens: int) -> float:
     products = size.matrices - size.head + config.experts_per_token * size.expert
     products += mixing.fixed
     pairs = tokens * (tokens + 1) / 2
-    return 2 * (tokens * products + size.head + mixing.position * pairs)
+    return 2 * (tokens * products + size.head + mixing.pair * pairs)

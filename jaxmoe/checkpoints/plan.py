@@ -168,9 +168,10 @@ class _Matcher:
             self._apply(*matches[0], tensor)
 
     def _is_beyond(self, name: str) -> bool:
-        """Whether it is of a layer after the model's last."""
-        found = (pattern.match(name) for pattern in self.after)
-        return any(m is not None and int(m["i"]) >= self.layers for m in found)
+        """Whether it is of a part that is not run, or a layer after the last."""
+        found = filter(None, (pattern.match(name) for pattern in self.after))
+        layers = (int(m.groupdict().get("i", self.layers)) for m in found)
+        return any(layer >= self.layers for layer in layers)
 
     def _apply(self, rule: TensorRule, numbers: dict[str, int], tensor: Tensor):
         params = [name.format(**numbers) for name in rule.params]

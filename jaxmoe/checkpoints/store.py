@@ -123,6 +123,8 @@ def open_array(path: str | os.PathLike, name: str, spec: ParamSpec) -> Any:
     """
     import tensorstore as ts
 
+    if place_of(path) is None:
+        _check_files(Path(path) / "params" / name)
     request = {
         "driver": "zarr",
         "kvstore": store_spec(path, "params", name),
@@ -150,6 +152,16 @@ def open_array(path: str | os.PathLike, name: str, spec: ParamSpec) -> Any:
             f"found {details}; convert the source again"
         )
     return array
+
+
+def _check_files(folder: Path):
+    """A ValueError where a pipe, which would be waited for, stands for a chunk."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.exists() and not path.is_file():
+            raise ValueError(
+                f"{path}: expected a file, found a folder, pipe or device; convert the "
+                "source again"
+            )
 
 
 def sync(directory: Path):

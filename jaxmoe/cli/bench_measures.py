@@ -9,6 +9,7 @@ from jaxmoe.benchmarks import (
     compilation,
     decode,
     host,
+    kernels,
     length,
     machine,
     overhead,
@@ -77,6 +78,7 @@ def _compile(session: Session, args: Namespace) -> Iterator[Row]:
 
 
 MEASURES: dict[str, Callable[[Session, Namespace], Iterator[Row]]] = {
+    "kernels": lambda session, _: kernels.measure(session.place, session.preset.config),
     "machine": lambda session, _: machine.rows(session.place),
     "prefill": _prefill,
     "decode": _decode,

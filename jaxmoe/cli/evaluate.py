@@ -6,10 +6,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from jaxmoe.checkpoints.gcs import place_of
-from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.bars import EvaluationBar
 from jaxmoe.cli.endings import command
-from jaxmoe.cli.mesh_options import add_mesh_options, add_weights_option, load_model
+from jaxmoe.cli.loading_options import digest_of
+from jaxmoe.cli.mesh_options import add_mesh_options, load_model
 from jaxmoe.cli.policy_options import add_policy_options, policy_of
 from jaxmoe.cli.process_options import add_process_options, join_processes
 from jaxmoe.cli.questions import questions_of
@@ -49,7 +49,6 @@ def parser() -> argparse.ArgumentParser:
     add_policy_options(made)
     add_sampler_options(made)
     add_mesh_options(made)
-    add_weights_option(made)
     add_process_options(made)
     return made
 
@@ -73,7 +72,7 @@ def _evaluate(args: argparse.Namespace) -> str:
     shard = WHOLE if args.shard is None else Shard.parse(args.shard)
     policy = policy_of(args)
     task, questions, data = questions_of(args)
-    digest = open_source(args.checkpoint).digest()
+    digest = digest_of(args, args.checkpoint)
     model = load_model(args)
     draw = draw_of(args, policy, sampler_of(args, model))
     place = tempfile.TemporaryDirectory() if args.out is None else nullcontext()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from jaxmoe import demo
 from jaxmoe.cli.endings import Interrupt, command
-from jaxmoe.cli.mesh_options import add_mesh_options, add_weights_option, load_model
+from jaxmoe.cli.mesh_options import add_mesh_options, load_model
 from jaxmoe.cli.policy_options import add_policy_options, policy_of
 from jaxmoe.cli.prompt_options import (
     add_prompt_options,
@@ -44,7 +44,6 @@ def parser() -> argparse.ArgumentParser:
     add_sampler_options(made)
     add_sampling_options(made)
     add_mesh_options(made)
-    add_weights_option(made)
     dtype = "of the weights in memory (default: as the checkpoint has them)"
     add("--dtype", choices=("bfloat16", "float32"), help=dtype)
     add("--json", action="store_true", help="one JSON object a line, totals last")

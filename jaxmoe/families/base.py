@@ -29,7 +29,7 @@ class TensorRule:
         ("e", 0), tensor experts.{e}.gate_proj is param[e, 0].
       merge: for each axis of the tensor, how many axes of the parameter it runs over
         (one each where empty): q [H*A, D] into [H, A, D] is (2, 1). A first entry of 0
-        is for all the axes that the others leave.
+        is for all the axes that the others leave, be it none: [1, E] into [E].
       dtypes: safetensors' names of the types that the tensors may have.
     """
 
@@ -63,7 +63,7 @@ class TensorRule:
         merge = self.merge or (1,) * len(rest)
         if merge and not merge[0]:
             merge = (len(rest) - sum(merge), *merge[1:])
-        if sum(merge) != len(rest) or min(merge, default=1) < 1:
+        if sum(merge) != len(rest) or min(merge, default=0) < 0:
             return None
         ends = list(itertools.accumulate(merge, initial=0))
         return tuple(math.prod(rest[a:b]) for a, b in itertools.pairwise(ends))
@@ -92,11 +92,14 @@ class Family:
       read_config: from config.json and generation_config.json to the config.
       tensors: which Hugging Face tensor is which part of which parameter.
       ignored: patterns of tensors that are derived from others and left out.
-      beyond: beginnings of names, as in rules; where the number `i` is no layer's, the
-        tensor is left out: layers after the last, which predict further tokens in
-        training. Conversion warns, as an export is without them.
+      beyond: beginnings of names, as in rules; a tensor is left out where its number
+        `i` is no layer's, or where there is no such number: layers after the last,
+        which predict further tokens. Conversion warns, as an export lacks them.
       tied: a parameter that a model with tied embeddings lacks -> the one that stands
         in for it. A checkpoint may hold it nevertheless, if it is equal.
+      byte_level: `tokenizer_class` in tokenizer_config.json -> the pattern by which a
+        byte-level tokenizer cuts text (after NFC), for models that come with vocab.json
+        and merges.txt alone.
       released: size -> config.json values of a released model, for planning.
       test_configs: small config.json values that cover what the family can vary.
     """
@@ -109,5 +112,6 @@ class Family:
     ignored: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
     tied: tuple[tuple[str, str], ...] = ()
+    byte_level: Mapping[str, str] = field(default_factory=dict)
     released: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     test_configs: tuple[Mapping[str, Any], ...] = ()

@@ -55,6 +55,18 @@ PROJECTION_NORMS = (
 )
 """Norms of queries and keys, [H*A] over the whole projection."""
 
+LATENTS = (
+    TensorRule(ATTENTION + "q_proj.weight", MIXER + "q", merge=(2, 1)),
+    TensorRule(ATTENTION + "q_a_proj.weight", MIXER + "q_down"),
+    TensorRule(ATTENTION + "q_a_layernorm.weight", MIXER + "q_norm.scale"),
+    TensorRule(ATTENTION + "q_b_proj.weight", MIXER + "q_up", merge=(2, 1)),
+    TensorRule(ATTENTION + "kv_a_proj_with_mqa.weight", MIXER + "kv_down"),
+    TensorRule(ATTENTION + "kv_a_layernorm.weight", MIXER + "kv_norm.scale"),
+    TensorRule(ATTENTION + "kv_b_proj.weight", MIXER + "kv_up", merge=(2, 1)),
+    TensorRule(ATTENTION + "o_proj.weight", MIXER + "o.weight", merge=(1, 2)),
+)
+"""Latent attention: of kv_b's rows of a head those of its key come first."""
+
 EXPERTS = (
     TensorRule(LAYER + "mlp.gate.weight", FF + "router.weight"),
     TensorRule(EXPERT + "gate_proj.weight", FF + "gate_up", place=("e", 0), merge=_2D),
@@ -71,3 +83,18 @@ DENSE = (
     TensorRule(LAYER + "mlp.down_proj.weight", FF + "down", merge=_2D),
 )
 """Gated feed-forwards of dense layers."""
+
+CHOICE_BIAS = (
+    TensorRule(LAYER + "mlp.gate.e_score_correction_bias", FF + "router.choice_bias"),
+)
+"""What the choice of experts is biased by."""
+
+
+def shared_expert(prefix: str) -> tuple[TensorRule, ...]:
+    """The expert that all tokens have, named `prefix` within a layer's `mlp`."""
+    name, param = LAYER + f"mlp.{prefix}.", FF + "shared."
+    return (
+        TensorRule(name + "gate_proj.weight", param + "gate_up", (0,), _2D),
+        TensorRule(name + "up_proj.weight", param + "gate_up", (1,), _2D),
+        TensorRule(name + "down_proj.weight", param + "down", merge=_2D),
+    )

@@ -92,20 +92,20 @@ def _yarn(
     mscale = r.take("mscale", WEIGHT, 0.0, 0.0)
     mscale_all = r.take("mscale_all_dim", WEIGHT, 0.0, 0.0)
     if scale is None and mscale and mscale_all:
-        scale = _yarn_scale(factor, mscale) / _yarn_scale(factor, mscale_all)
+        scale = yarn_scale(factor, mscale) / yarn_scale(factor, mscale_all)
     return RopeConfig(
         theta,
         "yarn",
         factor,
         length,
-        _yarn_scale(factor, 1.0) if scale is None else scale,
+        yarn_scale(factor, 1.0) if scale is None else scale,
         r.take("beta_fast", WEIGHT, 32.0, 32.0) or 32.0,
         r.take("beta_slow", WEIGHT, 1.0, 1.0) or 1.0,
         r.take("truncate", FLAG, True),
     )
 
 
-def _yarn_scale(factor: float, weight: float) -> float:
+def yarn_scale(factor: float, weight: float) -> float:
     """0.1 w ln(factor) + 1: what YaRN multiplies attention by (its equation 22)."""
     return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 

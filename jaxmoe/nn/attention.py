@@ -12,7 +12,8 @@ from jaxmoe.nn.base import Context, MixerWork, Sequences, Step
 from jaxmoe.nn.key_values import KeyValues
 from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.norm import ProjectionNorm, RMSNorm
-from jaxmoe.ops.attention import CHUNK, FORMS, QKV
+from jaxmoe.nn.positions import in_chunks
+from jaxmoe.ops.attention import FORMS, QKV
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.rope import rotate, rotation
 from jaxmoe.ops.stack import OfLayer
@@ -113,24 +114,18 @@ class Attention(nnx.Module):
         # Padding may compute NaN, and 0 * NaN would reach the tokens that count.
         valid = sequences.valid[:, None, None]
         qkv = QKV(qkv.q, *(jnp.where(valid, a, 0) for a in (qkv.k, qkv.v)))
-        form = FORMS[context.execution.attention]
-        causal = partial(
-            form.causal, window=c.window, scale=c.scale, sinks=self._sinks()
+        heads = attend_sequences(
+            qkv,
+            sequences,
+            context,
+            window=c.window,
+            scale=c.scale,
+            sinks=self._sinks(),
         )
-        count = sequences.count
-        apart = lambda a: a.reshape(count, -1, *a.shape[1:])  # noqa: E731
-        if count == 1:
-            heads = causal(qkv)
-        else:
-            heads = jax.vmap(causal)(QKV(*map(apart, qkv)))
-            heads = heads.reshape(-1, *heads.shape[2:])
         out = self.output(context.device.own(heads), gate, context)
         if not sequences.keep:
             return out, None
-        # Whole chunks, so that nothing of a row's last prompt stays in sight.
-        size = qkv.k.shape[0] // count
-        room = ((0, 0), (0, 0), (0, -size % CHUNK), (0, 0))
-        kept = [jnp.pad(apart(a).swapaxes(1, 2), room) for a in (qkv.k, qkv.v)]
+        kept = (in_chunks(a, sequences.count) for a in (qkv.k, qkv.v))
         return out, KeyValues(*kept)
 
     def decode(
@@ -174,6 +169,26 @@ class Attention(nnx.Module):
             sinks=self._sinks(),
         )
         return self.output(heads, gate, context), own
+
+
+def attend_sequences(
+    qkv: QKV,
+    sequences: Sequences,
+    context: Context,
+    *,
+    window: int | None = None,
+    scale: float | None = None,
+    sinks: Float[Array, "H"] | None = None,
+) -> Float[Array, "M H V"]:
+    """Attention within each of the sequences that lie side by side."""
+    form = FORMS[context.execution.attention]
+    causal = partial(form.causal, window=window, scale=scale, sinks=sinks)
+    count = sequences.count
+    if count == 1:
+        return causal(qkv)
+    apart = lambda a: a.reshape(count, -1, *a.shape[1:])  # noqa: E731
+    heads = jax.vmap(causal)(QKV(*map(apart, qkv)))
+    return heads.reshape(-1, *heads.shape[2:])
 
 
 class Projection(nnx.Module):

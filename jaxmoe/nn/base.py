@@ -54,12 +54,19 @@ class MixerWork(NamedTuple):
 
     A multiplication and an addition count as one. Every row does `fixed` of them, and
     `position` more with each position that it looks back at. scores: those of one such
-    position that an accelerator's form holds, of a row.
+    position that an accelerator's form holds, of a row. whole: as `position`, in a pass
+    over whole sequences, where that is another number.
     """
 
     position: int
     fixed: int
     scores: int
+    whole: int | None = None
+
+    @property
+    def pair(self) -> int:
+        """Of a position that is looked back at, in a pass over whole sequences."""
+        return self.position if self.whole is None else self.whole
 
 
 class Step(NamedTuple):
@@ -125,12 +132,13 @@ class LayerState(Protocol):
     ) -> Self:
         """Slots that begin where `new`: what they hold after row `prompt` of `prefix`.
 
-        Keys and values begin empty, as the prompt's are read where they are.
+        Keys and values begin empty, as the prompt's are read where they are; what
+        replaces the prompt's state at every position begins as a copy.
         """
         ...
 
     def grow(self, size: int) -> Self:
-        """With room for `size` positions."""
+        """With room for `size` positions; itself where it does not grow."""
         ...
 
 

@@ -1,20 +1,14 @@
-"""Keys and values: what attention remembers of positions already passed.
-
-Laid out [L, rows, G, C, A] so that one head's positions lie together. C is a multiple
-of `CHUNK`, the step in which attention walks it on CPU: what is allocated beyond the
-filled part is not felt, and there not read. What lies between the filled part and the
-end of its chunk is zero.
-"""
+"""Keys and values: what attention remembers of positions already passed."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxmoe.config import AttentionConfig
 from jaxmoe.nn.base import Held
+from jaxmoe.nn.positions import Positions
 from jaxmoe.ops.attention import CHUNK
 from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Leaf
@@ -22,7 +16,7 @@ from jaxmoe.typing import Array, Leaf
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class KeyValues:
+class KeyValues(Positions):
     """Keys and values of L layers, a `LayerState`.
 
     k, v: [L, B, G, C, A], rows B of prompts or of slots. Where a layout has more
@@ -66,39 +60,6 @@ class KeyValues:
         own = heads // layout.size(layout.rules.heads)
         return Held(2 * own * config.head_dim * jnp.dtype(dtype).itemsize)
 
-    @property
-    def size(self) -> int:
-        """C, the positions allocated in each row."""
-        return self.k.shape[3]
-
-    def put(self, index: Array, prompts: "KeyValues", row: Array) -> "KeyValues":
-        """See `LayerState`.
-
-        `prompts` come in whole chunks, zero past their lengths: chunks beyond them
-        stay as they were, and are never read.
-        """
-        assert prompts.size % CHUNK == 0
-
-        def place(stack: Array, new: Array) -> Array:
-            new = lax.dynamic_slice_in_dim(new, row, 1, axis=1).astype(stack.dtype)
-            return lax.dynamic_update_slice(stack, new, (0, index, 0, 0, 0))
-
-        return jax.tree.map(place, self, prompts)
-
-    def fork(self, prefix: "KeyValues", prompt: Array, new: Array) -> "KeyValues":
-        """See `LayerState`: zeros, so that no NaN of its last use stays."""
-        rows = jnp.argsort(~new, stable=True)  # those that begin come first
-
-        def clear_one(index: Array, state: "KeyValues") -> "KeyValues":
-            def zero(stack: Array) -> Array:
-                shape = (stack.shape[0], 1, *stack.shape[2:])
-                empty = jnp.zeros(shape, stack.dtype)
-                return lax.dynamic_update_slice_in_dim(stack, empty, rows[index], 1)
-
-            return jax.tree.map(zero, state)
-
-        return lax.fori_loop(0, new.sum(), clear_one, self)
-
     def write(
         self, at: Array | int, k: Array, v: Array, position: Array
     ) -> "KeyValues":
@@ -106,15 +67,4 @@ class KeyValues:
 
         The caller has checked that it fits: past the end nothing is written.
         """
-        row = jnp.arange(position.shape[0])
-
-        def put(stack: Array, new: Array) -> Array:
-            new = new.astype(stack.dtype)
-            return stack.at[at, row, :, position].set(new, mode="drop")
-
-        return KeyValues(put(self.k, k), put(self.v, v))
-
-    def grow(self, size: int) -> "KeyValues":
-        """See `LayerState`."""
-        room = ((0, 0), (0, 0), (0, 0), (0, size - self.size), (0, 0))
-        return jax.tree.map(lambda a: jnp.pad(a, room), self)
+        return self._write(at, position, k, v)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,9 +11,9 @@ from jax import lax
 from jaxmoe.execution import Execution
 from jaxmoe.ops import lanes
 from jaxmoe.ops.bf16_bits import is_bits, widen
-from jaxmoe.ops.matmul import LARGE, multiply
+from jaxmoe.ops.matmul import LARGE, multiply, precision_for
 from jaxmoe.ops.packed import Packed
-from jaxmoe.ops.stack import OfLayer, cut
+from jaxmoe.ops.stack import OfLayer, cut, piece
 from jaxmoe.typing import Array, Float, Num
 
 # Bits are widened tile by tile: a tile of this many values (4 bytes each once wide)
@@ -91,3 +92,49 @@ def _tile_rows(rows: int, most: int) -> int:
     """Rows of a tile: a divisor of `rows` where one lies in most / 2 .. most."""
     divisors = (n for n in range(min(rows, most), most // 2, -1) if rows % n == 0)
     return next(divisors, min(rows, most))
+
+
+def project_heads(
+    x: Float[Array, "N H X"],
+    weight: Num[Array, "H M K"] | OfLayer,
+    *,
+    rows: tuple[int, int],
+    over: Literal["rows", "columns"],
+) -> Float[Array, "N H Y"]:
+    """Each head's vector times some rows of its own matrix, in x's type.
+
+    Sums in float32. A weight held as bits is widened some heads at a time.
+
+    Args:
+      x: of each head, as many values as rows take part, or K.
+      weight: a matrix [M, K] a head.
+      rows: the first of M that takes part, and how many do.
+      over: what is summed over: "rows" gives [N, H, K], "columns" [N, H, rows].
+    """
+    heads, _, width = weight.shape
+    first, count = rows
+    axis = 1 if over == "rows" else 2
+
+    def some(head: Array | int, number: int) -> Array:
+        matrices = piece(weight, (head, first, 0), (number, count, width))
+        own = lax.dynamic_slice_in_dim(x, head, number, axis=1)
+        out = lax.dot_general(
+            own,
+            widen(matrices, x.dtype),
+            (((2,), (axis,)), ((1,), (0,))),
+            precision=precision_for(x.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return out.swapaxes(0, 1).astype(x.dtype)
+
+    if not is_bits(weight) or heads * count * width <= 2 * _TILE_VALUES:
+        return some(0, heads)
+    most = max(1, _TILE_VALUES // (count * width))
+    number = next(n for n in range(min(heads, most), 0, -1) if heads % n == 0)
+
+    def next_heads(index: Array, out: Array) -> Array:
+        found = some(index * number, number)
+        return lax.dynamic_update_slice_in_dim(out, found, index * number, axis=1)
+
+    out = jnp.zeros((*x.shape[:2], width if over == "rows" else count), x.dtype)
+    return lax.fori_loop(0, heads // number, next_heads, out)

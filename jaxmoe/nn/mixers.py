@@ -2,10 +2,19 @@
 
 from typing import Any, NamedTuple
 
-from jaxmoe.config import AttentionConfig, ModelConfig
+from jaxmoe.config import (
+    AttentionConfig,
+    DeltaConfig,
+    LatentConfig,
+    MixerConfig,
+    ModelConfig,
+)
 from jaxmoe.nn.attention import Attention
 from jaxmoe.nn.base import Held, MixerWork
+from jaxmoe.nn.delta import GatedDeltaNet
 from jaxmoe.nn.key_values import KeyValues
+from jaxmoe.nn.latent import LatentAttention, Latents
+from jaxmoe.nn.recurrent import Recurrent
 from jaxmoe.sharding.layout import Layout
 
 
@@ -16,11 +25,15 @@ class Kind(NamedTuple):
     state: Any
 
 
-KINDS: dict[type, Kind] = {AttentionConfig: Kind(Attention, KeyValues)}
+KINDS: dict[type, Kind] = {
+    AttentionConfig: Kind(Attention, KeyValues),
+    DeltaConfig: Kind(GatedDeltaNet, Recurrent),
+    LatentConfig: Kind(LatentAttention, Latents),
+}
 """By the type of the config; a new mixer is a line."""
 
 
-def kind_of(config: Any) -> Kind:
+def kind_of(config: MixerConfig) -> Kind:
     """The kind that a mixer's config is of."""
     return KINDS[type(config)]
 
@@ -41,4 +54,5 @@ def work(config: ModelConfig, layout: Layout) -> MixerWork:
         position=sum(w.position for w in each),
         fixed=sum(w.fixed for w in each),
         scores=max(w.scores for w in each),
+        whole=sum(w.pair for w in each),
     )

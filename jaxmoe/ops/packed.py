@@ -13,6 +13,9 @@ from jaxmoe.typing import Array
 SCALES = ".scales"
 """What the name of a packed weight's scales ends with."""
 
+VALUES = ".values"
+"""What the name of a packed weight ends with that has nothing beside its values."""
+
 
 class Packed:
     """Contract of a packed weight: a frozen pytree of arrays, or of layers of them.

@@ -12,7 +12,11 @@ from jaxmoe.nn.decoder import abstract_params
 from tests.hugging_face import make_tensors, write_checkpoint
 
 CASES = [
-    pytest.param(dict(values), id=f"{name}-{number}")
+    pytest.param(
+        dict(values),
+        id=f"{name}-{number}",
+        marks=pytest.mark.slow if number else (),
+    )
     for name, family in FAMILIES.items()
     for number, values in enumerate(family.test_configs)
 ]

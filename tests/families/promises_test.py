@@ -17,8 +17,15 @@ from jaxmoe.families.registry import FAMILIES
 from jaxmoe.nn.decoder import quantise_params, stack_params
 from tests.tiny import answers, tiny_params
 
-IN_EVERY_RUN = {("qwen3_moe", 0), ("olmoe", 1)}
-"""One of each family, with most of what it can vary; the others are slow tests."""
+IN_EVERY_RUN = {
+    ("qwen3_moe", 0),
+    ("olmoe", 1),
+    ("deepseek_v2", 1),
+    ("bailing_moe_v2", 0),
+    ("gpt_oss", 0),
+    ("qwen3_next", 0),
+}
+"""Of each kind of router and of mixer one; the others are slow tests."""
 
 CASES = [
     pytest.param(

@@ -1,5 +1,7 @@
 """Biases and shared experts on 8 devices; run by eight_devices_test.py by itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,14 @@ BIASED = jaxmoe.Model(CONFIG, tiny_params(CONFIG))
 QUANTISED = jaxmoe.Model(*quantise_params(CONFIG, BIASED.params))
 
 
+def inputs_first() -> jaxmoe.Model:
+    """The same parts, the experts' weights in the other order."""
+    dense, mixture = CONFIG.layers
+    experts = replace(mixture.feed_forward, weights="inputs_first")
+    config = replace(CONFIG, layers=(dense, replace(mixture, feed_forward=experts)))
+    return jaxmoe.Model(config, tiny_params(config))
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "rules"),
     [
@@ -36,13 +46,15 @@ QUANTISED = jaxmoe.Model(*quantise_params(CONFIG, BIASED.params))
         (BIASED, (2, 4), BOTH),
         (QUANTISED, (2, 4), BOTH),
         (QUANTISED, (1, 8), "tensor"),
+        (inputs_first(), (2, 4), BOTH),
     ],
-    ids=["auto", "tensor", "expert", "both", "int8-both", "int8-tensor"],
+    ids=["auto", "tensor", "expert", "both", "int8-both", "int8-tensor", "turned"],
 )
 def test_a_mesh_computes_the_same_mixture(model, shape, rules):
     """The bias of a divided expert would be added by each of its parts, that of
     another expert here, or the shared expert's parts left apart; scales would lie with
-    the inputs that their integers are divided by."""
+    the inputs that their integers are divided by; a sink or a gate would be that of
+    another device's head."""
     divided = on_mesh(model, shape, rules)
     prompt = np.resize(PROMPTS[1], 24)
     one, other = (

@@ -136,12 +136,16 @@ def test_bfloat16_weights_as_bits(mixed):
     assert same(one, draw(on_mesh(bits, (2, 4)), PROMPTS[0], n=4))
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("olmoe", 1), ("olmoe", 2), ("deepseek_v2", 1)],
+    ids=["norms", "repeated heads", "latents"],
+)
 @pytest.mark.parametrize("shape", [(1, 8), (8, 1), (2, 4)], ids=str)
-def test_norms_over_whole_projections_are_divided(shape, number):
+def test_mixers_are_divided(shape, name, number):
     """A device would norm queries by its own heads alone, or count heads twice that lie
-    on several devices."""
-    config = from_hf(dict(FAMILIES["olmoe"].test_configs[number]))
+    on several devices; or have a part of the latents, which all heads read."""
+    config = from_hf(dict(FAMILIES[name].test_configs[number]))
     config = replace(config, stop_ids=())
     one = jaxmoe.Model(config, tiny_params(config))
     check_answers(draw(one, PROMPTS, n=5), on_mesh(one, shape))

@@ -13,7 +13,7 @@ from jaxmoe.config import LayerConfig, MoEConfig, SharedConfig
 from jaxmoe.nn.decoder import Decoder, abstract_params, logical_axes, stack_params
 from jaxmoe.nn.moe import MoEFeedForward
 from jaxmoe.ops.activations import ClippedSwiGLU, SwiGLU
-from jaxmoe.router.scores import SoftmaxScores
+from jaxmoe.router.scores import SigmoidScores, SoftmaxScores
 from tests.tiny import (
     CONTEXT,
     EXECUTION,
@@ -34,9 +34,10 @@ KINDS = {
     "bias": replace(PLAIN, bias=True),
     "shared": replace(PLAIN, shared=SharedConfig(20)),
     "gated": replace(PLAIN, shared=SharedConfig(20, gate=True)),
+    "sigmoid": replace(PLAIN, scoring=SigmoidScores(scale=2.5, choice_bias=True)),
+    "inputs first": replace(PLAIN, bias=True, weights="inputs_first"),
     "all": every_part(tiny_config()).layers[1].feed_forward,
 }
-kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 FF = "layers.1.feed_forward."
 
 
@@ -93,14 +94,26 @@ def _expected(kind: MoEConfig, params, x):
         for name, value in params.items()
         if name.startswith(FF)
     }
+    if kind.weights == "inputs_first":
+        p["gate_up"] = p["gate_up.values"].transpose(0, 3, 2, 1)
+        p["down"] = p["down.values"].transpose(0, 2, 1)
+        p["gate_up_bias"] = p["gate_up_bias"].transpose(0, 2, 1)
     outs, chosen = [], []
     for row in np.asarray(x, np.float64):
         logits = p["router.weight"] @ row + p.get("router.bias", 0.0)
-        probability = np.exp(logits) / np.exp(logits).sum()
-        experts = np.argsort(-logits)[:K]
-        weights = probability[experts]
+        scores = np.exp(logits) / np.exp(logits).sum()
+        if isinstance(kind.scoring, SigmoidScores):
+            scores = _sigmoid(logits)
+        chosen_by = scores + p.get("router.choice_bias", 0.0)
+        if (groups := kind.scoring.groups) is not None:
+            apart = np.sort(chosen_by.reshape(groups.count, -1), axis=1)
+            best = np.argsort(-apart[:, -groups.best :].sum(axis=1))[: groups.kept]
+            here = np.isin(np.arange(E) // (E // groups.count), best)
+            chosen_by = np.where(here, chosen_by, -np.inf)
+        experts = np.argsort(-chosen_by)[:K]
+        weights = scores[experts] * kind.scoring.scale
         if kind.scoring.normalise:
-            weights = weights / weights.sum()
+            weights = weights / scores[experts].sum()
         out = np.zeros_like(row)
         for e, w in zip(experts, weights, strict=True):
             both = p["gate_up"][e] @ row
@@ -118,8 +131,13 @@ def _expected(kind: MoEConfig, params, x):
     return np.array(outs), np.array(chosen)
 
 
-@kinds
-@pytest.mark.parametrize("rows", [1, 7, 40])
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        *(pytest.param(kind, 7, id=name) for name, kind in KINDS.items()),
+        *(pytest.param(KINDS["all"], rows, id=f"all, {rows} rows") for rows in (1, 40)),
+    ],
+)
 def test_equals_the_formula(kind, rows):
     """A bias, an activation or the shared expert would be left out, or taken twice."""
     config = _config(kind)
@@ -136,16 +154,17 @@ def test_each_part_is_felt():
     params, x = tiny_params(config), _rows(7)
     whole, _ = _run(config, params, x)
     names = [n for n in params if n.startswith(FF)]
-    assert len(names) == 9
+    assert len(names) == 10
     for name in names:
         without, _ = _run(config, params | {name: 0 * params[name]}, x)
         assert abs(without - whole).max() > 1e-2, name
 
 
-@kinds
+# Of others the weights are among those of "all".
+@pytest.mark.parametrize("kind", ["plain", "all"])
 def test_bits_are_the_bfloat16_values(kind):
     """Weights held as bits would be multiplied as integers."""
-    config = _config(kind)
+    config = _config(KINDS[kind])
     model = jaxmoe.Model(config, tiny_params(config))
     bits, wide = as_bits(model)
     assert all(w.dtype == jnp.uint16 for w in bits.params.values())
@@ -239,7 +258,8 @@ def test_every_part_is_divided_as_what_it_belongs_to():
     axes = logical_axes(_config(KINDS["all"]))
     assert axes[FF + "gate_up_bias"] == axes[FF + "gate_up"][:-1]
     assert axes[FF + "down_bias"] == axes[FF + "down"][:-1]
-    assert axes[FF + "router.bias"] == axes[FF + "router.weight"][:-1]
+    for name in ("bias", "choice_bias"):
+        assert axes[f"{FF}router.{name}"] == axes[FF + "router.weight"][:-1]
     dense = "layers.0.feed_forward."
     for name in ("gate_up", "down"):
         assert axes[f"{FF}shared.{name}"] == axes[dense + name]
