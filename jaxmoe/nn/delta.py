@@ -135,7 +135,8 @@ class GatedDeltaNet(nnx.Module):
             out, memory = delta_rule.chunk(Position(q, k, v, decay, beta), memory)
             return (memory, inputs[-before.shape[0] :]), out
 
-        memory = jnp.zeros((c.num_value_heads, c.key_dim, c.value_dim), jnp.float32)
+        heads = mixed.shape[1] * c.values_per_key  # those that lie here
+        memory = jnp.zeros((heads, c.key_dim, c.value_dim), jnp.float32)
         before = jnp.zeros((c.conv_size - 1, *mixed.shape[1:]), mixed.dtype)
         chunks = tuple(map(cut, (mixed, decay, beta, inside)))
         (memory, _), out = lax.scan(advance, (memory, before), chunks)

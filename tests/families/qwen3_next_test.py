@@ -13,10 +13,12 @@ from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.qwen3_next import FULL, QWEN3_NEXT, RECURRENT
 from jaxmoe.nn.decoder import abstract_params, always_wide
 from jaxmoe.nn.mixers import held
+from jaxmoe.planning import Load, plan_for
 from tests.hugging_face import make_tensors, write_checkpoint
 from tests.tiny import EXECUTION
 
 CONFIG = dict(QWEN3_NEXT.test_configs[1])
+MESHES = ((1, 1), (2, 4))
 CONV = "conv1d.weight"
 TURNS = [RECURRENT, RECURRENT, RECURRENT, FULL]
 
@@ -35,6 +37,8 @@ def test_released_shapes():
     row = held(config, EXECUTION.layout, "bfloat16")
     assert row.fixed == 36 * (4 * 32 * 128 * 128 + 2 * 3 * 8192)
     assert row.position == 12 * 2 * 2 * 256 * 2
+    one, eight = (plan_for(config, mesh, Load(8, 4096), "expert") for mesh in MESHES)
+    assert eight.weights <= 1.15 * one.weights / 8
 
 
 @pytest.mark.parametrize(
