@@ -52,6 +52,11 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
         help="store weights in this type (default: each in the type it has)",
     )
     parser.add_argument(
+        "--weights",
+        choices=("int8",),
+        help="quantise experts, projections and head; cannot be exported",
+    )
+    parser.add_argument(
         "--jobs",
         type=int,
         default=8,
@@ -62,6 +67,13 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify", action="store_true", help="read everything again and compare"
     )
+    add_changes(parser)
+    add_workers(parser)
+    return parser
+
+
+def add_changes(parser: Any):
+    """Adds --override and --ignore to a parser, or a group of one."""
     parser.add_argument(
         "--override",
         action="append",
@@ -76,8 +88,6 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
         metavar="KEY",
         help="leave KEY out of config.json, though it may change the answers",
     )
-    add_workers(parser)
-    return parser
 
 
 def read_override(text: str) -> tuple[str, Any]:
@@ -119,8 +129,8 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         parser.error(f"--jobs must be 1 or more, found {args.jobs}")
     if args.export and (args.override or args.ignore):
         parser.error("--override and --ignore do not go with --export")
-    if args.export and (args.dtype or args.verify):
-        parser.error("--dtype and --verify do not go with --export")
+    if args.export and (args.dtype or args.weights or args.verify):
+        parser.error("--dtype, --weights and --verify do not go with --export")
     if args.export and (args.worker is not None or args.processes is not None):
         parser.error("--worker and --processes do not go with --export")
     if args.force and (args.worker is not None or args.processes is not None):
@@ -164,6 +174,7 @@ def _work(args: argparse.Namespace) -> object:
         return convert_in_processes(source, out, args.processes, options, changes)
     options = {
         "dtype": args.dtype,
+        "weights": args.weights,
         "jobs": args.jobs,
         "force": args.force,
         "verify": args.verify,
@@ -181,6 +192,7 @@ def _options(args: argparse.Namespace) -> list[str]:
     """The options that each of several processes is started with."""
     options = ["--jobs", str(args.jobs)]
     options += ["--dtype", args.dtype] if args.dtype else []
+    options += ["--weights", args.weights] if args.weights else []
     options += [f"--override={text}" for text in args.override]
     options += [f"--ignore={name}" for name in args.ignore]
     return [*options, "--verify"] if args.verify else options

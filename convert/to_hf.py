@@ -12,6 +12,7 @@ import numpy as np
 from convert import destination
 from convert.errors import ConversionError
 from convert.progress import Progress, Totals
+from convert.to_jaxmoe import warn_beyond
 from jaxmoe.checkpoints import safetensors, store, weight_files
 from jaxmoe.checkpoints.hf_files import Layout, default_layout, index_text
 from jaxmoe.checkpoints.partial import KIND
@@ -37,8 +38,9 @@ def export(
 
     Converted from safetensors and not cast, the files come out byte for byte: same
     names, same layout of the experts, same split. Otherwise one 2-D tensor per expert,
-    in shards of about `hf_files.SHARD_BYTES`. After a kill, the same call begins anew;
-    `force` replaces `out`, and an unfinished conversion to it.
+    in shards of about `hf_files.SHARD_BYTES`. Tensors of parts that are not run were
+    left out by the conversion; both warn of it. After a kill, the same call begins
+    anew; `force` replaces `out`, and an unfinished conversion to it.
 
     Raises:
       FileNotFoundError, ValueError: no or a damaged checkpoint; see `read_manifest`.
@@ -49,6 +51,11 @@ def export(
     destination.check(path, out, force=force, marker=destination.EXPORTED)
     if manifest.format != store.OLD_FORMAT:
         check_small_files(path, manifest.files, source=True)
+    if manifest.weights != "float":
+        raise ConversionError(
+            f"{path} holds weights of {manifest.weights}, expected floats: quantising "
+            "has no way back; export a checkpoint converted without --weights"
+        )
     config = load_hf_config(path)
     params = abstract_params(config)
     layout = _layout(path, manifest, config)
@@ -80,7 +87,10 @@ def _layout(path: Path, manifest: Manifest, config: ModelConfig) -> Layout:
     index = path / "source" / weight_files.INDEX
     text = index.read_text(encoding="utf-8") if index.exists() else None
     if source["cast"] or source["ignored"]:
-        types = _types(manifest, headers, config)
+        tensors = {t.name: t for header in headers for t in header.tensors}
+        plan = make_plan(family_of(config), tensors, abstract_params(config))
+        warn_beyond(plan)
+        types = _types(manifest, plan)
         headers = [_rewrite(header, types) for header in headers]
         headers = [header for header in headers if header.tensors]
         text = None if text is None else index_text(headers, json.loads(text))
@@ -98,12 +108,8 @@ def _saved_header(path: Path, file: str) -> safetensors.Header:
         ) from None
 
 
-def _types(
-    manifest: Manifest, headers: list[safetensors.Header], config: ModelConfig
-) -> dict[str, str]:
+def _types(manifest: Manifest, plan: Plan) -> dict[str, str]:
     """Each tensor that is written -> its type, which is its parameter's."""
-    tensors = {t.name: t for header in headers for t in header.tensors}
-    plan = make_plan(family_of(config), tensors, abstract_params(config))
     found = {}
     for fill in (*plan.fills.values(), *plan.copies):
         spec = manifest.params.get(fill.param)

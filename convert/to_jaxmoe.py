@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import threading
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import jax
 import ml_dtypes
 import numpy as np
 
@@ -23,10 +26,11 @@ from jaxmoe.checkpoints.partial import KIND
 from jaxmoe.checkpoints.plan import Fill, Plan
 from jaxmoe.checkpoints.small_files import SMALL_FILES, SOURCE
 from jaxmoe.checkpoints.store import Manifest, ParamSpec
-from jaxmoe.checkpoints.stream import Reader, in_parallel
-from jaxmoe.config import ModelConfig
+from jaxmoe.checkpoints.stream import QuantisingReader, Reader, in_parallel
+from jaxmoe.config import ModelConfig, ModelWeights
 from jaxmoe.families.config_json import changed
-from jaxmoe.nn.decoder import always_wide
+from jaxmoe.nn.decoder import abstract_params, always_wide, fixed_dtypes
+from jaxmoe.ops.packed import SCALES
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class Changes:
 UNCHANGED = Changes()
 
 
+def _uncounted(_: int) -> None:
+    """Bytes that were counted before."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A checked conversion: everything that can be known to fail has been looked at."""
@@ -56,21 +64,71 @@ class Job:
     cast: np.dtype | None
     changes: Changes = UNCHANGED
 
+    @cached_property
+    def fills(self) -> dict[str, Fill]:
+        """What is to be written: the plan's, and scales of what is quantised."""
+        fills = self.plan.fills
+        scales = {
+            name: replace(fills[name.removesuffix(SCALES)], param=name, shape=of.shape)
+            for name, of in self._fixed.items()
+            if name not in fills
+        }
+        return fills | scales
+
+    @cached_property
+    def _fixed(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and type of what is not stored as the floats that it is made of."""
+        if self.config.weights == "float":
+            return {}
+        params, fixed = abstract_params(self.config), fixed_dtypes(self.config)
+        return {
+            name: params[name]
+            for name, kind in fixed.items()
+            if kind == np.int8 or name.endswith(SCALES)
+        }
+
     def spec(self, fill: Fill) -> ParamSpec:
         """How a parameter will be stored."""
+        if (fixed := self._fixed.get(fill.param)) is not None:
+            return ParamSpec(fill.shape, fixed.dtype.name)
         floating = fill.dtype.name in ("bfloat16", "float16", "float32")
         floating &= fill.param not in always_wide(self.config)
         dtype = self.cast if self.cast is not None and floating else fill.dtype
         return ParamSpec(fill.shape, dtype.name)
 
+    def read_of(self, fill: Fill) -> int:
+        """Bytes that are counted as read for it: scales are read with the integers."""
+        return fill.nbytes if fill.param in self.plan.fills else 0
+
+    def reader(
+        self,
+        files: safetensors.Files,
+        fill: Fill,
+        stop: threading.Event | None = None,
+        count: Callable[[int], object] = lambda _: None,
+    ) -> Reader:
+        """What reads a parameter as it will be stored."""
+        spec = self.spec(fill)
+        if fill.param not in self._fixed:
+            return Reader(files, fill, spec, stop, count)
+        name = fill.param.removesuffix(SCALES)
+        source, outputs = self.plan.fills[name], self._fixed[name + SCALES].shape
+        width = math.prod(source.shape) // math.prod(outputs)
+        if fill.param != name:
+            count = _uncounted
+        return QuantisingReader(files, source, spec, width, stop, count)
+
 
 def check(
-    directory: Path, dtype: str | None = None, changes: Changes = UNCHANGED
+    directory: Path,
+    dtype: str | None = None,
+    changes: Changes = UNCHANGED,
+    weights: str | None = None,
 ) -> Job:
     """Reads config and headers, and plans the conversion; writes nothing.
 
     Raises:
-      ConversionError: files, index or tensors that do not fit.
+      ConversionError: files, index or tensors that do not fit; no such type.
       ValueError, FileNotFoundError: config.json, as `load_hf_config`.
     """
     source = HuggingFaceSource.open(directory, **asdict(changes))
@@ -79,7 +137,13 @@ def check(
         if dtype not in ("bfloat16", "float32"):
             raise ConversionError(f"--dtype is bfloat16 or float32, found {dtype}")
         cast = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    return Job(source.weights, source.config, source.plan, cast, changes)
+    config = source.config
+    if weights is not None:
+        if weights not in get_args(ModelWeights):
+            known = " or ".join(get_args(ModelWeights))
+            raise ConversionError(f"--weights is {known}, found {weights}")
+        config = replace(config, weights=weights)
+    return Job(source.weights, config, source.plan, cast, changes)
 
 
 def convert(
@@ -87,6 +151,7 @@ def convert(
     out: str | os.PathLike,
     *,
     dtype: str | None = None,
+    weights: str | None = None,
     jobs: int = 8,
     force: bool = False,
     verify: bool = False,
@@ -104,6 +169,8 @@ def convert(
       source: a directory with config.json and safetensors.
       out: the checkpoint to make.
       dtype: "bfloat16" or "float32", or None to keep each tensor's own.
+      weights: "int8" quantises experts, projections and head (`jaxmoe.ops.int8`), from
+        the values that the files hold. There is no way back: `export` refuses it.
       jobs: parameters in flight.
       force: replace `out`, and begin anew where an unfinished output differs.
       verify: read everything again and compare.
@@ -124,15 +191,15 @@ def convert(
     directory, out = Path(source), destination.absolute(out)
     destination.check(directory, out, force=force, marker=store.MANIFEST)
     changes = Changes(dict(overrides or {}), tuple(ignore))
-    job = check(directory, dtype, changes)
-    total = sum(fill.nbytes for fill in job.plan.fills.values())
+    job = check(directory, dtype, changes, weights)
+    total = sum(map(job.read_of, job.fills.values()))
     names = [header.file for header in job.source.headers]
     with safetensors.Files(directory, names) as files:
         check_copies(files, job.plan, job.plan.fills)
         with destination.staged(out, identity_of(job, dtype), force=force) as partial:
             store.recover(partial)
             with Progress(total, "convert", show=show) as progress:
-                fills = list(job.plan.fills.values())
+                fills = list(job.fills.values())
                 receipts = write_params(job, fills, files, partial, progress, jobs)
                 finish(job, partial, receipts)
                 totals = progress.close()
@@ -154,6 +221,7 @@ def identity_of(job: Job, dtype: str | None) -> dict[str, Any]:
         "format": store.FORMAT,
         "family": job.config.family,
         "dtype": dtype,
+        **({} if job.config.weights == "float" else {"weights": job.config.weights}),
         "config": hashlib.sha256(config).hexdigest(),
         "changes": json.loads(json.dumps(asdict(job.changes))),
         "files": {
@@ -244,14 +312,14 @@ def write_params(
     for fill in fills:
         if (receipt := read_receipt(partial, fill.param)) is not None:
             receipts[fill.param] = receipt
-            progress.skip(fill.nbytes)
+            progress.skip(job.read_of(fill))
         else:
             left.append(fill)
     destination.check_space(partial, sum(job.spec(fill).nbytes for fill in left))
 
     def write(fill: Fill, stop: threading.Event):
         spec = job.spec(fill)
-        reader = Reader(files, fill, spec, stop, progress.add)
+        reader = job.reader(files, fill, stop, progress.add)
         written = store.write_array(arrays / fill.param, spec, reader.blocks)
         receipt = {"spec": list(vars(written).items()), "bad": reader.scan.bad}
         # Only now, with the array on the disk, may it count as finished.
@@ -284,9 +352,9 @@ def warn_beyond(plan: Plan):
     """Warns of tensors that the model does not use, and the source had."""
     if beyond := plan.beyond:
         warnings.warn(
-            f"{len(beyond)} tensors, {beyond[0]} among them, are of layers after the "
-            "last that config.json counts (they predict further tokens in training); "
-            "they are left out of the checkpoint, and so of an export of it: keep the "
+            f"{len(beyond)} tensors, {beyond[0]} among them, are of parts that are not "
+            "run here, such as layers that predict further tokens in training; they "
+            "are left out of the checkpoint, and so of an export of it: keep the "
             "source if they are wanted",
             UserWarning,
             stacklevel=3,
@@ -329,9 +397,7 @@ def finish(job: Job, partial: Path, receipts: Mapping[str, Receipt]):
     destination.carry(source.directory, partial, SMALL_FILES)
     if job.changes:
         _change_config(partial / "config.json", job.changes)
-    store.finish(
-        partial, manifest_of(job, {n: receipts[n].spec for n in job.plan.fills})
-    )
+    store.finish(partial, manifest_of(job, {n: receipts[n].spec for n in job.fills}))
 
 
 def _change_config(path: Path, changes: Changes):
@@ -346,6 +412,8 @@ def manifest_of(job: Job, params: Mapping[str, ParamSpec]) -> Manifest:
         "ignored": [*job.plan.ignored, *job.plan.beyond],
         "cast": None if job.cast is None else job.cast.name,
     }
+    if job.config.weights != "float":
+        described["weights"] = job.config.weights
     if job.changes:
         described["config"] = json.loads(json.dumps(asdict(job.changes)))
     return Manifest(job.config.family, dict(params), described)
@@ -361,7 +429,7 @@ def verify_params(
 ):
     """Reads source and output from the disk again and compares every byte."""
     files.forget()
-    total = sum(fill.nbytes for fill in job.plan.fills.values())
+    total = sum(map(job.read_of, job.fills.values()))
     progress = Progress(total, "verify", show=show)
 
     def compare(fill: Fill, stop: threading.Event):
@@ -370,7 +438,7 @@ def verify_params(
             with path.open("rb") as file:
                 safetensors.forget(file.fileno())
         array = store.open_array(partial, fill.param, receipts[fill.param].spec)
-        reader = Reader(files, fill, spec, stop, progress.add)
+        reader = job.reader(files, fill, stop, progress.add)
         for chunk in store.chunks(fill.shape, np.dtype(spec.dtype).itemsize):
             stored = store.read_values(array[chunk.index], fill.param)
             if stored.tobytes() != reader.read(chunk):
@@ -380,7 +448,7 @@ def verify_params(
                 )
 
     try:
-        in_parallel(compare, job.plan.fills.values(), jobs)
+        in_parallel(compare, job.fills.values(), jobs)
     except ConversionError:
         # What is wrong on the disk must not be taken for finished by the next run.
         shutil.rmtree(partial / destination.RECEIPTS)

@@ -35,7 +35,7 @@ from convert.workers import Worker, end, joined
 from jaxmoe.checkpoints import safetensors, store
 from jaxmoe.checkpoints.partial import partial_of
 from jaxmoe.checkpoints.plan import Fill
-from jaxmoe.checkpoints.stream import Reader, in_parallel
+from jaxmoe.checkpoints.stream import in_parallel
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def convert_share(
     worker: Worker,
     *,
     dtype: str | None = None,
+    weights: str | None = None,
     jobs: int = 8,
     force: bool = False,
     verify: bool = False,
@@ -75,7 +76,7 @@ def convert_share(
     run of the same workers, which is made sure of by comparing it with the source.
 
     Args:
-      source, out, dtype, jobs, overrides, ignore: as in `convert.convert`.
+      source, out, dtype, weights, jobs, overrides, ignore: as in `convert.convert`.
       worker: which of how many.
       force: replace `out`, and begin anew where an unfinished output differs. With it
         a complete `out` is not taken for success.
@@ -87,9 +88,9 @@ def convert_share(
         output; two processes are the same worker.
     """
     changes = Changes(dict(overrides or {}), tuple(ignore))
-    job = check(source, dtype, changes)
-    own = worker.share(job.plan.fills)
-    total = sum(fill.nbytes for fill in own.values())
+    job = check(source, dtype, changes, weights)
+    own = worker.share(job.fills)
+    total = sum(map(job.read_of, own.values()))
     identity = identity_of(job, dtype)
     if worker.count > 1:
         identity |= {destination.WORKERS: worker.count}
@@ -110,9 +111,9 @@ def convert_share(
             if lock is None:
                 return Outcome(progress.close(), 0)
             partial = partial_of(out)
-            others = job.plan.fills.keys() - own
+            others = job.fills.keys() - own
             before = [
-                job.plan.fills[name]
+                job.fills[name]
                 for name in others
                 if read_receipt(partial, name) is not None
             ]
@@ -126,7 +127,7 @@ def convert_share(
                     verify_params(job, files, partial, every, jobs, show)
                 destination.complete(partial, out)
 
-            missing = end(lock, partial, list(job.plan.fills), identity, commit)
+            missing = end(lock, partial, list(job.fills), identity, commit)
     warn_bad(receipts)
     warn_beyond(job.plan)
     return Outcome(totals, missing)
@@ -154,7 +155,7 @@ def is_converted(job: Job, files: safetensors.Files, out: Path, jobs: int) -> bo
     except (OSError, ValueError):
         return False
     params = {n: (spec.shape, spec.dtype) for n, spec in found.params.items()}
-    specs = {name: job.spec(fill) for name, fill in job.plan.fills.items()}
+    specs = {name: job.spec(fill) for name, fill in job.fills.items()}
     if params != {n: (spec.shape, spec.dtype) for n, spec in specs.items()}:
         return False
     wanted = manifest_of(job, found.params)
@@ -162,12 +163,12 @@ def is_converted(job: Job, files: safetensors.Files, out: Path, jobs: int) -> bo
         return False
 
     def compare(fill: Fill, stop: threading.Event):
-        crc = Reader(files, fill, specs[fill.param], stop).crc32()
+        crc = job.reader(files, fill, stop).crc32()
         if crc != found.params[fill.param].crc32:
             raise _DiffersError
 
     try:
-        in_parallel(compare, job.plan.fills.values(), jobs)
+        in_parallel(compare, job.fills.values(), jobs)
     except _DiffersError:
         return False
     return True

@@ -19,7 +19,8 @@ RopeKind = Literal["default", "linear", "dynamic", "yarn"]
 RopePairs = Literal["halves", "neighbours"]
 QKNorm = Literal["head", "projection"]
 NormCast = Literal["first", "last"]
-WeightFormat = Literal["float"]
+WeightFormat = Literal["float", "inputs_first", "mxfp4"]
+ModelWeights = Literal["float", "int8"]
 
 
 def _check_positive(**values: int):
@@ -170,6 +171,46 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True)
+class DeltaConfig:
+    """Gated DeltaNet (arXiv 2412.06464): a state of fixed size in place of a cache.
+
+    Each of `num_key_heads` queries and keys, of width `key_dim`, serves as many
+    consecutive value heads, of width `value_dim`, as there are of these to a key head.
+    `conv_size` is how many positions, its own included, a channel's convolution sees.
+    """
+
+    num_key_heads: int
+    num_value_heads: int
+    key_dim: int
+    value_dim: int
+    conv_size: int = 4
+
+    def __post_init__(self):
+        _check_positive(
+            num_key_heads=self.num_key_heads,
+            num_value_heads=self.num_value_heads,
+            key_dim=self.key_dim,
+            value_dim=self.value_dim,
+        )
+        if self.conv_size < 2:
+            raise ValueError(
+                "conv_size must be 2 or more, a position and one before it, found "
+                f"{self.conv_size}; check linear_conv_kernel_dim in config.json"
+            )
+        if self.num_value_heads % self.num_key_heads:
+            raise ValueError(
+                "num_value_heads must be a multiple of num_key_heads, found "
+                f"{self.num_value_heads} and {self.num_key_heads}; check "
+                "linear_num_value_heads and linear_num_key_heads in config.json"
+            )
+
+    @property
+    def values_per_key(self) -> int:
+        """Value heads that one key head serves."""
+        return self.num_value_heads // self.num_key_heads
+
+
+@dataclass(frozen=True)
 class LatentConfig:
     """Multi-head latent attention (MLA, arXiv 2405.04434, section 2.1).
 
@@ -209,7 +250,7 @@ class LatentConfig:
         return self.plain_dim + self.rope_dim
 
 
-MixerConfig = AttentionConfig | LatentConfig
+MixerConfig = AttentionConfig | LatentConfig | DeltaConfig
 """How positions exchange information."""
 
 
@@ -255,7 +296,9 @@ class MoEConfig:
 
     `scoring` ranks experts and weighs the chosen. `bias` is of the router and of both
     products of every expert. `weights` says how those of the experts are held: "float"
-    is any float type, or its bits. `shared` is what is added to the experts' sum.
+    is any float type, or its bits; "inputs_first" is that in another order of the axes
+    (`jaxmoe.ops.inputs_first`); "mxfp4" is `jaxmoe.ops.mxfp4`. `shared` is what is
+    added to the experts' sum.
     """
 
     num_experts: int
@@ -317,7 +360,9 @@ class ModelConfig:
     `norm` is of layers and queries and keys, and before the head. `context_length` is
     the most positions (prompt and answer together) that the model may be asked for;
     `stop_ids` end an answer. `embed_scale` multiplies embeddings, `logits_divisor`
-    divides logits (Granite).
+    divides logits (Granite). `weights` says how those of products are held: as their
+    own format has it ("float"), or quantised (`jaxmoe.ops.int8`): experts, projections,
+    and a head of its own, while embedding, routers, norms and biases stay as they are.
     """
 
     family: str
@@ -332,6 +377,7 @@ class ModelConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     embed_scale: float = 1.0
     logits_divisor: float = 1.0
+    weights: ModelWeights = "float"
 
     def __post_init__(self):
         _check_above_zero(
@@ -349,6 +395,17 @@ class ModelConfig:
             raise ValueError(
                 "every mixture layer must have the same number of experts and of "
                 f"experts per token, found {sorted(shapes)}"
+            )
+        known = get_args(ModelWeights)
+        if self.weights not in known:
+            raise ValueError(
+                f"weights must be one of {', '.join(known)}, found {self.weights!r}"
+            )
+        formats = {moe.weights for moe in self._moe_configs()} - {"float"}
+        if self.weights != "float" and formats:
+            raise ValueError(
+                f"weights={self.weights!r} is made of floats, found experts stored as "
+                f"{', '.join(sorted(formats))}; load them as they are"
             )
 
     def _moe_configs(self) -> list[MoEConfig]:

@@ -19,6 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxmoe.ops import lanes
 from jaxmoe.ops.experts import Implementation
+from jaxmoe.ops.packed import SCALES, VALUES
 from jaxmoe.sharding.layout import Layout, single_device_layout
 
 Layers = Literal["scan", "unroll"]
@@ -132,6 +133,10 @@ def execution_for(
     layout = layout or single_device_layout(_device_of(next(iter(params.values()))))
     layers: Layers = "scan" if any(STACKED in name for name in params) else "unroll"
     found = execution_on(platform_of(layout), layout, layers=layers)
+    packed = any(name.endswith((SCALES, VALUES)) for name in params)
+    if found.experts == "ragged" and packed:
+        # A grouped product would need all experts of a layer as floats at once.
+        found = replace(found, experts="blocks")
     return found.using(implementation)
 
 

@@ -1,6 +1,89 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and small files of others, within bounds."""
 
+import json
 from pathlib import Path
+from typing import Any
+
+MOST_BYTES = 256 << 20
+"""Of a file beside the weights; the largest tokenizers have some 40 MB."""
+_MOST_DEPTH = 100
+"""Of objects and lists within each other."""
+_AGAIN = "copy it again, or download it"
+
+
+def read_small(path: Path) -> bytes:
+    """The content of a file that somebody else wrote, and that should be small.
+
+    Raises:
+      ValueError: a folder, pipe or device, or more than `MOST_BYTES`.
+      FileNotFoundError: no such file.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: expected a file, found a folder, pipe or device")
+    if not path.exists():
+        raise FileNotFoundError(f"expected the file {path}, found none; {_AGAIN}")
+    check_small(path)
+    return path.read_bytes()
+
+
+def check_small(path: Path) -> None:
+    """A ValueError where a file has more than `MOST_BYTES`."""
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise ValueError(
+            f"{path}: expected at most {MOST_BYTES >> 20} MB, found {size >> 20} MB; "
+            f"{_AGAIN}"
+        )
+
+
+def read_small_text(path: Path) -> str:
+    """The text of such a file; a ValueError where it is not UTF-8."""
+    try:
+        return read_small(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected text in UTF-8, found {error.reason} at byte "
+            f"{error.start}; {_AGAIN}"
+        ) from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in such a file.
+
+    Raises:
+      ValueError, FileNotFoundError: as in `read_small`, or no JSON object.
+    """
+    return parse_object(read_small(path), str(path))
+
+
+def parse_object(raw: bytes, name: str, remedy: str = _AGAIN) -> dict[str, Any]:
+    """The object in JSON, nested no deeper than code may walk down.
+
+    Raises:
+      ValueError: something else; it names the file and the remedy.
+    """
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{name} is not readable as JSON ({error}); {remedy}"
+        ) from None
+    if not isinstance(value, dict):
+        found = type(value).__name__
+        raise ValueError(f"{name} must hold a JSON object, found {found}; {remedy}")
+    level: list[Any] = [value]
+    for _ in range(_MOST_DEPTH):
+        level = [item for inner in level for item in _within(inner)]
+        if not level:
+            return value
+    raise ValueError(
+        f"{name} is not readable as JSON (nested more than {_MOST_DEPTH} deep); "
+        + remedy
+    )
+
+
+def _within(value: dict | list) -> list[Any]:
+    items = value.values() if isinstance(value, dict) else value
+    return [item for item in items if isinstance(item, dict | list)]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmoe.checkpoints.dtypes import weights_dtype
 from jaxmoe.checkpoints.source import open_source
-from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig
+from jaxmoe.config import LayerConfig, ModelConfig, ModelWeights, MoEConfig
 from jaxmoe.execution import (
     Execution,
     Layers,
@@ -22,12 +22,13 @@ from jaxmoe.execution import (
 )
 from jaxmoe.nn.decoder import (
     abstract_params,
-    always_wide,
     axis_sizes,
+    fixed_dtypes,
     logical_axes,
 )
 from jaxmoe.nn.segments import stored_names
 from jaxmoe.ops.bf16_bits import held_dtype, hold_for
+from jaxmoe.ops.packed import SCALES
 from jaxmoe.sharding.layout import Layout, layout_for, single_device_layout
 from jaxmoe.sharding.rules import Preset, Rules
 from jaxmoe.text.tokenizer import Tokenizer
@@ -117,6 +118,7 @@ def load(
     mesh: jax.sharding.Mesh | None = None,
     rules: Rules | Preset = "auto",
     dtype: Any | None = None,
+    weights: ModelWeights | None = None,
     verify: bool = True,
     overrides: Mapping[str, Any] | None = None,
     ignore: Sequence[str] = (),
@@ -143,6 +145,9 @@ def load(
       dtype: type of the weights on the device: bfloat16, float16 or float32, or a name
         of one such as "bf16"; None for each one's own. A router's bias of choice is
         float32 whatever is asked for.
+      weights: "int8" quantises experts, projections and head while they are read
+        (`jaxmoe.ops.int8`): half the bytes of bfloat16, and other numbers. None keeps
+        what is stored, which is int8 in a checkpoint that was converted so.
       verify: compare what is read of a converted checkpoint with the checksums in its
         manifest: config, tokenizer, templates, and the blocks of the weights that these
         devices need. False takes them as they are. (Hugging Face files have no
@@ -154,7 +159,7 @@ def load(
     Raises:
       ValueError: a checkpoint that does not hold what its config declares; a hub that
         does not give the model; a model that does not divide over the mesh; another
-        dtype.
+        dtype; weights that are another format's.
       FileNotFoundError: no such checkpoint.
 
     Warns:
@@ -169,19 +174,34 @@ def load(
     cast_to = None if dtype is None else weights_dtype(dtype)
     source = open_source(path, verify=verify, overrides=overrides, ignore=ignore)
     config = source.config
+    if weights is not None and weights != config.weights:
+        config = _requantised(config, weights)
     layout = model_layout(config, mesh, rules)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     stored = {name: jnp.dtype(spec.dtype) for name, spec in source.params.items()}
-    wide = dict.fromkeys(always_wide(config), jnp.dtype(jnp.float32))
     dtypes = {
         name: kind if cast_to is None or not _is_float(kind) else cast_to
         for name, kind in stored.items()
-    } | {name: kind for name, kind in wide.items() if name in stored}
+    }
+    dtypes |= {
+        name: kind
+        for name, kind in fixed_dtypes(config).items()
+        if stored.keys() & {name, name.removesuffix(SCALES)}
+    }
     abstract = abstract_weights(config, dtypes, layout or single_device_layout(device))
     params = source.read(abstract)
     for name in params:  # one at a time: a weight and its copy never both for long
         params[name] = hold_for(device.platform, params[name])
     return Model(config, params, Tokenizer.load(source.directory), layout)
+
+
+def _requantised(config: ModelConfig, weights: ModelWeights) -> ModelConfig:
+    if config.weights != "float":
+        raise ValueError(
+            f"weights={weights!r} needs a checkpoint of floats, found one of "
+            f"{config.weights}; load the model that it was converted from"
+        )
+    return replace(config, weights=weights)
 
 
 def _is_float(dtype: Any) -> bool:

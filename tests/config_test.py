@@ -93,7 +93,7 @@ def test_configs_are_hashable_and_compare_by_value():
         (lambda: replace(MOE, scoring=UNTYPED), "scoring.*scores.Scores, found 'odd'"),
         (lambda: replace(MOE, activation=UNTYPED), "activation.*Activation, found 'od"),
         (lambda: DenseConfig(8, UNTYPED), "activation.*Activation, found 'odd'"),
-        (lambda: replace(MOE, weights=UNTYPED), "weights.*float, found 'odd'; use a"),
+        (lambda: replace(MOE, weights=UNTYPED), "weights.*mxfp4, found 'odd'; use a"),
         (lambda: SoftmaxScores(True, weight_type=UNTYPED), "activations, float32.*'od"),
         (lambda: ClippedSwiGLU(limit=0.0), "above 0.*alpha 1.702 and limit 0.0"),
         (lambda: ClippedSwiGLU(alpha=-1.0), "above 0.*alpha -1.0 and limit 7.0"),

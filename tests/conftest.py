@@ -21,6 +21,31 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 PARITY_TESTS = REPOSITORY / "tests" / "parity"
 DATA_MISSING = "test data missing: ../shared/data/"
+# Unless bits are promised or machine code is looked at, what is tested is what programs
+# compute, not how LLVM optimises them; that takes half of a test's time.
+UNOPTIMISED = (
+    "analysis/",
+    "cli/",
+    "conveniences_test.py",
+    "decode/compile_test.py",
+    "decode/inputs_test.py",
+    "decode/sampler_test.py",
+    "decode/stop_test.py",
+    "decode/trace_test.py",
+    "demo/",
+    "evals/evaluate_test.py",
+    "mesh/loading_cases.py",
+    "mesh/mixture_cases.py",
+    "mesh/options_cases.py",
+    "parity/config_test.py",
+    "parity/families_test.py",
+    "parity/mixture_test.py",
+    "parity/model_test.py",
+    "readme_test.py",
+    "router/draws_test.py",
+    "router/plackett_luce_test.py",
+    "router/policies_test.py",
+)
 REQUIRE_PARITY = os.environ.get("JAXMOE_REQUIRE_PARITY") == "1"
 
 
@@ -58,6 +83,13 @@ jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# XLA's older emitter compiles small programs in four fifths of the time, and is what
+# models run by on CPU (`jaxmoe.execution.compiler_options`). A flag that XLA does not
+# know ends the process.
+EMITTER, FLAGS = "--xla_cpu_use_fusion_emitters=false", "XLA_FLAGS"
+if jax.__version__.startswith("0.10.") and EMITTER not in os.environ.get(FLAGS, ""):
+    os.environ[FLAGS] = f"{os.environ.get(FLAGS, '')} {EMITTER}".strip()
+
 CACHE, KEPT_FROM = "jax_compilation_cache_dir", 0.2
 
 
@@ -92,9 +124,24 @@ def _resident() -> int:
     return pages * os.sysconf("SC_PAGESIZE")
 
 
+class _Compiler:
+    unoptimised = False
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _programs_do_not_pile_up():
-    """A worker would hold thousands of programs at the end, 5 GB of them."""
+def _programs(request: pytest.FixtureRequest):
+    """How this file's programs are compiled; those of others go with a change.
+
+    They also go where they pile up: a worker would hold 5 GB of them at the end.
+    """
+    path = request.path.relative_to(REPOSITORY / "tests").as_posix()
+    unoptimised = path.startswith(UNOPTIMISED)
+    if unoptimised != _Compiler.unoptimised:
+        # A look at optimised code, whose result is kept.
+        importlib.import_module("jaxmoe.execution").lanes_found()
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", unoptimised)
+        _Compiler.unoptimised = unoptimised
     yield
     if _resident() > LARGE:
         jax.clear_caches()

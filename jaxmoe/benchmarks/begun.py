@@ -164,7 +164,9 @@ def scribbled(samples: Begun) -> Begun:
         return array + tiled
 
     filled = jax.jit(lambda cache: jax.tree.map(add, cache), donate_argnums=0)
-    return replace(samples, suffix=filled(samples.suffix))
+    # What does not grow looks the same after any answer.
+    states = (s if s.size is None else filled(s) for s in samples.suffix)
+    return replace(samples, suffix=tuple(states))
 
 
 def least_work(samples: Begun, routes: np.ndarray, own: float) -> Work:

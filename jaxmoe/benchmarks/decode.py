@@ -14,6 +14,7 @@ from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import ExpertSample, TopK
 
 POLICIES = {"TopK": TopK(), "ExpertSample": ExpertSample()}
+INT8 = "int8"
 PAUSE = 0.05
 
 
@@ -26,13 +27,17 @@ def measure(
     rounds: int,
     peers: Mapping[str, Peer] = MappingProxyType({}),
     experts: tuple[Implementation, ...] = ("auto",),
+    int8: bool = False,
 ) -> Iterator[Row]:
     """Rows for each n: both policies, and the peers with the model's own experts.
 
     experts: kernels that take turns, the first of them beside each of the others.
+    int8: the same model with weights of int8 takes turns too, beside the first.
     """
     prefix = begun.load(subject, [subject.prompt(prompt)])
-    kernels = {kernel: replace(subject, experts=kernel) for kernel in experts}
+    kernels = {str(kernel): replace(subject, experts=kernel) for kernel in experts}
+    if int8:
+        kernels[INT8] = subject.quantised()
     for n in ns:
         samples = {
             _named(name, kernel): begun.begin(
@@ -55,12 +60,13 @@ def measure(
         for name, one in samples.items():
             a_step = found[name].times(1 / steps)
             yield from _policy_rows(
-                subject, one, name, prompt, steps, a_step, bandwidth
+                one.subject, one, name, prompt, steps, a_step, bandwidth
             )
-        for kernel in experts[1:]:
+        for kernel in [*kernels][1:]:
             old, new = (found[_named("TopK", k)] for k in (experts[0], kernel))
             ratio = old.over(new)
-            what = f"n = {n}, prompt {prompt}: {kernel}, times as fast as {experts[0]}"
+            than = "bfloat16" if kernel == INT8 else experts[0]
+            what = targets.beside(n, prompt, kernel, than)
             yield subject.place.row("decode", what, ratio.median, "x", ratio=ratio)
         ours = found[_named("TopK", experts[0])].times(1 / steps)
         for name, peer in peers.items():

@@ -36,6 +36,12 @@ def hardware() -> dict[str, str | int]:
     return found
 
 
+def device_memory() -> int | None:
+    """Bytes that JAX may use on the first device; None where it does not say."""
+    told = jax.devices()[0].memory_stats() or {}
+    return told.get("bytes_limit")
+
+
 def instructions() -> tuple[str, ...]:
     """The widest vectors of the processor, and its products of short numbers."""
     flags = set(_of_cpuinfo("flags|Features").split())

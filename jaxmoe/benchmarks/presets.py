@@ -1,13 +1,16 @@
-"""Shapes to measure: Qwen3-MoE from tiny to the released one, as config.json has them.
+"""Shapes to measure, as config.json has them: from tiny to released ones.
 
 A preset also says how long a prompt its decoding starts from.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.families.config_json import from_hf
+from jaxmoe.families.registry import released_config
+from jaxmoe.nn.decoder import abstract_params
 
 COMMON: dict[str, Any] = {
     "architectures": ["Qwen3MoeForCausalLM"],
@@ -34,18 +37,23 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Preset:
-    """shape: values of `NAMES`. prompt: tokens before the first step of decoding.
+    """shape: values of `NAMES`, or the name of a released model (`Family.released`).
 
-    prefills: lengths of prompt whose prefill is timed.
+    prompt: tokens before the first step of decoding. prefills: lengths of prompt whose
+    prefill is timed.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | str
     prompt: int = 128
     prefills: tuple[int, ...] = (128, 1024)
 
     @property
     def attributes(self) -> dict[str, Any]:
         """What config.json would hold."""
+        if isinstance(self.shape, str):
+            released = released_config(self.shape)
+            assert released is not None, self.shape
+            return released
         return COMMON | dict(zip(NAMES, self.shape, strict=True))
 
     @property
@@ -66,12 +74,31 @@ PRESETS = {
     "30b": Preset(
         (48, 2048, 32, 4, 128, 128, 8, 768, 6144, 151936), 1024, (1024, 4096)
     ),
+    "next-80b": Preset("next-80b", 1024, (1024, 4096)),
 }
 
 
 def default(backend: str) -> str:
     """The preset for a machine, where none is asked for."""
     return "bench" if backend == "cpu" else "30b"
+
+
+def largest_for(backend: str, memory: int | None) -> str:
+    """The largest preset whose bfloat16 weights leave a sixth of the memory free.
+
+    memory: bytes of one device; None where it does not say.
+    """
+    first = default(backend)
+    if memory is None or backend == "cpu":
+        return first
+    for name in reversed(list(PRESETS)[: list(PRESETS).index(first) + 1]):
+        weights = 2 * sum(
+            math.prod(leaf.shape)
+            for leaf in abstract_params(PRESETS[name].config).values()
+        )
+        if weights * 6 / 5 <= memory:
+            return name
+    return list(PRESETS)[0]
 
 
 def makes_weights(preset: str, backend: str) -> bool:

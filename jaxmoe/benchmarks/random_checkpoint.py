@@ -13,8 +13,9 @@ import numpy as np
 from jaxmoe.benchmarks.presets import PRESETS as SHAPES
 from jaxmoe.checkpoints.hf_files import write_weights
 from jaxmoe.checkpoints.safetensors import Tensor
+from jaxmoe.checkpoints.small_files import TOKENIZER_FILES
 from jaxmoe.text.babble import BYTES, write_tokenizer
-from jaxmoe.text.tokenizer import TOKENIZER_FILES, Tokenizer
+from jaxmoe.text.tokenizer import Tokenizer
 
 PRESETS = ("tiny", "small", "bench")
 """Of `jaxmoe.benchmarks.presets`, those to write to a disk."""

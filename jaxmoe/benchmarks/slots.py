@@ -8,6 +8,8 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,19 +95,31 @@ def measure(
     yield from _rows(load, take_turns(sides, rounds, warmup=1))
 
 
-def perfect_refilling(lengths: Sequence[int], slots: int) -> list[int]:
-    """Slots at work in each step where every slot that ends gets the next sample.
+class Step(NamedTuple):
+    """active: slots at work. longest: own positions of the sample that has most."""
+
+    active: int
+    longest: int
+
+
+def perfect_refilling(lengths: Sequence[int], slots: int) -> list[Step]:
+    """The steps where every slot that ends gets the next sample.
 
     lengths: steps of each sample, in the order in which they begin; 0 takes no slot.
 
     >>> perfect_refilling([3, 1, 1], 2)
-    [2, 2, 1]
+    [Step(2, 1), Step(2, 2), Step(1, 3)]
     """
     ends = [0] * slots  # a heap: when each slot is free
+    steps: list[Step] = []
     for length in lengths:
-        heapq.heapreplace(ends, ends[0] + length)
-    # A slot once at rest has no successor: it was at work in all steps before.
-    return [sum(end > step for end in ends) for step in range(max(ends))]
+        begin = heapq.heapreplace(ends, ends[0] + length)
+        for own in range(length):
+            if begin + own == len(steps):
+                steps.append(Step(0, 0))
+            active, longest = steps[begin + own]
+            steps[begin + own] = Step(active + 1, max(longest, own + 1))
+    return steps
 
 
 def _pieces(load: _Load, policy: Policy) -> dict[str, Side]:
@@ -124,20 +138,15 @@ def _pieces(load: _Load, policy: Policy) -> dict[str, Side]:
         # As the engine begun them: all samples of a prompt before the next prompt's.
         prompts=-(-load.slots // load.samples),
     )
-    lengths = np.array(load.lengths)
-    # Where the token of an average step stands in its answer.
-    middle = int((lengths**2).sum() / (2 * lengths.sum()))
-    begin = min(middle - SEGMENT // 2, load.max_new_tokens - SEGMENT)
-    slots = samples.at(max(begin, 0))
 
-    def segment(active: int) -> Side:
+    def segment(active: int, filled: int) -> Side:
+        slots = samples.at(filled)
         some = replace(slots, active=jnp.arange(load.slots) < active)
         return Side(partial(samples.run, SEGMENT, slots=some))
 
-    sides = {str(active): segment(active) for active in _counts(load.slots)}
-    return sides | {
-        "prefill": Side(lambda: jax.tree.leaves(begun.load(subject, [*load.prompts])))
-    }
+    prefill = Side(lambda: jax.tree.leaves(begun.load(subject, [*load.prompts])))
+    at = product(_counts(load.slots), _fillings(load.max_new_tokens))
+    return {"prefill": prefill} | {str(each): segment(*each) for each in at}
 
 
 def _counts(slots: int) -> list[int]:
@@ -145,22 +154,41 @@ def _counts(slots: int) -> list[int]:
     return sorted({1, slots // 4 or 1, slots // 2 or 1, slots})
 
 
-def _bound(load: _Load, active: Sequence[int], found: dict[str, Spread]) -> Spread:
-    """Seconds of perfect refilling: its steps at their price, and the prefill."""
-    counts = _counts(load.slots)
+def _fillings(most: int) -> list[int]:
+    """Own positions to time segments from: the first, and those that end an answer."""
+    return sorted({0, max(0, most - SEGMENT)})
+
+
+def _bound(load: _Load, steps: Sequence[Step], found: dict[str, Spread]) -> Spread:
+    """Seconds of perfect refilling: its steps at their price, and the prefill.
+
+    A step's price follows the slots at work, and the longest of their answers: what is
+    attended is walked as far as that.
+    """
+    counts, fillings = _counts(load.slots), _fillings(load.max_new_tokens)
+    active, longest = (np.array(each) for each in zip(*steps, strict=True))
+    middles = [filled + SEGMENT / 2 for filled in fillings]
     values = []
     for turn, prefill in enumerate(found["prefill"].values):
-        prices = [found[str(count)].values[turn] / SEGMENT for count in counts]
-        steps = np.interp(active, counts, prices).sum()
-        values.append(float(steps) + prefill)
+
+        def price(count: int, filled: int, turn: int = turn) -> float:
+            return found[str((count, filled))].values[turn] / SEGMENT
+
+        by_filling = [
+            np.interp(active, counts, [price(count, filled) for count in counts])
+            for filled in fillings
+        ]
+        far = np.interp(longest, middles, np.arange(len(middles)))
+        prices = by_filling[0] + far * (by_filling[-1] - by_filling[0])
+        values.append(float(prices.sum()) + prefill)
     return Spread(tuple(values))
 
 
 def _rows(load: _Load, found: dict[str, Spread]) -> Iterator[Row]:
     lengths = np.array(load.lengths)
     row = partial(load.subject.place.row, "slots")
-    active = perfect_refilling([length - 1 for length in load.lengths], load.slots)
-    bound = _bound(load, active, found)
+    steps = perfect_refilling([length - 1 for length in load.lengths], load.slots)
+    bound = _bound(load, steps, found)
     ratio = found["load"].over(bound)
     named = targets.refilling(len(load.prompts), load.samples, load.slots)
     yield row(
@@ -171,15 +199,15 @@ def _rows(load: _Load, found: dict[str, Spread]) -> Iterator[Row]:
         seconds=found["load"],
         bound_seconds=bound,
         prefill_seconds=found["prefill"],
-        ms_a_full_step=found[str(load.slots)].times(1e3 / SEGMENT),
+        ms_a_full_step=found[str((load.slots, 0))].times(1e3 / SEGMENT),
         steps=load.steps,
-        steps_of_the_bound=len(active),
+        steps_of_the_bound=len(steps),
     )
     yield row(
         "slots drawing a token, of all in all steps",
         100 * load.tokens / (load.steps * load.slots),
         "%",
-        of_the_bound=100 * load.tokens / (len(active) * load.slots),
+        of_the_bound=100 * load.tokens / (len(steps) * load.slots),
         answers=len(lengths),
         mean_length=float(lengths.mean()),
         longest=int(lengths.max()),

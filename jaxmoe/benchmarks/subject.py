@@ -1,6 +1,6 @@
 """What is measured: a model of random weights, and the machine under it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import jax
@@ -13,7 +13,7 @@ from jaxmoe.benchmarks.weights import random_params
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.execution import Execution, default_platform, execution_for
-from jaxmoe.nn.decoder import compute_dtype
+from jaxmoe.nn.decoder import compute_dtype, quantise_params
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.typing import Params
 
@@ -49,6 +49,11 @@ class Subject:
     def execution(self) -> Execution:
         """Mesh and kernels."""
         return execution_for(self.params, implementation=self.experts)
+
+    def quantised(self) -> "Subject":
+        """The same model with weights of int8."""
+        config, params = quantise_params(self.config, self.params)
+        return replace(self, config=config, params=params)
 
     @cached_property
     def machine(self) -> machine.Machine:

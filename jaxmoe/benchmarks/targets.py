@@ -15,6 +15,7 @@ from jaxmoe.benchmarks.report import AT_LEAST, AT_MOST, Row, Target
 
 FILE = Path(__file__).parent.parent / "docs" / "performance_targets.toml"
 DEMO = "demo model, first answer"
+DECODING_ERROR = "tiny model: log-probabilities of steps against one pass"
 _COMPARISONS = {"at_least": AT_LEAST, "at_most": AT_MOST}
 
 Key = tuple[str, str, str, str]
@@ -29,6 +30,11 @@ def floor_share(n: int, prompt: int, policy: str) -> str:
 def against_peer(n: int, prompt: int, peer: str) -> str:
     """The row that holds a step of decoding against a peer's."""
     return f"n = {n}, prompt {prompt}: times as fast as {peer}"
+
+
+def beside(n: int, prompt: int, one: str, other: str) -> str:
+    """The row that compares steps of two kernels, or of two kinds of weights."""
+    return f"n = {n}, prompt {prompt}: {one}, times as fast as {other}"
 
 
 def pass_against_peer(prompt: int, peer: str) -> str:
@@ -70,6 +76,16 @@ def refilling(prompts: int, samples: int, slots: int) -> str:
 def host_share(slots: int) -> str:
     """The row of what the host does while no segment runs."""
     return f"{slots} slots: host between segments, of a step"
+
+
+def kernel_error(kernel: str) -> str:
+    """The row of how far a kernel for experts is from the reference."""
+    return f"experts, {kernel}: error against the reference"
+
+
+def kernel_variance(kernel: str) -> str:
+    """The row of what a row feels of others in its batch."""
+    return f"experts, {kernel}: values of a row that others change"
 
 
 def first_answer(cache: str) -> str:

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ class ConvertedSource:
         elif verify:
             check_small_files(directory, manifest.files)
         config = load_hf_config(directory, overrides, ignore)
+        if manifest.weights != "float":
+            config = replace(config, weights=manifest.weights)
         return cls(path, directory, manifest, config, verify)
 
     @property

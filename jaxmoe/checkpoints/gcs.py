@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.files import read_small
+
 SMALL = (".json", ".jinja", ".txt", ".model")
 """Endings of the files beside the arrays: configs, templates, tokenizers."""
 FOLDERS = ("params/", "source/")
@@ -103,7 +105,7 @@ def read_file(path: str | os.PathLike, name: str) -> bytes | None:
     place = place_of(path)
     if place is None:
         file = Path(path) / name
-        return file.read_bytes() if file.is_file() else None
+        return read_small(file) if file.is_file() else None
     try:
         found = _store(path).read(name).result()
     except ValueError as error:

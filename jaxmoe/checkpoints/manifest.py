@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from jaxmoe.checkpoints.gcs import read_file
+from jaxmoe.config import ModelWeights
+from jaxmoe.files import parse_object
 
 FORMAT = 2
 OLD_FORMAT = 1
@@ -60,6 +62,11 @@ class Manifest:
     format: int = FORMAT
 
     @property
+    def weights(self) -> ModelWeights:
+        """How those of products are held: `ModelConfig.weights`."""
+        return self.source.get("weights", "float")
+
+    @property
     def digest(self) -> str:
         """SHA-256 over names, shapes, types and checksums: equal content, equal text.
 
@@ -107,7 +114,7 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
     file = f"{os.fspath(path)}/{MANIFEST}"
     remedy = "convert the source again"
     try:
-        value = json.loads(raw.decode("utf-8"))
+        value = parse_object(raw, file, remedy)
         found = value["format"]
         if found not in (FORMAT, OLD_FORMAT):
             raise ValueError(
@@ -117,8 +124,6 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
         manifest = _parse(value)
         digest = value["digest"]
         seal = value["seal"] if found == FORMAT else value.get("seal")
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is no readable JSON ({error}); {remedy}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} lacks a field ({error!r}); {remedy}") from None
     if digest != manifest.digest:

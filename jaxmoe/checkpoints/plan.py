@@ -168,11 +168,10 @@ class _Matcher:
             self._apply(*matches[0], tensor)
 
     def _is_beyond(self, name: str) -> bool:
-        """Whether it is of a layer after the model's last."""
-        found = (pattern.match(name) for pattern in self.after)
-        last = str(self.layers)
-        numbers = [m.groupdict(last).get("i", last) for m in found if m is not None]
-        return any(int(number) >= self.layers for number in numbers)
+        """Whether it is of a part that is not run, or a layer after the last."""
+        found = filter(None, (pattern.match(name) for pattern in self.after))
+        layers = (int(m.groupdict().get("i", self.layers)) for m in found)
+        return any(layer >= self.layers for layer in layers)
 
     def _apply(self, rule: TensorRule, numbers: dict[str, int], tensor: Tensor):
         params = [name.format(**numbers) for name in rule.params]

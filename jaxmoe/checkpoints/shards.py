@@ -23,8 +23,9 @@ from jaxmoe.checkpoints.placement import (
     unstacked,
 )
 from jaxmoe.checkpoints.plan import Fill, Piece, Plan
+from jaxmoe.checkpoints.quantise import Quantiser
 from jaxmoe.checkpoints.safetensors import Files
-from jaxmoe.checkpoints.stream import BLOCK, has_nonfinite
+from jaxmoe.checkpoints.stream import BLOCK, check_scales, has_nonfinite
 from jaxmoe.checkpoints.weight_files import Weights
 from jaxmoe.typing import Array
 
@@ -51,7 +52,7 @@ def read_params(
       plan: which tensors make up which parameter.
       abstract: name -> shape, type and sharding, for every parameter of the plan. A
         type other than the files' is cast to; without a sharding a parameter goes to
-        the default device.
+        the default device. int8, with scales, is quantised (`Quantiser`).
       jobs: parameters in flight.
       staging: as in `jaxmoe.checkpoints.store.restore`.
       count: told the bytes copied out of the files.
@@ -60,14 +61,18 @@ def read_params(
       What converting and `jaxmoe.checkpoints.store.restore` give, bit for bit.
 
     Raises:
-      CheckpointError: a tied copy that differs, in one of this process's shards.
+      CheckpointError: a tied copy that differs, or a scale that is no number, in one
+        of this process's shards.
       OSError: a file that shrank.
       ValueError: names or shapes in `abstract` that are not the plan's.
 
     Warns:
       UserWarning: NaN or infinite weights in this process's shards, by parameter.
     """
-    stored = unstacked(abstract)
+    wanted = unstacked(abstract)
+    kinds = {name: fill.dtype for name, fill in plan.fills.items()}
+    quantiser = Quantiser.of(wanted, kinds)
+    stored = quantiser.stored(wanted)
     _check_names(plan, stored)
     copies = {copy.param: copy for copy in plan.copies}
     bad: set[str] = set()
@@ -80,13 +85,15 @@ def read_params(
                 if name in copies:
                     _check_copy(files, copies[name], fill, index, count)
                 values = read_shard(files, fill, index, dtype, count)
+                check_scales(name, values)
                 if _any_nonfinite(values):
                     bad.add(name)
                 return values
 
             return read
 
-        params = place_all(abstract, reader, jobs=jobs, staging=staging)
+        read = quantiser.reader(reader)
+        params = place_all(abstract, read, jobs=jobs, staging=staging)
     for name in sorted(bad):
         warnings.warn(
             f"{name} holds NaN or infinite values, expected finite weights; they were "

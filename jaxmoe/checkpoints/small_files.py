@@ -4,11 +4,9 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-SMALL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.model",
-    "chat_template.json",
+from jaxmoe.files import MOST_BYTES
+
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -18,7 +16,15 @@ SMALL_FILES = (
     "chat_template.jinja",
     "additional_chat_templates/*.jinja",
 )
-"""Their patterns."""
+"""Patterns of those that describe a tokenizer; a model carries those it has."""
+SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.model",
+    "chat_template.json",
+    *TOKENIZER_FILES,
+)
+"""Patterns of all."""
 
 SOURCE = "source"
 """The folder of a converted checkpoint with the headers of the files it was."""
@@ -50,6 +56,8 @@ def check_small_files(
             continue
         if not path.is_file():
             wrong.append(f"{name}: missing")
+        elif (size := path.stat().st_size) > MOST_BYTES:
+            wrong.append(f"{name}: {size >> 20} MB")
         elif (found := _digest(path)) != digest:
             wrong.append(f"{name}: expected SHA-256 {digest[:12]}, found {found[:12]}")
     wrong += [f"{n}: added later" for n in _names(directory) if n not in wanted]

@@ -53,6 +53,7 @@ from jaxmoe.checkpoints.placement import (
     place_all,
     unstacked,
 )
+from jaxmoe.checkpoints.quantise import Quantiser
 from jaxmoe.checkpoints.ranges import read_runs, runs
 from jaxmoe.checkpoints.small_files import digests
 
@@ -122,6 +123,8 @@ def open_array(path: str | os.PathLike, name: str, spec: ParamSpec) -> Any:
     """
     import tensorstore as ts
 
+    if place_of(path) is None:
+        _check_files(Path(path) / "params" / name)
     request = {
         "driver": "zarr",
         "kvstore": store_spec(path, "params", name),
@@ -149,6 +152,16 @@ def open_array(path: str | os.PathLike, name: str, spec: ParamSpec) -> Any:
             f"found {details}; convert the source again"
         )
     return array
+
+
+def _check_files(folder: Path):
+    """A ValueError where a pipe, which would be waited for, stands for a chunk."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.exists() and not path.is_file():
+            raise ValueError(
+                f"{path}: expected a file, found a folder, pipe or device; convert the "
+                "source again"
+            )
 
 
 def sync(directory: Path):
@@ -284,7 +297,8 @@ def restore(
         to while loading. Where `sharding` is set each process reads only its own
         shards, each once; else the array goes to the default device. Names of stacks
         of layers (`jaxmoe.nn.segments`) are read from the layers' own, and uint16 asks
-        for bfloat16 held as bits.
+        for bfloat16 held as bits. int8, with scales, of floats is quantised
+        (`jaxmoe.checkpoints.quantise`).
       jobs: parameters in flight.
       staging: bytes of shards in hand at once, beside what the devices hold (on CPU a
         shard is read into its device's memory). A larger shard goes alone.
@@ -298,8 +312,11 @@ def restore(
       ValueError: everything in which checkpoint and `abstract` differ, in one message;
         or an array that is missing or damaged.
     """
-    stored = unstacked(abstract)
+    wanted = unstacked(abstract)
     manifest = read_manifest(path)
+    kinds = {name: np.dtype(spec.dtype) for name, spec in manifest.params.items()}
+    quantiser = Quantiser.of(wanted, kinds)
+    stored = quantiser.stored(wanted)
     _check(path, manifest, stored)
 
     def reader(name: str) -> Read:
@@ -313,7 +330,8 @@ def restore(
         dtype = np.dtype(stored[name].dtype)
         return lambda index: _read_shard(param, index, dtype)
 
-    return place_all(abstract, reader, jobs=jobs, staging=staging)
+    read = quantiser.reader(reader)
+    return place_all(abstract, read, jobs=jobs, staging=staging)
 
 
 def _check(path: str | os.PathLike, manifest: Manifest, abstract: Mapping):

@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jaxmoe.checkpoints.chunks import Chunk, chunks
+from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.checkpoints.manifest import ParamSpec
 from jaxmoe.checkpoints.plan import Fill, Piece
 from jaxmoe.checkpoints.safetensors import Files
+from jaxmoe.ops.int8 import quantise
+from jaxmoe.ops.mxfp4 import LARGEST_SCALE
+from jaxmoe.ops.packed import SCALES
 
 BLOCK = 256 << 10
 """Bytes read and scanned at a time: small enough to be scanned while in cache."""
@@ -62,6 +66,7 @@ class Reader:
         """Gives up when `stop` is set; tells `count` the bytes read of each block."""
         self.scan = Scan()
         self._files, self._fill, self._dtype = files, fill, np.dtype(spec.dtype)
+        self._spec = spec
         self._stop, self._count = stop or threading.Event(), count
         self._buffer, self._scratch = np.empty(BLOCK, np.uint8), np.empty(BLOCK, "u1")
 
@@ -77,6 +82,7 @@ class Reader:
                 offset = piece.offset + at - piece.start * size
                 self._files.read(tensor.file, offset, block)
                 values = block.view(fill.dtype)
+                check_scales(fill.param, values)
                 if has_nonfinite(values, self._scratch):
                     _note(scan, tensor.name, values)
                 if fill.dtype != self._dtype:
@@ -91,10 +97,48 @@ class Reader:
     def crc32(self) -> str:
         """Of the whole parameter, as it is to be stored; reads it."""
         crc = 0
-        for chunk in chunks(self._fill.shape, self._dtype.itemsize):
+        spec = self._spec
+        for chunk in chunks(spec.shape, np.dtype(spec.dtype).itemsize):
             for block in self.blocks(chunk):
                 crc = zlib.crc32(block, crc)
         return f"{crc:08x}"
+
+
+class QuantisingReader(Reader):
+    """Reads the integers of a parameter that is to be int8, or their scales.
+
+    Both are made of whole outputs (`jaxmoe.ops.int8`), read as the floats that they
+    are in the files. `scan` is that of who reads the integers.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        fill: Fill,
+        spec: ParamSpec,
+        width: int,
+        stop: threading.Event | None = None,
+        count: Callable[[int], object] = lambda _: None,
+    ):
+        """spec: of the integers or of the scales. width: inputs of an output."""
+        super().__init__(files, fill, ParamSpec(fill.shape, "float32"), stop, count)
+        self._spec, self._width = spec, width
+
+    def blocks(self, chunk: Chunk) -> Iterator[np.ndarray]:
+        """The chunk's bytes, block by block."""
+        scales, width = self._spec.dtype != "int8", self._width
+        size = 1 if scales else width
+        assert chunk.start % size == chunk.stop % size == 0, chunk
+        outputs, rows = chunk.stop // size, max(1, BLOCK // (4 * width))
+        for first in range(chunk.start // size, outputs, rows):
+            stop = min(first + rows, outputs)
+            part = Chunk((), (), first * width, stop * width)
+            raw = b"".join(block.tobytes() for block in super().blocks(part))
+            found = quantise(np.frombuffer(raw, np.float32).reshape(-1, width))
+            kept = found.scales if scales else found.values
+            yield kept.reshape(-1).view(np.uint8)
+        if scales:
+            self.scan.bad.clear()
 
 
 def overlaps(fill: Fill, chunk: Chunk) -> Iterator[tuple[Piece, int, int]]:
@@ -127,6 +171,22 @@ def has_nonfinite(values: np.ndarray, scratch: np.ndarray | None = None) -> bool
     out = None if scratch is None else scratch[: values.nbytes].view(kind)
     bits = np.bitwise_and(values.view(kind), kind(mask), out=out)
     return bool(bits.max() >= infinity)
+
+
+def check_scales(name: str, values: np.ndarray):
+    """Raises where a block of a parameter `name` has a scale that is no number.
+
+    Raises:
+      CheckpointError: scales of MXFP4 that float32 does not reach.
+    """
+    if values.dtype != np.uint8 or not name.endswith(SCALES) or not values.size:
+        return
+    if (most := int(values.max())) > LARGEST_SCALE:
+        raise CheckpointError(
+            f"{name}: expected scales of MXFP4 up to {LARGEST_SCALE}, found {most}, "
+            "which would make NaN or infinite weights; the file is damaged, or its "
+            "weights are of another format"
+        )
 
 
 def _note(scan: Scan, name: str, values: np.ndarray):

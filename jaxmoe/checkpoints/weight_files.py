@@ -4,13 +4,13 @@ Everything that the files and the index state is compared before a tensor is rea
 the index names no file outside the directory. Pickles are never opened.
 """
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.checkpoints.safetensors import DOWNLOAD, Header, Tensor, read_header
+from jaxmoe.files import parse_object, read_small_text
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -114,13 +114,14 @@ def _open_sharded(directory: Path, index: Path) -> Weights:
 def _listed(index: Path) -> tuple[str, set[str], dict[str, str]]:
     """The index's text, the files that it names, and which tensor it says is where."""
     try:
-        text = index.read_text(encoding="utf-8")
-        listed = json.loads(text)["weight_map"]
+        text = read_small_text(index)
+        listed = parse_object(text.encode(), INDEX)["weight_map"]
         if not listed or not all(isinstance(f, str) for f in listed.values()):
             raise ValueError("weight_map must map tensor names to file names")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{index}: expected an object with weight_map, found {error!r}; {DOWNLOAD}"
+            f"{index}: expected an object with weight_map, found "
+            f"{type(error).__name__}: {str(error)[:200]}; {DOWNLOAD}"
         ) from None
     return text, set(listed.values()), listed
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import jaxmoe
+from jaxmoe.cli.bench_device import run_device
 from jaxmoe.cli.bench_options import HELP, make_parser
 from jaxmoe.cli.bench_run import run_all
 from jaxmoe.cli.endings import command
@@ -30,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     # A peer, and the processes of `compile`, need room on the device too.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     jaxmoe.enable_compilation_cache()
+    if args.benchmark == "device":
+        return run_device(args, given)
     every = args.benchmark == "all"
     return run_all([*_every_benchmark(args)] if every else [args], args, given)
 

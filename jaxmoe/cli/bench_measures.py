@@ -9,11 +9,13 @@ from jaxmoe.benchmarks import (
     compilation,
     decode,
     host,
+    kernels,
     length,
     machine,
     overhead,
     prefill,
     profile,
+    quantise,
     startup,
 )
 from jaxmoe.benchmarks import slots as load
@@ -43,7 +45,7 @@ def _prefill(session: Session, args: Namespace) -> Iterator[Row]:
 
 def _decode(session: Session, args: Namespace) -> Iterator[Row]:
     options = {"ns": args.n, "peers": session.peers, **_steps(session, args)}
-    options["experts"] = args.experts
+    options |= {"experts": args.experts, "int8": args.weights == "int8"}
     return decode.measure(session.subject, **options)
 
 
@@ -76,9 +78,11 @@ def _compile(session: Session, args: Namespace) -> Iterator[Row]:
 
 
 MEASURES: dict[str, Callable[[Session, Namespace], Iterator[Row]]] = {
+    "kernels": lambda session, _: kernels.measure(session.place, session.preset.config),
     "machine": lambda session, _: machine.rows(session.place),
     "prefill": _prefill,
     "decode": _decode,
+    "quantise": lambda session, _: quantise.measure(session.place),
     "profile": _profile,
     "overhead": _overhead,
     "length": _length,

@@ -1,6 +1,7 @@
 """Options of the benchmarks."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import get_args
 
@@ -9,7 +10,8 @@ from jaxmoe.benchmarks.presets import PRESETS
 from jaxmoe.ops.experts import Implementation
 
 HELP = {
-    "machine": "bandwidth, rate of a product, and the loop for products of few rows",
+    "kernels": "whether each kernel computes what the reference does",
+    "machine": "bandwidth, large and small products, threads, instructions",
     "prefill": "tokens a second, and the time to prepare n samples of one prompt",
     "decode": "a step of n samples, beside the memory floor and a peer",
     "profile": "what the parts of a step take, beside their own floors",
@@ -18,6 +20,7 @@ HELP = {
     "slots": "many prompts with answers of skewed lengths, against the ideal",
     "compile": "first answer of the demo model; seconds and number of compilations",
     "convert": "conversion against copying the same files",
+    "quantise": "what weights of int8 change: KL, most likely tokens, experts",
 }
 N = {"prefill": (1, 32), "decode": (1, 8, 32, 64), "profile": (1, 8, 32, 64)}
 N["overhead"] = (1, 32)
@@ -26,6 +29,14 @@ ROUNDS = {"prefill": 5, "decode": 5, "profile": 5, "overhead": 30, "length": 7}
 STEPS = {"decode": 16, "profile": 16, "overhead": 8, "length": 16}
 LOAD = {"prompts": 16, "samples": 8, "max-new-tokens": 256}
 PEER = ("prefill", "decode")
+DEVICE_N = (1, 8, 32, 128)
+DEVICE = """What a first run on a GPU or TPU should tell, most wanted first, in
+--minutes. Every row is written to --out as it comes; when time is up the command ends
+with what it has. It needs no network. Beside its own jax such a machine needs flax,
+orbax-checkpoint, tensorstore, jaxtyping, tokenizers, tqdm, jinja2, ml-dtypes and what
+they need: collect them elsewhere with the same Python and system by
+`pip download -d wheels jaxmoe-*.whl`, carry the folder, and there
+`pip install --no-index --find-links wheels jaxmoe`."""
 COLD = "Makes a random checkpoint of --gb, then copies and converts it in turn, each "
 COLD += "time from a cold page cache. Needs twice that space."
 
@@ -35,6 +46,29 @@ def _numbers(text: str) -> tuple[int, ...]:
     if min(numbers) < 1:
         raise argparse.ArgumentTypeError(f"expected numbers above 0, found {text}")
     return numbers
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"expected minutes above 0, found {text}")
+    return minutes
+
+
+def device_parts() -> list[list[str]]:
+    """Command lines of what `device` runs, by worth."""
+    ns = ",".join(map(str, DEVICE_N))
+    few = ["--rounds", "3"]
+    parts = [
+        ["kernels"],
+        ["machine"],
+        ["decode", "--n", ns, "--steps", "8", *few],
+        ["prefill", "--n", "32", *few],
+        ["overhead", "--n", "1,32", "--rounds", "15"],
+        ["profile", "--n", ns, "--steps", "8", *few],
+    ]
+    beside = ["--peer", "transformers"]
+    return [*parts, ["decode", "--n", "32", "--steps", "8", *few, *beside]]
 
 
 def _kernels(text: str) -> tuple[str, ...]:
@@ -64,12 +98,21 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     """A sub-command for each benchmark, and `all`."""
     whole = argparse.ArgumentParser("jaxmoe bench", description=description)
     commands = whole.add_subparsers(dest="benchmark", required=True)
-    for name, text in {**HELP, "all": "all of these, one after the other"}.items():
-        about = COLD if name == "convert" else None
+    several = {
+        "all": "all of these, one after the other",
+        "device": "a first run on a GPU or TPU, within minutes",
+    }
+    for name, text in {**HELP, **several}.items():
+        about = {"convert": COLD, "device": DEVICE}.get(name)
         add = commands.add_parser(name, help=text, description=about).add_argument
         preset = "bench for CPU, 30b for accelerators (default: the machine's)"
         add("--preset", choices=PRESETS, help=preset)
-        add("--out", metavar="FILE", type=Path, help="write all as JSON")
+        out = Path("device.json") if name == "device" else None
+        shown = "write all as JSON" + (f" (default: {out})" if out else "")
+        add("--out", metavar="FILE", type=Path, default=out, help=shown)
+        if name == "device":
+            add("--minutes", type=_minutes, default=8.0, help="at most (default: 8)")
+            continue
         rounds = ROUNDS.get(name, 3)
         shown = "each benchmark's" if name == "all" else rounds
         default = None if name == "all" else rounds
@@ -87,6 +130,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
         if name == "decode":
             shown = "kernels to compare, as blocks,lanes (default: the machine's)"
             add("--experts", type=_kernels, default=("auto",), help=shown)
+            shown = "the same model with such weights takes turns"
+            add("--weights", choices=("int8",), help=shown)
         if name in (*PEER, "all"):
             shown = f"the same model there: {', '.join(PEERS)}, or several"
             add("--peer", type=_peers, help=shown)

@@ -8,7 +8,9 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from jaxmoe.benchmarks import hardware
@@ -25,40 +27,60 @@ def run_all(benchmarks: Iterable[Namespace], args: Namespace, argv: list[str]) -
 
     argv: of the whole command, for the record.
     """
-    session = Session(args.preset, getattr(args, "peer", None) or ())
-    rows: list[Row] = []
+    run = Run(Session(args.preset, getattr(args, "peer", None) or ()), args.out, argv)
     for options in benchmarks:
-        if options.benchmark not in PEER:
-            session.drop_peers()
-        found = _rows_of(session, options)
-        print(f"\n{table(found)}\n", flush=True)
-        rows += found
-        if args.out is not None:  # after each, so that none is lost with the next
-            write_text(
-                args.out, json.dumps(_record(session, args, argv, rows), indent=2)
-            )
+        run.measure(options)
     if args.benchmark == "all":
-        print(f"All rows:\n\n{table(rows)}")
-    print(spreads(rows))
-    return int(any(row.value is None for row in rows))
+        run.print_all()
+    print(spreads(run.rows))
+    return run.status
 
 
-def _rows_of(session: Session, options: Namespace) -> list[Row]:
-    """The rows of one benchmark; the last says so if it failed."""
-    rows: list[Row] = []
-    try:
-        for row in MEASURES[options.benchmark](session, options):
-            rows.append(row)
-            print(line(row), file=sys.stderr, flush=True)
-    except Exception as error:
-        traceback.print_exc()
-        rows.append(failed(options.benchmark, error))
-    return rows
+@dataclass
+class Run:
+    """Benchmarks one after the other.
+
+    out: a file that has all rows from the first on, or None. argv: of the whole
+    command, for the record. rows: of all benchmarks so far.
+    """
+
+    session: Session
+    out: Path | None
+    argv: list[str]
+    rows: list[Row] = field(default_factory=list)
+
+    def measure(self, options: Namespace) -> None:
+        """Runs one, and prints its table; its last row says so if it failed."""
+        if options.benchmark not in PEER:
+            self.session.drop_peers()
+        first = len(self.rows)
+        try:
+            for row in MEASURES[options.benchmark](self.session, options):
+                self._add(row)
+                print(line(row), file=sys.stderr, flush=True)
+        except Exception as error:
+            traceback.print_exc()
+            self._add(failed(options.benchmark, error))
+        print(f"\n{table(self.rows[first:])}\n", flush=True)
+
+    def print_all(self) -> None:
+        """One table of all rows."""
+        print(f"All rows:\n\n{table(self.rows)}", flush=True)
+
+    @property
+    def status(self) -> int:
+        """The command's exit code."""
+        return int(any(row.value is None for row in self.rows))
+
+    def _add(self, row: Row) -> None:
+        """Written at once, so that none is lost with the next."""
+        self.rows.append(row)
+        if self.out is not None:
+            record = _record(self.session, self.argv, self.rows)
+            write_text(self.out, json.dumps(record, indent=2))
 
 
-def _record(
-    session: Session, args: Namespace, argv: list[str], rows: list[Row]
-) -> dict[str, Any]:
+def _record(session: Session, argv: list[str], rows: list[Row]) -> dict[str, Any]:
     libraries = [PEERS[name].libraries for name in session.peer_names]
     measured = {}
     if session.made is not None:

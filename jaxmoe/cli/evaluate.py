@@ -6,9 +6,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from jaxmoe.checkpoints.gcs import place_of
-from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.bars import EvaluationBar
 from jaxmoe.cli.endings import command
+from jaxmoe.cli.loading_options import digest_of
 from jaxmoe.cli.mesh_options import add_mesh_options, load_model
 from jaxmoe.cli.policy_options import add_policy_options, policy_of
 from jaxmoe.cli.process_options import add_process_options, join_processes
@@ -72,7 +72,7 @@ def _evaluate(args: argparse.Namespace) -> str:
     shard = WHOLE if args.shard is None else Shard.parse(args.shard)
     policy = policy_of(args)
     task, questions, data = questions_of(args)
-    digest = open_source(args.checkpoint).digest()
+    digest = digest_of(args, args.checkpoint)
     model = load_model(args)
     draw = draw_of(args, policy, sampler_of(args, model))
     place = tempfile.TemporaryDirectory() if args.out is None else nullcontext()

@@ -7,11 +7,13 @@ from typing import Any, get_args
 import jax
 
 import jaxmoe
+from jaxmoe.cli.loading_options import add_loading_options, loading_of
 from jaxmoe.sharding.rules import Preset
 
 
 def add_mesh_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --mesh and --rules."""
+    """Adds --mesh and --rules, and how the checkpoint is loaded."""
+    add_loading_options(parser)
     group = parser.add_argument_group("devices", "Without --mesh one device computes.")
     add = group.add_argument
     mesh = (
@@ -26,6 +28,7 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
 def load_model(args: argparse.Namespace, **options: Any) -> jaxmoe.Model:
     """The checkpoint, on the mesh asked for."""
     options |= {"mesh": None if args.mesh is None else _mesh(args.mesh)}
+    options |= loading_of(args)
     return jaxmoe.load(args.checkpoint, rules=args.rules, **options)
 
 

@@ -27,11 +27,7 @@ def questions_of(
     args: argparse.Namespace,
 ) -> tuple[Task, list[Question], dict[str, Any]]:
     """The task, its questions, and where they are from."""
-    if args.task == "code":
-        isolation = available_isolation() if args.allow_code else None
-        task = CodeTask(args.allow_code, isolation=isolation)
-    else:
-        task = task_named(args.task)
+    task = _code_task(args) if args.task == "code" else task_named(args.task)
     if args.problems is not None and args.problems < 1:
         raise ValueError(f"--problems must be at least 1, found {args.problems}")
     if args.data is None:
@@ -53,6 +49,17 @@ def questions_of(
         skip_bad_rows=args.skip_bad_rows,
     )
     return task, asked, {"file": file.name, "sha256": digest(file)}
+
+
+def _code_task(args: argparse.Namespace) -> CodeTask:
+    """The task that runs programs, where that was allowed and can be done."""
+    if not (args.allow_code or args.unsafe_code):
+        return CodeTask()
+    try:
+        isolation = available_isolation(unsafe=args.unsafe_code)
+    except RuntimeError as error:  # the machine's fault, to be said in one line
+        raise ValueError(str(error)) from None
+    return CodeTask(True, isolation=isolation)
 
 
 def _own_questions(args: argparse.Namespace) -> tuple[list[Question], dict[str, Any]]:

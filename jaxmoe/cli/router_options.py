@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxmoe.analysis.run_texts import run_rows
 from jaxmoe.analysis.texts import Row, read_rows
-from jaxmoe.checkpoints.source import open_source
+from jaxmoe.cli.loading_options import digest_of
 from jaxmoe.cli.problem_options import first_problems
 from jaxmoe.cli.questions import task_named
 from jaxmoe.cli.sampling_options import seed
@@ -47,7 +47,7 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
                 "--chat is for a file: a run's prompts are read as they were; leave "
                 "out --chat"
             )
-        digest = open_source(args.checkpoint).digest()
+        digest = digest_of(args, args.checkpoint)
         return run_rows(args.data, digest, task_named)[: args.limit]
     rows = _demo_rows(args) if args.data is None else read_rows(args.data)[: args.limit]
     return [replace(row, chat={}) for row in rows] if args.chat else rows

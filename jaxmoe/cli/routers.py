@@ -6,12 +6,11 @@ suggested k_keep and r.
 
 import argparse
 
-import jaxmoe
 from jaxmoe.analysis.passages import Passages
 from jaxmoe.analysis.router_pass import accumulate, require_alike
-from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.bars import ProgressBar
 from jaxmoe.cli.endings import command, figures_if_possible
+from jaxmoe.cli.loading_options import add_loading_options, digest_of, load
 from jaxmoe.cli.policy_options import add_policy_options, policy_of
 from jaxmoe.cli.router_options import add_router_options, rows_of
 from jaxmoe.cli.sampler_options import add_sampler_options, sampler_of
@@ -25,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     add_router_options(made)
     add_policy_options(made)
     add_sampler_options(made)
+    add_loading_options(made)
     return made
 
 
@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     rows = rows_of(args)
     check_folder(args.out)
     policy = policy_of(args)
-    model = jaxmoe.load(args.checkpoint)
-    other = None if args.against is None else jaxmoe.load(args.against)
+    model = load(args, args.checkpoint)
+    other = None if args.against is None else load(args, args.against)
     if other is not None:
         require_alike(model.config, other.config)
     passages = Passages(
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     against = None
     if args.against is not None and other is not None:
         against = Against(
-            digest=open_source(args.against).digest(),
+            digest=digest_of(args, args.against),
             names=(args.checkpoint, f"against {args.against}"),
             layers=accumulate(model, passages.tokens),
             other=accumulate(other, passages.tokens),
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
             args.out,
             layers,
             k=k,
-            digest=open_source(args.checkpoint).digest(),
+            digest=digest_of(args, args.checkpoint),
             policy=passages.described(),
             against=against,
         )

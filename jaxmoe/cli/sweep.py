@@ -5,10 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jaxmoe
-from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.bars import EvaluationBar
 from jaxmoe.cli.endings import command, figures_if_possible
+from jaxmoe.cli.loading_options import add_loading_options, digest_of, load
 from jaxmoe.cli.questions import questions_of
 from jaxmoe.cli.sampler_options import add_sampler_options, sampler_of
 from jaxmoe.cli.task_options import add_draw_options, add_task_options, draw_of
@@ -52,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add_draw_options(made)
     add_task_options(made)
     add_sampler_options(made)
+    add_loading_options(made)
     return made
 
 
@@ -60,10 +60,10 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command: 0 if done, 2 on input that does not fit."""
     args = parser().parse_args(argv)
     task, questions, data = questions_of(args)
-    model = jaxmoe.load(args.checkpoint)
+    model = load(args, args.checkpoint)
     points = points_of(args, model.config)
     check_points(points, model.config)
-    digest = open_source(args.checkpoint).digest()
+    digest = digest_of(args, args.checkpoint)
     sampler = sampler_of(args, model)
     for index, point in enumerate(points):
         print(f"[{index + 1}/{len(points)}] {point.name}", flush=True)

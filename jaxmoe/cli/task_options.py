@@ -38,8 +38,12 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
     add("--template", metavar="FILE", type=Path, help=template)
     thinking = "whether answers begin with reasoning, where the chat template can tell"
     add("--thinking", action=argparse.BooleanOptionalAction, help=thinking)
-    code = "run the programs that the model writes (task code)"
+    code = "run the programs that the model writes (task code), kept apart by "
+    code += "bubblewrap or Linux namespaces"
     add("--allow-code", action="store_true", help=code)
+    unsafe = "run them even where only Python's audit hook, which they can get round, "
+    unsafe += "keeps them in their place"
+    add("--unsafe-code", action="store_true", help=unsafe)
 
 
 def add_draw_options(parser: argparse.ArgumentParser) -> None:

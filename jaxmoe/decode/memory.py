@@ -104,10 +104,11 @@ class Memory:
             self.running = self.running._replace(states=grown)
 
 
-def _grown(states: list[Any], size: int, grow: Any) -> tuple[Any, ...]:
+def _grown(states: list[Any], size: int, grow: tuple[Any, ...]) -> tuple[Any, ...]:
     """Larger states; made one at a time, so that there is no second cache."""
-    for index in range(len(states)):
-        states[index] = grow(states[index], size)
+    for index, state in enumerate(states):
+        if state.size is not None:
+            states[index] = grow[index](state, size)
     return tuple(states)
 
 
@@ -149,11 +150,9 @@ class _Programs:
             ),
         )
         prefix, running = places = tuple(map(execution.layout.placed, specs))
-        grow = lambda state, size: state.grow(size)  # noqa: E731
-        own = None if running is None else running.states[0]
-        whole = None if prefix is None else prefix.states[0]
-        self.grow = jax.jit(grow, static_argnums=1, out_shardings=own)
-        self.extend = jax.jit(grow, static_argnums=1, out_shardings=whole)
+        count = len(specs[0].states)
+        self.grow = _growing(count, running)
+        self.extend = _growing(count, prefix)
         slots = None if running is None else running.slots
         self.stop = jax.jit(_stop, out_shardings=slots)
         # Made in their shards: no device could hold them whole.
@@ -162,6 +161,16 @@ class _Programs:
             static_argnames=("size", "prompt_size", "answer_size"),
             out_shardings=None if prefix is None else places,
         )
+
+
+def _growing(count: int, places: PrefixCache | Running | None) -> tuple[Any, ...]:
+    """For each of `count` states, the program that makes it larger; few in all."""
+    grow = lambda state, size: state.grow(size)  # noqa: E731
+    states = (None,) * count if places is None else places.states
+    programs = {
+        place: jax.jit(grow, static_argnums=1, out_shardings=place) for place in states
+    }
+    return tuple(programs[place] for place in states)
 
 
 _programs = lru_cache(maxsize=16)(_Programs)

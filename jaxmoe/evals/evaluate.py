@@ -30,6 +30,7 @@ from jaxmoe.evals.grading import (
     OPENS,
     grade_answer,
     grading_of,
+    isolation_of,
     read_grading,
     write_grading,
 )
@@ -153,15 +154,22 @@ def manifest_of(
         **mesh,
         "thinking": thinking,
         OPENS: _open_reasoning(model, prompts),
+        **isolation_of(task),
         "prompts_sha256": _sha256([prompt.tolist() for prompt in prompts]),
         "config_sha256": _sha256(repr(model.config)),
-        "weights": str(model.params["embed.weight"].dtype),
+        "weights": _weights_of(model),
         "device": jax.devices()[0].device_kind,
         "kept": {"tokens": keep.tokens, "routes": keep.routes}
         | {"certainty": keep.certainty},
         "versions": _versions(),
         **about_questions(questions),
     }
+
+
+def _weights_of(model: Model) -> str:
+    """How weights are held: their type, or "int8"."""
+    held = model.config.weights
+    return str(model.params["embed.weight"].dtype) if held == "float" else held
 
 
 def about_questions(questions: Sequence[Question]) -> dict[str, list[str]]:

@@ -26,6 +26,16 @@ OPENS = "opens_reasoning"
 """Entry of a manifest: whether the prompts end within thinking."""
 
 
+ISOLATION = "isolation"
+"""Entry of a manifest: what kept the programs that were run in their place."""
+
+
+def isolation_of(task: Task) -> dict[str, str]:
+    """What a manifest says of a task that runs programs; nothing of another."""
+    used = getattr(task, "isolation_used", None)
+    return {} if used is None else {ISOLATION: used}
+
+
 def grade_answer(
     task: Task, question: Question, text: str, *, opened: bool = False
 ) -> Grade:
@@ -54,6 +64,7 @@ def grading_of(task: Task) -> dict[str, Any]:
     return {
         "version": VERSION,
         "task": repr(task) if is_dataclass(task) else type(task).__qualname__,
+        **isolation_of(task),
         "versions": versions,
     }
 

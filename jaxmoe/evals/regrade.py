@@ -11,11 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from jaxmoe.evals.evaluate import about_questions
-from jaxmoe.evals.grading import OPENS, grade_answer, grading_of, write_grading
+from jaxmoe.evals.grading import (
+    ISOLATION,
+    OPENS,
+    grade_answer,
+    grading_of,
+    isolation_of,
+    write_grading,
+)
 from jaxmoe.evals.question_files import rows_of
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.shards import encode, read_lines, records_files
-from jaxmoe.evals.store import RunDirectory, read_manifest, sync_folder
+from jaxmoe.evals.store import (
+    RunDirectory,
+    read_manifest,
+    replace_manifest,
+    sync_folder,
+)
 from jaxmoe.evals.tasks.base import Question, Task
 from jaxmoe.evals.tasks.prompts import printable, shown
 
@@ -82,6 +94,9 @@ def grade_again(
                 lost += old.correct and not new.correct
                 moved += old.correct == new.correct and old.line() != new.line()
     write_grading(folder, grading_of(task))
+    now = {name: v for name, v in manifest.items() if name != ISOLATION}
+    if (now := now | isolation_of(task)) != manifest:
+        replace_manifest(folder, now)
     return Regraded(total, gained, lost, moved)
 
 
@@ -127,6 +142,7 @@ def grade_file(
         "n": n,
         "policy": "of another engine",
         "sampler": "of another engine",
+        **isolation_of(task),
         **about_questions(chosen),
     }
     with RunDirectory(into, manifest) as run:

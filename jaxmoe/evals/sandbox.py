@@ -1,40 +1,45 @@
 """Python programs that nobody has read, run under limits.
 
-This protects against accidents, such as a program that never ends, fills the memory
-or writes over files. It is no protection against malice: for programs that may be
-hostile, run the whole evaluation in a virtual machine that holds nothing of value.
-
 What keeps a program in its place depends on the machine; `available_isolation` says:
 
-"namespaces": Linux namespaces of its own. No network, nor other processes, are there
-to be seen; of the files only Python and the system's libraries are, read-only, and an
-empty /tmp, which is gone with the program. However many processes it has started, and
-however detached they are, all end with it. Needs Linux 5.14, and either root with
-CAP_SYS_ADMIN or the right to make user namespaces, which containers often withhold.
+"bubblewrap": the program `bwrap`, where it is installed and works. "namespaces": the
+same by our own calls; needs Linux 5.14, and either root with CAP_SYS_ADMIN or the right
+to make user namespaces, which containers often withhold. In both no network, nor other
+processes, are there to be seen; of the files only Python's and the system's libraries
+are, read-only and without installed packages, and an empty /tmp, which is gone with the
+program. However many processes it has started, and however detached they are, all end
+with it. System calls that get round the limits are refused.
 
-"audit hook": the interpreter refuses, in the program's own process, to connect, to
-start processes, to load C libraries by ctypes, and to write outside of a temporary
-folder. It can read all files that the user can read. Run as root, the program runs as
-a user without rights, where such a user can read Python.
+"audit hook": for those who insist. The interpreter refuses, in the program's own
+process, to connect, to start processes, to load C libraries by ctypes, and to write
+outside of a temporary folder. A program can read all files that the user can read, the
+tests' outputs among them, and one that means to gets round the hook. Run as root, the
+program runs as a user without rights, where such a user can read Python.
+
+A kernel has faults: for programs that may be hostile, run the whole evaluation in a
+virtual machine that holds nothing of value.
 """
 
 import functools
 import os
 import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
-ISOLATIONS = ("namespaces", "audit hook")
+ISOLATIONS = ("bubblewrap", "namespaces", "audit hook")
 """Ways to keep a program in its place, best first."""
+UNSAFE = ("audit hook",)
+"""Those that a program can get round; taken by those who insist."""
 
 _CHILD = Path(__file__).with_name("sandbox_child.py")
 _GRACE = 20.0
@@ -47,7 +52,8 @@ class Limits:
     """What one run of a program may take.
 
     seconds: of the clock, start of Python included, and of processor time, rounded up.
-    memory_bytes: address space of each process; Python itself takes some 30 MB.
+    memory_bytes: address space of each process, of which Python itself takes some 30
+    MB, and memory that all hold together, looked at ten times a second.
     processes: processes and threads at one time, the first included; with the audit
     hook, threads of a user other than root are not counted. file_bytes: of all files
     written together; with the audit hook of each of them, and there not below
@@ -75,9 +81,9 @@ class Outcome:
     """How a program ended.
 
     status: "ok" (exit code 0), "wrong exit" (another code, as after an exception),
-    "timeout", "memory" (ended by a MemoryError), "output" (stdout beyond its limit) or
-    "killed" (by a signal). stdout: up to the limit. stderr: the last 64 KiB. seconds:
-    of the clock, from start to end.
+    "timeout", "memory" (a MemoryError, or too much together), "output" (stdout beyond
+    its limit) or "killed" (by a signal). stdout: up to the limit. stderr: the last 64
+    KiB. seconds: of the clock, from start to end.
     """
 
     status: str
@@ -87,8 +93,11 @@ class Outcome:
 
 
 @functools.cache
-def available_isolation() -> str:
+def available_isolation(*, unsafe: bool = False) -> str:
     """The best of `ISOLATIONS` that works here; tried once by a short program.
+
+    Args:
+      unsafe: one of `UNSAFE` will do where no other works.
 
     Raises:
       RuntimeError: none works.
@@ -96,18 +105,29 @@ def available_isolation() -> str:
     reasons = []
     patient = Limits(seconds=60)  # or a busy machine would seem to lack namespaces
     for isolation in ISOLATIONS:
+        if isolation in UNSAFE and not unsafe:
+            continue
         try:
             outcome = run_program("print('ready')", limits=patient, isolation=isolation)
         except RuntimeError as error:
-            reasons.append(str(error))
+            reasons.append(f"{isolation}: {error}")
             continue
         if outcome.stdout == "ready\n":
             return isolation
         reasons.append(f"{isolation}: {outcome.status} {outcome.stderr}".strip())
+    insist = "" if unsafe else _INSIST
     raise RuntimeError(
-        "expected a machine that can run a program under limits, found that neither "
-        f"way works ({'; '.join(reasons)}); use another machine"
+        "expected bubblewrap or Linux namespaces, to run programs that a model wrote "
+        f"apart from all else, found neither ({' '.join('; '.join(reasons).split())}); "
+        "install bubblewrap (apt install bubblewrap, or dnf), or run as root with "
+        f"CAP_SYS_ADMIN{insist}"
     )
+
+
+_INSIST = (
+    "; --unsafe-code (CodeTask(unsafe=True)) runs them behind Python's audit hook, "
+    "which programs can get round"
+)
 
 
 def run_program(
@@ -128,44 +148,85 @@ def run_program(
       program: Python; what has no UTF-8 becomes "?".
       stdin: what it can read; after that, the end of the file.
       limits: what it may take.
-      isolation: one of `ISOLATIONS`; None takes the best available one.
+      isolation: one of `ISOLATIONS`; None takes the best available one that is not
+        among `UNSAFE`.
 
     Raises:
       RuntimeError: the program could not be started, whatever it is.
       ValueError: another isolation.
     """
-    if sys.platform != "linux":
-        raise RuntimeError(
-            f"expected Linux to run programs under limits, found {sys.platform}; use "
-            "a Linux machine or container"
-        )
-    isolation = available_isolation() if isolation is None else isolation
-    if isolation not in ISOLATIONS:
-        raise ValueError(
-            f"expected an isolation of {', '.join(ISOLATIONS)}, found {isolation}; "
-            "leave it out for the best available"
-        )
-    # Files instead of pipes: nothing can block on them, whoever reads or does not.
-    with (
-        _temporary_folder() as folder,
-        tempfile.TemporaryFile() as given,
-        tempfile.TemporaryFile() as printed,
-        tempfile.TemporaryFile() as complained,
-    ):
-        Path(folder, "program.py").write_bytes(program.encode(errors="replace"))
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as printed:
         given.write(stdin.encode(errors="replace"))
-        given.seek(0)
-        streams = (given, printed, complained)
-        report = _supervise(isolation, folder, limits, streams)
+        given.seek(0)  # which also writes what Python still holds
+        outcome = _run(program, limits, isolation, given.fileno(), printed.fileno())
         size = printed.seek(0, os.SEEK_END)
         printed.seek(0)
         stdout = printed.read(limits.output_bytes).decode(errors="replace")
+    status = "output" if size > limits.output_bytes else outcome.status
+    return replace(outcome, status=status, stdout=stdout)
+
+
+def run_together(
+    programs: tuple[str, str],
+    *,
+    limits: Limits = Limits(),  # noqa: B008
+    isolation: str | None = None,
+) -> tuple[Outcome, Outcome]:
+    """Runs two programs at once, each apart; the stdin of each is the other's stdout.
+
+    Args:
+      programs, limits, isolation: as in `run_program`; the limits are those of each.
+
+    Raises:
+      RuntimeError, ValueError: as in `run_program`.
+    """
+    (read_first, write_first), (read_second, write_second) = os.pipe(), os.pipe()
+    ends = ((read_second, write_first), (read_first, write_second))
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(_run, program, limits, isolation, *own, close=True)
+            for program, own in zip(programs, ends, strict=True)
+        ]
+    return runs[0].result(), runs[1].result()
+
+
+def _run(
+    program: str,
+    limits: Limits,
+    isolation: str | None,
+    stdin: int,
+    stdout: int,
+    *,
+    close: bool = False,
+) -> Outcome:
+    """How a program between two descriptors ended; the outcome has no stdout.
+
+    close: the descriptors, as soon as the program has them.
+    """
+    with ExitStack() as stack, ExitStack() as given:
+        for descriptor in (stdin, stdout) if close else ():
+            given.callback(os.close, descriptor)
+        if sys.platform != "linux":
+            raise RuntimeError(
+                f"expected Linux to run programs under limits, found {sys.platform}; "
+                "use a Linux machine or container"
+            )
+        isolation = available_isolation() if isolation is None else isolation
+        if isolation not in ISOLATIONS:
+            raise ValueError(
+                f"expected an isolation of {', '.join(ISOLATIONS)}, found {isolation}; "
+                "leave it out for the best available"
+            )
+        # Files instead of pipes: nothing can block on them, whoever reads or does not.
+        folder = stack.enter_context(_temporary_folder())
+        complained = stack.enter_context(tempfile.TemporaryFile())
+        Path(folder, "program.py").write_bytes(program.encode(errors="replace"))
+        streams = (stdin, stdout, complained.fileno())
+        report = _supervise(isolation, folder, limits, streams, given)
         complained.seek(max(complained.seek(0, os.SEEK_END) - _ERROR_BYTES, 0))
         stderr = complained.read(_ERROR_BYTES).decode(errors="replace")
     status, seconds = _verdict(report, isolation, stderr)
-    if size > limits.output_bytes:
-        status = "output"
-    return Outcome(status, stdout, stderr, seconds)
+    return Outcome(status, "", stderr, seconds)
 
 
 @contextmanager
@@ -206,9 +267,16 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _supervise(
-    isolation: str, folder: str, limits: Limits, streams: tuple[IO[bytes], ...]
+    isolation: str,
+    folder: str,
+    limits: Limits,
+    streams: tuple[int, int, int],
+    given: ExitStack,
 ) -> str:
-    """The line that `sandbox_child.py` reports; empty where it was itself killed."""
+    """The line that `sandbox_child.py` reports; empty where it was itself killed.
+
+    given: closes descriptors, once the child has them.
+    """
     reading, writing = os.pipe()
     numbers = (
         *(writing, limits.seconds, limits.memory_bytes, limits.processes),
@@ -217,11 +285,12 @@ def _supervise(
         *(limits.file_bytes, limits.open_files),
     )
     interpreter = Path(sys.executable).resolve()
+    bubblewrap = _bubblewrap() if isolation == "bubblewrap" else ""
     try:
         # No preexec_fn: what it would run between fork and exec may need a lock that
         # another thread held at the fork.
         process = subprocess.Popen(
-            [interpreter, "-I", "-S", "-B", _CHILD, isolation, folder]
+            [interpreter, "-I", "-S", "-B", _CHILD, isolation, folder, bubblewrap]
             + [str(number) for number in numbers],
             stdin=streams[0],
             stdout=streams[1],
@@ -235,6 +304,7 @@ def _supervise(
         raise
     finally:
         os.close(writing)
+        given.close()
     try:
         line = _read_line(reading, limits.seconds + _GRACE)
         process.wait(_GRACE)
@@ -245,6 +315,14 @@ def _supervise(
     if not line and process.returncode > 0:
         return f"broken Python itself ended with exit code {process.returncode}"
     return line
+
+
+def _bubblewrap() -> str:
+    """The path of bwrap."""
+    found = shutil.which("bwrap")
+    if found is None:
+        raise RuntimeError("bwrap is not installed")
+    return found
 
 
 def _read_line(reading: int, seconds: float) -> str:
@@ -285,6 +363,8 @@ def _verdict(report: str, isolation: str, stderr: str) -> tuple[str, float]:
     if not report:
         return "killed", 0.0
     number, seconds = rest.split()
+    if kind == "memory":
+        return "memory", float(seconds)
     if kind == "timeout" or (kind == "signal" and int(number) == signal.SIGXCPU):
         return "timeout", float(seconds)
     if kind == "signal":

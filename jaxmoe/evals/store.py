@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxmoe.checkpoints.gcs import Place, place_of
 from jaxmoe.evals.bucket import MANIFEST, BucketRun
-from jaxmoe.evals.grading import GRADING, LIBRARIES, OPENS
+from jaxmoe.evals.grading import GRADING, ISOLATION, LIBRARIES, OPENS
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.runs import differing
 from jaxmoe.evals.shards import WHOLE, Shard, encode, read_lines, records_files
@@ -242,10 +242,11 @@ def normalised(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest without what does not make a run another run.
 
-    How answers are graded was part of it once; whether prompts end within thinking
-    follows from them.
+    How answers are graded was part of it once, and what keeps programs in their place
+    belongs to that; whether prompts end within thinking follows from them.
     """
-    kept = {k: v for k, v in manifest.items() if k not in ("grading", OPENS)}
+    left_out = ("grading", OPENS, ISOLATION)
+    kept = {k: v for k, v in manifest.items() if k not in left_out}
     versions = kept.get("versions")
     if isinstance(versions, dict):
         graders = set(itertools.chain.from_iterable(LIBRARIES.values()))
@@ -289,6 +290,15 @@ def write_manifest(file: int, manifest: Mapping[str, Any]) -> None:
     while left:
         left = left[os.write(file, left) :]
     os.fsync(file)
+
+
+def replace_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Gives a run another manifest at once, or leaves the one that is there."""
+    partial = folder / f"{MANIFEST}.new"
+    with partial.open("wb") as file:
+        write_manifest(file.fileno(), manifest)
+    partial.replace(folder / MANIFEST)
+    sync_folder(folder)
 
 
 def differences(

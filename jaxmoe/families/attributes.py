@@ -103,10 +103,18 @@ def quote(value: Any) -> str:
 class Attributes:
     """The attributes of one JSON object, each taken by name, the rest accounted for."""
 
-    def __init__(self, values: dict[str, Any], report: Report, prefix: str = ""):
+    def __init__(
+        self,
+        values: dict[str, Any],
+        report: Report,
+        prefix: str = "",
+        file: str = "config.json",
+    ):
+        """Of an object in `file`; `prefix` goes before the names that are reported."""
         self.left = dict(values)
         self.report = report
         self.prefix = prefix
+        self.file = file
 
     def take(
         self, name: str, kind: Kind, default: Any = _REFUSE, null: Any = _REFUSE

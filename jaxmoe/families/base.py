@@ -97,6 +97,9 @@ class Family:
         which predict further tokens. Conversion warns, as an export lacks them.
       tied: a parameter that a model with tied embeddings lacks -> the one that stands
         in for it. A checkpoint may hold it nevertheless, if it is equal.
+      byte_level: `tokenizer_class` in tokenizer_config.json -> the pattern by which a
+        byte-level tokenizer cuts text (after NFC), for models that come with vocab.json
+        and merges.txt alone.
       released: size -> config.json values of a released model, for planning.
       test_configs: small config.json values that cover what the family can vary.
     """
@@ -109,5 +112,6 @@ class Family:
     ignored: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
     tied: tuple[tuple[str, str], ...] = ()
+    byte_level: Mapping[str, str] = field(default_factory=dict)
     released: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     test_configs: tuple[Mapping[str, Any], ...] = ()

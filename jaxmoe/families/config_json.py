@@ -7,15 +7,16 @@ for the shapes, which must be stated.
 """
 
 import copy
-import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.families.attributes import Attributes, Report, quote
-from jaxmoe.families.generation import GENERATION_SETTINGS
+from jaxmoe.families.generation import FILE, GENERATION_SETTINGS
 from jaxmoe.families.registry import find_family
+from jaxmoe.files import read_object
 
 
 def from_hf(
@@ -37,12 +38,13 @@ def from_hf(
         token ids outside the vocabulary; rope settings that the rope type ignores.
     """
     family = find_family(config)
+    report, file = Report(), FILE
     if generation is None:
         generation = {n: config[n] for n in GENERATION_SETTINGS if n in config}
-    report = Report()
+        file = "config.json"
     return family.read_config(
         Attributes(config, report),
-        Attributes(generation, report, "generation_config "),
+        Attributes(generation, report, "generation_config ", file),
     )
 
 
@@ -58,6 +60,9 @@ def load_hf_config(
     Raises:
       FileNotFoundError: no such directory, or no `config.json` in it.
       ValueError: a file that is not a JSON object, or as `from_hf`; names the path.
+
+    Warns:
+      UserWarning: a `generation_config.json` that cannot be read: then there is none.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -66,7 +71,7 @@ def load_hf_config(
         )
     config = changed(_read_object(directory / "config.json"), overrides, ignore)
     path = directory / "generation_config.json"
-    generation = _read_object(path) if path.exists() else None
+    generation = _read_defaults(path) if path.exists() else None
     try:
         return from_hf(config, generation)
     except ValueError as error:
@@ -121,21 +126,24 @@ def _owner(
     return config, last
 
 
+def _read_defaults(path: Path) -> dict[str, Any] | None:
+    """What generation_config.json says; it only sets defaults, and refuses no model."""
+    try:
+        return read_object(path)
+    except (ValueError, OSError) as error:
+        warnings.warn(
+            f"{path} is left out, as if it were not there ({error}); answers may "
+            "differ from those of transformers' generate",
+            UserWarning,
+            stacklevel=3,
+        )
+        return None
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"expected {path.name} in {path.parent}, found none; point at the "
             "directory that holds the Hugging Face checkpoint"
         )
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not readable as JSON ({error}); download it again"
-        ) from None
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{path} must hold a JSON object, found {type(value).__name__}; download "
-            "it again"
-        )
-    return value
+    return read_object(path)

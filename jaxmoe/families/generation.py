@@ -71,7 +71,7 @@ GENERATION_ATTRIBUTES = {*GENERATION_SETTINGS, *_IGNORED_NAMES}
 
 
 FILE = "generation_config.json"
-"""The file's name, for those who are to look at it."""
+"""Its name; an older model has its settings in config.json (`Attributes.file`)."""
 
 
 def _warn(text: str):
@@ -89,7 +89,7 @@ def take_default(g: Attributes, name: str, kind: Kind, default: Any) -> Any:
         return default
     if not kind.holds(value):
         _warn(
-            f"{name} = {quote(value)} in {FILE} is dropped: expected {kind.wanted}; "
+            f"{name} = {quote(value)} in {g.file} is dropped: expected {kind.wanted}; "
             "correct the file, or pass a sampler of your own"
         )
         return default
@@ -133,7 +133,7 @@ def read_generation(g: Attributes) -> GenerationConfig:
         return GenerationConfig()
     if sample is None:
         _warn(
-            f"{FILE} states {', '.join(stated)} but no usable do_sample: answers are "
+            f"{g.file} states {', '.join(stated)} but no usable do_sample: answers are "
             "greedy by default, as with transformers' generate; pass a sampler to "
             "sample, or set do_sample in the file"
         )
@@ -159,19 +159,29 @@ def read_token_ids(
 
     eos, pad: what the family's configs mean where they are silent.
     """
-    outer = a.take("eos_token_id", TOKENS, eos, None)
-    found = take_default(g, "eos_token_id", TOKENS, outer)
-    outer = a.take("pad_token_id", TOKEN, pad, None)
-    pad_id = take_default(g, "pad_token_id", TOKEN, outer)
+    eos_file, found = _token_default(a, g, "eos_token_id", TOKENS, eos)
+    pad_file, pad_id = _token_default(a, g, "pad_token_id", TOKEN, pad)
     ids = [] if found is None else found if isinstance(found, list) else [found]
-    named = dict.fromkeys(ids if pad_id is None else [*ids, pad_id])
-    outside = [i for i in named if not 0 <= i < vocab_size]
+    named = [(i, eos_file) for i in ids]
+    named += [] if pad_id is None else [(pad_id, pad_file)]
+    far = dict((i, file) for i, file in named if not 0 <= i < vocab_size)
+    outside = list(far)
     if outside and not a.report.missing:
         _warn(
-            f"eos_token_id or pad_token_id {outside} left out: outside the "
+            f"eos_token_id or pad_token_id {outside} in "
+            f"{' and '.join(dict.fromkeys(far.values()))} left out: outside the "
             f"vocabulary of {vocab_size}"
         )
     stop = tuple(i for i in dict.fromkeys(ids) if i not in outside)
     if pad_id is None or pad_id in outside:
         pad_id = stop[0] if stop else 0
     return stop, pad_id
+
+
+def _token_default(
+    a: Attributes, g: Attributes, name: str, kind: Kind, default: Any
+) -> tuple[str, Any]:
+    """The file that states a token id, and the id."""
+    outer = a.take(name, kind, default, None)
+    found = take_default(g, name, kind, None)
+    return (a.file, outer) if found is None else (g.file, found)

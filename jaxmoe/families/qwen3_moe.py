@@ -14,6 +14,7 @@ from jaxmoe.config import (
     MoEConfig,
     NormConfig,
     RopeConfig,
+    SharedConfig,
 )
 from jaxmoe.families.attributes import (
     COUNT,
@@ -66,7 +67,7 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     max_length = a.take("max_position_embeddings", POSITIVE, 32768)
     rope = read_rope(a, max_length)
     mixer = _attention(a, d_model, rope)
-    feed_forwards = _feed_forwards(a)
+    feed_forwards = read_feed_forwards(a)
     norm_eps = a.take("rms_norm_eps", REAL, 1e-6)
     tied = a.take("tie_word_embeddings", FLAG, False)
     stop_ids, pad_id = read_token_ids(a, g, vocab_size)
@@ -111,10 +112,14 @@ def _attention(
     )
 
 
-def _feed_forwards(
-    a: Attributes,
+def read_feed_forwards(
+    a: Attributes, *, normalise: bool = False, shared: SharedConfig | None = None
 ) -> list[partial[MoEConfig] | partial[DenseConfig]]:
-    """One per layer; dense where `mlp_only_layers` or `decoder_sparse_step` say so."""
+    """One per layer; dense where `mlp_only_layers` or `decoder_sparse_step` say so.
+
+    normalise: what `norm_topk_prob` is where the file has none. shared: part of each
+      mixture.
+    """
     num_layers = a.take("num_hidden_layers", LAYER_COUNT)
     num_experts = _num_experts(a)
     step = a.take("decoder_sparse_step", POSITIVE, 1)
@@ -129,7 +134,8 @@ def _feed_forwards(
         num_experts=num_experts or 0,
         experts_per_token=a.take("num_experts_per_tok", POSITIVE),
         hidden=a.take("moe_intermediate_size", POSITIVE),
-        scoring=SoftmaxScores(a.take("norm_topk_prob", FLAG, False)),
+        scoring=SoftmaxScores(a.take("norm_topk_prob", FLAG, normalise)),
+        shared=shared,
     )
     return [mlp if i in dense else moe for i in range(num_layers)]
 
@@ -242,6 +248,12 @@ _TEST: dict[str, Any] = {
     "vocab_size": 64,
 }
 
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How the tokenizer cuts text, as its released tokenizer.json says."""
+
 QWEN3_MOE = Family(
     name="qwen3_moe",
     model_type="qwen3_moe",
@@ -250,6 +262,7 @@ QWEN3_MOE = Family(
     tensors=TENSORS,
     ignored=BOOKKEEPING,
     tied=(("head.weight", "embed.weight"),),
+    byte_level=dict.fromkeys(("Qwen2Tokenizer", "Qwen2TokenizerFast"), WORDS),
     released=RELEASED,
     test_configs=(
         _TEST,

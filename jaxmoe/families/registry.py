@@ -11,11 +11,13 @@ from jaxmoe.families.deepseek_v3 import DEEPSEEK_V3, KIMI_K2
 from jaxmoe.families.dots1 import DOTS1
 from jaxmoe.families.ernie4_5_moe import ERNIE4_5_MOE
 from jaxmoe.families.glm4_moe import GLM4_MOE
+from jaxmoe.families.gpt_oss import GPT_OSS
 from jaxmoe.families.granitemoe import GRANITEMOE, GRANITEMOESHARED
 from jaxmoe.families.minimax_m2 import MINIMAX_M2
 from jaxmoe.families.olmoe import OLMOE
 from jaxmoe.families.qwen2_moe import QWEN2_MOE
 from jaxmoe.families.qwen3_moe import QWEN3_MOE
+from jaxmoe.families.qwen3_next import QWEN3_NEXT
 from jaxmoe.families.qwen_dense import QWEN2, QWEN3
 
 FAMILIES: dict[str, Family] = {
@@ -23,6 +25,8 @@ FAMILIES: dict[str, Family] = {
     for family in (
         QWEN3_MOE,
         OLMOE,
+        GPT_OSS,
+        QWEN3_NEXT,
         DEEPSEEK_V2,
         DEEPSEEK_V3,
         KIMI_K2,
@@ -85,6 +89,14 @@ def find_family(config: Mapping[str, Any]) -> Family:
         f"architectures in config.json of model_type {model_type!r} must name one of "
         f"{', '.join(known)}, found {names!r}; take the file released with the weights"
     )
+
+
+def byte_level_pattern(tokenizer_class: Any) -> str | None:
+    """How tokenizers of a class cut text (`Family.byte_level`); None where unknown."""
+    patterns: dict[Any, str] = {}
+    for family in FAMILIES.values():
+        patterns |= family.byte_level
+    return patterns.get(tokenizer_class) if isinstance(tokenizer_class, str) else None
 
 
 def released_config(size: str) -> dict[str, Any] | None:

@@ -208,7 +208,8 @@ class Projection(nnx.Module):
         shape, axes = (heads, width), (axis, "head_dim")
         if gate:
             shape, axes = (heads, 2, width), (axis, "query_gate", "head_dim")
-        self.weight = weight((*shape, d_model), dtype, (*axes, "embed"))
+        full = (*shape, d_model)
+        self.weight = weight(full, dtype, (*axes, "embed"), inputs=1)
         if bias:
             self.bias = weight(shape, dtype, axes)
         self.has_bias = bias
@@ -226,7 +227,7 @@ class Output(nnx.Module):
 
     def __init__(self, heads: int, width: int, d_model: int, bias: bool, dtype):
         self.weight = weight(
-            (d_model, heads, width), dtype, ("embed", "heads", "head_dim")
+            (d_model, heads, width), dtype, ("embed", "heads", "head_dim"), inputs=2
         )
         if bias:
             self.bias = weight((d_model,), dtype, ("embed",))

@@ -132,12 +132,13 @@ class LayerState(Protocol):
     ) -> Self:
         """Slots that begin where `new`: what they hold after row `prompt` of `prefix`.
 
-        Keys and values begin empty, as the prompt's are read where they are.
+        Keys and values begin empty, as the prompt's are read where they are; what
+        replaces the prompt's state at every position begins as a copy.
         """
         ...
 
     def grow(self, size: int) -> Self:
-        """With room for `size` positions."""
+        """With room for `size` positions; itself where it does not grow."""
         ...
 
 

@@ -5,7 +5,8 @@ done with the mixers comes with the call, and so does who chooses the experts; w
 chosen, and what else was asked for, is returned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from jaxmoe.nn.moe import MoEFeedForward
 from jaxmoe.nn.norm import RMSNorm
 from jaxmoe.nn.segments import Segment, segments, stored_names
 from jaxmoe.ops.bf16_bits import is_bits, widen
+from jaxmoe.ops.int8 import Int8, quantise_array
+from jaxmoe.ops.packed import SCALES
 from jaxmoe.ops.stack import OfLayer
 from jaxmoe.router.routing import Choose
 from jaxmoe.sharding.collectives import DeviceContext
@@ -76,8 +79,9 @@ class Layer(nnx.Module):
 class Embedding(nnx.Module):
     """A row a token."""
 
-    def __init__(self, vocab_size: int, d_model: int, dtype):
-        self.weight = weight((vocab_size, d_model), dtype, ("vocab", "embed"))
+    def __init__(self, vocab_size: int, d_model: int, dtype, *, inputs: int = 0):
+        shape, axes = (vocab_size, d_model), ("vocab", "embed")
+        self.weight = weight(shape, dtype, axes, inputs=inputs)
 
     def rows(
         self, tokens: Int[Array, "N"], device: DeviceContext
@@ -102,7 +106,7 @@ class Frame(nnx.Module):
         self.embed = Embedding(config.vocab_size, d_model, dtype)
         self.final_norm = RMSNorm(d_model, config.norm, dtype, "embed")
         if not config.tie_embeddings:
-            self.head = Embedding(config.vocab_size, d_model, dtype)
+            self.head = Embedding(config.vocab_size, d_model, dtype, inputs=1)
 
 
 class Decoder:
@@ -120,11 +124,8 @@ class Decoder:
         prefix = segment.prefix(place)
         if segment.count == 1:
             return _merged(declared, self.params, prefix)
-        pick = {
-            prefix + name: OfLayer(self.params[prefix + name], turn)
-            for name in declared.names
-        }
-        return _merged(declared, pick, prefix)
+        pick = lambda stack: OfLayer(stack, turn)  # noqa: E731
+        return _merged(declared, self.params, prefix, pick)
 
     def layers(self) -> list[Layer]:
         """All layers in order."""
@@ -329,24 +330,30 @@ def compute_dtype(weights: Array):
 
 
 class _Declared(NamedTuple):
-    """A module that was never made: names, abstract leaves and axes of its weights."""
+    """A module that was never made: names and abstract leaves of its weights.
+
+    axes: of each its logical axes. inputs: how many of these a product sums over.
+    """
 
     graphdef: Any
     structure: Any
     names: tuple[str, ...]
     leaves: tuple[Any, ...]
     axes: dict[str, tuple[str, ...]]
+    inputs: dict[str, int]
 
 
 def _declare(make: Callable[[], nnx.Module]) -> _Declared:
     graphdef, state = nnx.split(nnx.eval_shape(make))
     leaves, structure = jax.tree_util.tree_flatten_with_path(state)
     names = tuple(_name(path) for path, _ in leaves)
-    axes = {
-        ".".join(str(part) for part in path): param.get_metadata()["axes"]
+    about = {
+        ".".join(str(part) for part in path): param.get_metadata()
         for path, param in nnx.to_flat_state(state)
     }
-    return _Declared(graphdef, structure, names, tuple(a for _, a in leaves), axes)
+    axes, inputs = ({n: m[k] for n, m in about.items()} for k in ("axes", "inputs"))
+    found = tuple(leaf for _, leaf in leaves)
+    return _Declared(graphdef, structure, names, found, axes, inputs)
 
 
 def _name(path) -> str:
@@ -366,32 +373,64 @@ def _layer(layer: LayerConfig, d_model: int, norm: NormConfig) -> _Declared:
     return _declare(lambda: Layer(layer, d_model, norm, jnp.bfloat16))
 
 
-def _merged(declared: _Declared, params: Any, prefix: str) -> Any:
-    leaves = [params[prefix + name] for name in declared.names]
+def _merged(
+    declared: _Declared,
+    params: Any,
+    prefix: str,
+    pick: Callable[[Any], Any] = lambda array: array,
+) -> Any:
+    """The module over weights of `params`, each as `pick` gives it."""
+
+    def bound(name: str) -> Any:
+        values, scales = pick(params[name]), params.get(name + SCALES)
+        return values if scales is None else Int8(values, pick(scales))
+
+    leaves = [bound(prefix + name) for name in declared.names]
     state = jax.tree.unflatten(declared.structure, leaves)
     return nnx.merge(declared.graphdef, state)
 
 
+class _Weight(NamedTuple):
+    """An array of a model. dtype: where the config fixes it; None for any float's.
+
+    inputs: of the last axes, those that its scales do not have; 0 without scales.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    dtype: Any = None
+    inputs: int = 0
+
+
 @lru_cache(maxsize=64)
-def _weights(
-    config: ModelConfig, layers: Layers
-) -> dict[str, tuple[tuple[int, ...], tuple[str | None, ...], bool]]:
-    """Name -> (shape, logical axes, whether always float32) of every weight."""
-    frame = _frame(config)
-    found: dict[str, Any] = {
-        name: (leaf.shape, frame.axes[name], leaf.dtype == jnp.float32)
-        for name, leaf in zip(frame.names, frame.leaves, strict=True)
-    }
+def _weights(config: ModelConfig, layers: Layers) -> dict[str, _Weight]:
+    """Name -> what is known of every array that the model's weights are made of."""
+    found = dict(_arrays(_frame(config), "", config))
     for segment in segments(config, layers):
         for place, layer in enumerate(segment.period):
             declared = _layer(layer, config.d_model, config.norm)
-            prefix, many = segment.prefix(place), segment.count > 1
-            for name, leaf in zip(declared.names, declared.leaves, strict=True):
-                shape = (segment.count, *leaf.shape) if many else leaf.shape
-                axes = (None, *declared.axes[name]) if many else declared.axes[name]
-                wide = leaf.dtype == jnp.float32
-                found[prefix + name] = (shape, axes, wide)
+            for name, one in _arrays(declared, segment.prefix(place), config):
+                if segment.count > 1:
+                    shape, axes = (segment.count, *one.shape), (None, *one.axes)
+                    one = one._replace(shape=shape, axes=axes)
+                found[name] = one
     return found
+
+
+def _arrays(
+    declared: _Declared, prefix: str, config: ModelConfig
+) -> Iterator[tuple[str, _Weight]]:
+    """The arrays of a module's weights: one each, two of one that is quantised."""
+    for name, leaf in zip(declared.names, declared.leaves, strict=True):
+        axes, inputs = declared.axes[name], declared.inputs[name]
+        if config.weights == "int8" and inputs:
+            yield prefix + name, _Weight(leaf.shape, axes, jnp.int8, inputs)
+            scales = _Weight(leaf.shape[:-inputs], axes[:-inputs], jnp.float32)
+            yield prefix + name + SCALES, scales
+        else:
+            # Modules are declared in bfloat16 for a model of whatever type.
+            fixed = None if leaf.dtype == jnp.bfloat16 else leaf.dtype
+            yield prefix + name, _Weight(leaf.shape, axes, fixed)
 
 
 def abstract_params(
@@ -399,12 +438,19 @@ def abstract_params(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Name, shape and type of every weight; allocates nothing.
 
-    dtype: of all but those that are held in float32 in every model (`always_wide`).
-    layers: "scan" for weights stacked as a scan over layers wants them.
+    dtype: of those that have no type of their own (`fixed_dtypes`). layers: "scan" for
+    weights stacked as a scan over layers wants them.
     """
+    kind = lambda one: jnp.dtype(dtype if one.dtype is None else one.dtype)  # noqa: E731
+    weights = _weights(config, layers).items()
+    return {n: jax.ShapeDtypeStruct(one.shape, kind(one)) for n, one in weights}
+
+
+def fixed_dtypes(config: ModelConfig) -> dict[str, Any]:
+    """Name -> type of the weights that are held so whatever type is asked for."""
+    weights = _weights(config, "unroll").items()
     return {
-        name: jax.ShapeDtypeStruct(shape, jnp.dtype(jnp.float32 if wide else dtype))
-        for name, (shape, _, wide) in _weights(config, layers).items()
+        name: jnp.dtype(one.dtype) for name, one in weights if one.dtype is not None
     }
 
 
@@ -412,21 +458,21 @@ def abstract_params(
 def always_wide(config: ModelConfig, *, layers: Layers = "unroll") -> frozenset[str]:
     """Names of the weights that modules declare in float32: no cast is for them."""
     found = _weights(config, layers).items()
-    return frozenset(name for name, (_, _, wide) in found if wide)
+    return frozenset(name for name, one in found if one.dtype == jnp.float32)
 
 
 def logical_axes(
     config: ModelConfig, *, layers: Layers = "unroll"
 ) -> dict[str, tuple[str | None, ...]]:
     """Name -> logical axis of each dimension, for every weight; None for a stack's."""
-    return {name: axes for name, (_, axes, _) in _weights(config, layers).items()}
+    return {name: one.axes for name, one in _weights(config, layers).items()}
 
 
 def axis_sizes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Logical axis -> the sizes that it has in the weights."""
     found = dict[str, set[int]]()
-    for shape, axes, _ in _weights(config, "unroll").values():
-        for axis, size in zip(axes, shape, strict=True):
+    for one in _weights(config, "unroll").values():
+        for axis, size in zip(one.axes, one.shape, strict=True):
             assert axis is not None
             found.setdefault(axis, set()).add(size)
     return {axis: tuple(sorted(sizes)) for axis, sizes in found.items()}
@@ -452,6 +498,24 @@ def stack_params(config: ModelConfig, params: Params) -> Params:
         return parts[0] if names == [name] else jnp.stack(parts)
 
     return {name: stack(name) for name in _weights(config, "scan")}
+
+
+def quantise_params(config: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
+    """A model of floats as one of int8 weights, which see (`jaxmoe.ops.int8`).
+
+    For models made in memory; `jaxmoe.load` has never both.
+    """
+    config = replace(config, weights="int8")
+    stacked = any(STACKED in name for name in params)
+    weights = _weights(config, "scan" if stacked else "unroll")
+    found: Params = {}
+    for name, array in params.items():
+        if weights[name].inputs:
+            values, scales = quantise_array(array, weights[name].inputs)
+            found |= {name: values, name + SCALES: scales}
+        else:
+            found[name] = array
+    return config, found
 
 
 def read_shape(

@@ -14,8 +14,9 @@ class DenseFeedForward(nnx.Module):
     def __init__(self, config: DenseConfig, d_model: int, dtype):
         self.activation = config.activation
         axes = ("gate_up", "mlp", "embed")
-        self.gate_up = weight((2, config.hidden, d_model), dtype, axes)
-        self.down = weight((d_model, config.hidden), dtype, ("embed", "mlp"))
+        self.gate_up = weight((2, config.hidden, d_model), dtype, axes, inputs=1)
+        shape = (d_model, config.hidden)
+        self.down = weight(shape, dtype, ("embed", "mlp"), inputs=1)
 
     def __call__(self, x: Float[Array, "N D"], context: Context) -> Float[Array, "N D"]:
         """The output of each row."""

@@ -12,6 +12,7 @@ from jaxmoe.execution import Execution
 from jaxmoe.ops import lanes
 from jaxmoe.ops.bf16_bits import is_bits, widen
 from jaxmoe.ops.matmul import LARGE, multiply, precision_for
+from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, cut, piece
 from jaxmoe.typing import Array, Float, Num
 
@@ -24,31 +25,42 @@ _LANES_ROWS = 4
 """Rows up to which the vectorised loop beats a product of a widened weight."""
 
 
-def weight(shape: tuple[int, ...], dtype, axes: tuple[str, ...]) -> nnx.Param:
+def weight(
+    shape: tuple[int, ...], dtype, axes: tuple[str, ...], *, inputs: int = 0
+) -> nnx.Param:
     """A weight that names its logical axes; meant for `nnx.eval_shape`, so never made.
 
-    dtype: the model's, or float32 for one that is held so in every model.
-    axes: one logical axis a dimension (`jaxmoe.sharding.layout.LOGICAL_AXES`).
+    Args:
+      shape, dtype: of the array; the model's type, or one that is held so in every
+        model.
+      axes: one logical axis a dimension (`jaxmoe.sharding.layout.LOGICAL_AXES`).
+      inputs: how many axes, the last ones, a product by it sums over. A model of
+        quantised weights (`ModelConfig.weights`) has a scale for each output. 0 for
+        what is no product, or too delicate: it keeps its type.
     """
     assert len(shape) == len(axes), (shape, axes)
-    return nnx.Param(jnp.zeros(shape, dtype), axes=axes)
+    return nnx.Param(jnp.zeros(shape, dtype), axes=axes, inputs=inputs)
 
 
 def project(
-    x: Float[Array, "N D"], weight: Num[Array, "..."] | OfLayer, execution: Execution
+    x: Float[Array, "N D"],
+    weight: Num[Array, "..."] | OfLayer | Packed,
+    execution: Execution,
 ) -> Float[Array, "..."]:
     """x [N, D] times weight [..., D] transposed -> [N, ...], in x's type.
 
-    Sums in float32. A weight held as bits is widened in tiles, or, where rows are few,
-    in the loop of `jaxmoe.ops.lanes`.
+    Sums in float32. A weight held as bits, or packed, is widened in tiles, or, where
+    rows are few, in the loop of `jaxmoe.ops.lanes`.
     """
     out_shape = weight.shape[:-1]
     matrix = weight.reshape(-1, weight.shape[-1])
     times = partial(multiply, weight_left=execution.products != "plain")
     few = x.shape[0] <= _LANES_ROWS and matrix.size >= LARGE
+    # On accelerators a loop would be many small operations.
+    packed = isinstance(matrix, Packed) and execution.products != "plain"
     if execution.products == "lanes" and few:
         out = lanes.multiply(x, matrix)
-    elif is_bits(matrix) and matrix.size > 2 * _TILE_VALUES:
+    elif (packed or is_bits(matrix)) and matrix.size > 2 * _TILE_VALUES:
         out = _project_tiles(x, matrix, times)
     else:
         out = times(x, widen(matrix, x.dtype))
@@ -56,7 +68,7 @@ def project(
 
 
 def _project_tiles(
-    x: Array, matrix: Array | OfLayer, times: Callable[[Array, Array], Array]
+    x: Array, matrix: Array | OfLayer | Packed, times: Callable[[Array, Array], Array]
 ) -> Array:
     rows, columns = matrix.shape
     tile = _tile_rows(rows, max(1, _TILE_VALUES // columns))

@@ -2,11 +2,19 @@
 
 from typing import Any, NamedTuple
 
-from jaxmoe.config import AttentionConfig, LatentConfig, ModelConfig
+from jaxmoe.config import (
+    AttentionConfig,
+    DeltaConfig,
+    LatentConfig,
+    MixerConfig,
+    ModelConfig,
+)
 from jaxmoe.nn.attention import Attention
 from jaxmoe.nn.base import Held, MixerWork
+from jaxmoe.nn.delta import GatedDeltaNet
 from jaxmoe.nn.key_values import KeyValues
 from jaxmoe.nn.latent import LatentAttention, Latents
+from jaxmoe.nn.recurrent import Recurrent
 from jaxmoe.sharding.layout import Layout
 
 
@@ -19,12 +27,13 @@ class Kind(NamedTuple):
 
 KINDS: dict[type, Kind] = {
     AttentionConfig: Kind(Attention, KeyValues),
+    DeltaConfig: Kind(GatedDeltaNet, Recurrent),
     LatentConfig: Kind(LatentAttention, Latents),
 }
 """By the type of the config; a new mixer is a line."""
 
 
-def kind_of(config: Any) -> Kind:
+def kind_of(config: MixerConfig) -> Kind:
     """The kind that a mixer's config is of."""
     return KINDS[type(config)]
 

@@ -6,6 +6,7 @@ from flax import nnx
 from jax import lax
 
 from jaxmoe.config import DenseConfig, MoEConfig, SharedConfig
+from jaxmoe.nn.banks import PAIRED, bank
 from jaxmoe.nn.base import Context
 from jaxmoe.nn.dense import DenseFeedForward
 from jaxmoe.nn.linear import weight
@@ -27,17 +28,17 @@ class MoEFeedForward(nnx.Module):
         self.scores, self.activation = config.scoring, config.activation
         self.has_bias, self.has_shared = config.bias, config.shared is not None
         self.router = Router(experts, d_model, config.bias, config.scoring, dtype)
-        self.gate_up = weight(
-            (experts, 2, hidden, d_model),
-            dtype,
-            ("experts", "gate_up", "expert_mlp", "embed"),
-        )
-        self.down = weight(
-            (experts, d_model, hidden), dtype, ("experts", "embed", "expert_mlp")
-        )
+        axes = ("experts", "gate_up", "expert_mlp", "embed")
+        shape = (experts, 2, hidden, d_model)
+        self.gate_up = bank(config.weights, shape, dtype, axes)
+        axes, shape = ("experts", "embed", "expert_mlp"), (experts, d_model, hidden)
+        self.down = bank(config.weights, shape, dtype, axes)
+        self.paired = config.weights in PAIRED
         if config.bias:
-            axes = ("experts", "gate_up", "expert_mlp")
-            self.gate_up_bias = weight((experts, 2, hidden), dtype, axes)
+            shape, axes = (2, hidden), ("gate_up", "expert_mlp")
+            if self.paired:
+                shape, axes = shape[::-1], axes[::-1]
+            self.gate_up_bias = weight((experts, *shape), dtype, ("experts", *axes))
             self.down_bias = weight((experts, d_model), dtype, ("experts", "embed"))
         if config.shared is not None:
             kind = config.activation
@@ -97,11 +98,14 @@ class MoEFeedForward(nnx.Module):
     def _bias(self, context: Context) -> ExpertBias:
         """What is added here, where hidden units of one expert may be divided."""
         device, down = context.device, self.down_bias[...]
+        gate_up = self.gate_up_bias[...]
+        if self.paired:
+            gate_up = whole(gate_up).swapaxes(1, 2)
         if device.axes("expert_mlp"):
             # Each device gives a part of the second product: one of them adds this.
             first = device.index("expert_mlp") == 0
             down = jnp.where(first, whole(down), 0)
-        return ExpertBias(self.gate_up_bias[...], down)
+        return ExpertBias(gate_up, down)
 
 
 class SharedExpert(DenseFeedForward):

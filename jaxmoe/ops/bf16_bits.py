@@ -13,17 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, whole
 from jaxmoe.typing import Array
 
 
-def is_bits(weight: Array | OfLayer) -> bool:
+def is_bits(weight: Array | OfLayer | Packed) -> bool:
     """Whether `weight` holds bfloat16 values as their bits."""
-    return weight.dtype == jnp.uint16
+    return not isinstance(weight, Packed) and weight.dtype == jnp.uint16
 
 
-def widen(weight: Array | OfLayer, dtype=jnp.float32) -> Array:
+def widen(weight: Array | OfLayer | Packed, dtype=jnp.float32) -> Array:
     """`weight` as values of `dtype`; bits become exact float32 first."""
+    if isinstance(weight, Packed):
+        return weight.widen(dtype)
     weight = whole(weight)
     if is_bits(weight):
         bits = weight.astype(jnp.uint32) << 16

@@ -26,6 +26,7 @@ import numpy as np
 from jax import lax
 
 from jaxmoe.ops.bf16_bits import widen
+from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, piece
 from jaxmoe.typing import Array, Float, Num
 
@@ -50,7 +51,7 @@ among threads, stays in a core's cache for the next pair of rows."""
 
 def multiply_rows(
     rows: Float[Array, "R I"],
-    stack: Num[Array, "X Y I"] | OfLayer,
+    stack: Num[Array, "X Y I"] | OfLayer | Packed,
     index: Array | int,
     *,
     start: Array | int = 0,
@@ -61,7 +62,8 @@ def multiply_rows(
     Args:
       rows: One or two, of any float type. More would take several loops, and LLVM
         may add up in another order in each: a row would feel its place.
-      stack: Matrices of any float type, or bfloat16 bits.
+      stack: Matrices of any float type, or bfloat16 bits, or packed ones that the
+        loop can read.
       index: Which; clamped where there is no such matrix, as of `lax.dynamic_slice`.
       start, size: Of which rows of it; all where no size is given.
     """
@@ -71,13 +73,15 @@ def multiply_rows(
     if count == 1 and out % 2 == 0:
         half, twice = out // 2, (rows[0], rows[0])
         halves = _two_sums(stack, index, (start, start + half), half, twice)
-        return jnp.concatenate(halves)[None]
-    found = _two_sums(stack, index, (start, start), out, (rows[0], rows[-1]))
-    return jnp.stack(found[:count])
+        found = jnp.concatenate(halves)[None]
+    else:
+        sums = _two_sums(stack, index, (start, start), out, (rows[0], rows[-1]))
+        found = jnp.stack(sums[:count])
+    return stack.finished(found, index, start) if isinstance(stack, Packed) else found
 
 
 def multiply(
-    x: Float[Array, "N D"], weight: Num[Array, "O D"] | OfLayer
+    x: Float[Array, "N D"], weight: Num[Array, "O D"] | OfLayer | Packed
 ) -> Float[Array, "N O"]:
     """x times `weight` transposed, float32: each tile of the weight by each two rows.
 
@@ -105,7 +109,7 @@ def multiply(
 
 
 def _two_sums(
-    stack: Array | OfLayer,
+    stack: Array | OfLayer | Packed,
     index: Array | int,
     starts: tuple[Array | int, Array | int],
     size: int,
@@ -115,19 +119,26 @@ def _two_sums(
 
     starts: one for each row. The same one twice is one load for both.
     """
-    lanes = LINE_BYTES // stack.dtype.itemsize
+    packed = isinstance(stack, Packed)
+    lanes = stack.lanes if packed else LINE_BYTES // stack.dtype.itemsize
     total: Array | None = None
-    for columns, width in _cuts(stack.shape[2], lanes):
+    inputs, tail = stack.shape[2], stack.tail if packed else 0
+    cuts = _cuts(inputs - tail, lanes)
+    if tail:
+        cuts.append((range(inputs - tail, inputs, tail // 2), tail // 2))
+    for columns, width in cuts:
         terms: Array | None = None
         for first in columns:
             # Two loops have a slice each: XLA would write out one that they share.
             one, other = (
-                widen(piece(stack, (index, start, first), (1, size, width))[0])
-                for start in starts
+                _part(stack, index, start, first, size, width) for start in starts
             )
             if starts[0] is starts[1]:
                 other = one
-            left, right = (row[None, first : first + width] for row in rows)
+            those = slice(first, first + width)
+            if packed:
+                those = stack.columns(first, width)
+            left, right = (row[None, those] for row in rows)
             term = lax.complex(one * left, other * right)
             terms = term if terms is None else terms + term
         assert terms is not None
@@ -135,6 +146,20 @@ def _two_sums(
         total = part if total is None else total + part
     assert total is not None
     return [total.real, total.imag]
+
+
+def _part(
+    stack: Array | OfLayer | Packed,
+    index: Array | int,
+    start: Array | int,
+    first: int,
+    size: int,
+    width: int,
+) -> Array:
+    """float32 [size, width]: of one matrix some rows and columns."""
+    if isinstance(stack, Packed):
+        return stack.read(index, start, first, size, width)
+    return widen(piece(stack, (index, start, first), (1, size, width))[0])
 
 
 def _cuts(width: int, lanes: int) -> list[tuple[range, int]]:

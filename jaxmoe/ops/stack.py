@@ -6,11 +6,12 @@ one slice of (layer, start, 0, ...).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import jax
 from jax import lax
 
+from jaxmoe.ops.packed import Packed
 from jaxmoe.typing import Array, Leaf
 
 
@@ -52,8 +53,12 @@ class OfLayer:
         return self
 
 
-def whole(array: Array | OfLayer) -> Array:
-    """The layer as an array of its own."""
+@overload
+def whole(array: Packed) -> Packed: ...
+@overload
+def whole(array: Array | OfLayer) -> Array: ...
+def whole(array: Any) -> Any:
+    """The layer as an array of its own; a packed weight, to be cut later, as it is."""
     if not isinstance(array, OfLayer):
         return array
     if isinstance(array.layer, int):
@@ -70,7 +75,26 @@ def piece(
     return lax.dynamic_slice(array.stack, (array.layer, *starts), (1, *sizes))[0]
 
 
-def cut(array: Array | OfLayer, start: Array | int, size: int) -> Array:
+@overload
+def cut(array: Packed, start: Array | int, size: int) -> Packed: ...
+@overload
+def cut(array: Array | OfLayer, start: Array | int, size: int) -> Array: ...
+def cut(array: Any, start: Array | int, size: int) -> Any:
     """`size` entries of the first dimension, from `start` on."""
+    if isinstance(array, Packed):
+        return array.cut(start, size)
     rest = array.shape[1:]
     return piece(array, (start, *(0 for _ in rest)), (size, *rest))
+
+
+@overload
+def take(array: Packed, index: Array) -> Packed: ...
+@overload
+def take(array: Array | OfLayer, index: Array) -> Array: ...
+def take(array: Any, index: Array) -> Any:
+    """The entries `index` of the first dimension, copied."""
+    if isinstance(array, Packed):
+        return array.take(index)
+    if isinstance(array, OfLayer):
+        return array.stack[array.layer, index]
+    return array[index]

@@ -15,8 +15,8 @@ from jaxmoe.config import ModelConfig, MoEConfig
 from jaxmoe.decode.cache import bucket
 from jaxmoe.decode.memory import FIRST_ANSWER
 from jaxmoe.decode.prefill import prompt_bucket
-from jaxmoe.nn.decoder import abstract_params, always_wide, logical_axes, read_shape
-from jaxmoe.nn.mixers import held, work
+from jaxmoe.nn.decoder import abstract_params, fixed_dtypes, logical_axes, read_shape
+from jaxmoe.nn.mixers import held, kind_of, work
 from jaxmoe.ops.attention.chunked import CHUNK
 from jaxmoe.ops.attention.whole import SCORES_AT_ONCE
 from jaxmoe.sharding.collectives import DeviceContext
@@ -36,19 +36,19 @@ class Weight(NamedTuple):
     """One shape of weight, and how many of it a model has.
 
     shape: whole. axes: its logical axes. part: "experts" for a stack of them, "table"
-    for an embedding that is no head too, else "rest". wide: whether it is float32 in
-    every model.
+    for an embedding that is no head too, else "rest". fixed: its type where that is
+    the same in every model.
     """
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     part: Literal["experts", "table", "rest"]
-    wide: bool
+    fixed: str | None
     count: int
 
     def itemsize(self, dtype: str) -> int:
         """Bytes of one value in a model of this type."""
-        return 4 if self.wide else itemsize(dtype)
+        return itemsize(self.fixed or dtype)
 
     def own(self, layout: Layout) -> tuple[int, ...]:
         """The shape of what lies on one device."""
@@ -63,7 +63,7 @@ class Weight(NamedTuple):
 @lru_cache(maxsize=32)
 def weights_of(config: ModelConfig) -> tuple[Weight, ...]:
     """Every weight of a model, those alike taken together."""
-    axes, wide = logical_axes(config), always_wide(config)
+    axes, fixed = logical_axes(config), fixed_dtypes(config)
 
     def part(name: str) -> Literal["experts", "table", "rest"]:
         if name == "embed.weight" and not config.tie_embeddings:
@@ -71,7 +71,12 @@ def weights_of(config: ModelConfig) -> tuple[Weight, ...]:
         return "experts" if "experts" in axes[name] else "rest"
 
     found = Counter(
-        (leaf.shape, axes[name], part(name), name in wide)
+        (
+            leaf.shape,
+            axes[name],
+            part(name),
+            fixed[name].name if name in fixed else None,
+        )
         for name, leaf in abstract_params(config).items()
     )
     return tuple(Weight(*kind, count) for kind, count in found.items())  # type: ignore[arg-type]
@@ -91,12 +96,14 @@ class Caches:
 
     prefix: of the prompt, which all its samples share: its states, and the logits and
       routes of its last token. suffix: of the slots' own. growing: one array of the
-      suffix as it was, beside which it grows for the last time.
+      suffix as it was, beside which it grows for the last time. replaced: what of the
+      suffix every step writes anew.
     """
 
     prefix: int
     suffix: int
     growing: int
+    replaced: int = 0
 
     @property
     def total(self) -> int:
@@ -139,10 +146,18 @@ def cache_bytes(
         prefix=position * prefix_size(prompt) + fixed + last,
         suffix=rows * (position * size + fixed),
         # One layer's keys or values at a time; the last size but one was half of it.
-        growing=position * rows * size // (4 * config.num_layers)
+        growing=position * rows * size // (4 * _growing_layers(config, layout, dtype))
         if size > first
         else 0,
+        replaced=rows * fixed,
     )
+
+
+def _growing_layers(config: ModelConfig, layout: Layout, dtype: str) -> int:
+    """Layers whose states grow with positions; 1 where none does."""
+    counts = Counter(layer.mixer for layer in config.layers)
+    grows = lambda m: kind_of(m).state.held(m, dtype=dtype, layout=layout).position > 0  # noqa: E731
+    return max(1, sum(count for mixer, count in counts.items() if grows(mixer)))
 
 
 def buffer_bytes(
@@ -177,7 +192,8 @@ def buffer_bytes(
     scores = 3 * 4 * min(SCORES_AT_ONCE, heads * tokens * tokens)
     whole = scores + _expert_buffers(config, layout, tokens, dtype)
     # The prompt's states as they are captured, and in the cache's order.
-    whole += 2 * tokens * held(config, layout, dtype).position
+    state = held(config, layout, dtype)
+    whole += 2 * (tokens * state.position + state.fixed)
     return max(step, whole, caches.growing)
 
 

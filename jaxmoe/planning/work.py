@@ -18,11 +18,11 @@ from jaxmoe.sharding.layout import Layout
 def read_bytes(
     config: ModelConfig, layout: Layout, caches: Caches, *, slots: int, dtype: str
 ) -> float:
-    """Bytes of weights and caches that a device reads in a step.
+    """Bytes of weights and caches that a device moves in a step.
 
     Caches are read whole, as the accelerators' form of attention does. Of a layer's
     experts those are read that a row has chosen, routing uniform; of the embedding
-    table a row a slot.
+    table a row a slot. States that do not grow are written as well.
     """
     always, expert = 0, 0
     for weight in weights_of(config):
@@ -33,7 +33,7 @@ def read_bytes(
             always += weight.count * math.prod(shape) * weight.itemsize(dtype)
     rows = slots // layout.size(layout.rules.slots) * config.d_model * itemsize(dtype)
     touched = distinct_experts(config, layout, slots) * expert
-    return always + rows + touched + caches.total
+    return always + rows + touched + caches.total + caches.replaced
 
 
 def operations(

@@ -1,8 +1,10 @@
 """Runs and comparisons as text for people."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxmoe.evals.comparison import Comparison, RunSummary
+from jaxmoe.evals.grading import ISOLATION
 
 
 def as_text(found: RunSummary) -> str:
@@ -12,6 +14,7 @@ def as_text(found: RunSummary) -> str:
         f"{len(found.right)} problems of {about['task']}, {found.n} answers each",
         about["policy"],
         about["sampler"],
+        *_isolation([found]),
         *_aligned(found.measures.items()),
         *_aligned((k, f"{v:.3g}") for k, v in found.numbers.items()),
     ]
@@ -30,7 +33,8 @@ def comparison_text(found: Comparison) -> str:
     rows = [["", *(run.name for run in found.runs)]]
     for name in names:
         rows.append([name, *(str(run.measures.get(name, "")) for run in found.runs)])
-    text = f"{len(found.problems)} problems of {found.task}\n{_table(rows)}"
+    head = [f"{len(found.problems)} problems of {found.task}", *_isolation(found.runs)]
+    text = "\n".join([*head, _table(rows)])
     if not found.differences:
         return text
     rows = [["difference", "", "", "p", "p (Holm)"]]
@@ -38,6 +42,17 @@ def comparison_text(found: Comparison) -> str:
         p_values = (f"{p:.3g}" for p in (d.p_value, d.adjusted))
         rows.append([f"{d.b} less {d.a}", d.measure, str(d.interval), *p_values])
     return f"{text}\n\n{_table(rows)}"
+
+
+def _isolation(runs: Sequence[RunSummary]) -> list[str]:
+    """What kept programs in their place, of runs that ran any."""
+    found = {run.name: run.about.get(ISOLATION) for run in runs}
+    if not any(found.values()):
+        return []
+    kinds = set(found.values())
+    said = {name: kind or "not recorded" for name, kind in found.items()}
+    each = [f"{kind} ({name})" for name, kind in said.items()]
+    return [f"programs ran in: {kinds.pop() if len(kinds) == 1 else ', '.join(each)}"]
 
 
 def _table(rows: list[list[str]]) -> str:

@@ -35,11 +35,15 @@ LOGICAL_AXES = (
     "head_dim",
     "latent",
     "query_gate",
+    "key_heads",
+    "value_heads",
+    "conv",
     "mlp",
     "router",
     "experts",
     "expert_mlp",
     "gate_up",
+    "block",
 )
 """Every dimension of every weight is one of these (`nn.decoder.logical_axes`)."""
 
@@ -55,6 +59,8 @@ class Rules:
     slots: samples under way, and with them rows of activations and suffix caches.
     heads: query heads, and with them key-value heads of caches. kv_heads: key-value
     heads of weights: as heads, or () where a head is needed on several devices.
+    key_heads: heads of recurrent mixers, and with them their states: as heads, or ()
+    where they do not divide, and every device computes them all.
     vocab: rows of embedding and head. mlp: hidden units of dense layers.
     experts: whole experts. expert_mlp: hidden units inside experts.
     """
@@ -62,6 +68,7 @@ class Rules:
     slots: _Axes = ()
     heads: _Axes = ()
     kv_heads: _Axes = ()
+    key_heads: _Axes = ()
     vocab: _Axes = ()
     mlp: _Axes = ()
     experts: _Axes = ()
@@ -71,11 +78,12 @@ class Rules:
         for name in ("heads", "vocab", "mlp"):
             _refuse_overlap(self, "slots", name)
         _refuse_overlap(self, "experts", "expert_mlp")
-        if self.kv_heads not in ((), self.heads):
-            raise ValueError(
-                f"rules: kv_heads must be () or as heads, {self.heads}, found "
-                f"{self.kv_heads}"
-            )
+        for name in ("kv_heads", "key_heads"):
+            if self.of(name) not in ((), self.heads):
+                raise ValueError(
+                    f"rules: {name} must be () or as heads, {self.heads}, found "
+                    f"{self.of(name)}"
+                )
 
     def of(self, logical: str | None) -> _Axes:
         """Mesh axes of one logical axis; () for those that are never divided."""
@@ -102,8 +110,8 @@ def rules_for(
 ) -> Rules:
     """The rules that a preset means on a mesh of this shape (axis -> size).
 
-    Key-value heads that are fewer than the devices, and a vocabulary that does not
-    divide, are repeated; the rest is checked by `check_rules`.
+    Key-value heads that are fewer than the devices, and key heads or a vocabulary that
+    do not divide, are repeated; the rest is checked by `check_rules`.
 
     Raises:
       ValueError: no such preset; mesh axes other than `data` and `model`.
@@ -129,6 +137,9 @@ def rules_for(
         "slots": () if preset == "expert" else data,
         "heads": inner,
         "kv_heads": inner if _divides(sizes, "kv_heads", count) else (),
+        "key_heads": inner
+        if "key_heads" in sizes and _divides(sizes, "key_heads", count)
+        else (),
         "vocab": inner if _divides(sizes, "vocab", count) else (),
         "mlp": inner if "mlp" in sizes else (),
     }
@@ -163,7 +174,7 @@ def check_rules(
 ) -> None:
     """Raises a ValueError that names all that does not divide, and what would."""
     wrong = []
-    for logical in ("heads", "kv_heads", "vocab", "mlp", "experts", "expert_mlp"):
+    for logical in _NAMES:
         count = math.prod(shape[axis] for axis in rules.of(logical))
         wrong += [
             f"{size} {_NAMES[logical]} over {count} devices "
@@ -198,6 +209,7 @@ def check_rules(
 _NAMES = {
     "heads": "query heads",
     "kv_heads": "key-value heads",
+    "key_heads": "key heads of recurrent mixers",
     "vocab": "tokens of the vocabulary",
     "mlp": "hidden units of dense layers",
     "experts": "experts",

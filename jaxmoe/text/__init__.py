@@ -8,11 +8,10 @@ from jaxmoe.text.stop import (
     stop_length,
 )
 from jaxmoe.text.stream import TextStream
-from jaxmoe.text.tokenizer import TOKENIZER_FILES, Tokenizer
+from jaxmoe.text.tokenizer import Tokenizer
 
 __all__ = [
     "StopScanner",
-    "TOKENIZER_FILES",
     "TextStream",
     "Tokenizer",
     "check_stops",

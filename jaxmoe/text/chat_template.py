@@ -9,6 +9,7 @@ from inspect import isfunction, ismethod
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.files import read_small_text
 from jaxmoe.text.content import (
     check_kept,
     check_parts,
@@ -36,7 +37,7 @@ def read_templates(directory: Path, tokenizer_config: Mapping) -> dict[str, str]
     if (directory / "chat_template.jinja").exists():
         paths["default"] = directory / "chat_template.jinja"
     if paths:
-        return {name: path.read_text("utf-8") for name, path in paths.items()}
+        return {name: read_small_text(path) for name, path in paths.items()}
     entry = tokenizer_config.get("chat_template")
     if entry is None:
         return {}

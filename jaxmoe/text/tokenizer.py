@@ -7,23 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxmoe.files import read_object, read_small_text
 from jaxmoe.text.chat_template import choose_template, read_templates, render_template
 from jaxmoe.text.printable import printable
 
 if TYPE_CHECKING:
     import tokenizers
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "additional_chat_templates/*.jinja",
-)
-"""Patterns of the files that describe a tokenizer; a model carries those it has."""
 
 SPECIAL_TOKENS = tuple(
     f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -63,7 +52,8 @@ class Tokenizer:
     def load(cls, directory: str | Path) -> "Tokenizer | None":
         """The tokenizer of a model's directory, or None where it has none.
 
-        Reads `tokenizer.json` (None without it), `tokenizer_config.json`,
+        Reads `tokenizer.json`, or `vocab.json` and `merges.txt` where
+        `tokenizer_config.json` names a class that says the rest (None without either),
         `special_tokens_map.json` and the chat templates.
 
         Raises:
@@ -76,13 +66,18 @@ class Tokenizer:
                 f"expected a directory with tokenizer.json, found none at {directory}"
             )
         path = directory / "tokenizer.json"
-        if not path.exists():
+        parts = [directory / name for name in ("vocab.json", "merges.txt")]
+        if not path.exists() and not all(part.exists() for part in parts):
             return None
         import tokenizers
 
         config = _read_json(directory / "tokenizer_config.json")
         try:
-            raw = _regular(path).read_text("utf-8")
+            if path.exists():
+                raw = read_small_text(path)
+            else:
+                path = directory
+                raw = _from_parts(*parts, config.get("tokenizer_class"))
             if config.get("add_prefix_space"):
                 raw = _with_prefix_space(raw, path)
             backend = tokenizers.Tokenizer.from_str(raw)
@@ -297,27 +292,9 @@ def _reason(error: BaseException) -> str:
     return printable(str(error)[:500])
 
 
-def _regular(path: Path) -> Path:
-    """`path`, if it is a file: a pipe would be waited for, for ever."""
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a file, found a folder, pipe or device")
-    return path
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; {} without the file."""
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(_regular(path).read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no valid JSON: {error}; copy it again") from error
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{path} must hold a JSON object, found {type(value).__name__}; copy it "
-            "again"
-        )
-    return value
+    return read_object(path) if path.exists() else {}
 
 
 def _special_tokens(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
@@ -340,6 +317,42 @@ def _special_tokens(directory: Path, config: Mapping[str, Any]) -> dict[str, str
     for name, entry in pairs:
         tokens[f"extra_special_tokens[{name}]"] = _content(entry, str(name), directory)
     return tokens
+
+
+def _from_parts(vocab: Path, merges: Path, tokenizer_class: Any) -> str:
+    """The tokenizer.json of a byte-level tokenizer that is stored in two files.
+
+    Raises:
+      ValueError: a class that does not say how text is cut before pairs are merged.
+    """
+    from jaxmoe.families.registry import byte_level_pattern  # imports JAX
+
+    pattern = byte_level_pattern(tokenizer_class)
+    if pattern is None:
+        raise ValueError(
+            f"vocab.json and merges.txt say nothing of how text is cut, and "
+            f"tokenizer_class {tokenizer_class!r} is not known here; save it with "
+            "transformers (AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)), "
+            "which writes tokenizer.json"
+        )
+    lines = [line for line in read_small_text(merges).split("\n") if line.strip()]
+    pairs = lines[1:] if lines and lines[0].startswith("#version") else lines
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
+    model = {"type": "BPE", "vocab": read_object(vocab), "merges": pairs}
+    model |= {"continuing_subword_prefix": "", "end_of_word_suffix": ""}
+    steps = [split | {"invert": False}, level | {"use_regex": False}]
+    return json.dumps(
+        {
+            "version": "1.0",
+            "added_tokens": [],
+            "normalizer": {"type": "NFC"},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+            "post_processor": None,
+            "decoder": level | {"use_regex": False},
+            "model": model,
+        }
+    )
 
 
 def _with_prefix_space(raw: str, path: Path) -> str:

@@ -17,13 +17,15 @@ from jaxmoe.benchmarks.slots import perfect_refilling
 )
 def test_perfect_refilling(lengths, slots, active):
     """The engine would be held against more than can be had, or less."""
-    assert perfect_refilling(lengths, slots) == active
+    assert [step.active for step in perfect_refilling(lengths, slots)] == active
 
 
 def test_no_order_of_work_is_lost():
     """All tokens are drawn, and no slot rests while a sample waits."""
     lengths = np.random.default_rng(0).integers(0, 50, 100)
-    active = perfect_refilling(lengths.tolist(), 8)
+    steps = perfect_refilling(lengths.tolist(), 8)
+    active = [step.active for step in steps]
+    assert max(step.longest for step in steps) == lengths.max()
     assert sum(active) == lengths.sum()
     assert active == sorted(active, reverse=True)
     assert len(active) <= lengths.sum() / 8 + lengths.max()

@@ -1,6 +1,7 @@
 """Targets stand in a file; every one of them is of a row that is printed."""
 
 import contextlib
+import itertools
 from argparse import Namespace
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,12 +10,14 @@ import jax
 import numpy as np
 import pytest
 
+import jaxmoe
 from jaxmoe.benchmarks import (
     begun,
     calls,
     compilation,
     decode,
     host,
+    kernels,
     length,
     machine,
     overhead,
@@ -124,10 +127,20 @@ def nothing_runs(monkeypatch, untyped):
     monkeypatch.setattr(compilation, "_compile", lambda _: (seconds, memory))
     monkeypatch.setattr(compilation, "_own_cache", contextlib.nullcontext)
     monkeypatch.setattr(compilation.lowering, "rows_of_sizes", lambda *_: ())
+    few = (np.ones((8, 4), np.float32), *[np.zeros((8, 2), np.int32)] * 4)
+    monkeypatch.setattr(kernels, "_arguments", lambda *_: few)
+    monkeypatch.setattr(kernels, "apply_experts", lambda x, *_, **__: x + 0)
+    monkeypatch.setattr(kernels, "runs_kernels", lambda _: True)
+    lanes = SimpleNamespace(width=16)
+    monkeypatch.setattr(kernels, "lanes_found", lambda: lanes)
+    drawn = SimpleNamespace(tokens=[np.zeros(3, int)], logprobs=[np.zeros(3)])
+    monkeypatch.setattr(jaxmoe, "sample", lambda *_, **__: drawn)
+    monkeypatch.setattr(jaxmoe, "forward", lambda *_: np.ones((19, 1024)))
 
 
 def _pieces(load):
-    return dict.fromkeys([*map(str, slots._counts(load.slots)), "prefill"])
+    at = itertools.product(slots._counts(load.slots), slots._fillings(256))
+    return dict.fromkeys([*map(str, at), "prefill"])
 
 
 def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
@@ -141,7 +154,7 @@ def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
         peers={"transformers": _Peer(), "llama.cpp": _Peer()},
     )
     rows = []
-    for name in ("prefill", "decode", "overhead", "length", "slots", "compile"):
+    for name in MEASURES.keys() - {"machine", "profile", "convert"}:
         options: Namespace = bench.parser().parse_args([name])
         if name == "decode":
             options.n = (1, 2, 4, 8, 16, 32, 64, 128)

@@ -7,8 +7,7 @@ import pytest
 
 from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.checkpoints.hub import download, find_directory, is_hub_name
-from jaxmoe.checkpoints.small_files import SMALL_FILES
-from jaxmoe.text import TOKENIZER_FILES
+from jaxmoe.checkpoints.small_files import SMALL_FILES, TOKENIZER_FILES
 
 NAME = "Qwen/Qwen3-30B-A3B"
 

@@ -251,9 +251,9 @@ def _write(change):
         (_write(lambda m: m.pop("seal")), "lacks a field"),
         (_write(lambda m: m.pop("params")), "lacks a field"),
         (_write(lambda m: m.pop("format")), "lacks a field"),
-        (lambda file: file.write_text("[]"), "lacks a field"),
-        (lambda file: file.write_text("{"), "no readable JSON"),
-        (lambda file: file.write_bytes(b"\xff\xff"), "no readable JSON"),
+        (lambda file: file.write_text("[]"), "found list"),
+        (lambda file: file.write_text("{"), "not readable as JSON"),
+        (lambda file: file.write_bytes(b"\xff\xff"), "not readable as JSON"),
     ],
 )
 def test_damaged_manifest(saved, damage, match):

@@ -16,11 +16,10 @@ from convert.__main__ import main
 from jaxmoe.checkpoints import chunks, safetensors, store, weight_files
 from jaxmoe.checkpoints.hub import find_directory
 from jaxmoe.checkpoints.plan import default_tensors
-from jaxmoe.checkpoints.small_files import SMALL_FILES
+from jaxmoe.checkpoints.small_files import SMALL_FILES, TOKENIZER_FILES
 from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.registry import FAMILIES
 from jaxmoe.nn.decoder import abstract_params
-from jaxmoe.text.tokenizer import TOKENIZER_FILES
 
 
 def fuse_last(make):

@@ -28,7 +28,7 @@ SAMPLERS = [
     TokenSampler(1.0, top_k=3, min_p=1.0),
 ]
 S = 64
-VOCABULARIES = (50, CANDIDATES, 2000)
+VOCABULARIES = (50, pytest.param(CANDIDATES, marks=pytest.mark.slow), 2000)
 
 
 @pytest.fixture(autouse=True)

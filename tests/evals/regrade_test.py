@@ -5,13 +5,17 @@ from dataclasses import dataclass
 
 import pytest
 
+from jaxmoe.evals.compare import compare
 from jaxmoe.evals.grading import GRADING, grade_answer, grading_of, read_grading
 from jaxmoe.evals.questions import read_questions
 from jaxmoe.evals.regrade import Regraded, grade_again, grade_file
 from jaxmoe.evals.run import read_run
+from jaxmoe.evals.sandbox import available_isolation
 from jaxmoe.evals.tasks import task
 from jaxmoe.evals.tasks.aime import Aime
 from jaxmoe.evals.tasks.base import Grade
+from jaxmoe.evals.tasks.code import CodeTask
+from jaxmoe.reports.comparison_text import comparison_text
 
 DATA = {"file": "q.jsonl", "sha256": "0" * 64}
 
@@ -149,3 +153,19 @@ def test_one_answer_never_ends_a_run(error, questions):
     grade = grade_answer(Broken(error=error), questions[0], "x")
     assert (grade.answer, grade.correct) == (None, False)
     assert error.__name__ in grade.details["grading_error"]
+
+
+def test_what_kept_programs_apart_is_recorded(tmp_path):
+    """A run whose programs could read the outputs would look like one of others."""
+    code = CodeTask(True)
+    row = {"question": "Print 1.", "tests": [{"input": "", "output": "1"}]}
+    asked = [code.question(row, id="a", seed=0, template=None)]
+    rows = [{"id": "a", "text": "```python\nprint(1)\n```"}]
+    grade_file(drawn(tmp_path, *rows), code, asked, tmp_path / "run", data=DATA)
+    run = read_run(tmp_path / "run")
+    assert run.correct.all()
+    assert run.manifest["isolation"] == available_isolation()
+    grade_again(tmp_path / "run", CodeTask(True, isolation="audit hook"), asked)
+    run = read_run(tmp_path / "run")
+    assert run.manifest["isolation"] == "audit hook"
+    assert "programs ran in: audit hook" in comparison_text(compare([run]))

@@ -16,23 +16,45 @@ import pytest
 from jaxmoe.evals import sandbox
 from jaxmoe.evals.sandbox import (
     ISOLATIONS,
+    UNSAFE,
     Limits,
     available_isolation,
     run_program,
+    run_together,
 )
+from tests.evals.attacks import ATTACKS
 
 QUICK = Limits(seconds=1, memory_bytes=1 << 28, processes=8, output_bytes=1 << 16)
 ROOMY = Limits(seconds=20)
 """For programs that end by themselves, however busy the machine is."""
 
 
+def works(isolation: str) -> bool:
+    """Whether this machine has it."""
+    try:
+        return run_program("print(1)", isolation=isolation).stdout == "1\n"
+    except RuntimeError:
+        return False
+
+
+WORKING = [isolation for isolation in ISOLATIONS if works(isolation)]
+
+
 @pytest.fixture(params=ISOLATIONS)
 def isolation(request):
     """Each way to keep a program in its place that works here."""
     if request.param == "best":
-        return available_isolation()
-    if ISOLATIONS.index(request.param) < ISOLATIONS.index(available_isolation()):
-        pytest.skip("this machine has no namespaces for us")
+        return WORKING[0]
+    if request.param not in WORKING:
+        pytest.skip(f"this machine has no {request.param} for us")
+    return request.param
+
+
+@pytest.fixture(params=[name for name in ISOLATIONS if name not in UNSAFE])
+def safe_isolation(request):
+    """Each of them that no program gets round."""
+    if request.param not in WORKING:
+        pytest.skip(f"this machine has no {request.param} for us")
     return request.param
 
 
@@ -200,17 +222,124 @@ def test_files_outside_stay_as_they_are(change, isolation, tmp_path):
     assert (tmp_path / "precious").read_text() == "kept"
 
 
-def test_namespaces_hide_other_files(tmp_path):
+def test_other_files_and_processes_are_hidden(safe_isolation, tmp_path):
     """A program could look the answers up in the file of problems."""
-    if available_isolation() != "namespaces":
-        pytest.skip("this machine has no namespaces for us")
     (tmp_path / "answers").write_text("42")
-    places = [str(tmp_path / "answers"), __file__, "/etc/passwd", "/proc/self"]
+    places = [str(tmp_path / "answers"), __file__, "/etc/passwd", "/usr/src"]
+    places.append(f"/proc/{os.getpid()}/cmdline")
     program = f"import os; print([os.path.exists(p) for p in {places}])"
-    assert run_program(program, limits=ROOMY).stdout == f"{[False] * 4}\n"
-    shown = ["/", "/usr", sys.base_prefix]
+    outcome = run_program(program, limits=ROOMY, isolation=safe_isolation)
+    assert outcome.stdout == f"{[False] * len(places)}\n"
+    shown = ["/", "/usr/lib", str(Path(os.__file__).parent)]
     flags = f"[os.statvfs(p).f_flag & os.ST_RDONLY for p in {shown}]"
-    assert run_program(f"import os; print({flags})").stdout == "[1, 1, 1]\n"
+    outcome = run_program(f"import os; print({flags})", isolation=safe_isolation)
+    assert outcome.stdout == "[1, 1, 1]\n"
+
+
+SECRET = f"SECRET-{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory):
+    """What attacks aim at: files, a process that knows the secret, and servers."""
+    folder = tmp_path_factory.mktemp("outside")
+    folder.chmod(0o777)
+    file = folder / "problems.jsonl"
+    file.write_text(SECRET)
+    file.chmod(0o666)
+    held = f"import time; file = open({str(file)!r}); print('ready', flush=True); "
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{held}time.sleep(9999)", "--data", SECRET],
+        env={"EXPECTED": SECRET},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    name = f"jaxmoe-{uuid.uuid4().hex}"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_UNIX) as local,
+    ):
+        local.bind(f"\0{name}")
+        local.listen()
+        for each in (server, local):
+            each.setblocking(False)
+        words = {
+            **{"@FILE": file, "@FOLDER": folder, "@PID": process.pid},
+            **{"@PORT": server.getsockname()[1], "@SOCKET": name},
+        }
+        yield words, process, (server, local)
+    process.kill()
+    process.wait()
+
+
+ATTACKED = (
+    *("read: command lines", "read: shell", "reach: tcp by libc", "write: remount"),
+    *("take: memory of many", "take: report"),
+)
+"""Attacks of every run; the others are slow ones."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ATTACKED else pytest.mark.slow)
+        for name in ATTACKS
+    ],
+)
+def test_no_attack_escapes(name, safe_isolation, outside):
+    """A program could read what is expected of it, or do harm."""
+    words, process, servers = outside
+    mark = f"6{uuid.uuid4().int % 10**12}"
+    program = ATTACKS[name]
+    for word, value in {**words, "@MARK": mark}.items():
+        program = program.replace(word, str(value))
+    limits = Limits(
+        **{"seconds": 4, "memory_bytes": 1 << 28, "processes": 8},
+        **{"file_bytes": 1 << 22, "output_bytes": 1 << 16},
+    )
+    host, begun = socket.gethostname(), time.monotonic()
+    outcome = run_program(program, limits=limits, isolation=safe_isolation)
+    said = outcome.stdout + outcome.stderr
+    assert SECRET not in said
+    assert "ESCAPED" not in outcome.stdout, said
+    assert time.monotonic() - begun < 120
+    assert [path.name for path in words["@FOLDER"].iterdir()] == ["problems.jsonl"]
+    assert words["@FILE"].read_text() == SECRET
+    assert process.poll() is None
+    assert alive(mark) == []
+    assert socket.gethostname() == host
+    for server in servers:
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    if name == "take: memory of many":
+        assert outcome.status == "memory"
+    if name == "take: report":
+        assert outcome.status == "wrong exit"
+
+
+def test_nothing_goes_from_one_program_to_the_next(safe_isolation):
+    """One answer could leave the outputs that it was shown to the next."""
+    leave = (
+        "import os\nfor d, _, _ in os.walk('/'):\n"
+        "  try: open(d + '/left-by-another', 'w').write('x')\n  except OSError: pass"
+    )
+    find = "import os\nprint([d for d, _, f in os.walk('/') if 'left-by-another' in f])"
+    run_program(leave, limits=ROOMY, isolation=safe_isolation)
+    outcome = run_program(find, limits=ROOMY, isolation=safe_isolation)
+    assert outcome.stdout == "[]\n", outcome
+
+
+def test_two_programs_talk_and_both_end(isolation):
+    """Each would wait for the other until its time is up."""
+    ask = "print(3, flush=True)\nassert int(input()) == 4"
+    answer = "print(int(input()) + 1, flush=True)"
+    outcomes = run_together((ask, answer), limits=ROOMY, isolation=isolation)
+    assert [outcome.status for outcome in outcomes] == ["ok", "ok"], outcomes
+    gone = run_together((ask, "1 / 0"), limits=ROOMY, isolation=isolation)
+    assert [outcome.status for outcome in gone] == ["wrong exit"] * 2
+    assert gone[0].seconds < ROOMY.seconds
 
 
 def test_network_is_out_of_reach(isolation):
@@ -364,7 +493,7 @@ def test_limits_are_checked(wrong):
 
 def test_unknown_isolation_is_refused():
     """A misspelt one would run programs without any."""
-    with pytest.raises(ValueError, match="expected an isolation of namespaces"):
+    with pytest.raises(ValueError, match="expected an isolation of bubblewrap"):
         run_program("pass", isolation="none")
 
 
@@ -373,6 +502,25 @@ def test_a_machine_without_means_is_an_error(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="expected to start a program"):
         run_program("pass", isolation="namespaces")
+
+
+def test_only_those_who_insist_get_less(monkeypatch):
+    """Programs would be run where they can read what is expected of them."""
+    run = run_program
+
+    def without(program, *, isolation, **options):
+        if isolation not in UNSAFE:
+            raise RuntimeError("not permitted")
+        return run(program, isolation=isolation, **options)
+
+    monkeypatch.setattr(sandbox, "run_program", without)
+    available_isolation.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match="install bubblewrap.*--unsafe-code"):
+            available_isolation()
+        assert available_isolation(unsafe=True) == "audit hook"
+    finally:
+        available_isolation.cache_clear()
 
 
 def test_deeply_nested_folders_are_removed(tmp_path):

@@ -141,7 +141,7 @@ def test_stop_and_pad_ids(attributes, generation, stop_ids, pad_id):
 def test_token_ids_outside_the_vocabulary_warn():
     """They can never be drawn; a cut-down vocabulary often leaves them behind."""
     attributes = {"eos_token_id": [151645, 7], "pad_token_id": -1}
-    with pytest.warns(UserWarning, match=r"\[151645, -1\].*vocabulary of 100"):
+    with pytest.warns(UserWarning, match=r"\[151645, -1\] in config\.json .*of 100"):
         config = from_hf(CONFIG | attributes)
     assert (config.stop_ids, config.pad_id) == ((7,), 7)
 
@@ -391,8 +391,7 @@ def test_load(tmp_path):
     assert config.generation == GenerationConfig(0.6, 20, 0.95)
 
 
-@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
-@pytest.mark.parametrize(
+BROKEN = pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "not readable as JSON"),
@@ -404,13 +403,40 @@ def test_load(tmp_path):
     ],
     ids=["empty", "cut", "bytes", "deep", "list", "null"],
 )
-def test_broken_files(tmp_path, name, content, message):
+
+
+@BROKEN
+def test_broken_files(tmp_path, content, message):
     """The path, what is wrong with it, and what to do."""
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / name).write_bytes(content)
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as error:
         load_hf_config(tmp_path)
-    assert str(tmp_path / name) in str(error.value)
+    assert str(path) in str(error.value)
+
+
+@BROKEN
+def test_broken_defaults_refuse_no_model(tmp_path, content, message):
+    """A file that only sets defaults would keep a model from being loaded."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    path = tmp_path / "generation_config.json"
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=message) as warned:
+        config = load_hf_config(tmp_path)
+    assert str(path) in str(warned[0].message)
+    assert config.generation == GenerationConfig()
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_warnings_name_the_file_that_says_it(tmp_path, file):
+    """Somebody would correct a file that is right, or not there."""
+    odd = {"do_sample": True, "temperature": "hot"}
+    inner = odd if file == "config.json" else {}
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | inner))
+    if file != "config.json":
+        (tmp_path / file).write_text(json.dumps(odd))
+    with pytest.warns(UserWarning, match=rf"temperature = .* in {file} is dropped"):
+        load_hf_config(tmp_path)
 
 
 def test_missing_files(tmp_path):

@@ -14,7 +14,7 @@ import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler, TopK
 from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.registry import FAMILIES
-from jaxmoe.nn.decoder import stack_params
+from jaxmoe.nn.decoder import quantise_params, stack_params
 from tests.tiny import answers, tiny_params
 
 IN_EVERY_RUN = {
@@ -22,12 +22,18 @@ IN_EVERY_RUN = {
     ("olmoe", 1),
     ("deepseek_v2", 1),
     ("bailing_moe_v2", 0),
+    ("gpt_oss", 0),
+    ("qwen3_next", 0),
 }
-"""Of each kind of router and mixer one that varies most; the others are slow tests."""
+"""Of each kind of router and of mixer one; the others are slow tests."""
 
 CASES = [
     pytest.param(
-        (name, number),
+        ("qwen3_moe", 0, "int8"), id="qwen3_moe-0-int8", marks=pytest.mark.slow
+    )
+] + [
+    pytest.param(
+        (name, number, "float"),
         id=f"{name}-{number}",
         marks=() if (name, number) in IN_EVERY_RUN else pytest.mark.slow,
     )
@@ -42,9 +48,11 @@ SAMPLER = TokenSampler(0.9, top_k=20)
 @pytest.fixture(scope="module", params=CASES)
 def model(request) -> jaxmoe.Model:
     """A random model of a test configuration, scanned as it would be loaded."""
-    name, number = request.param
+    name, number, weights = request.param
     config = from_hf(dict(FAMILIES[name].test_configs[number]))
     params = stack_params(config, tiny_params(config))
+    if weights == "int8":
+        config, params = quantise_params(config, params)
     return jaxmoe.Model(replace(config, stop_ids=()), params)
 
 

@@ -1,5 +1,6 @@
 """Which family a config.json is of."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from jaxmoe.families.registry import (
     find_family,
     released_config,
 )
+from jaxmoe.nn.decoder import abstract_params
 
 FIRST = next(iter(FAMILIES.values()))
 CONFIG = dict(FIRST.test_configs[0])
@@ -74,3 +76,35 @@ def test_released_sizes():
     values = released_config("30b")
     assert values is not None and values["num_hidden_layers"] == 48
     assert released_config("no_such") is None
+
+
+BILLIONS = {
+    "30b": 30.53,
+    "235b": 235.09,
+    "olmoe-7b": 6.92,
+    "ling-lite-1.5": 16.80,
+    "ling-mini-2.0": 16.26,
+    "glm-4.5-air": 106.85,
+    "glm-4.5": 352.80,
+    "glm-4.6": 352.80,
+    "qwen1.5-moe-a2.7b": 14.32,
+    "qwen2-57b-a14b": 57.41,
+    "qwen3-8b": 8.19,
+    "qwen2.5-7b": 7.62,
+    "dots.llm1": 142.77,
+    "ernie-4.5-21b-a3b": 21.83,
+    "minimax-m2": 228.69,
+    "granite-3.1-1b-a400m": 1.33,
+    "granite-3.1-3b-a800m": 3.30,
+}
+"""Parameters that these models are known to have, layers after the last left out."""
+
+
+@pytest.mark.parametrize("size", BILLIONS)
+def test_released_models_have_the_weights_they_are_known_by(size):
+    """A plan would be of another model: a width, a shared expert or a bias be wrong."""
+    values = released_config(size)
+    assert values is not None
+    leaves = abstract_params(from_hf(values)).values()
+    found = sum(math.prod(leaf.shape) for leaf in leaves)
+    assert found / 1e9 == pytest.approx(BILLIONS[size], abs=6e-3)

@@ -56,6 +56,16 @@ def test_loading_is_placing(path):
     assert same_bits(one[0], other[0])
 
 
+@pytest.mark.parametrize("rules", ["auto", "tensor"])
+def test_quantising_shards_is_quantising_the_whole(path, rules):
+    """A device that holds some inputs of an output would scale by these alone."""
+    mesh = jax.make_mesh((2, 4), ("data", "model"))
+    whole = jaxmoe.load(path, weights="int8")
+    parts = jaxmoe.load(path, weights="int8", mesh=mesh, rules=rules)
+    for name, weight in parts.params.items():
+        np.testing.assert_array_equal(weight, whole.params[name], err_msg=name)
+
+
 def test_a_mesh_of_one_device(path):
     """It would be refused, or the model would land on the first device instead."""
     device = jax.devices()[3]

@@ -31,6 +31,15 @@ CASES = [
 Values = dict[str, Any]
 
 
+TOLERANCES = {"qwen3_next": 2e-4}
+"""Of logits, over the largest; 1e-4 where no other is stated.
+
+A recurrence adds up what rounding does at each position: in float32 transformers itself
+is 3e-5 off from float64 in four layers with decays as strong as training begins with,
+7e-6 with the smaller ones of `randomise`.
+"""
+
+
 def own(values: Values) -> Any:
     """transformers' config of the same model_type."""
     rest = {k: v for k, v in values.items() if k not in ("model_type", "architectures")}
@@ -121,6 +130,9 @@ def randomise(model: Any) -> None:
     for name, weight in (*model.named_parameters(), *model.named_buffers()):
         if "rotary" in name or "inv_freq" in name:
             continue
+        if name.endswith("A_log"):  # decays of e^-0.02 to e^-0.7 a position
+            weight.data.uniform_(0.02, 0.5).log_()
+            continue
         noise = torch.randn_like(weight)
         if weight.ndim > 1 and min(weight.shape) > 1:
             weight.data = noise if "embed" in name else noise / weight.shape[-1] ** 0.5
@@ -177,7 +189,8 @@ def test_family_computes_what_transformers_computes(tmp_path, case):
 
     logits, routes = jaxmoe.forward(ours, sequence, return_routes=True)
     scale = np.abs(reference).max()
-    assert np.abs(np.asarray(logits) - reference).max() <= 1e-4 * scale
+    tolerance = TOLERANCES.get(ours.config.family, 1e-4)
+    assert np.abs(np.asarray(logits) - reference).max() <= tolerance * scale
     for layer, best in zip(ours.config.moe_layers, experts, strict=True):
         assert np.array_equal(np.sort(routes[:, layer]), np.sort(best.numpy()))
 

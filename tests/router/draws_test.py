@@ -101,7 +101,9 @@ def test_sets_are_drawn_as_plackett_luce_says(case, noise):
 
 # -- every scoring rule ---------------------------------------------------------
 
-BIAS = np.array([0.1, -0.35, 0.6, 0.2, 0.0, 0.15, -0.3, 0.4], np.float32)
+BIAS = np.array([0.1, -0.35, 0.6, 0.2, 0.3, 0.15, -0.3, 0.4], np.float32)
+"""The third group has the second best expert, the fourth the second best two."""
+
 RULES: dict[str, Scores] = {
     "sigmoid": SigmoidScores(),
     "sigmoid, bias": SigmoidScores(choice_bias=True),

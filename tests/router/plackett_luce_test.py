@@ -91,7 +91,9 @@ def test_order_of_the_experts_does_not_matter(case):
     )
 
 
-@pytest.mark.parametrize("k", [1, 2, 8, 10, MOST_DRAWN])
+@pytest.mark.parametrize(
+    "k", [1, 8, MOST_DRAWN, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 10))]
+)
 def test_many_drawn(k):
     """All k drawn of k + 2: the sum over pairs that stay, by inclusion-exclusion.
 

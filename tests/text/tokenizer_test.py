@@ -222,3 +222,24 @@ def test_a_panic_is_one_clear_error(tokenizer_dir):
         with pytest.raises(ValueError, match="out of bounds") as caught:
             call()
         assert "\x1b" not in str(caught.value)
+
+
+PARTS = {"vocab.json": '{"a": 0, "b": 1, "ab": 2, "\\u0120": 3}'}
+PARTS["merges.txt"] = "#version: 0.2\na b\n"
+
+
+@pytest.mark.parametrize("kind", ["Qwen2Tokenizer", "LlamaTokenizer", None])
+def test_a_tokenizer_in_two_files(tmp_path, kind):
+    """Its text would be cut by a rule that nobody has written down."""
+    for name, content in PARTS.items():
+        (tmp_path / name).write_text(content)
+    config = {} if kind is None else {"tokenizer_class": kind}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    if kind != "Qwen2Tokenizer":
+        with pytest.raises(ValueError, match=f"{kind}.*save_pretrained"):
+            Tokenizer.load(tmp_path)
+        return
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded is not None
+    assert loaded.encode("ab ba") == [2, 3, 1, 0]
+    assert loaded.decode([2, 3, 1, 0]) == "ab ba"

@@ -9,8 +9,9 @@ equal to the last digit (`outputs.py`).
 The tests' outputs never reach the process that runs a program, so a program can only
 pass by computing them. What keeps it from doing harm is said in `sandbox.py`.
 
-Tests that are assertions (HumanEval, MBPP) run in the program's own process, since they
-call it: a program that looks for them can find what they expect.
+That holds for assertions, too (HumanEval, MBPP): they run in a process of their own and
+call the program in another, which sees the arguments (`assertions_child.py`). Arguments
+that a program changes in place are therefore not changed for the assertions.
 """
 
 import json
@@ -19,9 +20,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from jaxmoe.evals.sandbox import Limits, Outcome, run_program
+from jaxmoe.evals.sandbox import (
+    Limits,
+    Outcome,
+    available_isolation,
+    run_program,
+    run_together,
+)
 from jaxmoe.evals.tasks.base import Grade, Question
 from jaxmoe.evals.tasks.code_rows import Case, lines_of, read_row
 from jaxmoe.evals.tasks.outputs import same_json, same_output
@@ -115,24 +123,7 @@ def serve():
 serve()
 """
 
-# Assertions come after the program, in its own module, which they call.
-_SCRIPT = """
-def serve():
-    import json, os, sys, types
-    sys.set_int_max_str_digits(0)
-    write, leave = os.write, os._exit
-    nonce, prelude, program, name, script = json.load(sys.stdin)
-    result, nothing = os.dup(1), os.open("/dev/null", os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
-    module = sys.modules["solution"] = types.ModuleType("solution")
-    exec(prelude, vars(module))
-    exec(compile(program, "program.py", "exec", dont_inherit=True), vars(module))
-    exec(compile(script, "tests.py", "exec", dont_inherit=True), vars(module))
-    write(result, nonce.encode())
-    leave(0)
-serve()
-"""
+_ASSERTIONS = Path(__file__).with_name("assertions_child.py")
 
 
 @dataclass(frozen=True)
@@ -152,15 +143,26 @@ class CodeTask:
     Grades may be given by several threads at the same time.
 
     allow: whether programs may be run at all. limits: of one test. seconds: of all
-    tests of one answer together. isolation: as `run_program` has it.
+    tests of one answer together. isolation: as `run_program` has it. unsafe: where
+    neither bubblewrap nor namespaces work, Python's audit hook will do.
     """
 
     allow: bool = False
     limits: Limits = Limits()
     seconds: float = 60.0
     isolation: str | None = None
+    unsafe: bool = False
     name: str = "code"
     chat: bool = True
+
+    @property
+    def isolation_used(self) -> str:
+        """What keeps programs in their place: `isolation`, or the best available.
+
+        Raises:
+          RuntimeError: this machine has nothing that would.
+        """
+        return self.isolation or available_isolation(unsafe=self.unsafe)
 
     @property
     def fields(self) -> Mapping[str, str]:
@@ -186,6 +188,7 @@ class CodeTask:
 
         Raises:
           ValueError: also where programs may not be run.
+          RuntimeError: the machine has nothing to keep programs in their place.
         """
         self._check_allowed()
         problem = read_row(row)
@@ -223,6 +226,8 @@ class CodeTask:
             return "timeout"
         limits = replace(self.limits, seconds=min(self.limits.seconds, left))
         kind = details["kind"]
+        if kind == "script":
+            return self._run_assertions(program, test, details["fn_name"], limits)
         if kind == "stdin":
             # Run as if it stood alone: `exec` in the true __main__.
             code = (
@@ -233,20 +238,35 @@ class CodeTask:
             missing = False
         else:
             nonce = secrets.token_hex(16)
-            given = [nonce, PRELUDE, program, details["fn_name"]]
-            given += [test.input] if kind == "script" else [lines_of(test.input)]
-            source = _SCRIPT if kind == "script" else _CALL
-            outcome = self._outcome(source, json.dumps(given), limits)
+            name, lines = details["fn_name"], lines_of(test.input)
+            given = [nonce, PRELUDE, program, name, lines]
+            outcome = self._outcome(_CALL, json.dumps(given), limits)
             missing = not outcome.stdout.startswith(nonce)
-            result = outcome.stdout[len(nonce) :]
-            right = not missing and (kind == "script" or same_json(result, test.output))
+            right = not missing and same_json(outcome.stdout[len(nonce) :], test.output)
         if outcome.status != "ok":
             return outcome.status
         return "no result" if missing else "passed" if right else "wrong answer"
 
+    def _run_assertions(
+        self, program: str, test: Case, name: str | None, limits: Limits
+    ) -> str:
+        """The status of assertions, which nothing but their own end can pass."""
+        source = _ASSERTIONS.read_text(encoding="utf-8")
+        asking = f"{source}\nask({test.input!r}, {name!r})\n"
+        answering = f"{source}\nanswer({PRELUDE!r}, {program!r})\n"
+        asked, answered = run_together(
+            (asking, answering), limits=limits, isolation=self.isolation_used
+        )
+        if asked.status == "ok":
+            return "passed"
+        if answered.status != "ok":
+            return answered.status
+        last = asked.stderr.rstrip().rpartition("\n")[2]
+        return "no result" if last.startswith("EOFError") else asked.status
+
     def _outcome(self, program: str, stdin: str, limits: Limits) -> Outcome:
         return run_program(
-            program, stdin=stdin, limits=limits, isolation=self.isolation
+            program, stdin=stdin, limits=limits, isolation=self.isolation_used
         )
 
     def _check_allowed(self) -> None:
@@ -255,6 +275,7 @@ class CodeTask:
                 "expected leave to run code for the task code, found none; pass "
                 "--allow-code; it runs programs that the model wrote"
             )
+        self.isolation_used  # noqa: B018  raises before any answer is drawn
 
 
 def digest_of(program: str) -> str:

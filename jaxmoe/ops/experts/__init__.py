@@ -18,6 +18,7 @@ from jaxmoe.ops.experts.blocks import apply_blocks
 from jaxmoe.ops.experts.lanes import apply_lanes
 from jaxmoe.ops.experts.ragged import apply_ragged
 from jaxmoe.ops.experts.reference import apply_reference
+from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, whole
 from jaxmoe.typing import Array, Float, Int, Num
 
@@ -51,6 +52,9 @@ _IMPLEMENTATIONS = {
     "pallas": _apply_pallas,
 }
 
+_FLOATS_ONLY = ("ragged", "pallas")
+"""They would have to widen the experts of a layer all at once."""
+
 
 def runs_kernels(device: Any) -> bool:
     """Whether Triton compiles for `device`: CUDA, compute capability 8.0 or later."""
@@ -63,8 +67,8 @@ def apply_experts(
     x: Float[Array, "N D"],
     experts: Int[Array, "N K"],
     weights: Float[Array, "N K"],
-    gate_up: Num[Array, "E 2 F D"] | OfLayer,
-    down: Num[Array, "E D F"] | OfLayer,
+    gate_up: Num[Array, "E 2 F D"] | OfLayer | Packed,
+    down: Num[Array, "E D F"] | OfLayer | Packed,
     *,
     implementation: str,
     activation: Activation = SWIGLU,
@@ -73,18 +77,25 @@ def apply_experts(
     """Weighted sum of the chosen experts of each row.
 
     experts: -1 for a place that stays empty (its weight is not looked at).
-    gate_up, down: any float type, or uint16 holding bfloat16 bits.
+    gate_up, down: any float type, uint16 holding bfloat16 bits, or packed.
     implementation: "batched" and "ragged" have gradients; "blocks" and "lanes" read one
       expert at a time.
     activation: static. bias: of experts that have one.
 
     Raises:
-      ValueError: an implementation that does not exist, or not on this device.
+      ValueError: an implementation that does not exist, not on this device, or not for
+        packed weights.
     """
     if implementation not in _IMPLEMENTATIONS:
         raise ValueError(
             f"implementation must be one of {', '.join(_IMPLEMENTATIONS)}; "
             f"found {implementation!r}"
+        )
+    packed = [w for w in (gate_up, down) if isinstance(w, Packed)]
+    if packed and implementation in _FLOATS_ONLY:
+        raise ValueError(
+            f"implementation={implementation!r} reads experts that are floats, found "
+            f"{type(packed[0]).__name__}; use 'blocks' or 'lanes', or 'auto'"
         )
     if implementation not in ("blocks", "lanes"):
         gate_up, down = whole(gate_up), whole(down)

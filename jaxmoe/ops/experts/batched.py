@@ -13,6 +13,8 @@ from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.ops.matmul import precision_for
+from jaxmoe.ops.packed import Packed
+from jaxmoe.ops.stack import take
 from jaxmoe.typing import Array, Float, Int, Num
 
 
@@ -26,8 +28,8 @@ def apply_batched(
     x: Float[Array, "N D"],
     experts: Int[Array, "N K"],
     weights: Float[Array, "N K"],
-    gate_up: Num[Array, "E 2 F D"],
-    down: Num[Array, "E D F"],
+    gate_up: Num[Array, "E 2 F D"] | Packed,
+    down: Num[Array, "E D F"] | Packed,
     activation: Activation,
     bias: ExpertBias | None,
 ) -> Float[Array, "N D"]:
@@ -41,12 +43,12 @@ def apply_batched(
     exists = jnp.arange(blocks.start.shape[0]) < blocks.count
     filled = (place < blocks.stop[:, None]) & exists[:, None]
     pair = blocks.order[jnp.minimum(place, pairs - 1)]
-    both = widen(gate_up, x.dtype).reshape(num_experts, 2 * hidden, model)
-    gated = _multiply(x[pair // width], both[blocks.group])
+    both = widen(take(gate_up, blocks.group), x.dtype).reshape(-1, 2 * hidden, model)
+    gated = _multiply(x[pair // width], both)
     if bias is not None:
         gated += widen(bias.gate_up[blocks.group]).reshape(-1, 1, 2 * hidden)
     act = activation(gated[:, :, :hidden], gated[:, :, hidden:])
-    last = widen(down, x.dtype)[blocks.group]
+    last = widen(take(down, blocks.group), x.dtype)
     out = _multiply(act.astype(x.dtype), last)
     if bias is not None:
         out += widen(bias.down[blocks.group])[:, None]

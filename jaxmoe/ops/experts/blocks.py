@@ -14,6 +14,7 @@ from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.ops.matmul import contract
+from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, cut
 from jaxmoe.typing import Array, Float, Int, Num
 
@@ -31,8 +32,8 @@ def apply_blocks(
     x: Float[Array, "N D"],
     experts: Int[Array, "N K"],
     weights: Float[Array, "N K"],
-    gate_up: Num[Array, "E 2 F D"] | OfLayer,
-    down: Num[Array, "E D F"] | OfLayer,
+    gate_up: Num[Array, "E 2 F D"] | OfLayer | Packed,
+    down: Num[Array, "E D F"] | OfLayer | Packed,
     activation: Activation,
     bias: ExpertBias | None,
 ) -> Float[Array, "N D"]:
@@ -45,8 +46,7 @@ def apply_blocks(
 
     def one_expert(index, results):
         expert, start = blocks.group[index], blocks.start[index]
-        both = widen(cut(gate_up, expert, 1)[0], x.dtype)
-        last = widen(cut(down, expert, 1)[0], x.dtype)
+        both, last = (widen(cut(w, expert, 1), x.dtype)[0] for w in (gate_up, down))
         # Without the barrier XLA would widen again for every product.
         both, last = lax.optimization_barrier((both.reshape(2 * hidden, model), last))
         own = None

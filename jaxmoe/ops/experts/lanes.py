@@ -13,6 +13,7 @@ from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.experts.blocks import apply_blocks
 from jaxmoe.ops.grouping import cut_blocks
+from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, cut
 from jaxmoe.typing import Array, Float, Int, Num
 
@@ -25,18 +26,26 @@ def rows_at_once(rows: int) -> int:
     return 1 if rows <= 4 else 2
 
 
+def _reads(weight: Array | OfLayer | Packed) -> bool:
+    """Whether the loop reads it as it lies."""
+    return not isinstance(weight, Packed) or weight.lanes > 0
+
+
 def apply_lanes(
     x: Float[Array, "N D"],
     experts: Int[Array, "N K"],
     weights: Float[Array, "N K"],
-    gate_up: Num[Array, "E 2 F D"] | OfLayer,
-    down: Num[Array, "E D F"] | OfLayer,
+    gate_up: Num[Array, "E 2 F D"] | OfLayer | Packed,
+    down: Num[Array, "E D F"] | OfLayer | Packed,
     activation: Activation,
     bias: ExpertBias | None,
 ) -> Float[Array, "N D"]:
-    """See `jaxmoe.ops.experts.apply_experts`; with many rows it is `apply_blocks`."""
+    """See `jaxmoe.ops.experts.apply_experts`.
+
+    With many rows, or packed weights that the loop cannot read, it is `apply_blocks`.
+    """
     num_rows, width = experts.shape
-    if num_rows > MOST_ROWS:
+    if num_rows > MOST_ROWS or not (_reads(gate_up) and _reads(down)):
         return apply_blocks(x, experts, weights, gate_up, down, activation, bias)
     num_experts, _, hidden, model = gate_up.shape
     pairs, size = num_rows * width, rows_at_once(num_rows)

@@ -6,6 +6,8 @@ from jaxmoe.ops.activations import Activation
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.matmul import precision_for
+from jaxmoe.ops.packed import Packed
+from jaxmoe.ops.stack import take
 from jaxmoe.typing import Array, Float, Int, Num
 
 
@@ -13,8 +15,8 @@ def apply_reference(
     x: Float[Array, "N D"],
     experts: Int[Array, "N K"],
     weights: Float[Array, "N K"],
-    gate_up: Num[Array, "E 2 F D"],
-    down: Num[Array, "E D F"],
+    gate_up: Num[Array, "E 2 F D"] | Packed,
+    down: Num[Array, "E D F"] | Packed,
     activation: Activation,
     bias: ExpertBias | None,
 ) -> Float[Array, "N D"]:
@@ -23,7 +25,7 @@ def apply_reference(
     hidden = jnp.einsum(
         "nd,nkgfd->nkgf",
         x,
-        widen(gate_up[chosen], x.dtype),
+        widen(take(gate_up, chosen), x.dtype),
         precision=precision_for(x.dtype),
         preferred_element_type=jnp.float32,
     )
@@ -33,7 +35,7 @@ def apply_reference(
     out = jnp.einsum(
         "nkf,nkdf->nkd",
         hidden,
-        widen(down[chosen], x.dtype),
+        widen(take(down, chosen), x.dtype),
         precision=precision_for(x.dtype),
         preferred_element_type=jnp.float32,
     )

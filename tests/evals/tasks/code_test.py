@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from jaxmoe.evals.grading import grade_answer
 from jaxmoe.evals.sandbox import Limits
 from jaxmoe.evals.tasks.code import (
     CodeTask,
@@ -12,6 +13,7 @@ from jaxmoe.evals.tasks.code import (
 )
 from jaxmoe.evals.tasks.outputs import same_json, same_output
 from jaxmoe.evals.tasks.programs import program_of
+from tests.evals.tasks import wrong_programs
 
 TASK = CodeTask(allow=True, limits=Limits(seconds=20))
 SUM = [
@@ -23,6 +25,7 @@ PAIR = [
     {"input": "[3, 1, 2]\n2", "output": "[3, 2]", "testtype": "functional"},
     {"input": "[]\n0", "output": "[]", "testtype": "functional"},
 ]
+CHECKS = ["assert sum_of(1, 2) == 3", "assert sum_of(10, 20) == 30"]
 RIGHT_PAIR = (
     "class Solution:\n"
     "    def top(self, nums: List[int], k: int) -> List[int]:\n"
@@ -200,6 +203,67 @@ def test_no_text_raises(text):
     for answer in (text, fenced(text)):
         assert not TASK.grade(asked(SUM), answer).correct
         assert not TASK.grade(asked(PAIR, fn_name="top"), answer).correct
+
+
+WRONG = {
+    **{f"stdin: {n}": (p, {"tests": SUM}) for n, p in wrong_programs.STDIN.items()},
+    **{
+        f"function: {name}": (p, {"tests": PAIR, "fn_name": "top"})
+        for name, p in wrong_programs.FUNCTIONAL.items()
+    },
+    **{
+        f"assertions: {name}": (p, {"test_list": CHECKS, "prompt": "Add."})
+        for name, p in wrong_programs.SCRIPT.items()
+    },
+}  # fmt: skip
+IN_EVERY_RUN = (
+    *("stdin: echo", "function: nonce", "assertions: equal to everything"),
+    *("assertions: no exec", "assertions: expected in the frames"),
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in IN_EVERY_RUN else pytest.mark.slow)
+        for name in WRONG
+    ],
+)
+def test_no_wrong_program_is_graded_right(name):
+    """Scores would count those that know how they are graded."""
+    program, row = WRONG[name][0], dict(WRONG[name][1])
+    task = CodeTask(allow=True, limits=Limits(seconds=5))
+    question = task.question(
+        {"question": "Do it.", **row}, id="q", seed=0, template=None
+    )
+    grade = grade_answer(task, question, fenced(program))
+    assert not grade.correct, grade.details
+    assert "grading_error" not in grade.details
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "import math\nassert math.isclose(sum_of(0.1, 0.2), 0.3)",
+        "assert [sum_of(*p) for p in ((1, 2), ('a', 'b'))] == [3, 'ab']",
+        "assert sum_of([1], [2]) == [1, 2] and sum_of((1,), ()) == (1,)",
+        "assert sum_of(Point(1), Point(2)).x == 3",
+        "p = Point(1)\np.x = 7\nassert p.x == 7",
+        "assert list(pairs({1: {2}})) == [(1, {2})]",
+        "try:\n    sum_of(1, 'a')\n    assert False\nexcept TypeError: pass",
+        "assert math.floor(sum_of(1.5, 1)) == 2",
+        "assert sum_of(10**5000, 1) > 10**5000",
+    ],
+)
+def test_assertions_call_the_program_elsewhere(test):
+    """A right program would fail where values or errors are lost between processes."""
+    program = (
+        "class Point:\n  def __init__(s, x): s.x = x\n"
+        "  def __add__(s, o): return Point(s.x + o.x)\n"
+        "def sum_of(a, b): return a + b\ndef pairs(d): return iter(d.items())"
+    )
+    grade = graded(program, test_list=[test], prompt="Add.")
+    assert grade.correct, grade.details
 
 
 # -- questions ---------------------------------------------------------------------

@@ -1,0 +1,264 @@
+"""GPT-OSS (arXiv 2508.10925): its config.json, its tensors, its released sizes.
+
+Every other layer attends to the last positions only, every head has a sink, nothing is
+normed but layers' inputs, all projections and experts have biases, and the experts'
+activation is clipped. Here are the floats that transformers writes: the experts'
+tensors have their inputs first, gate and up in turn.
+"""
+
+from typing import Any
+
+from jaxmoe.config import (
+    AttentionConfig,
+    LayerConfig,
+    ModelConfig,
+    MoEConfig,
+    NormConfig,
+)
+from jaxmoe.families.attributes import (
+    EXPERT_COUNT,
+    FLAG,
+    LAYER_COUNT,
+    NAMES,
+    POSITIVE,
+    REAL,
+    TEXT,
+    Attributes,
+    quote,
+)
+from jaxmoe.families.base import Family, TensorRule
+from jaxmoe.families.common_tensors import (
+    ATTENTION,
+    BOOKKEEPING,
+    FF,
+    FRAME,
+    LAYER,
+    MIXER,
+    PROJECTIONS,
+)
+from jaxmoe.families.generation import read_generation, read_token_ids
+from jaxmoe.families.rope import context_length, read_rope
+from jaxmoe.families.unread import refuse_unread
+from jaxmoe.ops.activations import ClippedSwiGLU
+from jaxmoe.router.scores import SoftmaxScores
+
+ARCHITECTURE = "GptOssForCausalLM"
+THETA = 150_000.0
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+ROPE = {
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 4096,
+}
+"""What transformers takes where config.json names no rope."""
+
+
+# -- config.json ---------------------------------------------------------------
+
+
+def read_config(a: Attributes, g: Attributes) -> ModelConfig:
+    """The model that config.json `a` and generation_config.json `g` describe."""
+    vocab_size = a.take("vocab_size", POSITIVE)
+    d_model = a.take("hidden_size", POSITIVE)
+    max_length = a.take("max_position_embeddings", POSITIVE, 131_072)
+    if not a.left.get("rope_scaling") and a.left.get("rope_parameters") is None:
+        a.left["rope_parameters"] = ROPE
+    rope = read_rope(a, max_length, theta=THETA)
+    heads = a.take("num_attention_heads", POSITIVE)
+    bias = a.take("attention_bias", FLAG, True)
+    mixer = {
+        "num_heads": heads,
+        "num_kv_heads": a.take("num_key_value_heads", POSITIVE, 8, heads),
+        "head_dim": a.take("head_dim", POSITIVE, 64, d_model // heads),
+        "rope": rope,
+        "qkv_bias": bias,
+        "output_bias": bias,
+        "qk_norm": None,
+        "sinks": True,
+    }
+    windows = _windows(a)
+    mixture = {
+        "num_experts": _agreeing(a, "num_local_experts", "num_experts", EXPERT_COUNT),
+        "experts_per_token": _experts_per_token(a),
+        "hidden": a.take("intermediate_size", POSITIVE),
+        # The softmax over the chosen is what they have of the softmax over all.
+        "scoring": SoftmaxScores(normalise=True),
+        "bias": True,
+        "weights": "inputs_first",
+    }
+    activation = {
+        "alpha": a.take("swiglu_alpha", REAL, 1.702),
+        "limit": a.take("swiglu_limit", REAL, 7.0),
+    }
+    norm_eps = a.take("rms_norm_eps", REAL, 1e-5)
+    tied = a.take("tie_word_embeddings", FLAG, False)
+    stop_ids, pad_id = read_token_ids(a, g, vocab_size)
+    generation = read_generation(g)
+    _check(a, rope.original_length)
+    a.report.raise_if_any("gpt_oss")
+    moe = MoEConfig(**mixture, activation=ClippedSwiGLU(**activation))
+    return ModelConfig(
+        family="gpt_oss",
+        vocab_size=vocab_size,
+        d_model=d_model,
+        layers=tuple(
+            LayerConfig(AttentionConfig(**mixer, window=window), moe)
+            for window in windows
+        ),
+        norm=NormConfig(norm_eps, cast="last"),
+        tie_embeddings=tied,
+        context_length=context_length(rope, max_length),
+        stop_ids=stop_ids,
+        pad_id=pad_id,
+        generation=generation,
+    )
+
+
+def _windows(a: Attributes) -> list[int | None]:
+    """The window of each layer; without `layer_types` layers 0, 2, ... have one."""
+    num_layers = a.take("num_hidden_layers", LAYER_COUNT)
+    usual = [FULL if i % 2 else SLIDING for i in range(num_layers)]
+    kinds = a.take("layer_types", NAMES, usual, usual)
+    if len(kinds) != num_layers or not {SLIDING, FULL}.issuperset(kinds):
+        wanted = f"num_hidden_layers = {num_layers} names, each {SLIDING} or {FULL}"
+        a.wrong("layer_types", kinds, wanted)
+    window = a.take("sliding_window", POSITIVE, 128, None)
+    if window is None and SLIDING in kinds:
+        a.wrong("sliding_window", None, f"a positive integer: layers are {SLIDING}")
+    return [window if kind == SLIDING else None for kind in kinds]
+
+
+def _experts_per_token(a: Attributes) -> int:
+    return _agreeing(a, "num_experts_per_tok", "experts_per_token", POSITIVE)
+
+
+def _agreeing(a: Attributes, name: str, other: str, kind) -> int:
+    """An attribute that has two names; one of them is enough, both must agree."""
+    values = [a.take(n, kind, None) for n in (name, other)]
+    found = [value for value in values if value is not None]
+    if not found:
+        a.report.missing.append(name)
+    elif found[0] != found[-1]:
+        a.wrong(name, values[0], f"the same as {other} = {values[1]}")
+    return found[0] if found else kind.filler
+
+
+def _check(a: Attributes, original_length: int):
+    """Attributes that say what the code does anyway, or refuse."""
+    if (act := a.take("hidden_act", TEXT, "silu")) != "silu":
+        a.wrong("hidden_act", act, '"silu", for which transformers runs its own')
+    names = a.take("architectures", NAMES, [ARCHITECTURE], [ARCHITECTURE])
+    if ARCHITECTURE not in names:
+        a.wrong("architectures", names, quote([ARCHITECTURE]))
+    length = a.take("initial_context_length", POSITIVE, None, None)
+    if length is not None and original_length and length != original_length:
+        wanted = f"original_max_position_embeddings of the rope = {original_length}"
+        a.wrong("initial_context_length", length, wanted)
+    refuse_unread(a)
+
+
+# -- tensors -------------------------------------------------------------------
+
+EXPERTS = LAYER + "mlp.experts."
+
+TENSORS = (
+    *FRAME,
+    *PROJECTIONS,
+    TensorRule(ATTENTION + "sinks", MIXER + "sinks"),
+    TensorRule(LAYER + "mlp.router.weight", FF + "router.weight"),
+    TensorRule(LAYER + "mlp.router.bias", FF + "router.bias"),
+    TensorRule(EXPERTS + "gate_up_proj", FF + "gate_up.values", merge=(1, 1, 2)),
+    TensorRule(EXPERTS + "down_proj", FF + "down.values"),
+    TensorRule(EXPERTS + "gate_up_proj_bias", FF + "gate_up_bias", merge=(1, 2)),
+    TensorRule(EXPERTS + "down_proj_bias", FF + "down_bias"),
+)
+
+# -- sizes ---------------------------------------------------------------------
+
+RELEASED: dict[str, dict[str, Any]] = {
+    "gpt-oss-20b": {
+        "architectures": [ARCHITECTURE],
+        "attention_bias": True,
+        "attention_dropout": 0.0,
+        "eos_token_id": 200002,
+        "experts_per_token": 4,
+        "head_dim": 64,
+        "hidden_act": "silu",
+        "hidden_size": 2880,
+        "initial_context_length": 4096,
+        "initializer_range": 0.02,
+        "intermediate_size": 2880,
+        "layer_types": [FULL if i % 2 else SLIDING for i in range(24)],
+        "max_position_embeddings": 131072,
+        "model_type": "gpt_oss",
+        "num_attention_heads": 64,
+        "num_experts_per_tok": 4,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": 8,
+        "num_local_experts": 32,
+        "output_router_logits": False,
+        "pad_token_id": 199999,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": ROPE,
+        "rope_theta": 150000,
+        "router_aux_loss_coef": 0.9,
+        "sliding_window": 128,
+        "swiglu_limit": 7.0,
+        "tie_word_embeddings": False,
+        "use_cache": True,
+        "vocab_size": 201088,
+    },
+}
+RELEASED["gpt-oss-120b"] = RELEASED["gpt-oss-20b"] | {
+    "layer_types": [FULL if i % 2 else SLIDING for i in range(36)],
+    "num_hidden_layers": 36,
+    "num_local_experts": 128,
+}
+"""config.json of openai/gpt-oss-20b and openai/gpt-oss-120b, experts as floats."""
+
+# Heads and experts that divide over eight devices; a limit that binds (7 would not).
+_TEST: dict[str, Any] = {
+    "architectures": [ARCHITECTURE],
+    "eos_token_id": 7,
+    "head_dim": 16,
+    "hidden_size": 64,
+    "intermediate_size": 48,
+    "max_position_embeddings": 131072,
+    "model_type": "gpt_oss",
+    "num_attention_heads": 8,
+    "num_experts_per_tok": 4,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "num_local_experts": 16,
+    "pad_token_id": 1,
+    "rope_scaling": ROPE,
+    "rope_theta": 150000,
+    "sliding_window": 8,
+    "swiglu_limit": 1.0,
+    "vocab_size": 96,
+}
+
+GPT_OSS = Family(
+    name="gpt_oss",
+    model_type="gpt_oss",
+    architectures=(ARCHITECTURE,),
+    read_config=read_config,
+    tensors=TENSORS,
+    ignored=BOOKKEEPING,
+    tied=(("head.weight", "embed.weight"),),
+    released=RELEASED,
+    test_configs=(
+        _TEST,
+        _TEST
+        | {
+            "attention_bias": False,
+            "layer_types": [FULL, SLIDING, SLIDING, FULL],
+            "rope_scaling": None,
+            "tie_word_embeddings": True,
+        },
+    ),
+)
