@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxmoe.nn import linear
-from jaxmoe.nn.linear import project
+from jaxmoe.nn.linear import project, project_heads
 from jaxmoe.ops.matmul import multiply
+from jaxmoe.ops.stack import OfLayer
 from tests.tiny import EXECUTION
 
 _project = jax.jit(partial(project, execution=EXECUTION))
@@ -100,6 +101,20 @@ def test_a_row_does_not_feel_the_others(shape):
     np.testing.assert_array_equal(changed[5:], together[5:])
     moved = _project(x[::-1], weight)
     np.testing.assert_array_equal(moved[::-1], together)
+
+
+@pytest.mark.parametrize("tile", [linear._TILE_VALUES, 40], ids=["whole", "tiles"])
+@pytest.mark.parametrize("over", ["rows", "columns"])
+def test_every_head_has_a_matrix_of_its_own(over, tile, monkeypatch):
+    """A head would be multiplied by another's matrix, or by rows of its other part."""
+    monkeypatch.setattr(linear, "_TILE_VALUES", tile)
+    stack, rows = _matrix((2, 6, 7, 8)), (3, 4)
+    x = _rows(5 * 6, 4 if over == "rows" else 8).reshape(5, 6, -1)
+    found = project_heads(x, OfLayer(_bits(stack), 1), rows=rows, over=over)
+    part = np.asarray(stack[1, :, 3:7].astype(jnp.float32), np.float64)
+    form = "nhm,hmk->nhk" if over == "rows" else "nhk,hmk->nhm"
+    expected = np.einsum(form, np.asarray(x, np.float64), part)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_result_has_the_type_of_x():
