@@ -58,7 +58,10 @@ def download(name: str) -> Path:
         ) from None
     patterns = ["*.safetensors", INDEX, *SMALL_FILES]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        # Some repositories hold the weights once more, in a folder and another format.
+        beside = ["*/*.safetensors"]
+        found = snapshot_download(name, allow_patterns=patterns, ignore_patterns=beside)
+        return Path(found)
     except Exception as error:
         if _UNREACHABLE & {kind.__name__ for kind in type(error).__mro__}:
             raise CheckpointError(

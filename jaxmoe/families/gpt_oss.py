@@ -2,8 +2,9 @@
 
 Every other layer attends to the last positions only, every head has a sink, nothing is
 normed but layers' inputs, all projections and experts have biases, and the experts'
-activation is clipped. Here are the floats that transformers writes: the experts'
-tensors have their inputs first, gate and up in turn.
+activation is clipped. Gate and up of an expert's hidden unit lie side by side: as
+released in MXFP4, blocks and scales that are kept so; as transformers saves it, floats
+with their inputs first.
 """
 
 from typing import Any
@@ -14,6 +15,7 @@ from jaxmoe.config import (
     ModelConfig,
     MoEConfig,
     NormConfig,
+    WeightFormat,
 )
 from jaxmoe.families.attributes import (
     EXPERT_COUNT,
@@ -81,6 +83,7 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
         "sinks": True,
     }
     windows = _windows(a)
+    weights = _weights(a)
     mixture = {
         "num_experts": _agreeing(a, "num_local_experts", "num_experts", EXPERT_COUNT),
         "experts_per_token": _experts_per_token(a),
@@ -88,7 +91,7 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
         # The softmax over the chosen is what they have of the softmax over all.
         "scoring": SoftmaxScores(normalise=True),
         "bias": True,
-        "weights": "inputs_first",
+        "weights": weights,
     }
     activation = {
         "alpha": a.take("swiglu_alpha", REAL, 1.702),
@@ -132,6 +135,20 @@ def _windows(a: Attributes) -> list[int | None]:
     return [window if kind == SLIDING else None for kind in kinds]
 
 
+def _weights(a: Attributes) -> WeightFormat:
+    """How experts are stored; `refuse_unread` refuses any other quantisation."""
+    found = a.left.get("quantization_config")
+    if not isinstance(found, dict) or found.get("quant_method") != "mxfp4":
+        return "inputs_first"
+    del a.left["quantization_config"]
+    kept = {"modules_to_not_convert": NOT_CONVERTED} | found
+    names = kept.pop("modules_to_not_convert")
+    if kept != {"quant_method": "mxfp4"} or sorted(names) != sorted(NOT_CONVERTED):
+        wanted = f"mxfp4 of all modules but {quote(NOT_CONVERTED)}"
+        a.wrong("quantization_config", found, wanted)
+    return "mxfp4"
+
+
 def _experts_per_token(a: Attributes) -> int:
     return _agreeing(a, "num_experts_per_tok", "experts_per_token", POSITIVE)
 
@@ -164,6 +181,13 @@ def _check(a: Attributes, original_length: int):
 # -- tensors -------------------------------------------------------------------
 
 EXPERTS = LAYER + "mlp.experts."
+NOT_CONVERTED = [
+    "model.layers.*.self_attn",
+    "model.layers.*.mlp.router",
+    "model.embed_tokens",
+    "lm_head",
+]
+"""Modules that are floats beside experts in MXFP4."""
 
 TENSORS = (
     *FRAME,
@@ -175,6 +199,16 @@ TENSORS = (
     TensorRule(EXPERTS + "down_proj", FF + "down.values"),
     TensorRule(EXPERTS + "gate_up_proj_bias", FF + "gate_up_bias", merge=(1, 2)),
     TensorRule(EXPERTS + "down_proj_bias", FF + "down_bias"),
+    *(
+        TensorRule(
+            f"{EXPERTS}{matrix}_proj_{part}",
+            f"{FF}{matrix}.{part}",
+            merge=(1, outputs, *rest),
+            dtypes=("U8",),
+        )
+        for matrix, outputs in (("gate_up", 2), ("down", 1))
+        for part, rest in (("blocks", (1, 1)), ("scales", (1,)))
+    ),
 )
 
 # -- sizes ---------------------------------------------------------------------
@@ -202,6 +236,10 @@ RELEASED: dict[str, dict[str, Any]] = {
         "num_local_experts": 32,
         "output_router_logits": False,
         "pad_token_id": 199999,
+        "quantization_config": {
+            "modules_to_not_convert": NOT_CONVERTED,
+            "quant_method": "mxfp4",
+        },
         "rms_norm_eps": 1e-05,
         "rope_scaling": ROPE,
         "rope_theta": 150000,
@@ -218,7 +256,7 @@ RELEASED["gpt-oss-120b"] = RELEASED["gpt-oss-20b"] | {
     "num_hidden_layers": 36,
     "num_local_experts": 128,
 }
-"""config.json of openai/gpt-oss-20b and openai/gpt-oss-120b, experts as floats."""
+"""config.json of openai/gpt-oss-20b and openai/gpt-oss-120b."""
 
 # Heads and experts that divide over eight devices; a limit that binds (7 would not).
 _TEST: dict[str, Any] = {

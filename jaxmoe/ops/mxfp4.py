@@ -79,13 +79,13 @@ class Mxfp4(Packed):
 
     def cut(self, start: Array | int, size: int) -> "Mxfp4":
         """See `Packed`."""
-        parts = (cut(part, start, size) for part in (self.blocks, self.scales))
-        return Mxfp4(*parts, self.outputs)
+        blocks, scales = (cut(part, start, size) for part in (self.blocks, self.scales))
+        return Mxfp4(blocks, scales, self.outputs)
 
     def take(self, index: Array) -> "Mxfp4":
         """See `Packed`."""
-        parts = (take(part, index) for part in (self.blocks, self.scales))
-        return Mxfp4(*parts, self.outputs)
+        blocks, scales = (take(part, index) for part in (self.blocks, self.scales))
+        return Mxfp4(blocks, scales, self.outputs)
 
     def widen(self, dtype: Any) -> Array:
         """See `Packed`."""

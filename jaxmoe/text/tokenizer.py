@@ -77,7 +77,8 @@ class Tokenizer:
                 raw = read_small_text(path)
             else:
                 path = directory
-                raw = _from_parts(*parts, config.get("tokenizer_class"))
+                vocab, merges = parts
+                raw = _from_parts(vocab, merges, config.get("tokenizer_class"))
             if config.get("add_prefix_space"):
                 raw = _with_prefix_space(raw, path)
             backend = tokenizers.Tokenizer.from_str(raw)

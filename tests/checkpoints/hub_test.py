@@ -30,7 +30,7 @@ def test_what_is_downloaded(monkeypatch, tmp_path):
     """Pickles would come along, or a tokenizer's file would be missing."""
     asked = {}
 
-    def give(name, allow_patterns):
+    def give(name, allow_patterns, ignore_patterns):
         asked.update(name=name, patterns=allow_patterns)
         return str(tmp_path)
 

@@ -340,7 +340,7 @@ def test_hub_name(make, tmp_path, monkeypatch):
     """A hub name would not be downloaded, or pickles would be downloaded with it."""
     source, asked = make(), {}
 
-    def snapshot_download(name, allow_patterns):
+    def snapshot_download(name, allow_patterns, ignore_patterns):
         asked.update(name=name, patterns=allow_patterns)
         return str(source)
 

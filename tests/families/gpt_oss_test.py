@@ -18,7 +18,10 @@ CONFIG = dict(GPT_OSS.test_configs[0])
 )
 def test_released_sizes(size, layers, total):
     """A plan would be of a model with other shapes than the one released."""
-    config = from_hf(dict(RELEASED[size]))
+    released = from_hf(dict(RELEASED[size]))
+    assert released.layers[0].feed_forward.weights == "mxfp4"
+    values = {k: v for k, v in RELEASED[size].items() if k != "quantization_config"}
+    config = from_hf(values)
     count = sum(leaf.size for leaf in abstract_params(config).values())
     assert count == pytest.approx(total, rel=0.002)
     windows = [layer.mixer.window for layer in config.layers]
