@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from jaxmoe.cli.endings import command
+from jaxmoe.cli.local_paths import require_local
 from jaxmoe.cli.questions import questions_of
 from jaxmoe.cli.sampling_options import seed
 from jaxmoe.cli.task_options import add_task_options
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command: 0 if done, 2 on input that does not fit."""
     args = parser().parse_args(argv)
+    require_local(args.answers)
     again = args.answers.is_dir()
     if again == (args.out is not None):
         wanted = "no --out, as a run is graded in place" if again else "--out DIR"

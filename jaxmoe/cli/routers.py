@@ -11,6 +11,7 @@ from jaxmoe.analysis.router_pass import accumulate, require_alike
 from jaxmoe.cli.bars import ProgressBar
 from jaxmoe.cli.endings import command, figures_if_possible
 from jaxmoe.cli.loading_options import add_loading_options, digest_of, load
+from jaxmoe.cli.local_paths import require_local
 from jaxmoe.cli.policy_options import add_policy_options, policy_of
 from jaxmoe.cli.router_options import add_router_options, rows_of
 from jaxmoe.cli.sampler_options import add_sampler_options, sampler_of
@@ -32,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command: 0 if done, 2 on input that does not fit."""
     args = parser().parse_args(argv)
+    require_local(args.out)
     rows = rows_of(args)
     check_folder(args.out)
     policy = policy_of(args)

@@ -8,6 +8,7 @@ from typing import Any
 from jaxmoe.cli.bars import EvaluationBar
 from jaxmoe.cli.endings import command, figures_if_possible
 from jaxmoe.cli.loading_options import add_loading_options, digest_of, load
+from jaxmoe.cli.local_paths import require_local
 from jaxmoe.cli.questions import questions_of
 from jaxmoe.cli.sampler_options import add_sampler_options, sampler_of
 from jaxmoe.cli.task_options import add_draw_options, add_task_options, draw_of
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command: 0 if done, 2 on input that does not fit."""
     args = parser().parse_args(argv)
+    require_local(args.out)
     task, questions, data = questions_of(args)
     model = load(args, args.checkpoint)
     points = points_of(args, model.config)

@@ -47,9 +47,13 @@ class BucketRun:
         files = {name.partition(PARTS)[0] for name in names}
         # A bucket's names may be anything; a run has no folders but those of parts.
         for file in sorted(file for file in files if "/" not in file):
-            parts = [name for name in names if name.startswith(file + PARTS)]
-            whole = self._read(file) if file in names else b""
-            (self.folder / file).write_bytes(self._joined(whole, parts))
+            parts = [name for name in names if _is_part(name, file)]
+            if file in (MANIFEST, GRADING) or file.startswith("records-"):
+                whole = self._read(file) if file in names else b""
+                content = self._joined(whole, parts)
+            else:  # of something else, and maybe large; its name is refused
+                content = b""
+            (self.folder / file).write_bytes(content)
 
     def offer_manifest(self) -> bool:
         """Puts the folder's manifest into the bucket; False if another came first."""
@@ -66,11 +70,18 @@ class BucketRun:
           ValueError: another process has written there.
           OSError: it cannot be written.
         """
-        if not gcs.create_file(self._address, f"{file}{PARTS}{start:016d}", content):
-            raise ValueError(
-                f"another process draws this shard into {self.place}; wait for it, or "
-                "choose another --out or shard"
-            )
+        while content:
+            name = f"{file}{PARTS}{start:016d}"
+            if gcs.create_file(self._address, name, content):
+                return
+            # Ours, if the reply to a write was lost and the write was tried again.
+            there = self._read(name)
+            if not (there and content.startswith(there)):
+                raise ValueError(
+                    f"another process draws this shard into {self.place}; wait for it, "
+                    "or choose another --out or shard"
+                )
+            start, content = start + len(there), content[len(there) :]
 
     def close(self, file: str) -> None:
         """Writes the whole records file, and how its answers were graded."""
@@ -112,6 +123,11 @@ def run_folder(path: Path | str) -> Path:
     run = BucketRun(place)
     run.fetch()
     return run.folder
+
+
+def _is_part(name: str, file: str) -> bool:
+    """Whether an object is a part of a records file; consoles make others."""
+    return name.startswith(file + PARTS) and name[len(file + PARTS) :].isdigit()
 
 
 def _start(part: str) -> int:

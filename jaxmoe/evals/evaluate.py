@@ -323,7 +323,7 @@ class _Run:
             write_grading(folder, now)
         elif before != now:
             warnings.warn(
-                f"{folder}: its answers were graded by another version "
+                f"{self.directory.shown}: its answers were graded by another version "
                 f"({differences(before, now)}); grade it again, so that all are "
                 "graded alike",
                 stacklevel=2,
@@ -362,6 +362,7 @@ class _Run:
         if now is not None:
             self.tokens = now.tokens
             self._keep_graded(BACKLOG * self.graders)
+            self.directory.sync_if_due()
         if self.progress is not None:
             seconds = time.perf_counter() - self.began
             counts = (self.done, self.correct, self.drawn, self.total)

@@ -48,7 +48,7 @@ class RunDirectory:
     otherwise, and where records are broken; RunWriteError where it cannot be written.
 
     done: (problem, sample) of the records that are there, of all shards as they were on
-    entering.
+    entering. shown: what messages call the folder, which may be in a bucket.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RunDirectory:
         place = place_of(path)
         self._bucket = None if place is None else BucketRun(place)
         self.path = Path(path) if self._bucket is None else self._bucket.folder
-        self._shown = place or self.path
+        self.shown = place or self.path
         self.shard = shard
         self.done: set[tuple[str, int]] = set()
         self.manifest = normalised(manifest)
@@ -76,7 +76,7 @@ class RunDirectory:
         self._synced_at = 0.0
 
     def __enter__(self) -> "RunDirectory":
-        with _explained(self._shown):
+        with _explained(self.shown):
             if self._bucket is not None:
                 self._bucket.fetch()
             self.path.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ class RunDirectory:
         try:
             self._lock(descriptor)
             self._refuse_other_splits()
-            with _explained(self._shown):
+            with _explained(self.shown):
                 self._take(descriptor)
         except BaseException:
             os.close(descriptor)
@@ -115,7 +115,7 @@ class RunDirectory:
         if answer in self.done:
             raise ValueError(
                 f"expected a new record, found answer {answer[1]} to problem "
-                f"{answer[0]!r} in {self._shown} already; draw only what is not in "
+                f"{answer[0]!r} in {self.shown} already; draw only what is not in "
                 "`done`"
             )
         try:
@@ -125,9 +125,18 @@ class RunDirectory:
                 self._keep(descriptor)
             raise self._not_written(error) from error
         self.done.add(answer)
+        self.sync_if_due()
+
+    def sync_if_due(self) -> None:
+        """Makes what was added outlive the machine, if the last time is long ago.
+
+        Raises:
+          RunWriteError: it could not be written.
+        """
         pause = SYNC_SECONDS if self._bucket is None else BUCKET_SECONDS
-        if time.monotonic() - self._synced_at >= pause:
-            self._sync(descriptor)
+        waiting = len(self.done) > self._synced
+        if waiting and time.monotonic() - self._synced_at >= pause:
+            self._sync(self._opened())
 
     @property
     def _file(self) -> Path:
@@ -143,16 +152,16 @@ class RunDirectory:
 
     def _settle(self) -> None:
         """Makes sure that the run is of this configuration, here and in its bucket."""
-        _settle_manifest(self.path, self.manifest)
+        _settle_manifest(self.path, self.manifest, self.shown)
         if self._bucket is not None and not self._bucket.offer_manifest():
-            _settle_manifest(self.path, self.manifest)
+            _settle_manifest(self.path, self.manifest, self.shown)
 
     def _lock(self, descriptor: int) -> None:
         """Keeps the shard for this process, as long as the file is open."""
         if not _locks(descriptor, self._file):
             raise ValueError(
                 f"another process draws shard {self.shard.index}/{self.shard.count} "
-                f"into {self.path}; wait for it, or choose another --out or shard"
+                f"into {self.shown}; wait for it, or choose another --out or shard"
             )
 
     def _refuse_other_splits(self) -> None:
@@ -225,9 +234,9 @@ class RunDirectory:
 
     def _not_written(self, error: OSError) -> RunWriteError:
         return RunWriteError(
-            f"{self._shown}/{self._file.name} cannot be written "
+            f"{self.shown}/{self._file.name} cannot be written "
             f"({error.strerror or error}); {self._synced} records are safely kept: "
-            "make room, and the same command goes on from there"
+            "put that right, and the same command goes on from there"
         )
 
 
@@ -321,25 +330,30 @@ def differences(
     return "; ".join(parts)
 
 
-def _settle_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Makes sure that the folder is of this configuration, or becomes so."""
+def _settle_manifest(
+    folder: Path, manifest: Mapping[str, Any], shown: Path | Place
+) -> None:
+    """Makes sure that the folder is of this configuration, or becomes so.
+
+    shown: what messages call the folder.
+    """
     if not (folder / MANIFEST).exists():
-        _refuse_other_files(folder)
+        _refuse_other_files(folder, shown)
         _create_manifest(folder, manifest)
     found = read_manifest(folder)
     if differ := differences(identity(found), identity(manifest)):
         raise ValueError(
-            f"{folder} belongs to a run of another configuration ({differ}); choose "
+            f"{shown} belongs to a run of another configuration ({differ}); choose "
             "another --out, or remove it to draw anew"
         )
 
 
-def _refuse_other_files(folder: Path) -> None:
+def _refuse_other_files(folder: Path, shown: Path | Place) -> None:
     others = sorted({path.name for path in folder.iterdir()} - {_PARTIAL, GRADING})
     # Another shard may have put its manifest there since.
     if others and not (folder / MANIFEST).exists():
         raise ValueError(
-            f"expected a run directory or an empty folder, found {folder} with "
+            f"expected a run directory or an empty folder, found {shown} with "
             f"{others[0]} and without {MANIFEST}; choose another --out"
         )
 

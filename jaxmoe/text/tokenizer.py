@@ -72,13 +72,13 @@ class Tokenizer:
         import tokenizers
 
         config = _read_json(directory / "tokenizer_config.json")
+        if path.exists():
+            raw = read_small_text(path)
+        else:
+            path = directory
+            vocab, merges = parts
+            raw = _from_parts(vocab, merges, config.get("tokenizer_class"))
         try:
-            if path.exists():
-                raw = read_small_text(path)
-            else:
-                path = directory
-                vocab, merges = parts
-                raw = _from_parts(vocab, merges, config.get("tokenizer_class"))
             if config.get("add_prefix_space"):
                 raw = _with_prefix_space(raw, path)
             backend = tokenizers.Tokenizer.from_str(raw)

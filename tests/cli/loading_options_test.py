@@ -18,13 +18,16 @@ def test_options_become_arguments_of_load(command):
     """What Python can load the command line could not."""
     parser = cli.module_of(command).parser()
     args = parser.parse_args(COMMANDS[command])
-    assert loading_of(args) == {"overrides": {}, "ignore": (), "verify": True}
+    plain = {"overrides": {}, "ignore": (), "verify": True, "weights": None}
+    assert loading_of(args) == plain
     more = ["--override", "rope_scaling.factor=2.0", "--ignore", "x", "--no-verify"]
+    more += ["--weights", "int8"]
     args = parser.parse_args([*COMMANDS[command], *more])
     assert loading_of(args) == {
         "overrides": {"rope_scaling.factor": 2.0},
         "ignore": ("x",),
         "verify": False,
+        "weights": "int8",
     }
 
 

@@ -8,12 +8,12 @@ import shlex
 import subprocess
 
 import pytest
+import yaml
 
 from jaxmoe.cli import evaluate
 from tests.running import SCRIPTS
 
 CLOUD = SCRIPTS / "cloud"
-yaml = pytest.importorskip("yaml", reason="needs PyYAML (with orbax-checkpoint)")
 
 
 def evaluation(words: list[str]):
@@ -28,6 +28,8 @@ def test_skypilot_tasks(name):
     assert set(task) <= {"name", "resources", "workdir", "envs", "setup", "run"}
     fields = {"infra", "accelerators", "accelerator_args", "use_spot", "disk_size"}
     assert set(task["resources"]) <= fields
+    # On another kind of device a run would be another, and not go on.
+    assert isinstance(task["resources"]["accelerators"], str)
     for script in (task["setup"], task["run"]):
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     line = task["run"].replace("\\\n", " ").split("jaxmoe ")[-1]
@@ -68,8 +70,12 @@ def test_image_installs_what_the_wheel_needs():
     )
 
 
-def test_compute_engine_asks_for_its_arguments():
-    """Without a name a machine would be made all the same."""
+def test_compute_engine():
+    """Without a name a machine would be made, or run what is no command."""
     script = CLOUD / "compute_engine.sh"
+    line = re.search(r"\$image evaluate (.*?) &&", script.read_text(), re.S)
+    assert line is not None
+    words = line[1].replace("\\\\\n", " ").replace("$bucket", "b").split()
+    assert evaluation(words).out is not None
     found = subprocess.run(["bash", script], capture_output=True, text=True)
     assert found.returncode == 2 and "NAME BUCKET IMAGE" in found.stderr

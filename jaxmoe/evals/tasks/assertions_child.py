@@ -5,9 +5,9 @@ assertions, `answer` the program that somebody wrote. So the program sees the ar
 of its calls and nothing of what is expected; and what it returns comes as plain values,
 none of which can claim to equal all others.
 
-A request is a line of JSON, [operation, target, arguments, options], and so is a reply,
-[value] or [kind of error, message]. Values that JSON has not are lists with a tag; what
-is no plain value stays where it is, and is named by its number.
+A request is a line of JSON, [operation, target, arguments, options]; so is a reply,
+[value] or [kinds of error, message]. Values that JSON has not are lists with a tag.
+What is no plain value stays where it is, and is named by its number.
 """
 
 import ast
@@ -17,11 +17,24 @@ import json
 import os
 import sys
 import types
+from collections import deque
 from contextlib import suppress
+from datetime import date, datetime
+from decimal import Decimal
+from fractions import Fraction
 from itertools import islice
 from typing import Any
 
 _SEQUENCES = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+_SEQUENCES |= {"deque": deque}
+_TEXTS = {
+    "fraction": (Fraction, str, Fraction),
+    "decimal": (Decimal, str, Decimal),
+    # A datetime is a date too, and comes first.
+    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
+    "date": (date, date.isoformat, date.fromisoformat),
+}
+"""Tag -> the kind, and how it becomes text and comes back from it."""
 _LONGEST = 1 << 26
 """Characters of a line, and items of an iterator that are fetched."""
 
@@ -46,12 +59,7 @@ def ask(script: str, name: str | None) -> None:
         reply = json.loads(line)
         if len(reply) == 1:
             return _unpacked(reply[0], lambda number: _Remote(call, number))
-        kind = getattr(builtins, str(reply[0]), None)
-        # The end of an iterator would be taken for that of the assertions' own.
-        ends = (StopIteration, StopAsyncIteration)
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            kind = RuntimeError
-        raise (RuntimeError if issubclass(kind, ends) else kind)(str(reply[1]))
+        raise _error(reply[0], str(reply[1]))
 
     script_globals: dict[str, Any] = {"__name__": "tests"}
     for free in _free_names(tree, name):
@@ -60,6 +68,20 @@ def ask(script: str, name: str | None) -> None:
     for module in _modules(tree):
         script_globals.setdefault(module, importlib.import_module(module))
     exec(compile(tree, "tests.py", "exec", dont_inherit=True), script_globals)
+
+
+def _error(names: list, message: str) -> Exception:
+    """The first of these exceptions of Python's own that takes a message."""
+    for name in names:
+        kind = getattr(builtins, str(name), None)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            continue
+        # The end of an iterator would be taken for that of the assertions' own.
+        if issubclass(kind, StopIteration | StopAsyncIteration):
+            break
+        with suppress(TypeError):
+            return kind(message)
+    return RuntimeError(message)
 
 
 class _Remote:
@@ -168,7 +190,8 @@ def answer(prelude: str, program: str) -> None:
                 value = str(kept[target])
             reply = [_packed(value, keep)]
         except Exception as error:
-            reply = [type(error).__name__, str(error)]
+            # An error of the program's own is caught as what it extends.
+            reply = [[kind.__name__ for kind in type(error).__mro__], str(error)]
         print(json.dumps(reply), file=replies, flush=True)
     leave(0)
 
@@ -184,6 +207,9 @@ def _packed(value, keep=None):
     for tag, kind in _SEQUENCES.items():
         if isinstance(value, kind):
             return [tag, *(_packed(item, keep) for item in value)]
+    for tag, (kind, text, _) in _TEXTS.items():
+        if isinstance(value, kind):
+            return [tag, str(text(value))]
     if isinstance(value, dict):
         pairs = value.items()
         return ["dict", *([_packed(k, keep), _packed(v, keep)] for k, v in pairs)]
@@ -207,6 +233,8 @@ def _unpacked(value, kept):
         return kept(items[0])
     if tag in _SEQUENCES:
         return _SEQUENCES[tag](_unpacked(item, kept) for item in items)
+    if tag in _TEXTS:
+        return _TEXTS[tag][2](items[0])
     if tag == "dict":
         return {_unpacked(k, kept): _unpacked(v, kept) for k, v in items}
     if tag in ("bytes", "bytearray"):

@@ -11,7 +11,8 @@ pass by computing them. What keeps it from doing harm is said in `sandbox.py`.
 
 That holds for assertions, too (HumanEval, MBPP): they run in a process of their own and
 call the program in another, which sees the arguments (`assertions_child.py`). Arguments
-that a program changes in place are therefore not changed for the assertions.
+that a program changes in place are therefore not changed for the assertions, which
+cannot pass functions of their own either.
 """
 
 import json

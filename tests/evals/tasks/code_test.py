@@ -253,6 +253,14 @@ def test_no_wrong_program_is_graded_right(name):
         "try:\n    sum_of(1, 'a')\n    assert False\nexcept TypeError: pass",
         "assert math.floor(sum_of(1.5, 1)) == 2",
         "assert sum_of(10**5000, 1) > 10**5000",
+        "for f in (bad, undecoded):\n  try: f()\n  except ValueError: continue\n"
+        "  assert False",
+        "from fractions import Fraction as F\nfrom decimal import Decimal as D\n"
+        "from datetime import date, datetime, timedelta\nfrom collections import deque\n"
+        "assert sum_of(F(1, 3), F(1, 6)) == F(1, 2) and sum_of(D(1), D(2)) == D(3)\n"
+        "assert same(date(2026, 1, 2)) == date(2026, 1, 2)\n"
+        "assert same(datetime(2026, 1, 2, 3)) == datetime(2026, 1, 2, 3)\n"
+        "assert same(deque([1, 2])) == deque([1, 2])",
     ],
 )
 def test_assertions_call_the_program_elsewhere(test):
@@ -260,7 +268,9 @@ def test_assertions_call_the_program_elsewhere(test):
     program = (
         "class Point:\n  def __init__(s, x): s.x = x\n"
         "  def __add__(s, o): return Point(s.x + o.x)\n"
-        "def sum_of(a, b): return a + b\ndef pairs(d): return iter(d.items())"
+        "def sum_of(a, b): return a + b\ndef pairs(d): return iter(d.items())\n"
+        "def same(x): return x\nclass Bad(ValueError): pass\ndef bad(): raise Bad(1)\n"
+        "def undecoded(): b'\\xff'.decode()"
     )
     grade = graded(program, test_list=[test], prompt="Add.")
     assert grade.correct, grade.details
