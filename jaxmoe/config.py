@@ -117,8 +117,8 @@ class RopeConfig:
         width = self.turned(head_dim)
         if width % 2 or not 0 < width <= head_dim:
             raise ValueError(
-                f"head_dim must be even for rotary embedding, or its first coordinates "
-                f"that are turned, at most {head_dim}: found {width}"
+                f"rope must turn an even number of coordinates, 2..{head_dim}, found "
+                f"{width}; check head_dim and partial_rotary_factor in config.json"
             )
         if self.kind == "dynamic" and width < 4:
             raise ValueError(f"dynamic rope needs head_dim of 4 or more, found {width}")
@@ -321,11 +321,15 @@ class MoEConfig:
         if self.scoring.groups is not None:
             self.scoring.groups.check(self.num_experts, self.experts_per_token)
         _check_value("activation", self.activation, Activation)
-        if self.weights not in get_args(WeightFormat):
-            raise ValueError(
-                f"weights of experts must be one of {', '.join(get_args(WeightFormat))}"
-                f", found {self.weights!r}; use a checkpoint whose experts are floats"
-            )
+        _check_choice("weights of experts", self.weights, get_args(WeightFormat))
+
+    @property
+    def allowed_experts(self) -> int:
+        """The most experts that a token may have: those of the groups it may use."""
+        groups = self.scoring.groups
+        if groups is None:
+            return self.num_experts
+        return self.num_experts // groups.count * groups.kept
 
 
 @dataclass(frozen=True)
@@ -428,6 +432,11 @@ class ModelConfig:
         """The model's own k; 0 in a model with no mixture layer."""
         moe = self._moe_configs()
         return moe[0].experts_per_token if moe else 0
+
+    @property
+    def allowed_experts(self) -> int:
+        """The most experts that a token may have in every mixture layer; 0 without."""
+        return min((moe.allowed_experts for moe in self._moe_configs()), default=0)
 
     @property
     def moe_layers(self) -> tuple[int, ...]:

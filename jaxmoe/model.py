@@ -77,6 +77,10 @@ class Model:
         Args:
           weights: "model" for the probabilities p as they are; "chosen" for
             p / sum(p of the chosen) * sum(p of as many best).
+
+        Raises:
+          ValueError: another reading, or "chosen" for a router that does not normalise
+            and ranks by more than it weighs (a choice bias).
         """
         if weights not in ("model", "chosen"):
             raise ValueError(f"weights must be 'model' or 'chosen', found {weights!r}")
@@ -85,6 +89,11 @@ class Model:
             ff = layer.feed_forward
             if not isinstance(ff, MoEConfig) or ff.scoring.normalises:
                 return layer
+            if weights == "chosen" and ff.scoring.choice_bias:
+                raise ValueError(
+                    "weights='chosen' needs a router that ranks by what it weighs, "
+                    "found one with a choice bias; use weights='model'"
+                )
             scoring = replace(ff.scoring, keep_sum=weights == "chosen")
             return replace(layer, feed_forward=replace(ff, scoring=scoring))
 
@@ -145,7 +154,8 @@ def load(
       dtype: type of the weights on the device: bfloat16, float16 or float32, or a name
         of one such as "bf16"; None for each one's own. A router's bias of choice is
         float32 whatever is asked for.
-      weights: "int8" quantises experts, projections and head while they are read
+      weights: "int8" quantises experts, projections (but those of latent and recurrent
+        mixers), dense layers and head while they are read
         (`jaxmoe.ops.int8`): half the bytes of bfloat16, and other numbers. None keeps
         what is stored, which is int8 in a checkpoint that was converted so.
       verify: compare what is read of a converted checkpoint with the checksums in its

@@ -58,12 +58,12 @@ def _exponent(a: Attributes) -> float:
 
 
 def _temperature(rope: RopeConfig, exponent: float) -> float:
-    """What DeepSeek multiplies scores by: YaRN's m squared, at `mscale_all_dim`.
+    """What scores are multiplied by: YaRN's m squared, at `mscale_all_dim`.
 
     YaRN multiplies queries and keys by m each, through cosine and sine. Here the part
     that is not turned has to be multiplied as well.
     """
-    scaled = rope.kind == "yarn" and exponent
+    scaled = rope.kind != "default" and exponent
     return yarn_scale(rope.factor, exponent) ** 2 if scaled else 1.0
 
 

@@ -19,7 +19,7 @@ from jaxmoe.typing import Array, Float
 class Positions:
     """A `LayerState` whose arrays are all [L, B, G, C, .], rows B of prompts or slots.
 
-    Who extends it names the arrays, and has `empty`, `specs` and `row_bytes`.
+    Who extends it names the arrays, and has `empty`, `specs` and `held`.
     """
 
     @property

@@ -561,8 +561,14 @@ def for_model(policy: Policy, config: ModelConfig) -> Policy:
         )
     if not config.num_experts:
         policy = TopK()
-    return policy.resolve(
+    resolved = policy.resolve(
         k=config.experts_per_token or 1,
         num_experts=config.num_experts or 1,
         num_layers=config.num_layers,
     )
+    if config.num_experts and resolved.width > config.allowed_experts:
+        raise ValueError(
+            f"policy: k must be at most {config.allowed_experts}, the experts of the "
+            f"groups that a token may use; found {resolved.width}"
+        )
+    return resolved

@@ -98,7 +98,7 @@ class Scores:
         if self.keep_sum and (self.normalises or self.choice_bias):
             raise ValueError(
                 "keep_sum is for rules that do not normalise, and have no choice bias, "
-                f"found {self}; the sum is the same whatever is chosen"
+                f"found {self}"
             )
 
     @property

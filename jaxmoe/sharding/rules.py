@@ -213,7 +213,7 @@ _NAMES = {
     "vocab": "tokens of the vocabulary",
     "mlp": "hidden units of dense layers",
     "experts": "experts",
-    "expert_mlp": "hidden units of an expert",
+    "expert_mlp": "hidden units of an expert (in MXFP4 blocks of 32)",
 }
 
 

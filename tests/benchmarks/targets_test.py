@@ -158,6 +158,7 @@ def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
         options: Namespace = bench.parser().parse_args([name])
         if name == "decode":
             options.n = (1, 2, 4, 8, 16, 32, 64, 128)
+            options.weights = "int8"
         if name == "compile":
             options.baseline = "elsewhere"
         rows += MEASURES[name](session, options)

@@ -263,10 +263,10 @@ def run_case(seed: int, bases: dict[str, Path], known: dict[str, Any]) -> dict:
         shutil.copytree(bases[kind], folder)
         done = damage(folder, rng)
         _reset_peak()
-        begun = time.monotonic()
+        before, begun = _peak(), time.monotonic()
         wrong = _outcome(lambda: _load(folder), folder, kind, known)
         seconds = time.monotonic() - begun
-    peak = _peak()
+    peak = _peak() - before
     if peak > MOST_BYTES:
         wrong = f"{peak >> 20} MB"
     said = {"seed": seed, "kind": kind, "damage": done}

@@ -197,7 +197,7 @@ def test_other_checkpoint_of_another_shape(checkpoint, model, tmp_path, capsys):
     argv = [str(checkpoint), "--data", _write(tmp_path / "d.jsonl", {"prompt": [5]})]
     argv += ["--out", str(tmp_path / "out"), "--against", "other"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jaxmoe, "load", lambda path: fewer if path == "other" else model)
+        patch.setattr(jaxmoe, "load", lambda p, **_: fewer if p == "other" else model)
         assert "layers with experts in both checkpoints" in _refuse(capsys, argv)
 
 

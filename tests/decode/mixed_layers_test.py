@@ -32,6 +32,7 @@ def test_each_stack_has_its_own_state(model):
     assert [state.size for state in states] == [None, 128]
 
 
+@pytest.mark.slow
 def test_an_engine_makes_room_and_refills(model):
     """States that do not grow would be lost where the others do, or stay with a slot
     that another sample begins in."""

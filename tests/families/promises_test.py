@@ -19,13 +19,11 @@ from tests.tiny import answers, tiny_params
 
 IN_EVERY_RUN = {
     ("qwen3_moe", 0),
-    ("olmoe", 1),
     ("deepseek_v2", 1),
-    ("bailing_moe_v2", 0),
     ("gpt_oss", 0),
     ("qwen3_next", 0),
 }
-"""Of each kind of router and of mixer one; the others are slow tests."""
+"""Of each kind of mixer one; the others are slow tests."""
 
 CASES = [
     pytest.param(
@@ -105,7 +103,9 @@ def test_decoding_is_the_pass_over_the_whole(model):
         logits = logits[len(prompt) - 1 : -1]
         logprobs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
         found = logprobs[np.arange(10), drawn.tokens[i]]
-        np.testing.assert_allclose(drawn.logprobs[i], found, atol=2e-4)
+        # A recurrence adds up what rounding does (tests/parity/families_test.py).
+        atol = 5e-3 if model.config.family == "qwen3_next" else 2e-4
+        np.testing.assert_allclose(drawn.logprobs[i], found, atol=atol)
 
 
 def test_routes_are_replayed(model):

@@ -22,8 +22,15 @@ from jaxmoe.families.registry import FAMILIES
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+IN_EVERY_RUN = {("deepseek_v2", 1), ("qwen3_next", 1), ("olmoe", 1), ("gpt_oss", 1)}
+"""Beside the first configuration of each family; the others are slow tests."""
+
 CASES = [
-    pytest.param((name, dict(values)), id=f"{name}-{number}")
+    pytest.param(
+        (name, dict(values)),
+        id=f"{name}-{number}",
+        marks=pytest.mark.slow if number and (name, number) not in IN_EVERY_RUN else (),
+    )
     for name, family in FAMILIES.items()
     if name != "qwen3_moe"
     for number, values in enumerate(family.test_configs)

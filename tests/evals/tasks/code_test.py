@@ -256,7 +256,7 @@ def test_no_wrong_program_is_graded_right(name):
         "for f in (bad, undecoded):\n  try: f()\n  except ValueError: continue\n"
         "  assert False",
         "from fractions import Fraction as F\nfrom decimal import Decimal as D\n"
-        "from datetime import date, datetime, timedelta\nfrom collections import deque\n"
+        "from datetime import date, datetime\nfrom collections import deque\n"
         "assert sum_of(F(1, 3), F(1, 6)) == F(1, 2) and sum_of(D(1), D(2)) == D(3)\n"
         "assert same(date(2026, 1, 2)) == date(2026, 1, 2)\n"
         "assert same(datetime(2026, 1, 2, 3)) == datetime(2026, 1, 2, 3)\n"
