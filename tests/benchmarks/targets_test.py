@@ -166,7 +166,13 @@ def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("backend", "preset"), sorted({key[:2] for key in all_targets()})
+    ("backend", "preset"),
+    [
+        pytest.param(
+            *place, marks=() if place == ("cpu", "bench") else pytest.mark.slow
+        )
+        for place in sorted({key[:2] for key in all_targets()})
+    ],
 )
 def test_every_target_is_of_a_row_that_is_printed(backend, preset, nothing_runs):
     """A row that was renamed would lose its target, and nobody would miss it."""
