@@ -17,7 +17,7 @@ from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, cut
 from jaxmoe.typing import Array, Float, Int, Num
 
-MOST_ROWS = 192
+MOST_ROWS = 96
 """With more rows an expert gets so many that a library is faster."""
 
 
