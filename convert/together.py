@@ -129,7 +129,8 @@ def convert_share(
 
             missing = end(lock, partial, list(job.fills), identity, commit)
     warn_bad(receipts)
-    warn_beyond(job.plan)
+    if worker.index == 0:
+        warn_beyond(job.plan)
     return Outcome(totals, missing)
 
 

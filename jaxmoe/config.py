@@ -400,11 +400,7 @@ class ModelConfig:
                 "every mixture layer must have the same number of experts and of "
                 f"experts per token, found {sorted(shapes)}"
             )
-        known = get_args(ModelWeights)
-        if self.weights not in known:
-            raise ValueError(
-                f"weights must be one of {', '.join(known)}, found {self.weights!r}"
-            )
+        _check_choice("weights", self.weights, get_args(ModelWeights))
         formats = {moe.weights for moe in self._moe_configs()} - {"float"}
         if self.weights != "float" and formats:
             raise ValueError(

@@ -151,8 +151,8 @@ def test_caches_double(own, size, growing):
     plan = plan_for(QWEN3_30B_A3B, (1, 1), Load(3, 200 + own, 200))
     position = held(plan.config, plan.layout, "bfloat16").position
     assert plan.caches.suffix == 3 * size * position
-    # Of keys or values of one layer of 48.
-    assert plan.caches.growing == 3 * growing * position // 96
+    # Of one layer of 48.
+    assert plan.caches.growing == 3 * growing * position // 48
     last = 4 * 151936 + 4 + 2 * 48 * 8
     assert plan.caches.prefix == 256 * position + last
 

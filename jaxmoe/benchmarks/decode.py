@@ -104,7 +104,7 @@ def _policy_rows(
         ms=seconds.times(1e3),
         distinct_experts=distinct,
     )
-    # Bandwidth and step of the same round: both change with the machine's mood.
+    # Bandwidth and step of the same round: both change from minute to minute.
     share = floor.times(100).over(seconds)
     yield subject.place.row(
         "decode",

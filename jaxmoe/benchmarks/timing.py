@@ -1,7 +1,7 @@
 """Timing: sides that take turns, and what their seconds come to.
 
-A machine slows down and speeds up while it measures. Sides that take turns meet the
-same weather, so the ratio is taken round by round, and the median of those counts.
+A machine slows down and speeds up while it measures. Sides that take turns are slowed
+down together, so the ratio is taken round by round, and the median of those counts.
 """
 
 import statistics

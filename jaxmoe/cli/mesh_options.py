@@ -21,7 +21,7 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
         "vocabulary over MODEL, experts over all; all for one DATA and all MODEL"
     )
     add("--mesh", metavar="DxM", help=mesh)
-    rules = "another way to divide the model (default: auto; README, Many devices)"
+    rules = "another way to divide the model (default: auto; jaxmoe/docs/devices.md)"
     add("--rules", choices=get_args(Preset), default="auto", help=rules)
 
 

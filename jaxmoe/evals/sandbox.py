@@ -10,7 +10,7 @@ are, read-only and without installed packages, and an empty /tmp, which is gone 
 program. However many processes it has started, and however detached they are, all end
 with it. System calls that get round the limits are refused.
 
-"audit hook": for those who insist. The interpreter refuses, in the program's own
+"audit hook": only where it is asked for. The interpreter refuses, in the program's own
 process, to connect, to start processes, to load C libraries by ctypes, and to write
 outside of a temporary folder. A program can read all files that the user can read, the
 tests' outputs among them, and one that means to gets round the hook. Run as root, the
@@ -39,7 +39,7 @@ from pathlib import Path
 ISOLATIONS = ("bubblewrap", "namespaces", "audit hook")
 """Ways to keep a program in its place, best first."""
 UNSAFE = ("audit hook",)
-"""Those that a program can get round; taken by those who insist."""
+"""Those that a program can get round; taken only where they are asked for."""
 
 _CHILD = Path(__file__).with_name("sandbox_child.py")
 _GRACE = 20.0

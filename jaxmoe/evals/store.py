@@ -251,7 +251,7 @@ def normalised(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest without what does not make a run another run.
 
-    How answers are graded was part of it once, and what keeps programs in their place
+    How answers are graded was part of it once, and how programs are isolated
     belongs to that; whether prompts end within thinking follows from them.
     """
     left_out = ("grading", OPENS, ISOLATION)

@@ -70,6 +70,8 @@ def _scoring(a: Attributes) -> Callable[[], SoftmaxScores]:
     for name, value in (("n_group", count), ("topk_group", kept)):
         if grouped and value is None:
             a.wrong(name, value, "a positive integer, for group_limited_greedy")
+    if grouped and count and kept and kept > count:
+        a.wrong("topk_group", kept, f"at most n_group = {count}")
 
     def make() -> SoftmaxScores:
         groups = Groups(count, kept, best=1) if grouped else None

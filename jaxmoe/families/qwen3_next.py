@@ -27,7 +27,6 @@ from jaxmoe.families.attributes import (
 )
 from jaxmoe.families.base import Family, TensorRule
 from jaxmoe.families.common_tensors import (
-    _2D,
     BOOKKEEPING,
     DENSE,
     EXPERTS,
@@ -37,6 +36,7 @@ from jaxmoe.families.common_tensors import (
     LAYER,
     MIXER,
     PROJECTIONS,
+    shared_expert,
 )
 from jaxmoe.families.generation import read_generation, read_token_ids
 from jaxmoe.families.qwen3_moe import read_feed_forwards
@@ -143,7 +143,6 @@ def _check(a: Attributes):
 # -- tensors -------------------------------------------------------------------
 
 DELTA = LAYER + "linear_attn."
-SHARED_EXPERT = LAYER + "mlp.shared_expert."
 
 GATED_PROJECTIONS = tuple(
     # Rows of queries and gates lie head by head.
@@ -168,16 +167,7 @@ DELTA_PARTS = (
 """Of recurrent layers, but for what projects their input."""
 
 SHARED = (
-    TensorRule(
-        SHARED_EXPERT + "gate_proj.weight",
-        FF + "shared.gate_up",
-        place=(0,),
-        merge=_2D,
-    ),
-    TensorRule(
-        SHARED_EXPERT + "up_proj.weight", FF + "shared.gate_up", place=(1,), merge=_2D
-    ),
-    TensorRule(SHARED_EXPERT + "down_proj.weight", FF + "shared.down"),
+    *shared_expert("shared_expert"),
     TensorRule(LAYER + "mlp.shared_expert_gate.weight", FF + "shared.gate"),
 )
 

@@ -63,14 +63,15 @@ def family_of(config: ModelConfig) -> Family:
 def find_family(config: Mapping[str, Any]) -> Family:
     """The family that a config.json is of.
 
-    By `model_type`. Where several families share it, `architectures` decides; where
-    one has it alone, its parser checks `architectures` with all else.
+    By `model_type`, for which some write the family's name. Where several families
+    share it, `architectures` decides; where one has it alone, its parser checks
+    `architectures` with all else.
 
     Raises:
       ValueError: a model_type or an architecture of no family; the known ones.
     """
     model_type = config.get("model_type")
-    found = [f for f in FAMILIES.values() if f.model_type == model_type]
+    found = [f for f in FAMILIES.values() if model_type in (f.model_type, f.name)]
     if not found:
         known = dict.fromkeys(family.model_type for family in FAMILIES.values())
         raise ValueError(

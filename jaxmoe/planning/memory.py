@@ -95,7 +95,7 @@ class Caches:
     """Bytes of caches on each device.
 
     prefix: of the prompt, which all its samples share: its states, and the logits and
-      routes of its last token. suffix: of the slots' own. growing: one array of the
+      routes of its last token. suffix: of the slots' own. growing: one state of the
       suffix as it was, beside which it grows for the last time. replaced: what of the
       suffix every step writes anew.
     """
@@ -145,8 +145,8 @@ def cache_bytes(
     return Caches(
         prefix=position * prefix_size(prompt) + fixed + last,
         suffix=rows * (position * size + fixed),
-        # One layer's keys or values at a time; the last size but one was half of it.
-        growing=position * rows * size // (4 * _growing_layers(config, layout, dtype))
+        # One layer's state at a time; the last size but one was half of it.
+        growing=position * rows * size // (2 * _growing_layers(config, layout, dtype))
         if size > first
         else 0,
         replaced=rows * fixed,

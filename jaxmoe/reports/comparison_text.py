@@ -45,7 +45,7 @@ def comparison_text(found: Comparison) -> str:
 
 
 def _isolation(runs: Sequence[RunSummary]) -> list[str]:
-    """What kept programs in their place, of runs that ran any."""
+    """The isolation of programs, of runs that ran any."""
     found = {run.name: run.about.get(ISOLATION) for run in runs}
     if not any(found.values()):
         return []

@@ -158,7 +158,7 @@ class CodeTask:
 
     @property
     def isolation_used(self) -> str:
-        """What keeps programs in their place: `isolation`, or the best available.
+        """The isolation of programs: `isolation`, or the best available.
 
         Raises:
           RuntimeError: this machine has nothing that would.
@@ -189,7 +189,7 @@ class CodeTask:
 
         Raises:
           ValueError: also where programs may not be run.
-          RuntimeError: the machine has nothing to keep programs in their place.
+          RuntimeError: the machine has no way to isolate programs.
         """
         self._check_allowed()
         problem = read_row(row)
@@ -273,7 +273,7 @@ class CodeTask:
     def _check_allowed(self) -> None:
         if not self.allow:
             raise ValueError(
-                "expected leave to run code for the task code, found none; pass "
+                "expected permission to run code for the task code, found none; pass "
                 "--allow-code; it runs programs that the model wrote"
             )
         self.isolation_used  # noqa: B018  raises before any answer is drawn
