@@ -165,14 +165,9 @@ def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
     return {(row.benchmark, row.what) for row in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backend", "preset"),
-    [
-        pytest.param(
-            *place, marks=() if place == ("cpu", "bench") else pytest.mark.slow
-        )
-        for place in sorted({key[:2] for key in all_targets()})
-    ],
+    ("backend", "preset"), sorted({key[:2] for key in all_targets()})
 )
 def test_every_target_is_of_a_row_that_is_printed(backend, preset, nothing_runs):
     """A row that was renamed would lose its target, and nobody would miss it."""

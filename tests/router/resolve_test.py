@@ -14,6 +14,7 @@ from jaxmoe.config import (
     LayerConfig,
     ModelConfig,
     MoEConfig,
+    NormConfig,
 )
 from jaxmoe.router.policies import (
     AdaptiveHead,
@@ -273,7 +274,7 @@ def _config(experts: int = E) -> ModelConfig:
         MoEConfig(experts, K, 8, SoftmaxScores(True)) if experts else DenseConfig(8)
     )
     layers = (LayerConfig(mixer, mixture), LayerConfig(mixer, DenseConfig(8)))
-    return ModelConfig("test", 10, 8, layers, 1e-6, True, 32)
+    return ModelConfig("test", 10, 8, layers, NormConfig(), True, 32)
 
 
 @policies
