@@ -97,8 +97,8 @@ def bootstrap(
     s the standard deviation of the mean of P + 4 problems drawn with replacement from
     these, and t the quantile of Student's distribution with P - 1 degrees of freedom.
     The bounds stay within the ends, and the mean within the bounds. At level 0.95 the
-    coverage is at least 0.93 for means from 0.02 to 0.98, 20 to 500 problems and 1 to
-    64 samples of each, and for differences: see `jaxmoe.benchmarks.coverage`.
+    coverage is to be 0.93 at least for means from 0.02 to 0.98, 20 to 500 problems and
+    1 to 64 samples of each, and for differences: `jaxmoe.benchmarks.coverage` measures.
 
     Args:
       values: one finite number, or True and False, for each problem.
