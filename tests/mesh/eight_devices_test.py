@@ -31,7 +31,7 @@ def environment(devices: int) -> dict[str, str]:
         pytest.param("sampling", marks=MESH),
         pytest.param("loading", marks=MESH),
         pytest.param("mixture", marks=MESH),
-        pytest.param("recurrent", marks=MESH),
+        pytest.param("recurrent", marks=pytest.mark.slow),
         pytest.param("options", marks=pytest.mark.slow),
     ],
 )
