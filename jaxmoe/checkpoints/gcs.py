@@ -59,6 +59,19 @@ def place_of(path: str | os.PathLike) -> Place | None:
     return None
 
 
+def require_local(path: str | os.PathLike) -> None:
+    """Refuses an address in a bucket.
+
+    Raises:
+      ValueError: it is one; the message says how to have the files here.
+    """
+    if place := place_of(path):
+        raise ValueError(
+            f"expected a local path, found {place}; choose one here, or copy it with: "
+            f"gcloud storage cp --recursive {place} ."
+        )
+
+
 def store_spec(path: str | os.PathLike, *parts: str) -> dict[str, Any]:
     """TensorStore's description of the folder `parts` of the checkpoint `path`."""
     place = place_of(path)
@@ -130,7 +143,7 @@ def fetch_file(path: str | os.PathLike) -> Path:
             f"{place}: expected a file, found no such bucket or object; look at the "
             "address"
         )
-    target = Path(tempfile.mkdtemp(dir=_scratch().name)) / name
+    target = Path(tempfile.mkdtemp(dir=scratch().name)) / name
     target.write_bytes(content)
     return target
 
@@ -230,7 +243,7 @@ def fetch_small_files(path: str | os.PathLike) -> Path:
             f"{place}: expected to list its objects, but Google Cloud Storage shows "
             "none; have the role Storage Object Viewer given to this machine's account"
         )
-    target = Path(tempfile.mkdtemp(dir=_scratch().name))
+    target = Path(tempfile.mkdtemp(dir=scratch().name))
     for name in names:
         content = read_file(path, name)
         # A bucket's names may be anything: /etc/x, ../x.
@@ -260,5 +273,6 @@ def _listing(path: str | os.PathLike) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _scratch() -> tempfile.TemporaryDirectory:
+def scratch() -> tempfile.TemporaryDirectory:
+    """For copies of what a bucket has; it goes away with this process."""
     return tempfile.TemporaryDirectory(prefix="jaxmoe-")

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from jaxmoe.checkpoints.gcs import require_local
 from jaxmoe.cli.endings import command
-from jaxmoe.cli.local_paths import require_local
 from jaxmoe.cli.questions import questions_of
 from jaxmoe.cli.sampling_options import seed
 from jaxmoe.cli.task_options import add_task_options

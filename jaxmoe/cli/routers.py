@@ -8,10 +8,10 @@ import argparse
 
 from jaxmoe.analysis.passages import Passages
 from jaxmoe.analysis.router_pass import accumulate, require_alike
+from jaxmoe.checkpoints.gcs import require_local
 from jaxmoe.cli.bars import ProgressBar
 from jaxmoe.cli.endings import command, figures_if_possible
 from jaxmoe.cli.loading_options import add_loading_options, digest_of, load
-from jaxmoe.cli.local_paths import require_local
 from jaxmoe.cli.policy_options import add_policy_options, policy_of
 from jaxmoe.cli.router_options import add_router_options, rows_of
 from jaxmoe.cli.sampler_options import add_sampler_options, sampler_of

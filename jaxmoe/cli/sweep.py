@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.checkpoints.gcs import require_local
 from jaxmoe.cli.bars import EvaluationBar
 from jaxmoe.cli.endings import command, figures_if_possible
 from jaxmoe.cli.loading_options import add_loading_options, digest_of, load
-from jaxmoe.cli.local_paths import require_local
 from jaxmoe.cli.questions import questions_of
 from jaxmoe.cli.sampler_options import add_sampler_options, sampler_of
 from jaxmoe.cli.task_options import add_draw_options, add_task_options, draw_of

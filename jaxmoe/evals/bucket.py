@@ -10,7 +10,6 @@ the same shard the second is refused at its first write, and nothing locks a run
 machine is gone.
 """
 
-import functools
 import itertools
 import tempfile
 from pathlib import Path
@@ -33,7 +32,7 @@ class BucketRun:
         """Nothing is read or written yet."""
         self.place = place
         name = place.prefix.rstrip("/").rpartition("/")[2] or place.bucket
-        self.folder = Path(tempfile.mkdtemp(dir=_scratch().name)) / name
+        self.folder = Path(tempfile.mkdtemp(dir=gcs.scratch().name)) / name
 
     def fetch(self) -> None:
         """Copies what the bucket has of the run into `folder`.
@@ -132,8 +131,3 @@ def _is_part(name: str, file: str) -> bool:
 
 def _start(part: str) -> int:
     return int(part.rpartition("/")[2])
-
-
-@functools.cache
-def _scratch() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="jaxmoe-run-")

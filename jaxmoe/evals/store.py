@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from jaxmoe.checkpoints.gcs import Place, place_of
+from jaxmoe.checkpoints.gcs import Place, place_of, require_local
 from jaxmoe.evals.bucket import MANIFEST, BucketRun
 from jaxmoe.evals.grading import GRADING, ISOLATION, LIBRARIES, OPENS
 from jaxmoe.evals.records import Record
@@ -270,11 +270,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
       ValueError: there is none, or it is no JSON object.
     """
     path = folder / MANIFEST
-    if place := place_of(folder):
-        raise ValueError(
-            f"expected a local run directory, found {place}; copy it here: gcloud "
-            f"storage cp --recursive {place} ."
-        )
+    require_local(folder)
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:

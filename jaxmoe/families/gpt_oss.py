@@ -29,6 +29,7 @@ from jaxmoe.families.attributes import (
     quote,
 )
 from jaxmoe.families.base import Family, TensorRule
+from jaxmoe.families.common_config import FULL, SLIDING, read_windows
 from jaxmoe.families.common_tensors import (
     ATTENTION,
     BOOKKEEPING,
@@ -46,7 +47,6 @@ from jaxmoe.router.scores import SoftmaxScores
 
 ARCHITECTURE = "GptOssForCausalLM"
 THETA = 150_000.0
-SLIDING, FULL = "sliding_attention", "full_attention"
 
 ROPE = {
     "rope_type": "yarn",
@@ -82,7 +82,12 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
         "qk_norm": None,
         "sinks": True,
     }
-    windows = _windows(a)
+    num_layers = a.take("num_hidden_layers", LAYER_COUNT)
+    window = a.take("sliding_window", POSITIVE, 128, None)
+    # Without names layers 0, 2, ... have a window.
+    windows = read_windows(
+        a, num_layers, window, [i % 2 == 0 for i in range(num_layers)]
+    )
     weights = _weights(a)
     mixture = {
         "num_experts": _agreeing(a, "num_local_experts", "num_experts", EXPERT_COUNT),
@@ -119,20 +124,6 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
         pad_id=pad_id,
         generation=generation,
     )
-
-
-def _windows(a: Attributes) -> list[int | None]:
-    """The window of each layer; without `layer_types` layers 0, 2, ... have one."""
-    num_layers = a.take("num_hidden_layers", LAYER_COUNT)
-    usual = [FULL if i % 2 else SLIDING for i in range(num_layers)]
-    kinds = a.take("layer_types", NAMES, usual, usual)
-    if len(kinds) != num_layers or not {SLIDING, FULL}.issuperset(kinds):
-        wanted = f"num_hidden_layers = {num_layers} names, each {SLIDING} or {FULL}"
-        a.wrong("layer_types", kinds, wanted)
-    window = a.take("sliding_window", POSITIVE, 128, None)
-    if window is None and SLIDING in kinds:
-        a.wrong("sliding_window", None, f"a positive integer: layers are {SLIDING}")
-    return [window if kind == SLIDING else None for kind in kinds]
 
 
 def _weights(a: Attributes) -> WeightFormat:
