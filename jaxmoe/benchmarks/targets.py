@@ -93,6 +93,11 @@ def first_answer(cache: str) -> str:
     return f"{DEMO}, compilation cache {cache}"
 
 
+def evaluation(problems: int, n: int) -> str:
+    """The row of evaluating the demo model."""
+    return f"demo model, {problems} problems x {n}"
+
+
 def against_baseline(what: str) -> str:
     """The row that holds another against the same of an older checkout."""
     return f"{what}, against the baseline"

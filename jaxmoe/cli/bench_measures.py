@@ -8,6 +8,7 @@ from jaxmoe.benchmarks import (
     calls,
     compilation,
     decode,
+    evaluation,
     host,
     kernels,
     length,
@@ -77,6 +78,11 @@ def _compile(session: Session, args: Namespace) -> Iterator[Row]:
     yield from calls.measure(session.for_counting(), tokens=24, **shapes)
 
 
+def _evaluate(session: Session, args: Namespace) -> Iterator[Row]:
+    options = {name: getattr(args, name) for name in ("problems", "n", "rounds")}
+    return evaluation.measure(session.place, baseline=args.baseline, **options)
+
+
 MEASURES: dict[str, Callable[[Session, Namespace], Iterator[Row]]] = {
     "kernels": lambda session, _: kernels.measure(session.place, session.preset.config),
     "machine": lambda session, _: machine.rows(session.place),
@@ -88,5 +94,6 @@ MEASURES: dict[str, Callable[[Session, Namespace], Iterator[Row]]] = {
     "length": _length,
     "slots": _slots,
     "compile": _compile,
+    "evaluate": _evaluate,
     "convert": lambda _, args: convert_rows(args),
 }

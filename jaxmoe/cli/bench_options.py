@@ -19,6 +19,7 @@ HELP = {
     "length": "step time against filled and against allocated length",
     "slots": "many prompts with answers of skewed lengths, against the ideal",
     "compile": "first answer of the demo model; seconds and number of compilations",
+    "evaluate": "the demo model's own questions, from start to end",
     "convert": "conversion against copying the same files",
     "quantise": "what weights of int8 change: KL, most likely tokens, experts",
 }
@@ -26,8 +27,12 @@ N = {"prefill": (1, 32), "decode": (1, 8, 32, 64), "profile": (1, 8, 32, 64)}
 N["overhead"] = (1, 32)
 ONE_N = {"length": 8, "slots": 32, "compile": 8}
 ROUNDS = {"prefill": 5, "decode": 5, "profile": 5, "overhead": 30, "length": 7}
+ROUNDS["evaluate"] = 1
 STEPS = {"decode": 16, "profile": 16, "overhead": 8, "length": 16}
-LOAD = {"prompts": 16, "samples": 8, "max-new-tokens": 256}
+LOADS = {
+    "slots": {"prompts": 16, "samples": 8, "max-new-tokens": 256},
+    "evaluate": {"problems": 512, "n": 32},
+}
 PEER = ("prefill", "decode")
 DEVICE_N = (1, 8, 32, 128)
 DEVICE = """What a first run on a GPU or TPU should tell, most wanted first, in
@@ -135,11 +140,11 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
         if name in (*PEER, "all"):
             shown = f"the same model there: {', '.join(PEERS)}, or several"
             add("--peer", type=_peers, help=shown)
-        if name in ("compile", "all"):
-            shown = "a checkout of another commit, whose first answer takes turns"
+        if name in ("compile", "evaluate", "all"):
+            shown = "a checkout of another commit, which takes turns"
             add("--baseline", metavar="DIR", type=Path, help=shown)
-        if name == "slots":
-            for option, value in LOAD.items():
+        if name in LOADS:
+            for option, value in LOADS[name].items():
                 add(f"--{option}", type=int, default=value, help=f"default: {value}")
         if name == "convert":
             _add_convert(add, 6.5)

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -16,6 +17,7 @@ from jaxmoe.benchmarks import (
     calls,
     compilation,
     decode,
+    evaluation,
     host,
     kernels,
     length,
@@ -121,6 +123,7 @@ def nothing_runs(monkeypatch, untyped):
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
     monkeypatch.setattr(startup, "_start", lambda *_: (1.0, 2.0))
     monkeypatch.setattr(startup, "any", lambda _: True, raising=False)
+    monkeypatch.setattr(evaluation, "_run", lambda *_: 1.0)
     monkeypatch.setattr(calls, "_call", lambda *_, **__: None)
     memory = SimpleNamespace(memory_analysis=lambda: None)
     seconds = compilation._Seconds(1.0, 1.0, 1.0)
@@ -159,8 +162,8 @@ def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
         if name == "decode":
             options.n = (1, 2, 4, 8, 16, 32, 64, 128)
             options.weights = "int8"
-        if name == "compile":
-            options.baseline = "elsewhere"
+        if name in ("compile", "evaluate"):
+            options.baseline = Path("elsewhere")
         rows += MEASURES[name](session, options)
     return {(row.benchmark, row.what) for row in rows}
 

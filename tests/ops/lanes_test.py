@@ -16,6 +16,7 @@ from jaxmoe.ops import lanes
 from jaxmoe.ops.activations import ClippedSwiGLU
 from jaxmoe.ops.bf16_bits import hold_for
 from jaxmoe.ops.experts import ExpertBias, apply_experts
+from jaxmoe.ops.experts import lanes as loop
 from jaxmoe.ops.experts.lanes import MOST_ROWS, rows_at_once
 from jaxmoe.ops.stack import OfLayer
 
@@ -201,6 +202,17 @@ def test_experts_equal_the_reference(rows, held):
     """Either number of rows at a time, and what takes over from it."""
     case = _case(rows, held=held)
     _close(_lanes(*case), _reference(*case))
+
+
+def test_small_experts_go_to_the_other_loop(monkeypatch):
+    """A turn would cost more than what it computes."""
+    case = _case(9)
+    blocks = _jit(partial(apply_experts, implementation="blocks"))(*case)
+    values = 3 * D * F
+    for least, other in ((values, False), (values + 1, True)):
+        monkeypatch.setattr(loop, "LEAST_VALUES", least)
+        found = _jit(partial(apply_experts, implementation="lanes"))(*case)
+        assert np.array_equal(found, blocks) == other
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ from jaxmoe.typing import Array, Float, Int, Num
 MOST_ROWS = 96
 """With more rows an expert gets so many that a library is faster."""
 
+LEAST_VALUES = 1 << 16
+"""Of one expert's weights: with fewer, what a turn of the loop costs is more than what
+its products do, and fewer turns of more rows are faster."""
+
 
 def rows_at_once(rows: int) -> int:
     """Rows of one expert that share a read of it: two where experts get as many."""
@@ -42,12 +46,14 @@ def apply_lanes(
 ) -> Float[Array, "N D"]:
     """See `jaxmoe.ops.experts.apply_experts`.
 
-    With many rows, or packed weights that the loop cannot read, it is `apply_blocks`.
+    With many rows, small experts, or packed weights that the loop cannot read, it is
+    `apply_blocks`.
     """
     num_rows, width = experts.shape
-    if num_rows > MOST_ROWS or not (_reads(gate_up) and _reads(down)):
-        return apply_blocks(x, experts, weights, gate_up, down, activation, bias)
     num_experts, _, hidden, model = gate_up.shape
+    small = 3 * hidden * model < LEAST_VALUES
+    if num_rows > MOST_ROWS or small or not (_reads(gate_up) and _reads(down)):
+        return apply_blocks(x, experts, weights, gate_up, down, activation, bias)
     pairs, size = num_rows * width, rows_at_once(num_rows)
     blocks = cut_blocks(experts.reshape(-1), num_experts, size)
     both = gate_up.reshape(num_experts, 2 * hidden, model)
