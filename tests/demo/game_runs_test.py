@@ -5,7 +5,7 @@ import pytest
 
 import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler
-from jaxmoe.demo.encoding import ANSWER_LENGTH
+from jaxmoe.demo.encoding import ANSWER_LENGTH, encode
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, of_band, play
 from jaxmoe.demo.numbers_game import Problem
 from jaxmoe.evals import evaluate as evaluation
@@ -33,11 +33,12 @@ def test_answers_are_counted(monkeypatch, tmp_path):
     """An answer would count for another problem, or twice as another sum."""
 
     def canned(model, prompts, **options):
-        assert list(map(len, prompts)) == [len(p.prompt) for p in PROBLEMS]
+        asked = [encode(problem.prompt) for problem in PROBLEMS]
+        assert [prompt.tolist() for prompt in prompts] == [[*ids] for ids in asked]
         for j, texts in enumerate(ANSWERS):
             for i, text in enumerate(texts):
                 tokens, none = np.ones(3, np.int32), np.zeros(3, np.float32)
-                yield Finished(j, i, tokens, none, none, "stop", None, text)
+                yield Finished(j, i, tokens, none, "stop", None, text)
 
     monkeypatch.setattr(evaluation, "stream", canned)
     heard = []
