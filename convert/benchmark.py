@@ -18,6 +18,7 @@ import numpy as np
 from jaxmoe.checkpoints import safetensors
 from jaxmoe.checkpoints.hf_files import layout_of, write_tensors
 from jaxmoe.families.config_json import from_hf
+from jaxmoe.files import sync
 
 MODEL: dict[str, Any] = {
     "model_type": "qwen3_moe",
@@ -65,9 +66,7 @@ def copy(source: Path, out: Path):
     out.mkdir()
     for path in sorted(source.iterdir()):
         shutil.copyfile(path, out / path.name)
-        fd = os.open(out / path.name, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
+        sync(out / path.name)
 
 
 def _timed(work: Callable[[], Any], source: Path) -> tuple[float, Any]:

@@ -1,7 +1,6 @@
 """Where the output goes: under a temporary name until complete, then renamed."""
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import TextIO
 
 from convert.errors import ConversionError
+from jaxmoe import files
 from jaxmoe.checkpoints.partial import (
     KIND,
     RECORD,
@@ -129,7 +129,7 @@ def complete(partial: Path, out: Path):
 
 
 def _lock(lock: TextIO, partial: Path):
-    if not try_lock(lock, partial, fcntl.LOCK_EX):
+    if not try_lock(lock, partial):
         raise ConversionError(busy_message(partial))
 
 
@@ -138,16 +138,16 @@ def busy_message(partial: Path) -> str:
     return f"another process is writing {partial}; wait for it, or stop it"
 
 
-def try_lock(lock: TextIO, partial: Path, kind: int) -> bool:
+def try_lock(lock: TextIO, partial: Path, *, shared: bool = False) -> bool:
     """Locks the open record of `partial`, without waiting; whether that was possible.
 
-    kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
+    shared: together with others that ask for the same.
     """
     try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        locked = files.lock(lock, shared=shared)
     except OSError:
         return False
-    return is_in_place(lock, partial)
+    return locked and is_in_place(lock, partial)
 
 
 def is_in_place(lock: TextIO, partial: Path) -> bool:
@@ -223,9 +223,7 @@ def _replace(partial: Path, out: Path) -> Path | None:
             old.rename(out)
         raise
     # The rename itself has to reach the disk.
-    fd = os.open(out.resolve().parent, os.O_RDONLY)
-    os.fsync(fd)
-    os.close(fd)
+    files.sync(out.resolve().parent)
     return old
 
 

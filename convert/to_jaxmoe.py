@@ -29,6 +29,7 @@ from jaxmoe.checkpoints.store import Manifest, ParamSpec
 from jaxmoe.checkpoints.stream import QuantisingReader, Reader, in_parallel
 from jaxmoe.config import ModelConfig, ModelWeights
 from jaxmoe.families.config_json import changed
+from jaxmoe.files import write_text
 from jaxmoe.nn.decoder import abstract_params, always_wide, fixed_dtypes
 from jaxmoe.ops.packed import SCALES
 
@@ -324,11 +325,7 @@ def write_params(
         receipt = {"spec": list(vars(written).items()), "bad": reader.scan.bad}
         # Only now, with the array on the disk, may it count as finished.
         path = kept / f"{fill.param}.json"
-        with path.with_suffix(".new").open("w", encoding="utf-8") as file:
-            json.dump(receipt, file)
-            file.flush()
-            os.fsync(file.fileno())
-        path.with_suffix(".new").rename(path)
+        write_text(path, json.dumps(receipt))
         receipts[fill.param] = Receipt(written, reader.scan.bad)
 
     in_parallel(write, left, jobs)

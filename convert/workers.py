@@ -8,7 +8,6 @@ one host (`--processes`). If every worker says that others are still at it, and 
 any one of them run again commits.
 """
 
-import fcntl
 import re
 import shutil
 import time
@@ -21,6 +20,7 @@ from typing import Any, TextIO
 from convert import destination
 from convert.errors import ConversionError
 from convert.to_jaxmoe import Receipt, read_receipt
+from jaxmoe import files
 from jaxmoe.checkpoints import store
 from jaxmoe.checkpoints.partial import RECORD, foreign_message, partial_of, read_record
 from jaxmoe.checkpoints.plan import Fill
@@ -93,7 +93,7 @@ def joined(
     partial = partial_of(out)
     with _join(partial, identity, force) as lock:
         if is_done():  # and the directory that was locked is a new one
-            if destination.try_lock(lock, partial, fcntl.LOCK_EX):
+            if destination.try_lock(lock, partial):
                 shutil.rmtree(partial)
             yield None
             return
@@ -101,13 +101,11 @@ def joined(
         kept.mkdir(exist_ok=True)
         # A second process of the same number would write the same files.
         with (kept / f"worker-{worker.index}.lock").open("a") as own:
-            try:
-                fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not files.lock(own):
                 raise ConversionError(
                     f"another process is worker {worker.index} of {worker.count} of "
                     f"{out}; give each process a number of its own"
-                ) from None
+                )
             try:
                 yield lock
             except OSError as error:
@@ -138,12 +136,12 @@ def _try_join(partial: Path, identity: dict[str, Any], force: bool) -> TextIO | 
     partial.mkdir(exist_ok=True)
     lock = (partial / RECORD).open("a+", encoding="utf-8")
     try:
-        if destination.try_lock(lock, partial, fcntl.LOCK_SH):
+        if destination.try_lock(lock, partial, shared=True):
             if _is_begun(partial, identity):
                 return lock
             # Alone: begin, or undo what is left of a commit that was cut short. Then
             # from the start, as another may lock it before it is shared again.
-            if destination.try_lock(lock, partial, fcntl.LOCK_EX):
+            if destination.try_lock(lock, partial):
                 destination.begin(lock, partial, identity, force=force)
                 store.recover(partial)
             elif (before := read_record(partial)) and before != identity and not force:
@@ -174,8 +172,8 @@ def end(
         return missing
     # Others hold it while they look, or commit. Given up first: two that wait for one
     # another's shared locks would wait for ever.
-    fcntl.flock(lock, fcntl.LOCK_UN)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    files.unlock(lock)
+    files.lock(lock, wait=True)
     if not destination.is_in_place(lock, partial) or read_record(partial) != identity:
         return 0  # another was faster
     receipts = {name: read_receipt(partial, name) for name in params}

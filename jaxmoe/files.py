@@ -1,8 +1,12 @@
-"""Files that are whole or not there, and small files of others, within bounds."""
+"""Files that are whole or not there, their locks, and small files of others."""
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 MOST_BYTES = 256 << 20
 """Of a file beside the weights; the largest tokenizers have some 40 MB."""
@@ -86,8 +90,67 @@ def _within(value: dict | list) -> list[Any]:
     return [item for item in items if isinstance(item, dict | list)]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 under another name beside `path`, then renames."""
+# -- writing ---------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that becomes `path`, on the disk, when the block ends well.
+
+    Until then it has another name beside `path`; where the block fails it goes away.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8, whole or not at all; see `replacing`."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes all bytes: a full disk takes a part first, and then refuses the rest."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def sync(path: Path) -> None:
+    """Forces a file's bytes, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock(file: IO | int, *, shared: bool = False, wait: bool = False) -> bool:
+    """Locks an open file for as long as it is open; whether that was possible.
+
+    Args:
+      shared: together with others that ask for the same. wait: until it is free.
+
+    Raises:
+      OSError: the file system has no locks.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(file: IO | int) -> None:
+    """Gives a lock up, the file staying open."""
+    fcntl.flock(file, fcntl.LOCK_UN)

@@ -52,7 +52,7 @@ LIBRARIES_ONLY_IN = {
     "matplotlib": ("jaxmoe/reports/",),
     "tokenizers": ("jaxmoe/text/", "jaxmoe/demo/model_files.py"),
     "orbax": ("jaxmoe/checkpoints/orbax.py",),
-    "jinja2": ("jaxmoe/text/",),
+    "jinja2": ("jaxmoe/text/", "jaxmoe/reports/page.py"),
     "huggingface_hub": ("jaxmoe/checkpoints/hub.py",),
 }
 TOP_LEVEL = {

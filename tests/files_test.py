@@ -7,11 +7,54 @@ import pytest
 
 from jaxmoe.files import (
     MOST_BYTES,
+    lock,
     read_object,
     read_small,
     read_small_text,
+    replacing,
+    unlock,
+    write_all,
     write_text,
 )
+
+
+def test_what_fails_leaves_what_was_there(tmp_path):
+    """A full disk would cost the old file, or leave a half beside it."""
+    path = tmp_path / "records"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="full"), replacing(path) as file:
+        file.write(b"half")
+        raise OSError("full")
+    assert path.read_bytes() == b"old"
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_locks_keep_others_out(tmp_path):
+    """Two processes would write into one file, or one that reads wait for ever."""
+    path = tmp_path / "file"
+    with path.open("a") as one, path.open("a") as other:
+        assert lock(one)
+        assert not lock(other) and not lock(other, shared=True)
+        unlock(one)
+        assert lock(one, shared=True) and lock(other, shared=True)
+        assert not lock(one)
+    with path.open("a") as third:
+        assert lock(third, wait=True)
+
+
+def test_all_bytes_are_written(tmp_path, monkeypatch):
+    """The end of a record would be missing where a disk takes less than was given."""
+    written, write = [], os.write
+
+    def reluctant(descriptor, data):
+        written.append(len(data))
+        return write(descriptor, data[:3])
+
+    monkeypatch.setattr(os, "write", reluctant)
+    with (tmp_path / "file").open("wb") as file:
+        write_all(file.fileno(), b"eight or more")
+    assert (tmp_path / "file").read_bytes() == b"eight or more"
+    assert written == [13, 10, 7, 4, 1]
 
 
 def test_a_file_is_replaced_whole(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from jaxmoe.analysis.texts import Row
 from jaxmoe.decode.inputs import check_prompt
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import default_slots
+from jaxmoe.evals.draw import as_fields, in_words
 from jaxmoe.model import Model
 from jaxmoe.random.keys import prompt_key
 from jaxmoe.router.policies import Policy, TopK
@@ -86,7 +87,8 @@ class Passages:
             given = "TopK()" if k is None else f"TopK(k={k!r})"
         if any(find for _, find in self._given):
             given = "as recorded"
-        return {"drawn": repr(self._policy) if self._prompts else None, "given": given}
+        drawn = in_words(as_fields(self._policy)) if self._prompts else None
+        return {"drawn": drawn, "given": given}
 
     def __iter__(self) -> Iterator[Passage]:
         for one in self._all():

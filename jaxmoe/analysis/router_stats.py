@@ -128,12 +128,16 @@ class RouterStats:
         wanted = max(1, int(np.ceil(share * self._count - 1e-9)))
         return int((counts >= wanted).argmax()) + 1
 
-    def coactivation(self) -> Float[np.ndarray, "E E"]:
+    def coactivation(self, *, beyond: float = 0.0) -> Float[np.ndarray, "E E"]:
         """How much more often two experts are chosen together than their loads say.
 
         n_ij over c n_i n_j, with the c that gives all pairs of different experts the
         sum they have: 1 where experts are chosen without regard to one another, nan on
         the diagonal and where an expert is never chosen.
+
+        Args:
+          beyond: counts that are nearer to what is expected than so many standard
+            deviations (of Poisson's distribution) are taken to be 1 too.
         """
         pairs = np.asarray(self.chosen).astype(np.float64)
         np.fill_diagonal(pairs, 0)
@@ -141,7 +145,9 @@ class RouterStats:
         np.fill_diagonal(expected, 0)
         expected *= pairs.sum() / max(expected.sum(), 1)
         empty = expected == 0
-        return np.where(empty, np.nan, pairs / np.where(empty, 1, expected))
+        lift = np.where(empty, np.nan, pairs / np.where(empty, 1, expected))
+        near = abs(pairs - expected) < beyond * np.sqrt(expected)
+        return np.where(near & ~empty, 1.0, lift)
 
     @property
     def _count(self) -> int:

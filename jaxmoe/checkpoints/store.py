@@ -56,6 +56,7 @@ from jaxmoe.checkpoints.placement import (
 from jaxmoe.checkpoints.quantise import Quantiser
 from jaxmoe.checkpoints.ranges import read_runs, runs
 from jaxmoe.checkpoints.small_files import digests
+from jaxmoe.files import sync as sync_path
 
 __all__ = [
     "FORMAT",
@@ -167,11 +168,7 @@ def _check_files(folder: Path):
 def sync(directory: Path):
     """Forces the files of `directory`, and their names, to the disk."""
     for path in [*directory.iterdir(), directory]:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_path(path)
 
 
 def write_array(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import jaxmoe
 from jaxmoe.checkpoints.source import open_source
-from jaxmoe.cli.bars import ProgressBar
+from jaxmoe.cli.bars import EvaluationBar
 from jaxmoe.cli.problem_options import add_problems_option, first_problems
 from jaxmoe.demo import game_runs
 from jaxmoe.demo.study import configurations
-from jaxmoe.demo.study_files import answers_file, write_study
+from jaxmoe.demo.study_files import answers_folder, write_study
 from jaxmoe.reports.plots import require_matplotlib
 
 EPILOG = """\
@@ -49,14 +49,13 @@ def run(args: argparse.Namespace) -> int:
         if args.only and name not in args.only:
             continue
         began = time.perf_counter()
-        path = answers_file(args.out, name)
-        with ProgressBar(len(problems), quiet=False) as bar:
+        with EvaluationBar(quiet=False) as bar:
             outcomes[name] = game_runs.play(
                 model,
                 problems,
                 row.draw(args.slots),
-                path,
-                about=about,
+                answers_folder(args.out, name),
+                checkpoint=about["checkpoint"],
                 progress=bar.show,
             )
         accuracy = outcomes[name].values("accuracy").mean()

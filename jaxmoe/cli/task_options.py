@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxmoe.cli.sampling_options import seed
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS as IN_A_GAME
-from jaxmoe.evals.runs import Draw
+from jaxmoe.evals.draw import Draw
 from jaxmoe.evals.tasks import TASKS
 from jaxmoe.router.policies import Policy
 

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from jaxmoe.demo.countdown import Countdown
 from jaxmoe.demo.encoding import ANSWER_LENGTH
-from jaxmoe.demo.numbers_game import Problem, expression, is_right
+from jaxmoe.demo.numbers_game import Problem
+from jaxmoe.evals.draw import Draw
+from jaxmoe.evals.evaluate import Keep, Status, evaluate
 from jaxmoe.evals.metrics import Interval, bootstrap, pass_at
-from jaxmoe.evals.runs import Draw, draw_answers
+from jaxmoe.evals.run import read_run
 from jaxmoe.model import Model
 from jaxmoe.typing import Bool, Int
 
@@ -23,12 +25,13 @@ class Outcome:
     """How n answers to each of P problems came out.
 
     marks: bool [P, n], whether each answer is right. distinct: int [P], distinct right
-    answers (`expression`).
+    answers (`expression`). first: the first answer to each problem.
     """
 
     problems: tuple[Problem, ...]
     marks: Bool[np.ndarray, "P n"]
     distinct: Int[np.ndarray, "P"]
+    first: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -80,20 +83,37 @@ def play(
     model: Model,
     problems: Sequence[Problem],
     draw: Draw,
-    path: Path | None = None,
+    path: Path,
     *,
-    about: dict[str, Any] | None = None,
-    progress: Callable[[int], None] | None = None,
+    checkpoint: str,
+    progress: Callable[[Status], None] | None = None,
 ) -> Outcome:
-    """Draws answers to problems, or goes on with the run in `path`, and checks them."""
-    prompts = [problem.prompt for problem in problems]
-    answers = draw_answers(model, prompts, draw, path, about=about, progress=progress)
-    marks, distinct = [], []
-    for problem, texts in zip(problems, answers, strict=True):
-        marks.append([is_right(problem, text) for text in texts])
-        right = (text for text, mark in zip(texts, marks[-1], strict=True) if mark)
-        distinct.append(len({expression(text) for text in right}))
-    return Outcome(tuple(problems), np.array(marks), np.array(distinct))
+    """Draws answers to problems into the run directory `path`, or goes on there.
+
+    checkpoint, progress: as in `jaxmoe.evals.evaluate.evaluate`.
+    """
+    task = Countdown()
+    questions = [
+        task.question({"prompt": problem.prompt}, id=str(j), seed=0, template=None)
+        for j, problem in enumerate(problems)
+    ]
+    evaluate(
+        model,
+        task,
+        questions,
+        draw,
+        path,
+        checkpoint=checkpoint,
+        data={"file": "the demo's own problems"},
+        keep=Keep(certainty=False),
+        progress=progress,
+    )
+    records = read_run(path).records
+    marks = [[record.correct for record in row] for row in records]
+    # The answer of a right one is its expression.
+    distinct = [len({r.answer for r in row if r.correct}) for row in records]
+    first = tuple(row[0].text for row in records)
+    return Outcome(tuple(problems), np.array(marks), np.array(distinct), first)
 
 
 def of_band(

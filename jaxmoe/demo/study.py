@@ -26,8 +26,8 @@ from jaxmoe.demo.configuration_names import (
 )
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, of_band
 from jaxmoe.demo.numbers_game import Problem
+from jaxmoe.evals.draw import Draw
 from jaxmoe.evals.metrics import Interval, bootstrap, paired_difference
-from jaxmoe.evals.runs import Draw
 from jaxmoe.router.policies import AdaptiveHead, ExpertSample, GumbelTopK, Policy, TopK
 
 UNIFORM = 1e6

@@ -18,9 +18,9 @@ from jaxmoe.files import write_text
 from jaxmoe.model import Model
 
 
-def answers_file(out: Path, name: str) -> Path:
-    """Where the answers of a configuration are kept."""
-    return out / "answers" / f"{re.sub('[ ,]+', '-', name)}.jsonl"
+def answers_folder(out: Path, name: str) -> Path:
+    """The run directory of a configuration."""
+    return out / "answers" / re.sub("[ ,]+", "-", name)
 
 
 def write_study(
@@ -35,7 +35,9 @@ def write_study(
     Returns:
       The text of table.md.
     """
-    texts = _texts(answers_file(out, BASE))
+    base = outcomes[BASE]
+    pairs = zip(base.problems, base.first, strict=True)
+    texts = [problem.prompt + answer for problem, answer in pairs]
     trained = router_study.router_logits(model.config, model.params, texts)
     params = first_params(model.config, Recipe().seed)
     untrained = router_study.router_logits(model.config, params, texts)
@@ -51,12 +53,6 @@ def write_study(
     plot_outcomes(out, outcomes, bands)
     plot_router(out, model, trained[0])
     return text
-
-
-def _texts(path: Path) -> list[str]:
-    """Each problem with its first answer."""
-    header, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return [header["prompts"][row["prompt"]] + row["answers"][0] for row in rows]
 
 
 def _compact(results: dict) -> str:

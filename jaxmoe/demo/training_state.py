@@ -1,7 +1,6 @@
 """A training run on disk, so that a killed run goes on where it was."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,8 @@ import jax
 import numpy as np
 
 from jaxmoe.demo.training import State
-from jaxmoe.evals.runs import differing
+from jaxmoe.evals.store import differing
+from jaxmoe.files import replacing
 
 FILE = "state.npz"
 
@@ -24,12 +24,8 @@ def save_state(directory: Path, state: State, step: int, about: dict[str, Any]) 
         f"leaf{i:04}": np.asarray(x) for i, x in enumerate(leaves)
     }
     about_text = json.dumps(about, sort_keys=True)
-    partial = directory / f".{FILE}.partial"
-    with partial.open("wb") as file:
+    with replacing(directory / FILE) as file:
         np.savez(file, step=step, about=about_text, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(directory / FILE)
 
 
 def load_state(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from jaxmoe.checkpoints import gcs
 from jaxmoe.evals.grading import GRADING
+from jaxmoe.evals.times import PREFIX as TIMES
 
 MANIFEST = "manifest.json"
 PARTS = ".parts/"
@@ -47,7 +48,7 @@ class BucketRun:
         # A bucket's names may be anything; a run has no folders but those of parts.
         for file in sorted(file for file in files if "/" not in file):
             parts = [name for name in names if _is_part(name, file)]
-            if file in (MANIFEST, GRADING) or file.startswith("records-"):
+            if file in (MANIFEST, GRADING) or file.startswith(("records-", TIMES)):
                 whole = self._read(file) if file in names else b""
                 content = self._joined(whole, parts)
             else:  # of something else, and maybe large; its name is refused
@@ -83,8 +84,8 @@ class BucketRun:
             start, content = start + len(there), content[len(there) :]
 
     def close(self, file: str) -> None:
-        """Writes the whole records file, and how its answers were graded."""
-        for name in (file, GRADING):
+        """Writes the whole records file, how long it took, how answers were graded."""
+        for name in (file, file.replace("records-", TIMES), GRADING):
             if (self.folder / name).exists():
                 content = (self.folder / name).read_bytes()
                 gcs.write_file(self._address, name, content)

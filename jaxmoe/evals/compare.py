@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from jaxmoe.evals.comparison import Comparison, Difference, Example
+from jaxmoe.evals.comparison import Comparison, Difference
+from jaxmoe.evals.examples import examples_of
 from jaxmoe.evals.metrics import Interval, bootstrap, paired_difference
 from jaxmoe.evals.run import Run, shared
 from jaxmoe.evals.significance import holm, permutation_test
@@ -19,9 +20,6 @@ from jaxmoe.evals.summary import (
 )
 from jaxmoe.typing import Bool, Float
 
-EXAMPLES = 12
-"""Problems shown that one run solved alone."""
-
 SOLVED = "accuracy on problems solved by"
 UNSOLVED = "accuracy on problems not solved by"
 
@@ -30,7 +28,6 @@ def compare(
     runs: Sequence[Run],
     *,
     scores: Mapping[str, Mapping[str, Float[np.ndarray, "P n"]]] | None = None,
-    examples: int = EXAMPLES,
     seed: int = 0,
 ) -> Comparison:
     """Summaries of all runs, and what sets each apart from the first, the baseline.
@@ -82,7 +79,7 @@ def compare(
             replace(d, adjusted=float(p))
             for d, p in zip(differences, adjusted, strict=True)
         ),
-        examples=tuple(_examples(runs)[:examples]),
+        examples=examples_of(runs),
     )
 
 
@@ -166,31 +163,3 @@ def _within(
         for name in split_a
         if name in split_b
     ]
-
-
-def _examples(runs: Sequence[Run]) -> list[Example]:
-    """Problems that just one run solved, those it solved most surely first."""
-    if len(runs) == 1:
-        return []
-    right = np.stack([run.correct.sum(axis=1) for run in runs])
-    alone = np.flatnonzero((right > 0).sum(axis=0) == 1)
-    surest = sorted(alone, key=lambda j: -right[:, j].max())
-    return [_example(runs, int(j), right[:, j]) for j in surest]
-
-
-def _example(runs: Sequence[Run], j: int, right: np.ndarray) -> Example:
-    solver = runs[int(right.argmax())]
-    texts = {
-        run.name: next((r.text for r in run.records[j] if r.correct), None)
-        or run.records[j][0].text
-        for run in runs
-    }
-    manifest = solver.manifest
-    return Example(
-        problem=solver.ids[j],
-        prompt=manifest["prompts"][manifest["problems"].index(solver.ids[j])],
-        reference=manifest["references"][manifest["problems"].index(solver.ids[j])],
-        solved_by=solver.name,
-        right={run.name: int(c) for run, c in zip(runs, right, strict=True)},
-        answers=texts,
-    )

@@ -55,19 +55,35 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A problem that only one of the runs solved.
+class Answer:
+    """One answer to be read.
 
-    right: run -> right answers. answers: run -> one text (of the run that solved it, a
-    right one; of the others, their first).
+    text: its beginning and end where it is long. read: what the grader read out of it;
+    None: nothing. cut: whether it ended at the limit of tokens. tokens: its length.
+    """
+
+    sample: int
+    text: str
+    read: str | None
+    right: bool
+    cut: bool
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """A problem with some of its answers.
+
+    solved_by: the only run with a right answer, where there is just one among several.
+    right: run -> right answers, of all. answers: run -> those to be read.
     """
 
     problem: str
     prompt: str
     reference: str
-    solved_by: str
+    solved_by: str | None
     right: Mapping[str, int]
-    answers: Mapping[str, str]
+    answers: Mapping[str, tuple[Answer, ...]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ class Comparison:
     """All that a report of one or more runs shows; the first run is the baseline.
 
     problems: ids, in the order of every run's `right`. groups: how many groups they
-    fall into.
+    fall into. examples: problems to be read, those that one run solved alone first.
     """
 
     task: str

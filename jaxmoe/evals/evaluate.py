@@ -26,6 +26,7 @@ import numpy as np
 
 from jaxmoe.decode.inputs import check_prompt, check_slots, check_whole
 from jaxmoe.decode.request import Progress
+from jaxmoe.evals.draw import Draw
 from jaxmoe.evals.grading import (
     OPENS,
     grade_answer,
@@ -36,12 +37,13 @@ from jaxmoe.evals.grading import (
 )
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.run import pack_routes
-from jaxmoe.evals.runs import Draw
 from jaxmoe.evals.shards import WHOLE, Shard, read_lines, records_files
 from jaxmoe.evals.store import RunDirectory, RunWriteError, differences
 from jaxmoe.evals.tasks.base import Question, Task
 from jaxmoe.evals.tasks.reasoning import opens_reasoning
+from jaxmoe.evals.times import Go, add_go
 from jaxmoe.model import Model
+from jaxmoe.ops.bf16_bits import is_bits
 from jaxmoe.router.policies import for_model
 from jaxmoe.sampling import Finished, stream
 from jaxmoe.sharding.processes import check_equal, first_decides, wait_for_all
@@ -167,9 +169,11 @@ def manifest_of(
 
 
 def _weights_of(model: Model) -> str:
-    """How weights are held: their type, or "int8"."""
-    held = model.config.weights
-    return str(model.params["embed.weight"].dtype) if held == "float" else held
+    """What weights are: their type, also where their bits are held, or "int8"."""
+    if model.config.weights != "float":
+        return model.config.weights
+    weight = model.params["embed.weight"]
+    return "bfloat16" if is_bits(weight) else str(weight.dtype)
 
 
 def about_questions(questions: Sequence[Question]) -> dict[str, list[str]]:
@@ -351,6 +355,13 @@ class _Run:
             finally:
                 # Also where drawing was stopped: what is drawn is not drawn again.
                 self._keep_graded(0)
+                self._note_time()
+
+    def _note_time(self) -> None:
+        seconds = time.perf_counter() - self.began
+        with suppress(OSError):  # of a full disk, which was said already
+            go = Go(seconds, self.drawn, self.tokens)
+            add_go(self.directory.path, self.shard, go)
 
     def _keep_graded(self, most: int) -> None:
         """Keeps what is graded; waits while more than `most` are not."""

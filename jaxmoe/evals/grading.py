@@ -14,6 +14,7 @@ from typing import Any
 
 from jaxmoe.evals.tasks.base import Grade, Question, Task
 from jaxmoe.evals.tasks.reasoning import answer_in
+from jaxmoe.files import write_text
 
 GRADING = "grading.json"
 VERSION = 2
@@ -80,6 +81,4 @@ def read_grading(folder: Path) -> Mapping[str, Any] | None:
 
 def write_grading(folder: Path, grading: Mapping[str, Any]) -> None:
     """Writes grading.json at once, or leaves the one that is there."""
-    partial = folder / f"{GRADING}.partial"
-    partial.write_text(json.dumps(grading, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / GRADING)
+    write_text(folder / GRADING, json.dumps(grading, indent=1) + "\n")

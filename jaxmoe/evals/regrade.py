@@ -1,6 +1,5 @@
 """Grading again after a grader has changed, and grading answers drawn elsewhere."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +21,10 @@ from jaxmoe.evals.grading import (
 from jaxmoe.evals.question_files import rows_of
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.shards import encode, read_lines, records_files
-from jaxmoe.evals.store import (
-    RunDirectory,
-    read_manifest,
-    replace_manifest,
-    sync_folder,
-)
+from jaxmoe.evals.store import RunDirectory, read_manifest, write_manifest
 from jaxmoe.evals.tasks.base import Question, Task
 from jaxmoe.evals.tasks.prompts import printable, shown
+from jaxmoe.files import lock, replacing
 
 _PROBLEMS = ("problem", "id", "custom_id", "question_id", "task_id", "doc_id")
 _TEXTS = (
@@ -96,7 +91,7 @@ def grade_again(
     write_grading(folder, grading_of(task))
     now = {name: v for name, v in manifest.items() if name != ISOLATION}
     if (now := now | isolation_of(task)) != manifest:
-        replace_manifest(folder, now)
+        write_manifest(folder, now)
     return Regraded(total, gained, lost, moved)
 
 
@@ -200,23 +195,14 @@ def _lock(stack: ExitStack, file: Path) -> None:
     """Keeps others from drawing into the file."""
     descriptor = os.open(file, os.O_RDWR)
     stack.callback(os.close, descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(
-            f"another process draws into {file}; grade when it has ended"
-        ) from None
+    if not lock(descriptor):
+        raise ValueError(f"another process draws into {file}; grade when it has ended")
 
 
 def _replace(file: Path, records: Sequence[Record]) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("wb") as out:
+    with replacing(file) as out:
         for record in records:
             out.write(encode(record))
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(file)
-    sync_folder(file.parent)
 
 
 def _problem_of(

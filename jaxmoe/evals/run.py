@@ -1,7 +1,6 @@
 """Runs as arrays, for analysis; shards put together; routes packed into records."""
 
 import base64
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,9 +22,10 @@ from jaxmoe.evals.store import (
     differences,
     identity,
     read_manifest,
-    sync_folder,
     write_manifest,
 )
+from jaxmoe.evals.times import Go, add_go, read_goes
+from jaxmoe.files import replacing, sync
 
 
 # Arrays have no single truth value, so the generated == could only raise.
@@ -34,13 +34,14 @@ class Run:
     """n answers to each of P problems, graded.
 
     name: of the folder. manifest: what was run. ids: of the problems, in the manifest's
-    order. records: [P][n], by sample.
+    order. records: [P][n], by sample. goes: how long they took, as far as is known.
     """
 
     name: str
     manifest: Mapping[str, Any]
     ids: tuple[str, ...]
     records: tuple[tuple[Record, ...], ...]
+    goes: tuple[Go, ...] = ()
 
     @property
     def n(self) -> int:
@@ -131,7 +132,8 @@ def read_run(
             + (", or pass partial=True to leave it out" if whole else "")
         )
     rows = (tuple(table[id][i] for i in range(n)) for id in whole)
-    return Run(folder.resolve().name, manifest, tuple(whole), tuple(rows))
+    name, goes = folder.resolve().name, read_goes(folder)
+    return Run(name, manifest, tuple(whole), tuple(rows), goes)
 
 
 def shared(runs: Sequence[Run]) -> tuple[Run, ...]:
@@ -193,11 +195,13 @@ def merge(paths: Sequence[Path | str], into: Path | str) -> int:
     work.mkdir(parents=True)
     try:
         _write_merged(work, manifest, [place for _, place in lines])
+        for go in (go for folder in folders for go in read_goes(folder)):
+            add_go(work, WHOLE, go)
         gradings = [read_grading(folder) for folder in folders]
         if gradings[0] and all(found == gradings[0] for found in gradings):
             write_grading(work, gradings[0])
         work.rename(into)
-        sync_folder(into.parent)
+        sync(into.parent)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -231,17 +235,14 @@ def _write_merged(
     folder: Path, manifest: Mapping[str, Any], places: Sequence[tuple[Path, int, int]]
 ) -> None:
     """Copies lines in their order: path, first byte and size of each."""
-    with (folder / MANIFEST).open("wb") as file:
-        write_manifest(file.fileno(), manifest)
-    with ExitStack() as stack, (folder / WHOLE.file_name).open("wb") as merged:
+    write_manifest(folder, manifest)
+    with ExitStack() as stack:
+        merged = stack.enter_context(replacing(folder / WHOLE.file_name))
         paths = {path for path, _, _ in places}
         files = {path: stack.enter_context(path.open("rb")) for path in paths}
         for path, start, size in places:
             files[path].seek(start)
             merged.write(files[path].read(size))
-        merged.flush()
-        os.fsync(merged.fileno())
-    sync_folder(folder)
 
 
 # -- what manifests and records must say -----------------------------------------------

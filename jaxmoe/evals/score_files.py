@@ -1,6 +1,5 @@
 """Files of scores: written as a verifier's scores come, and read for a comparison."""
 
-import fcntl
 import itertools
 import json
 import math
@@ -17,6 +16,7 @@ from jaxmoe.evals.run import Run
 from jaxmoe.evals.store import RunWriteError
 from jaxmoe.evals.tasks.reasoning import answer_in
 from jaxmoe.evals.verifiers import Verifier, VerifierError, end_of, scores_from
+from jaxmoe.files import lock, write_all
 
 _BEGINNING = b'{"problem": '
 """Of each line that `score_run` writes."""
@@ -157,13 +157,11 @@ def _opened(path: Path) -> Iterator[int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(descriptor):
             raise ValueError(
                 f"another process adds scores to {path}; wait for it, or choose "
                 "another file"
-            ) from None
+            )
         yield descriptor
     finally:
         os.close(descriptor)
@@ -223,8 +221,7 @@ def _append(descriptor: int, line: bytes) -> None:
     """Adds a whole line, or nothing, down to the disk."""
     end = os.fstat(descriptor).st_size
     try:
-        while line:  # a full disk takes a part first, and then refuses the rest
-            line = line[os.write(descriptor, line) :]
+        write_all(descriptor, line)
     except BaseException:
         # Where this fails too, the next call cuts it off.
         with suppress(OSError):

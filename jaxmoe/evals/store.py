@@ -4,7 +4,6 @@ A run may be killed at any moment, also by a full disk, and goes on with the rec
 that are there. Several processes may draw shards of one run into one folder.
 """
 
-import fcntl
 import itertools
 import json
 import os
@@ -18,8 +17,8 @@ from jaxmoe.checkpoints.gcs import Place, place_of, require_local
 from jaxmoe.evals.bucket import MANIFEST, BucketRun
 from jaxmoe.evals.grading import GRADING, ISOLATION, LIBRARIES, OPENS
 from jaxmoe.evals.records import Record
-from jaxmoe.evals.runs import differing
 from jaxmoe.evals.shards import WHOLE, Shard, encode, read_lines, records_files
+from jaxmoe.files import lock, replacing, sync, write_all
 
 SYNC_SECONDS = 1.0
 """Records reach the disk this often, and at the end. A kill loses none that were added;
@@ -184,7 +183,7 @@ class RunDirectory:
         lines = read_lines(records_files(self.path))
         self.done = {(line.record.problem, line.record.sample) for line in lines}
         os.fsync(descriptor)
-        sync_folder(self.path)
+        sync(self.path)
         self._synced = len(self.done)
         self._synced_at = time.monotonic()
 
@@ -195,8 +194,7 @@ class RunDirectory:
                 self._cut(descriptor)
             end = self._end + len(line)
             self._torn = True
-            while line:  # a full disk takes a part first, and then refuses the rest
-                line = line[os.write(descriptor, line) :]
+            write_all(descriptor, line)
             self._end, self._torn = end, False
         except BaseException:
             # Where this fails too, the next `add` or the next run cuts it off.
@@ -288,22 +286,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
-def write_manifest(file: int, manifest: Mapping[str, Any]) -> None:
-    """Writes a manifest into an empty file, down to the disk."""
-    text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
-    left = text.encode("utf-8", "backslashreplace")
-    while left:
-        left = left[os.write(file, left) :]
-    os.fsync(file)
-
-
-def replace_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Gives a run another manifest at once, or leaves the one that is there."""
-    partial = folder / f"{MANIFEST}.new"
-    with partial.open("wb") as file:
-        write_manifest(file.fileno(), manifest)
-    partial.replace(folder / MANIFEST)
-    sync_folder(folder)
+    with replacing(folder / MANIFEST) as file:
+        file.write(_encoded(manifest))
+
+
+def _encoded(manifest: Mapping[str, Any]) -> bytes:
+    text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
+    return text.encode("utf-8", "backslashreplace")
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Names that only one has, or that have other values, in order."""
+    both = a.keys() & b.keys()
+    return sorted(n for n in {**a, **b} if n not in both or a[n] != b[n])
 
 
 def differences(
@@ -363,14 +360,15 @@ def _create_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     partial = folder / _PARTIAL
     file = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file, wait=True)
         if (folder / MANIFEST).exists():
             partial.unlink(missing_ok=True)
             return
         os.ftruncate(file, 0)
-        write_manifest(file, manifest)
+        write_all(file, _encoded(manifest))
+        os.fsync(file)
         partial.replace(folder / MANIFEST)
-        sync_folder(folder)
+        sync(folder)
     finally:
         os.close(file)
 
@@ -413,24 +411,21 @@ def _explained(path: Path | Place) -> Iterator[None]:
         ) from error
 
 
-def _locks(descriptor: int, path: Path, kind: int = fcntl.LOCK_EX) -> bool:
+def _locks(descriptor: int, path: Path, *, shared: bool = False) -> bool:
     """Whether the file could be locked, at once."""
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock(descriptor, shared=shared)
     except OSError as error:
         raise RunWriteError(
             f"{path} cannot be locked ({error.strerror}); choose an --out on a file "
             "system with locks"
         ) from error
-    return True
 
 
 def _in_use(path: Path) -> bool:
     """Whether a process draws into the file."""
     with path.open("rb") as file:
-        return not _locks(file.fileno(), path, fcntl.LOCK_SH)
+        return not _locks(file.fileno(), path, shared=True)
 
 
 def _end_of_lines(descriptor: int) -> int:
@@ -443,12 +438,3 @@ def _end_of_lines(descriptor: int) -> int:
             return start + place + 1
         end = start
     return 0
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes new names in a folder outlive the machine."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

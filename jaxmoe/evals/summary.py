@@ -28,6 +28,10 @@ LOGPROB_SUM = "sum of log-probabilities"
 CERTAINTY = "self-certainty"
 
 
+SECONDS = "seconds, compiling included"
+SPEED = "tokens a second, compiling included"
+
+
 def majority_of(n: int) -> str:
     """The name of the measure: a vote of more answers is another one."""
     return f"{MAJORITY} of {n}"
@@ -119,6 +123,8 @@ def numbers_of(run: Run) -> dict[str, float]:
     ]
     numbers = {
         "mean tokens": float(run.lengths.mean()),
+        "tokens in all": float(run.lengths.sum()),
+        **_times(run),
         "share cut off": float(cut.mean()),
         "share without an answer": float(1 - answered.mean()),
         "distinct answers": float(distinct(codes_of(run)).mean()),
@@ -130,6 +136,17 @@ def numbers_of(run: Run) -> dict[str, float]:
         marks = [r.details.get(name) for row in run.records for r in row]
         numbers[f"share {name}"] = float(np.mean([bool(m) for m in marks]))
     return numbers
+
+
+def _times(run: Run) -> dict[str, float]:
+    """Speed of what was timed; seconds in all, where that was the whole run."""
+    timed = [go for go in run.goes if go.seconds > 0]
+    if not timed:
+        return {}
+    seconds = sum(go.seconds for go in timed)
+    speed = sum(go.tokens for go in timed) / seconds
+    whole = sum(go.answers for go in timed) == len(run.manifest["problems"]) * run.n
+    return {**({SECONDS: seconds} if whole else {}), SPEED: speed}
 
 
 def summarise(

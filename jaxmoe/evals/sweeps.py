@@ -124,11 +124,15 @@ def compare_points(points: Sequence[Point], runs: Sequence[Run]) -> Comparison:
 
 @dataclass(frozen=True)
 class Panels:
-    """Differences of one measure, float64 [k_keep, tau], by r (and temperature)."""
+    """Differences of one measure, float64 [k_keep, tau], by r (and temperature).
+
+    bounds: of their intervals.
+    """
 
     keeps: tuple[float, ...]
     taus: tuple[float, ...]
     panels: dict[str, Float[np.ndarray, "Y X"]]
+    bounds: dict[str, Float[np.ndarray, "Y X 2"]]
 
 
 def panels_of(
@@ -139,21 +143,22 @@ def panels_of(
     None where there is no grid: fewer than two points of Expert-Sample, or no such
     difference.
     """
-    differences = {
-        d.b: d.interval.mean for d in found.differences if d.measure == measure
-    }
+    differences = {d.b: d.interval for d in found.differences if d.measure == measure}
     swept = [p for p in points if "tau" in p.values and p.name in differences]
     if len(swept) < 2:
         return None
     keeps = tuple(sorted({p.values["k_keep"] for p in swept}))
     taus = tuple(sorted({p.values["tau"] for p in swept}))
-    panels: dict[str, np.ndarray] = {}
+    shape = len(keeps), len(taus)
+    names = dict.fromkeys(map(_panel_name, swept))
+    panels = {name: np.full(shape, np.nan) for name in names}
+    bounds = {name: np.full((*shape, 2), np.nan) for name in names}
     for point in swept:
-        empty = np.full((len(keeps), len(taus)), np.nan)
-        panel = panels.setdefault(_panel_name(point), empty)
         place = keeps.index(point.values["k_keep"]), taus.index(point.values["tau"])
-        panel[place] = differences[point.name]
-    return Panels(keeps, taus, panels)
+        name, interval = _panel_name(point), differences[point.name]
+        panels[name][place] = interval.mean
+        bounds[name][place] = interval.low, interval.high
+    return Panels(keeps, taus, panels, bounds)
 
 
 def _panel_name(point: Point) -> str:

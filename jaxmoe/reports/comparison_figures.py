@@ -4,8 +4,8 @@ import textwrap
 from pathlib import Path
 
 from jaxmoe.evals.comparison import Comparison
-from jaxmoe.reports.html_parts import clean
 from jaxmoe.reports.plots import plot_pass_at
+from jaxmoe.text.printable import clean
 
 LINE = 70
 """Characters of a name in one line of the legend."""
@@ -34,7 +34,10 @@ def plot_pass_curves(
     for run in comparison.runs:
         if curve in run.curves:
             found = run.curves[curve]
-            curves[_label(run.name, taken=set(curves))] = (found.ks, found.intervals)
+            curves[legend_label(run.name, taken=set(curves))] = (
+                found.ks,
+                found.intervals,
+            )
     if not curves:
         names = sorted({name for run in comparison.runs for name in run.curves})
         raise ValueError(
@@ -45,19 +48,14 @@ def plot_pass_curves(
     if title is None:
         runs = "run" if len(comparison.runs) == 1 else "runs"
         title = f"{comparison.task}, {len(comparison.runs)} {runs}"
-    plot_pass_at(curves, path, title=_plain(title))
+    plot_pass_at(curves, path, title=clean(title))
 
 
-def _label(name: str, taken: set[str]) -> str:
+def legend_label(name: str, taken: set[str], line: int = LINE) -> str:
     """A run's name for the legend, in lines; one that is not taken yet."""
-    label = "\n".join(textwrap.wrap(_plain(name), LINE)) or "(no name)"
+    label = "\n".join(textwrap.wrap(clean(name), line)) or "(no name)"
     # A legend leaves out what begins with an underscore.
     label = f" {label}" if label.startswith("_") else label
     while label in taken:
         label += " "
     return label
-
-
-def _plain(value: str) -> str:
-    """Text that is no formula: between two dollars there would be one."""
-    return clean(value).replace("$", r"\$")

@@ -9,7 +9,7 @@ from jaxmoe.analysis.router_stats import from_json
 from jaxmoe.evals.comparison import Comparison
 from jaxmoe.files import write_text
 from jaxmoe.reports.comparison_csv import differences_csv, measures_csv, problems_csv
-from jaxmoe.reports.html_report import render
+from jaxmoe.reports.comparison_page import render
 
 Curves = Mapping[str, dict[str, list[float]]]
 """Layer -> mean, low and high of the router's probability by rank."""

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxmoe.evals.comparison import Comparison, RunSummary
+from jaxmoe.evals.draw import in_words
 from jaxmoe.evals.grading import ISOLATION
+from jaxmoe.reports.text_table import number
 
 
 def as_text(found: RunSummary) -> str:
@@ -12,11 +14,11 @@ def as_text(found: RunSummary) -> str:
     about = found.about
     lines = [
         f"{len(found.right)} problems of {about['task']}, {found.n} answers each",
-        about["policy"],
-        about["sampler"],
+        in_words(about["policy"]),
+        in_words(about["sampler"]),
         *_isolation([found]),
         *_aligned(found.measures.items()),
-        *_aligned((k, f"{v:.3g}") for k, v in found.numbers.items()),
+        *_aligned((k, number(v)) for k, v in found.numbers.items()),
     ]
     return "\n".join(lines)
 

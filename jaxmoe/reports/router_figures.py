@@ -1,13 +1,12 @@
 """Figures of router statistics: scores by rank, mass, loads, pairs, heads.
 
 Each takes the statistics of `jaxmoe.analysis.router_pass`, shows a panel for every
-layer that has experts, and writes one PNG file in the style of `jaxmoe.reports.plots`.
+layer that has experts, and goes where `jaxmoe.reports.plots.Target` says.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,9 @@ from jaxmoe.reports.plots import (
     GREEN,
     GREY,
     VERMILLION,
+    Target,
     figure_file,
+    log_axis,
     require_rows,
 )
 
@@ -41,16 +42,19 @@ _SMALLEST = 1e-6
 _LEAST = 1e-3
 """Nats; differences below are no more than rounding, and shown as none."""
 
+_NOISE = 3.0
+"""Standard deviations within which a pair's count says nothing, and has no colour."""
+
 _FOLD = 2.0
 """Pairs chosen 2^2 times as often as expected, or as rarely, have the full colour."""
 
 
-def plot_scores(layers: LayerStats, path: Path, *, k: int, title: str) -> None:
+def plot_scores(layers: LayerStats, path: Target, *, k: int, title: str) -> None:
     """Probability by rank on a log scale: median over tokens, band from 10 % to 90 %.
 
     Args:
       layers: what `jaxmoe.analysis.router_pass.accumulate` returns.
-      path: the PNG file, replaced if it is there.
+      path: where it goes.
       k: experts per token, marked.
       title: of the figure.
 
@@ -60,8 +64,7 @@ def plot_scores(layers: LayerStats, path: Path, *, k: int, title: str) -> None:
     require_rows(list(layers), "layers")
     with _panels(path, layers) as (figure, panels):
         for axes, classes in zip(panels, layers.values(), strict=True):
-            axes.set_yscale("log")
-            axes.minorticks_off()
+            log_axis(axes)
             _mark(axes, k)
             for name, stats in classes.items():
                 low, middle, high = (stats.quantile(q) for q in (0.1, 0.5, 0.9))
@@ -76,7 +79,7 @@ def plot_scores(layers: LayerStats, path: Path, *, k: int, title: str) -> None:
         _legend(figure, panels, title)
 
 
-def plot_mass(layers: LayerStats, path: Path, *, k: int, title: str) -> None:
+def plot_mass(layers: LayerStats, path: Target, *, k: int, title: str) -> None:
     """Mean probability in percent of the best m experts together, over m.
 
     Args:
@@ -99,7 +102,7 @@ def plot_mass(layers: LayerStats, path: Path, *, k: int, title: str) -> None:
         _legend(figure, panels, title)
 
 
-def plot_loads(layers: LayerStats, path: Path, *, title: str) -> None:
+def plot_loads(layers: LayerStats, path: Target, *, title: str) -> None:
     """Each expert's choices, the most used first; 1 is an even share.
 
     The heading of a panel has the normalised entropy of the load of each class (1:
@@ -131,11 +134,12 @@ def plot_loads(layers: LayerStats, path: Path, *, title: str) -> None:
         _legend(figure, panels, title)
 
 
-def plot_coactivation(layers: LayerStats, path: Path, *, title: str) -> None:
+def plot_coactivation(layers: LayerStats, path: Target, *, title: str) -> None:
     """How much more often two experts are chosen together than their loads say.
 
     Of all tokens, on a log2 scale, experts in the model's own order; see
-    `RouterStats.coactivation`. White is as often as expected, grey is no data.
+    `RouterStats.coactivation`. White is as often as expected, or too near to that to be
+    told apart from it; grey is no data.
 
     Args:
       layers, path, title: as for `plot_scores`.
@@ -147,19 +151,21 @@ def plot_coactivation(layers: LayerStats, path: Path, *, title: str) -> None:
     with _panels(path, layers, square=True) as (figure, panels):
         from matplotlib import colormaps
 
-        colours = colormaps["RdBu_r"].with_extremes(bad="#BBBBBB")
+        colours = colormaps["RdBu_r"].with_extremes(bad="#bbbbbb")
         image = None
         for axes, classes in zip(panels, layers.values(), strict=True):
-            lift = _both(classes).coactivation()
+            lift = _both(classes).coactivation(beyond=_NOISE)
             fold = np.log2(np.maximum(lift, 2.0 ** (-_FOLD - 1)))
-            image = axes.imshow(fold, cmap=colours, vmin=-_FOLD, vmax=_FOLD)
+            # A pixel for each pair, also within a page.
+            look: dict[str, Any] = {"cmap": colours, "interpolation": "none"}
+            image = axes.imshow(fold, vmin=-_FOLD, vmax=_FOLD, **look)
             ticks = [0, len(fold) - 1]
             axes.set_xticks(ticks)
             axes.set_yticks(ticks)
             axes.tick_params(labelsize=8)
         assert image is not None
-        look: dict[str, Any] = {"shrink": 0.8, "aspect": 25, "pad": 0.02}
-        bar = figure.colorbar(image, ax=panels, extend="both", **look)
+        place: dict[str, Any] = {"shrink": 0.8, "aspect": 25, "pad": 0.02}
+        bar = figure.colorbar(image, ax=panels, extend="both", **place)
         ticks = np.arange(-_FOLD, _FOLD + 1).tolist()
         bar.set_ticks(ticks, labels=[f"{2.0**t:g}" for t in ticks])
         bar.set_label("times as often as expected", fontsize=9)
@@ -167,7 +173,7 @@ def plot_coactivation(layers: LayerStats, path: Path, *, title: str) -> None:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
 
 
-def plot_heads(layers: LayerStats, path: Path, *, k: int, title: str) -> None:
+def plot_heads(layers: LayerStats, path: Target, *, k: int, title: str) -> None:
     """Experts that reach a given probability, by layer: median, and 10 % to 90 %.
 
     One panel for each class of tokens.
@@ -196,7 +202,7 @@ def plot_heads(layers: LayerStats, path: Path, *, k: int, title: str) -> None:
 def plot_comparison(
     first: LayerStats,
     second: LayerStats,
-    path: Path,
+    path: Target,
     *,
     names: tuple[str, str],
     title: str,
@@ -207,7 +213,7 @@ def plot_comparison(
 
     Args:
       first, second: statistics of the same layers.
-      path: the PNG file, replaced if it is there.
+      path: where it goes.
       names: of the two models, not the same.
       title: of the figure.
 
@@ -290,7 +296,7 @@ def _grid(count: int) -> tuple[int, int]:
 
 @contextmanager
 def _panels(
-    path: Path, layers: LayerStats, *, square: bool = False
+    path: Target, layers: LayerStats, *, square: bool = False
 ) -> Iterator[tuple["matplotlib.figure.Figure", list["matplotlib.axes.Axes"]]]:
     """A figure with a panel for each layer, with its heading."""
     columns, rows = _grid(len(layers))

@@ -1,4 +1,4 @@
-"""The files of a router report: all statistics as JSON, and figures."""
+"""The files of a router report: all statistics as JSON, a page, and figures."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,8 @@ from typing import Any
 from jaxmoe.analysis.router_pass import LayerStats
 from jaxmoe.analysis.router_stats import to_json
 from jaxmoe.files import write_text
-from jaxmoe.reports import router_figures
+from jaxmoe.reports import router_figures, router_page
+from jaxmoe.reports.plots import Picture, has_matplotlib, require_matplotlib
 from jaxmoe.reports.router_table import summary
 
 
@@ -50,7 +51,7 @@ def write_routers(
     policy: Mapping[str, str | None],
     against: Against | None = None,
 ) -> None:
-    """Writes router.json, and a PNG for each figure.
+    """Writes router.json, router.html, and a PNG for each figure.
 
     Args:
       out: a folder that is there.
@@ -61,7 +62,7 @@ def write_routers(
       against: another checkpoint to compare with.
 
     Raises:
-      ImportError: without matplotlib; router.json has been written.
+      ImportError: without matplotlib; all but the figures has been written.
     """
     results: dict[str, Any] = {
         "checkpoint": digest,
@@ -76,44 +77,44 @@ def write_routers(
             "routed by top-k": [_as_json(part, k) for part in pair],
         }
     write_text(out / "router.json", json.dumps(results, allow_nan=False) + "\n")
-    plot_routers(out, layers, k)
+    pictures = _drawn(out, layers, k, against) if has_matplotlib() else {}
+    page = router_page.render(layers, pictures, k=k, checkpoint=digest, policy=policy)
+    write_text(out / "router.html", page)
+    require_matplotlib()
+
+
+def _drawn(
+    out: Path, layers: LayerStats, k: int, against: Against | None
+) -> dict[str, Picture]:
+    """All figures, for the page and as scores.png, mass.png, loads.png and so on."""
+    names = [name for name in router_page.FIGURES if name != "comparison"]
+    pictures = {name: _picture(out, name) for name in names}
+    spread = "(median, 10 to 90 %)"
+    title = f"Router probability by rank {spread}"
+    router_figures.plot_scores(layers, pictures["scores"], k=k, title=title)
+    title = "Probability of the best experts together"
+    router_figures.plot_mass(layers, pictures["mass"], k=k, title=title)
+    title = "Load of the experts (heading: entropy, 1 is even)"
+    router_figures.plot_loads(layers, pictures["loads"], title=title)
+    title = "Experts chosen together"
+    router_figures.plot_coactivation(layers, pictures["coactivation"], title=title)
+    title = f"Experts that reach a probability {spread}"
+    router_figures.plot_heads(layers, pictures["heads"], k=k, title=title)
     if against is not None:
+        pictures["comparison"] = _picture(out, "comparison")
         router_figures.plot_comparison(
             against.layers,
             against.other,
-            out / "comparison.png",
+            pictures["comparison"],
             names=against.names,
             title="Mean log-probability by rank, and its difference",
         )
+    return pictures
 
 
-def plot_routers(out: Path, layers: LayerStats, k: int) -> None:
-    """Writes scores.png, mass.png, loads.png, coactivation.png and heads.png.
-
-    Raises:
-      ImportError: without matplotlib.
-    """
-    spread = "(median, 10 to 90 %)"
-    router_figures.plot_scores(
-        layers, out / "scores.png", k=k, title=f"Router probability by rank {spread}"
-    )
-    router_figures.plot_mass(
-        layers, out / "mass.png", k=k, title="Probability of the best experts together"
-    )
-    router_figures.plot_loads(
-        layers,
-        out / "loads.png",
-        title="Load of the experts (heading: entropy, 1 is even)",
-    )
-    router_figures.plot_coactivation(
-        layers, out / "coactivation.png", title="Experts chosen together"
-    )
-    router_figures.plot_heads(
-        layers,
-        out / "heads.png",
-        k=k,
-        title=f"Experts that reach a probability {spread}",
-    )
+def _picture(out: Path, name: str) -> Picture:
+    heading, _ = router_page.FIGURES[name]
+    return Picture(name, heading, out / f"{name}.png")
 
 
 def _as_json(layers: LayerStats, k: int) -> dict[str, Any]:

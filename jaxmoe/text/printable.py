@@ -1,4 +1,4 @@
-"""Text from anywhere, for a terminal."""
+"""Text from anywhere, for a terminal and for a page."""
 
 import re
 
@@ -16,3 +16,26 @@ def printable(text: str) -> str:
     '\\x1b[2Jhello'
     """
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# Control characters but for tab and line feed; marks and overrides of the writing
+# direction, which would reorder what stands beside them; what UTF-8 cannot carry, and
+# what is no character.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+    "\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(
+        f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17)
+    )
+    + "]"
+)
+
+
+def clean(text: str) -> str:
+    """`text` with what would disturb a page or a file replaced, one for one.
+
+    Control characters, controls of the writing direction, surrogates and what is no
+    character become U+FFFD; line ends become line feeds.
+    """
+    return _UNSAFE.sub(REPLACEMENT, text.replace("\r\n", "\n"))

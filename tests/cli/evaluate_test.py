@@ -20,6 +20,7 @@ from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli import compare, evaluate, sample, sweep
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
 from jaxmoe.evals import evaluate as evaluation
+from jaxmoe.evals.draw import as_fields
 from jaxmoe.evals.metrics import bootstrap, pass_at
 from jaxmoe.evals.run import read_run
 from tests.running import SCRIPTS
@@ -101,7 +102,8 @@ def test_the_numbers_are_those_of_the_models_answers(runs, capsys):
     about = found["about"]
     assert about["checkpoint"] == open_source("demo").digest()
     assert (about["seed"], about["slots"], about["n"]) == (0, 8, 4)
-    assert about["policy"] == repr(ExpertSample())
+    assert about["policy"] == as_fields(ExpertSample())
+    assert about["weights"] == "bfloat16"  # also where they are held as bits
 
 
 @pytest.mark.slow
@@ -323,7 +325,7 @@ def test_a_sweep(runs, capsys, tmp_path, monkeypatch):
     assert [run["name"] for run in found["runs"]] == names
     assert found["points"]["es-keep6-r32-tau2"] == {"k_keep": 6, "r": 32, "tau": 2.0}
     base = json.loads((out / "topk" / "manifest.json").read_text("utf-8"))
-    assert base["policy"] == repr(jaxmoe.TopK())
+    assert base["policy"] == as_fields(jaxmoe.TopK())
 
     def never(*_, **__):
         raise AssertionError("drawn again")

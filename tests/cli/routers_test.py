@@ -85,11 +85,11 @@ def test_report_of_a_file(checkpoint, model, drawn, no_figures, tmp_path, capsys
     argv = [str(checkpoint), "--data", _write(tmp_path / "data.jsonl", *rows)]
     options = ["--n", "2", "--max-new-tokens", "3", "--against", str(checkpoint)]
     assert main([*argv, "--out", str(out), *options, "--policy", "topk"]) == 0
-    assert [path.name for path in out.iterdir()] == ["router.json"]
+    assert {path.name for path in out.iterdir()} == {"router.json", "router.html"}
     text = (out / "router.json").read_text("utf-8")
     results = json.loads(text, parse_constant=pytest.fail)
     assert results["checkpoint"] == read_manifest(checkpoint).digest
-    used = {"drawn": repr(jaxmoe.TopK()), "given": "TopK()"}
+    used = {"drawn": "TopK()", "given": "TopK()"}
     assert results["policy"] == used
     assert list(results["layers"]) == [str(l) for l in model.config.moe_layers]
     tokens = {"prompt": len(prompt) + 2, "generated": len(answer) + 4}
@@ -112,12 +112,13 @@ def test_report_of_a_file(checkpoint, model, drawn, no_figures, tmp_path, capsys
 def test_figures_of_a_file(checkpoint, matplotlib, monkeypatch, tmp_path):
     """A figure would be missing."""
     # Layout and compression take seconds, and are the figures' own tests'.
-    monkeypatch.setattr(plots, "_save", lambda _, path: path.write_bytes(b""))
+    monkeypatch.setattr(plots, "_save", lambda _, picture: picture.png.write_bytes(b""))
     out = tmp_path / "report"
     data = _write(tmp_path / "data.jsonl", *({"prompt": [5, i]} for i in range(3)))
     argv = [str(checkpoint), "--data", data, "--max-new-tokens", "0"]
     assert main([*argv, "--out", str(out), "--against", str(checkpoint)]) == 0
-    names = {f"{name}.png" for name in FIGURES | {"comparison"}} | {"router.json"}
+    names = {f"{name}.png" for name in FIGURES | {"comparison"}}
+    names |= {"router.json", "router.html"}
     assert {path.name for path in out.iterdir()} == names
     results = json.loads((out / "router.json").read_text("utf-8"))
     assert results["policy"] == {"drawn": None, "given": "TopK()"}

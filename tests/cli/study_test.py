@@ -3,9 +3,8 @@
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from jaxmoe.demo import game_runs
 from jaxmoe.demo.chains import all_chains
 from jaxmoe.demo.configuration_names import BASE
 from jaxmoe.demo.study import configurations
-from jaxmoe.evals.runs import Draw
+from jaxmoe.evals.draw import Draw
 from tests.outcomes import outcome_of
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -36,7 +35,7 @@ class Run:
 
     draw: Draw
     path: Path
-    about: dict[str, Any]
+    checkpoint: str
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +45,14 @@ def asked(tmp_path_factory) -> Iterator[list[Run]]:
     chains = all_chains([problem.numbers for problem in demo.problems()[:PLAYED]])
     solutions = dict(zip(map(tuple, chains.numbers), chains.texts(), strict=True))
 
-    def play(model, problems, draw, path, *, about, progress):
-        asked.append(Run(draw, path, about))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        prompts = [problem.prompt for problem in problems]
-        rows = [{"prompts": prompts}]
-        for j, problem in enumerate(problems):
-            answer = solutions[problem.numbers] if j else "12"  # of another length
-            rows.append({"prompt": j, "answers": [answer] * draw.n})
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    def play(model, problems, draw, path, *, checkpoint, progress):
+        asked.append(Run(draw, path, checkpoint))
+        path.mkdir(parents=True, exist_ok=True)
+        first = [solutions[problem.numbers] for problem in problems]
+        first[0] = "12"  # of another length
         right = np.array([0, 1, draw.n, draw.n])
-        return outcome_of(problems, draw.n, right, np.minimum(right, 1))
+        found = outcome_of(problems, draw.n, right, np.minimum(right, 1))
+        return replace(found, first=tuple(first))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
@@ -83,9 +79,7 @@ def test_all_configurations_are_played(study):
     paths = {run.path for run in asked}
     assert len(paths) == len(asked)
     assert {path.parent for path in paths} == {out / "answers"}
-    (about,) = {json.dumps(run.about) for run in asked}
-    digest = open_source("demo").digest()
-    assert json.loads(about) == {"checkpoint": digest}
+    assert {run.checkpoint for run in asked} == {open_source("demo").digest()}
 
 
 @pytest.mark.slow

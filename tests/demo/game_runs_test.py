@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
+import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler
-from jaxmoe.demo import game_runs
-from jaxmoe.demo.encoding import ANSWER_LENGTH
+from jaxmoe.demo.encoding import ANSWER_LENGTH, encode
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, of_band, play
 from jaxmoe.demo.numbers_game import Problem
+from jaxmoe.evals import evaluate as evaluation
+from jaxmoe.evals.draw import Draw
 from jaxmoe.evals.metrics import bootstrap
-from jaxmoe.evals.runs import Draw
+from jaxmoe.sampling import Finished
 from tests.outcomes import outcome_of
-from tests.tiny import tiny_model
 
 PROBLEMS = [Problem.parse(f"2,5,8,12={target}:") for target in (27, 1, 97)]
 ANSWERS = [
@@ -28,34 +29,33 @@ ANSWERS = [
 DRAW = Draw(ExpertSample(), TokenSampler(0.7), 5, MAX_NEW_TOKENS, seed=4, slots=8)
 
 
-@pytest.fixture
-def asked(monkeypatch) -> dict:
-    """Gives out the canned answers, and notes what was asked for."""
-    heard = {}
-
-    def canned(model, prompts, draw, path=None, *, about=None, progress=None):
-        heard.update(prompts=prompts, draw=draw, path=path, about=about)
-        progress(len(prompts))
-        return ANSWERS
-
-    monkeypatch.setattr(game_runs, "draw_answers", canned)
-    return heard
-
-
-def test_answers_are_counted(asked, tmp_path):
+def test_answers_are_counted(monkeypatch, tmp_path):
     """An answer would count for another problem, or twice as another sum."""
-    heard, about = [], {"checkpoint": "a"}
-    path = tmp_path / "run.jsonl"
-    outcome = play(
-        tiny_model(), PROBLEMS, DRAW, path, about=about, progress=heard.append
-    )
-    assert (outcome.problems, outcome.n) == (tuple(PROBLEMS), 5)
-    assert outcome.right.tolist() == [4, 0, 0]
-    assert outcome.distinct.tolist() == [2, 0, 0]
-    assert heard == [3]
-    assert asked["prompts"] == ["2,5,8,12=27:", "2,5,8,12=1:", "2,5,8,12=97:"]
-    assert (asked["draw"], asked["path"]) == (DRAW, path)
-    assert asked["about"] == about
+
+    def canned(model, prompts, **options):
+        asked = [encode(problem.prompt) for problem in PROBLEMS]
+        assert [prompt.tolist() for prompt in prompts] == [[*ids] for ids in asked]
+        for j, texts in enumerate(ANSWERS):
+            for i, text in enumerate(texts):
+                tokens, none = np.ones(3, np.int32), np.zeros(3, np.float32)
+                yield Finished(j, i, tokens, none, "stop", None, text)
+
+    monkeypatch.setattr(evaluation, "stream", canned)
+    heard = []
+    for _ in range(2):  # the second time from the folder
+        outcome = play(
+            jaxmoe.load("demo"),
+            PROBLEMS,
+            DRAW,
+            tmp_path / "run",
+            checkpoint="a",
+            progress=heard.append,
+        )
+        assert (outcome.problems, outcome.n) == (tuple(PROBLEMS), 5)
+        assert outcome.right.tolist() == [4, 0, 0]
+        assert outcome.distinct.tolist() == [2, 0, 0]
+        assert outcome.first == tuple(texts[0] for texts in ANSWERS)
+    assert heard[-1].done == 15
 
 
 def test_an_answer_has_room():

@@ -14,6 +14,7 @@ from jaxmoe.checkpoints import gcs
 from jaxmoe.evals import store
 from jaxmoe.evals.bucket import run_folder
 from jaxmoe.evals.store import RunDirectory, RunWriteError
+from jaxmoe.evals.times import Go, add_go
 from tests.evals.store_test import MANIFEST, contents, record
 from tests.fake_gcs import Bucket, end, serve, start
 
@@ -66,8 +67,12 @@ def kills_and_ends(served: Path, local: Path):
             add(run, range(first, last))
             if killed:
                 stack.pop_all()
+            else:
+                add_go(run.path, run.shard, Go(1.0, last - first, 7))
     with RunDirectory(local, MANIFEST) as run:
         add(run, range(6))
+        for _ in range(2):
+            add_go(run.path, run.shard, Go(1.0, 1, 7))
     assert contents(run_folder(RUN)) == contents(local)
     # A copy of it is a run directory too, beside its parts.
     for name, content in contents(local).items():

@@ -234,18 +234,6 @@ def test_runs_of_other_numbers_of_answers():
     assert "pass@4" not in names and not any(MAJORITY in name for name in names)
 
 
-def test_examples_are_solved_by_one_run_alone():
-    """A reader would be shown a problem that both solved, or a wrong text as right."""
-    found = compare([BASE, OTHER])
-    shown = {e.problem: e for e in found.examples}
-    assert set(shown) == {"p1", "p2"}
-    assert (shown["p1"].solved_by, shown["p2"].solved_by) == ("base", "es")
-    assert shown["p2"].right == {"base": 0, "es": 1}
-    assert shown["p2"].answers == {"base": "text x", "es": f"text {RIGHT}"}
-    assert shown["p1"].answers["base"] == f"text {RIGHT}"
-    assert shown["p1"].prompt == "prompt p1" and shown["p1"].reference == RIGHT
-
-
 def test_what_compare_refuses():
     """Runs would be mixed up in the table, or compared over other questions."""
     with pytest.raises(ValueError, match="at least one run"):

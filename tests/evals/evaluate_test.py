@@ -15,9 +15,9 @@ from tokenizers import models, pre_tokenizers
 import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler
 from jaxmoe.evals import evaluate as evaluation
+from jaxmoe.evals.draw import Draw
 from jaxmoe.evals.evaluate import Keep, Status, evaluate
 from jaxmoe.evals.run import merge, read_run, routes_of
-from jaxmoe.evals.runs import Draw
 from jaxmoe.evals.shards import Shard
 from jaxmoe.evals.store import RunDirectory, RunWriteError
 from jaxmoe.evals.tasks.base import Grade, Question
@@ -100,6 +100,8 @@ def test_records_are_the_answers_of_sample(model, whole):
     )
     found = read_run(whole)
     assert found.ids == tuple(question.id for question in ASKED)
+    (go,) = found.goes
+    assert (go.answers, go.tokens) == (4 * len(ASKED), found.lengths.sum())
     for j, (question, out) in enumerate(zip(ASKED, outs, strict=True)):
         for i, record in enumerate(found.records[j]):
             length = int(out.lengths[i])

@@ -1,6 +1,7 @@
 """Run directories: what is kept through kills, full disks and other processes."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -526,7 +527,7 @@ def test_a_file_system_without_locks_is_told(path, monkeypatch):
     def unlockable(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(store.fcntl, "flock", unlockable)
+    monkeypatch.setattr(fcntl, "flock", unlockable)
     with pytest.raises(RunWriteError, match="cannot be locked .* system with locks"):
         fill(path)
 
@@ -578,7 +579,7 @@ def test_a_manifest_may_appear_at_any_moment(path, monkeypatch, when):
     """The later of two would put its configuration over the first one's."""
     place, name = store, when
     if when == "_lock":
-        place, name = store.fcntl, "flock"
+        place, name = fcntl, "flock"
     step = getattr(place, name)
 
     def overtaken(*arguments):

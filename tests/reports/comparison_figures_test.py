@@ -57,7 +57,7 @@ def test_lines_are_those_of_the_runs(figures, tmp_path):
     "name, shown",
     [
         ("_base", " _base"),
-        ("$x$", r"\$x\$"),
+        ("$x$", "$x$"),
         ("a\x00b", "a\ufffdb"),
         ("", "(no name)"),
         ("x" * 100, "x" * 70 + "\n" + "x" * 30),

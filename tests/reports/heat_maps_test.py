@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from jaxmoe.reports import heat_maps
+from jaxmoe.reports import heat_maps, plots
 from jaxmoe.reports.heat_maps import plot_heat_maps
 from jaxmoe.reports.plots import figure_file
 
@@ -48,6 +48,34 @@ def test_the_title_lies_within_the_figure(matplotlib, tmp_path, monkeypatch, col
     plot_heat_maps(values, tmp_path / "map.png", title=title, **axes)
     ((end, width),) = ends
     assert end <= width
+
+
+def _cells(figure):
+    """Text and colour of each cell, by panel; colours are None where there is none."""
+    found = []
+    for axes in figure.axes:
+        texts = [text.get_text() for text in axes.texts]
+        faces = [patch.get_facecolor() for patch in axes.patches[::2]]
+        found.append((texts, [face if face[3] else None for face in faces]))
+    return found
+
+
+def test_noise_has_no_colour(matplotlib, tmp_path, monkeypatch):
+    """A map of nothing but noise would shout, and its best cell look like a finding."""
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    panel = np.array([[0.01, -0.012, 0.02], [0.0, np.nan, -0.03]])
+    half = np.full(panel.shape, 0.018)
+    bounds = np.stack([panel - half, panel + half], axis=-1)
+    maps, edges = {"r = 8": panel}, {"r = 8": bounds}
+    plot_heat_maps(maps, tmp_path / "map.png", bounds=edges, **AXES)
+    ((texts, faces),) = _cells(figures[0])
+    coloured = [face is not None for face in faces]
+    assert coloured == [False, False, True, False, False, True]
+    # The full colour is for twice the half-width, 3.6 points.
+    assert (faces[2][3], faces[5][3]) == pytest.approx((0.6 * 2 / 3.6, 0.6 * 3 / 3.6))
+    assert texts[:4] == ["+1.0", "[\u22120.8, 2.8]", "\u22121.2", "[\u22123.0, 0.6]"]
+    assert "n/a" in texts
 
 
 @pytest.mark.parametrize("panels", [{}, {"r = 8": np.zeros((3, 2))}])

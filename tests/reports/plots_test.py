@@ -130,7 +130,7 @@ def test_a_write_that_fails_leaves_the_old_file(matplotlib, monkeypatch, tmp_pat
     path.write_bytes(b"old")
 
     def fill_the_disk(self, file, **options):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError("no space left")
 
     monkeypatch.setattr(image.Image, "save", fill_the_disk)
