@@ -31,6 +31,7 @@ def environment(devices: int) -> dict[str, str]:
         pytest.param("sampling", marks=MESH),
         pytest.param("loading", marks=MESH),
         pytest.param("mixture", marks=MESH),
+        pytest.param("groups", marks=pytest.mark.slow),
         pytest.param("recurrent", marks=pytest.mark.slow),
         pytest.param("options", marks=pytest.mark.slow),
     ],
