@@ -237,7 +237,7 @@ _TEST: dict[str, Any] = {
     "architectures": ["Qwen3MoeForCausalLM"],
     "head_dim": 8,
     "hidden_size": 32,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 256,
     "model_type": "qwen3_moe",
     "moe_intermediate_size": 16,
     "norm_topk_prob": True,

@@ -13,7 +13,7 @@ from jaxmoe.nn.decoder import stack_params
 from tests.mesh.cases import check_answers, draw, held_bytes, on_mesh
 from tests.tiny import prompt_of, tiny_params
 
-# Wide experts: those of a tiny model are few of its bytes, of a released one nearly all.
+# Wide experts: of a tiny model they are few of its bytes, of a released one most.
 VALUES = dict(FAMILIES["deepseek_v3"].test_configs[0]) | {"moe_intermediate_size": 320}
 CONFIG = replace(from_hf(VALUES), stop_ids=())
 MODEL = jaxmoe.Model(CONFIG, stack_params(CONFIG, tiny_params(CONFIG)))
