@@ -50,7 +50,7 @@ def facts(family: Family) -> dict[str, str]:
         "family": family.name,
         "model_type": family.model_type,
         "architectures": " ".join(family.architectures),
-        "sizes for `jaxmoe plan`": " ".join(family.released),
+        "sizes for `jaxmoe plan`": " ".join(family.released) or "-",
         "weights": ", ".join([*(names[kind] for kind in FLOATS), *family.formats]),
         "compared with transformers": said,
     }

@@ -65,6 +65,7 @@ def measure(names: Sequence[str]) -> dict[str, dict[str, float]]:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", f"{TESTS}::{TEST}"]
         command += ["-m", "parity", "-k", select, f"--junitxml={report}"]
+        command += ["-o", "junit_family=legacy"]
         subprocess.run(command, cwd=ROOT, check=True)
         return read_report(report)
 
