@@ -20,6 +20,7 @@ from jaxmoe.execution import (
     execution_for,
     platform_of,
 )
+from jaxmoe.families.registry import family_of
 from jaxmoe.nn.decoder import (
     abstract_params,
     axis_sizes,
@@ -105,7 +106,11 @@ class Model:
         return self.require_tokenizer("a text").encode(text)
 
     def decode(self, ids: Sequence[int] | np.ndarray | Array) -> str | list[str]:
-        """Text of token ids, special tokens left out; of [n, T] a list of n texts."""
+        """Text of token ids; of [n, T] a list of n texts.
+
+        Special tokens are left out, but for those that divide an answer
+        (`Family.marks`), such as <|channel|> and <|message|>.
+        """
         decode = self.require_tokenizer("decoding").decode
         if len(ids) and np.ndim(ids[0]):
             return [decode(np.asarray(row).tolist()) for row in ids]
@@ -202,7 +207,8 @@ def load(
     params = source.read(abstract)
     for name in params:  # one at a time: a weight and its copy never both for long
         params[name] = hold_for(device.platform, params[name])
-    return Model(config, params, Tokenizer.load(source.directory), layout)
+    marks = family_of(config).marks
+    return Model(config, params, Tokenizer.load(source.directory, marks=marks), layout)
 
 
 def _requantised(config: ModelConfig, weights: ModelWeights) -> ModelConfig:

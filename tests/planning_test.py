@@ -6,14 +6,18 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
 from jaxmoe.benchmarks import work
 from jaxmoe.config import AttentionConfig, MoEConfig
+from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
-from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.families.registry import FAMILIES, released_config
+from jaxmoe.nn.decoder import abstract_params, empty_states
 from jaxmoe.nn.mixers import held
 from jaxmoe.planning import (
     CHIPS,
@@ -32,7 +36,7 @@ from jaxmoe.planning.work import operations, read_bytes
 from jaxmoe.router.scores import SoftmaxScores
 from jaxmoe.sharding.collectives import DeviceContext
 from tests.running import SCRIPTS
-from tests.tiny import tiny_config
+from tests.tiny import EXECUTION, tiny_config
 
 pytestmark = pytest.mark.xdist_group("planning")
 
@@ -155,6 +159,39 @@ def test_caches_double(own, size, growing):
     assert plan.caches.growing == 3 * growing * position // 48
     last = 4 * 151936 + 4 + 2 * 48 * 8
     assert plan.caches.prefix == 256 * position + last
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_states_of_every_family_are_planned(name):
+    """A sample's latents or recurrent memory would be missing from the plan."""
+    for values in FAMILIES[name].test_configs:
+        config = from_hf(dict(values))
+        plan = plan_for(config, (1, 1), Load(3, 240, 150))
+        shapes = [
+            jax.eval_shape(partial(empty_states, config, EXECUTION, **of))
+            for of in (
+                {"rows": 1, "size": 256, "dtype": "bfloat16"},
+                {"rows": 3, "size": 128, "dtype": "bfloat16"},
+            )
+        ]
+        prefix, suffix = (
+            sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states))
+            for states in shapes
+        )
+        last = 4 * config.vocab_size + 4
+        last += 2 * config.num_layers * config.experts_per_token
+        assert (plan.caches.prefix, plan.caches.suffix) == (prefix + last, suffix)
+
+
+def test_recurrent_memory_of_a_sample():
+    """64 samples of Qwen3-Next would be planned without their 4.6 GiB."""
+    config = from_hf(dict(released_config("next-80b")))
+    layout = plan_for(config, (1, 1), LOAD).layout
+    found = held(config, layout, "bfloat16")
+    # 36 layers: a matrix [32, 128, 128] in float32, 3 inputs of 8192 channels.
+    assert found.fixed == 36 * (4 * 32 * 128 * 128 + 2 * 3 * 8192)
+    # 12 layers: keys and values of 2 heads of 256.
+    assert found.position == 12 * 2 * 2 * 256 * 2
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (8, 2), (2, 8)])

@@ -14,15 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.analysis.router_stats import RouterStats, empty, merge, to_host, update
-from jaxmoe.config import ModelConfig
+from jaxmoe.config import ModelConfig, MoEConfig
 from jaxmoe.decode.inputs import Prompt, check_prompt, check_routes
 from jaxmoe.decode.prefill import prompt_bucket
 from jaxmoe.decode.program import program
 from jaxmoe.execution import Execution
 from jaxmoe.model import Model
 from jaxmoe.nn.base import Context, Sequences
-from jaxmoe.nn.decoder import Decoder, bind, whole_sequences
-from jaxmoe.nn.moe import MoEFeedForward
+from jaxmoe.nn.decoder import bind, whole_sequences
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import Policy, TopK, for_model
 from jaxmoe.router.routing import choose_experts, of_layer
@@ -168,6 +167,7 @@ def require_alike(first: ModelConfig, second: ModelConfig) -> None:
     """Raises a ValueError unless the routers of both can be compared, on one text."""
     for name, what in {
         "num_experts": "experts",
+        "allowed_experts": "experts that a token may have",
         "moe_layers": "layers with experts",
         "vocab_size": "tokens in the vocabulary",
     }.items():
@@ -265,7 +265,6 @@ def _run(
     """
     context = Context(execution, DeviceContext(execution.layout))
     decoder = bind(config, params, context)
-    _check_scores(decoder)
     count, size = batch.tokens.shape
     position = jnp.tile(jnp.arange(size, dtype=jnp.int32), count)
     lengths = (batch.lengths, batch.prompt_lengths)
@@ -289,7 +288,7 @@ def _run(
     )
     assert passed.rankings is not None
     classes = jnp.stack([active & (position < prompt), active & (position >= prompt)])
-    start = empty(config.num_experts)
+    start = empty(config.num_experts, _allowed(config))
 
     def one_layer(given: tuple[Array, Array]) -> RouterStats:
         ranking, experts = given
@@ -300,15 +299,18 @@ def _run(
     return jax.lax.map(one_layer, (passed.rankings, experts.astype(jnp.int32)))
 
 
-def _check_scores(decoder: Decoder) -> None:
-    """Statistics are of softmax(ranking), by which policies draw; all must be finite.
+def _allowed(config: ModelConfig) -> int:
+    """How many experts a token may have in each layer; statistics are of these.
 
-    That is the softmax of the logits, or of a sigmoid's scores each one's share.
+    They are of softmax(ranking), by which policies draw: the softmax of the logits, or
+    of a sigmoid's scores each one's share, among the experts of the groups that the
+    model confines a token to.
     """
-    for layer in decoder.layers():
-        module = layer.feed_forward
-        if isinstance(module, MoEFeedForward) and module.scores.groups is not None:
-            raise ValueError(
-                "router statistics need a chance for every expert, found a model that "
-                f"confines each token to some groups ({module.scores.groups})"
-            )
+    layers = (config.layers[i].feed_forward for i in config.moe_layers)
+    found = {ff.allowed_experts for ff in layers if isinstance(ff, MoEConfig)}
+    if len(found) > 1:
+        raise ValueError(
+            "router statistics need equally many experts to choose from in each layer, "
+            f"found {sorted(found)}; the groups of the layers differ"
+        )
+    return found.pop()

@@ -39,19 +39,20 @@ Numbers = Any
 class RouterStats:
     """Sums over tokens. Rank 1, the best expert, is at index 0.
 
-    p = softmax(logits) over all E experts, sorted; what a model does to the weights of
-    those it chooses changes nothing here. The properties need `to_host` first.
+    p = softmax(logits) over the R experts that a token may have, sorted: all E, or
+    those of the groups that the model confines it to. What a model does to the weights
+    of those it chooses changes nothing here. The properties need `to_host` first.
 
     tokens: how many; integer.
     not_finite: tokens left out of everything, because a logit was not finite.
-    p_sum: of the probability at each rank, [E].
+    p_sum: of the probability at each rank, [R].
     top_log_sum: of log p at rank 1.
-    gap_sum: of log p at each rank less log p at the next, [E - 1].
-    log_bins: tokens by rank and by -log p in bins of `BIN_WIDTH`, integer [E, BINS].
+    gap_sum: of log p at each rank less log p at the next, [R - 1].
+    log_bins: tokens by rank and by -log p in bins of `BIN_WIDTH`, integer [R, BINS].
     entropy_sum: of - sum p log p, nats.
     entropy_spread: of the squared distance of the entropy from its mean.
     head_sizes: tokens by the number of experts that reach each mass of `MASSES`,
-      integer [3, E]; index 0 is one expert.
+      integer [3, R]; index 0 is one expert.
     chosen: tokens that chose both experts, integer [E, E]; the diagonal counts the
       choices of each.
     """
@@ -70,25 +71,30 @@ class RouterStats:
     @property
     def num_experts(self) -> int:
         """E."""
+        return len(self.chosen)
+
+    @property
+    def ranks(self) -> int:
+        """R, the experts that a token may have."""
         return len(self.p_sum)
 
     @property
-    def probability(self) -> Float[np.ndarray, "E"]:
+    def probability(self) -> Float[np.ndarray, "R"]:
         """Mean probability at each rank."""
         return np.asarray(self.p_sum) / self._count
 
     @property
-    def mass(self) -> Float[np.ndarray, "E"]:
+    def mass(self) -> Float[np.ndarray, "R"]:
         """Mean probability up to and including each rank; ends at 1."""
         return np.cumsum(self.probability)
 
     @property
-    def gaps(self) -> Float[np.ndarray, "E1"]:
+    def gaps(self) -> Float[np.ndarray, "R1"]:
         """Mean of log p at each rank but the last less log p at the next, nats."""
         return np.asarray(self.gap_sum) / self._count
 
     @property
-    def log_probability(self) -> Float[np.ndarray, "E"]:
+    def log_probability(self) -> Float[np.ndarray, "R"]:
         """Mean of log p at each rank, nats."""
         top = float(self.top_log_sum) / self._count
         return top - np.append(0.0, np.cumsum(self.gaps))
@@ -104,7 +110,7 @@ class RouterStats:
         """Choices of each expert."""
         return np.diagonal(np.asarray(self.chosen))
 
-    def quantile(self, share: float) -> Float[np.ndarray, "E"]:
+    def quantile(self, share: float) -> Float[np.ndarray, "R"]:
         """The probability at each rank that `share` of the tokens do not exceed.
 
         The middle of its bin in log p, so a factor of exp(BIN_WIDTH / 2) off at most;
@@ -158,20 +164,24 @@ class RouterStats:
         return int(self.tokens)
 
 
-def empty(num_experts: int) -> RouterStats:
-    """Statistics of no token, on the device."""
+def empty(num_experts: int, ranks: int | None = None) -> RouterStats:
+    """Statistics of no token, on the device.
+
+    ranks: the experts that a token may have; None for all.
+    """
     count = jnp.zeros((), jnp.int32)
     total = jnp.zeros((), jnp.float32)
+    ranks = num_experts if ranks is None else ranks
     return RouterStats(
         tokens=count,
         not_finite=count,
-        p_sum=jnp.zeros(num_experts, jnp.float32),
+        p_sum=jnp.zeros(ranks, jnp.float32),
         top_log_sum=total,
-        gap_sum=jnp.zeros(num_experts - 1, jnp.float32),
-        log_bins=jnp.zeros((num_experts, BINS), jnp.int32),
+        gap_sum=jnp.zeros(ranks - 1, jnp.float32),
+        log_bins=jnp.zeros((ranks, BINS), jnp.int32),
         entropy_sum=total,
         entropy_spread=total,
-        head_sizes=jnp.zeros((len(MASSES), num_experts), jnp.int32),
+        head_sizes=jnp.zeros((len(MASSES), ranks), jnp.int32),
         chosen=jnp.zeros((num_experts, num_experts), jnp.int32),
     )
 
@@ -189,19 +199,22 @@ def update(
 
     Args:
       logits: of the router; their scale and any constant added to a row count as given.
+        -inf for the experts that a token may not have.
       experts: chosen ones, each at most once a row; -1 is an empty place.
       mask: rows that count. The others may hold anything, nan too.
     """
-    return merge(stats, _of_rows(logits, experts, mask))
+    return merge(stats, _of_rows(logits, experts, mask, stats.ranks))
 
 
-def _of_rows(logits, experts, mask) -> RouterStats:
+def _of_rows(logits, experts, mask, ranks: int) -> RouterStats:
     num_experts = logits.shape[1]
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    finite = jnp.isfinite(log_p).all(axis=1)
+    finite = jnp.isfinite(log_p)
+    forbidden = jnp.isneginf(logits).sum(axis=1) == num_experts - ranks
+    finite = (finite.sum(axis=1) == ranks) & forbidden
     counts = mask & finite
     # Chosen, not multiplied: 0 * nan would reach the sums.
-    log_p = -jnp.sort(-jnp.where(counts[:, None], log_p, 0.0), axis=-1)
+    log_p = -jnp.sort(-jnp.where(counts[:, None], log_p, 0.0), axis=-1)[:, :ranks]
     p = jnp.exp(log_p)
     total = lambda a: jnp.where(  # noqa: E731
         counts.reshape(-1, *[1] * (a.ndim - 1)), a, 0
@@ -223,7 +236,7 @@ def _of_rows(logits, experts, mask) -> RouterStats:
     )
 
 
-def _log_bins(log_p, counts) -> Int[Array, "E X"]:
+def _log_bins(log_p, counts) -> Int[Array, "R X"]:
     ranks = jnp.arange(log_p.shape[1])
     # Rounding may lift log p past 0; a float past the last bin may not fit an int.
     bins = jnp.clip(-log_p / BIN_WIDTH, 0, BINS - 1).astype(jnp.int32)
@@ -232,13 +245,13 @@ def _log_bins(log_p, counts) -> Int[Array, "E X"]:
     return blank.at[jnp.broadcast_to(ranks[None], bins.shape), bins].add(ones)
 
 
-def _head_sizes(p, counts) -> Int[Array, "M E"]:
-    num_experts = p.shape[1]
+def _head_sizes(p, counts) -> Int[Array, "M R"]:
+    ranks = p.shape[1]
     mass = jnp.cumsum(p, axis=1)
     sizes = [(mass < m - _MASS_TOLERANCE).sum(axis=1) for m in MASSES]
     # The sum of all may fall short by rounding, but there are no more experts.
-    size = jnp.minimum(jnp.stack(sizes), num_experts - 1)
-    every = jnp.arange(num_experts)
+    size = jnp.minimum(jnp.stack(sizes), ranks - 1)
+    every = jnp.arange(ranks)
     here = (size[:, :, None] == every[None, None]) & counts[None, :, None]
     return here.sum(axis=1, dtype=jnp.int32)
 
@@ -331,7 +344,7 @@ def from_json(values: dict[str, Any]) -> RouterStats:
     for row, (first, counts) in zip(bins, values["log_bins"], strict=True):
         row[first : first + len(counts)] = counts
     arrays = {name: np.asarray(values[name]) for name in names - {"log_bins"}}
-    plain = empty(len(values["p_sum"]))
+    plain = empty(len(values["chosen"]), len(values["p_sum"]))
     stats = RouterStats(**arrays, log_bins=bins, not_finite=np.zeros((), np.int64))
     return jax.tree.map(_like, plain, stats)
 

@@ -11,6 +11,7 @@ from jaxmoe.cli.fields import fields_of, option_of
 from jaxmoe.cli.questions import task_named
 from jaxmoe.cli.task_options import DEMO_TASK
 from jaxmoe.evals.tasks import TASKS
+from jaxmoe.families.compared import facts
 from jaxmoe.families.registry import FAMILIES
 from jaxmoe.reports.text_table import markdown_table
 from jaxmoe.router.policies import POLICIES
@@ -54,16 +55,8 @@ def tasks() -> Rows:
 
 
 def families() -> Rows:
-    """Models that can be converted and run."""
-    return [
-        {
-            "family": name,
-            "model_type": family.model_type,
-            "architectures": " ".join(family.architectures),
-            "sizes for `jaxmoe plan`": " ".join(family.released),
-        }
-        for name, family in FAMILIES.items()
-    ]
+    """Models that can be converted and run, and how far they were compared."""
+    return [facts(family) for family in FAMILIES.values()]
 
 
 def presets() -> Rows:

@@ -100,6 +100,8 @@ class Family:
       byte_level: `tokenizer_class` in tokenizer_config.json -> the pattern by which a
         byte-level tokenizer cuts text (after NFC), for models that come with vocab.json
         and merges.txt alone.
+      marks: special tokens that stay in the text of answers, which they divide.
+      formats: released formats of weights that are read, beside floats.
       released: size -> config.json values of a released model, for planning.
       test_configs: small config.json values that cover what the family can vary.
     """
@@ -113,5 +115,7 @@ class Family:
     beyond: tuple[str, ...] = ()
     tied: tuple[tuple[str, str], ...] = ()
     byte_level: Mapping[str, str] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
     released: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     test_configs: tuple[Mapping[str, Any], ...] = ()

@@ -77,6 +77,16 @@ EXPERTS = (
 )
 """Router and experts: 2-D tensors of each, or fused into 3-D stacks."""
 
+_BLOCK = LAYER + "block_sparse_moe."
+_BLOCK_EXPERT = _BLOCK + "experts.{e}."
+BLOCK_EXPERTS = (
+    TensorRule(_BLOCK + "gate.weight", FF + "router.weight"),
+    TensorRule(_BLOCK_EXPERT + "w1.weight", FF + "gate_up", ("e", 0), _2D),
+    TensorRule(_BLOCK_EXPERT + "w3.weight", FF + "gate_up", ("e", 1), _2D),
+    TensorRule(_BLOCK_EXPERT + "w2.weight", FF + "down", ("e",), _2D),
+)
+"""Router and experts under the names of Mixtral's."""
+
 DENSE = (
     TensorRule(LAYER + "mlp.gate_proj.weight", FF + "gate_up", place=(0,), merge=_2D),
     TensorRule(LAYER + "mlp.up_proj.weight", FF + "gate_up", place=(1,), merge=_2D),

@@ -166,7 +166,7 @@ def read_token_ids(
     named += [] if pad_id is None else [(pad_id, pad_file)]
     far = dict((i, file) for i, file in named if not 0 <= i < vocab_size)
     outside = list(far)
-    if outside and not a.report.missing:
+    if outside and not (a.report.missing or a.report.wrong):
         _warn(
             f"eos_token_id or pad_token_id {outside} in "
             f"{' and '.join(dict.fromkeys(far.values()))} left out: outside the "

@@ -202,6 +202,16 @@ TENSORS = (
     ),
 )
 
+# -- text ----------------------------------------------------------------------
+
+MARKS = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>")
+"""Special tokens of the harmony format within an answer.
+
+An answer is several messages, each of a channel: `<|channel|>analysis<|message|>...`
+thinks, `<|channel|>final<|message|>...` is what is answered. Without these tokens their
+words run together. What ends an answer, <|return|> and <|call|>, is no mark.
+"""
+
 # -- sizes ---------------------------------------------------------------------
 
 RELEASED: dict[str, dict[str, Any]] = {
@@ -279,6 +289,8 @@ GPT_OSS = Family(
     tensors=TENSORS,
     ignored=BOOKKEEPING,
     tied=(("head.weight", "embed.weight"),),
+    marks=MARKS,
+    formats=("MXFP4",),
     released=RELEASED,
     test_configs=(
         _TEST,

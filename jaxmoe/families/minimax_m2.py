@@ -11,6 +11,7 @@ from jaxmoe.families.attributes import EXPERT_COUNT, POSITIVE, Attributes
 from jaxmoe.families.base import Family, TensorRule
 from jaxmoe.families.common_config import check_rest, read_common, require, stacked
 from jaxmoe.families.common_tensors import (
+    BLOCK_EXPERTS,
     BOOKKEEPING,
     FF,
     FRAME,
@@ -63,18 +64,14 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     return c.model("minimax_m2", stacked([mixer] * c.num_layers, 0, 0, moe))
 
 
-MOE = LAYER + "block_sparse_moe."
-EXPERT = MOE + "experts.{e}."
+CHOICE_BIAS = LAYER + "block_sparse_moe.e_score_correction_bias"
 
 TENSORS = (
     *FRAME,
     *PROJECTIONS,
     *PROJECTION_NORMS,
-    TensorRule(MOE + "gate.weight", FF + "router.weight"),
-    TensorRule(MOE + "e_score_correction_bias", FF + "router.choice_bias"),
-    TensorRule(EXPERT + "w1.weight", FF + "gate_up", ("e", 0), (1, 1)),
-    TensorRule(EXPERT + "w3.weight", FF + "gate_up", ("e", 1), (1, 1)),
-    TensorRule(EXPERT + "w2.weight", FF + "down", ("e",), (1, 1)),
+    *BLOCK_EXPERTS,
+    TensorRule(CHOICE_BIAS, FF + "router.choice_bias"),
 )
 
 _RELEASED: dict[str, Any] = {

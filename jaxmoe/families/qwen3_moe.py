@@ -72,7 +72,10 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     tied = a.take("tie_word_embeddings", FLAG, False)
     stop_ids, pad_id = read_token_ids(a, g, vocab_size)
     generation = read_generation(g)
-    _check(a, windowed=mixer.keywords["window"] is not None)
+    windowed = mixer.keywords["window"] is not None
+    _check(
+        a, ["sliding_attention" if windowed else "full_attention"] * len(feed_forwards)
+    )
     a.report.raise_if_any("qwen3_moe")
     return ModelConfig(
         family="qwen3_moe",
@@ -151,19 +154,17 @@ def _num_experts(a: Attributes) -> int | None:
     return old if new is None else new
 
 
-def _check(a: Attributes, windowed: bool):
+def _check(a: Attributes, layers: list[str]):
     """Attributes that say what the code does anyway, or refuse."""
     if (act := a.take("hidden_act", TEXT, "silu")) != "silu":
         a.wrong("hidden_act", act, '"silu"')
     names = a.take("architectures", NAMES, [ARCHITECTURE], [ARCHITECTURE])
     if ARCHITECTURE not in names:
         a.wrong("architectures", names, quote([ARCHITECTURE]))
-    kind = "sliding_attention" if windowed else "full_attention"
-    kinds = a.take("layer_types", NAMES, [], [])
-    if any(k != kind for k in kinds):
-        a.wrong(
-            "layer_types", kinds, f'"{kind}" throughout, as use_sliding_window says'
-        )
+    kinds = a.take("layer_types", NAMES, layers, layers)
+    if kinds != layers:
+        wanted = f'"{layers[0]}" for each of {len(layers)} layers, as'
+        a.wrong("layer_types", kinds, f"{wanted} use_sliding_window says")
     refuse_unread(a, IGNORED, NEUTRAL)
 
 
@@ -236,7 +237,7 @@ _TEST: dict[str, Any] = {
     "architectures": ["Qwen3MoeForCausalLM"],
     "head_dim": 8,
     "hidden_size": 32,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 256,
     "model_type": "qwen3_moe",
     "moe_intermediate_size": 16,
     "norm_topk_prob": True,

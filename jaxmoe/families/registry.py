@@ -14,6 +14,7 @@ from jaxmoe.families.glm4_moe import GLM4_MOE
 from jaxmoe.families.gpt_oss import GPT_OSS
 from jaxmoe.families.granitemoe import GRANITEMOE, GRANITEMOESHARED
 from jaxmoe.families.minimax_m2 import MINIMAX_M2
+from jaxmoe.families.mixtral import MIXTRAL
 from jaxmoe.families.olmoe import OLMOE
 from jaxmoe.families.qwen2_moe import QWEN2_MOE
 from jaxmoe.families.qwen3_moe import QWEN3_MOE
@@ -41,6 +42,7 @@ FAMILIES: dict[str, Family] = {
         MINIMAX_M2,
         GRANITEMOE,
         GRANITEMOESHARED,
+        MIXTRAL,
     )
 }
 """`Family.name`, which is `ModelConfig.family` -> the family."""
@@ -82,9 +84,9 @@ def find_family(config: Mapping[str, Any]) -> Family:
         return found[0]
     names = config.get("architectures")
     stated = names if isinstance(names, list) else []
-    for family in found:
-        if any(name in family.architectures for name in stated):
-            return family
+    meant = [f for f in found if any(name in f.architectures for name in stated)]
+    if len(meant) == 1:
+        return meant[0]
     known = [name for family in found for name in family.architectures]
     raise ValueError(
         f"architectures in config.json of model_type {model_type!r} must name one of "

@@ -68,7 +68,7 @@ def plot_scores(layers: LayerStats, path: Target, *, k: int, title: str) -> None
             _mark(axes, k)
             for name, stats in classes.items():
                 low, middle, high = (stats.quantile(q) for q in (0.1, 0.5, 0.9))
-                ranks = _ranks(axes, stats.num_experts)
+                ranks = _ranks(axes, stats.ranks)
                 colour = _LOOKS[name]["color"]
                 axes.fill_between(ranks, low, high, color=colour, alpha=0.18, lw=0)
                 axes.plot(ranks, middle, label=name, linewidth=1.5, **_LOOKS[name])
@@ -93,7 +93,7 @@ def plot_mass(layers: LayerStats, path: Target, *, k: int, title: str) -> None:
         for axes, classes in zip(panels, layers.values(), strict=True):
             _mark(axes, k)
             for name, stats in classes.items():
-                ranks = _ranks(axes, stats.num_experts)
+                ranks = _ranks(axes, stats.ranks)
                 axes.plot(ranks, 100 * stats.mass, label=name, **_LOOKS[name])
             axes.set_ylim(0, 103)
             axes.set_yticks([0, 50, 80, 100] if len(panels) <= 16 else [0, 50, 100])

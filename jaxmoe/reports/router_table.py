@@ -33,8 +33,18 @@ def summary(stats: RouterStats, k: int) -> dict[str, Any]:
 
 
 def table(layers: LayerStats, k: int) -> str:
-    """A line for each layer and class."""
-    return "\n".join([HEAD, *_lines(layers, k), "", NOTE])
+    """A line for each layer and class, and what the numbers are of."""
+    return "\n".join([HEAD, *_lines(layers, k), "", NOTE, *_confined(layers)])
+
+
+def _confined(layers: LayerStats) -> Iterator[str]:
+    """A line where tokens may not have every expert."""
+    stats = next(iter(next(iter(layers.values())).values()))
+    if stats.ranks < stats.num_experts:
+        yield (
+            f"Each token has groups of experts, {stats.ranks} of {stats.num_experts}: "
+            "probabilities and r are of these,\nload of all."
+        )
 
 
 def _lines(layers: LayerStats, k: int) -> Iterator[str]:

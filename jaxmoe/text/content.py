@@ -8,9 +8,7 @@ from typing import Any
 Message = dict[str, Any]
 Render = Callable[[list[Message]], str]
 
-_OVER_PARTS = re.compile(
-    r"\bfor\s+\w+\s+in\s+[^%}]*(?:\.content\b|\[\s*['\"]content['\"]\s*\])"
-)
+_OVER_PARTS = re.compile(r"\bfor\s+\w+\s+in\s+[^%}]*\bcontent\b")
 _MARK = "\u2063JAXMOE-MARK\u2063"
 
 

@@ -1,6 +1,7 @@
 """A model's tokenizer: text to token ids and back, and chats to prompts."""
 
 import functools
+import itertools
 import json
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +35,7 @@ class Tokenizer:
         *,
         special_tokens: Mapping[str, str] | None = None,
         chat_templates: Mapping[str, str] | None = None,
+        marks: Iterable[str] = (),
     ):
         """Wrap a `tokenizers.Tokenizer`.
 
@@ -41,20 +43,30 @@ class Tokenizer:
           backend: does the work. Truncation and padding are switched off in it.
           special_tokens: token text by name, such as `eos_token`.
           chat_templates: Jinja source by name; "default" is the usual one.
+          marks: special tokens that `decode` writes out, as they divide an answer.
         """
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
         self.special_tokens = dict(special_tokens or {})
         self.chat_templates = dict(chat_templates or {})
+        ids = map(backend.token_to_id, marks)
+        self._marks = frozenset(id for id in ids if id is not None)
 
     @classmethod
-    def load(cls, directory: str | Path) -> "Tokenizer | None":
+    def load(
+        cls, directory: str | Path, *, marks: Iterable[str] = ()
+    ) -> "Tokenizer | None":
         """The tokenizer of a model's directory, or None where it has none.
 
         Reads `tokenizer.json`, or `vocab.json` and `merges.txt` where
         `tokenizer_config.json` names a class that says the rest (None without either),
-        `special_tokens_map.json` and the chat templates.
+        `special_tokens_map.json` and the chat templates. Where `add_bos_token` asks for
+        it, text begins with `bos_token`, once.
+
+        Args:
+          directory: with the model's files.
+          marks: special tokens that `decode` writes out (`Family.marks`).
 
         Raises:
           FileNotFoundError: no such directory.
@@ -72,7 +84,8 @@ class Tokenizer:
         import tokenizers
 
         config = _read_json(directory / "tokenizer_config.json")
-        if path.exists():
+        whole = path.exists()
+        if whole:
             raw = read_small_text(path)
         else:
             path = directory
@@ -90,9 +103,10 @@ class Tokenizer:
         special = _special_tokens(directory, config)
         _add_tokens(backend, config, special, directory)
         backend.encode_special_tokens = bool(config.get("split_special_tokens"))
+        _add_ends(backend, config, special, end=not whole)
         named = {name: special[name] for name in SPECIAL_TOKENS if name in special}
         templates = read_templates(directory, config)
-        return cls(backend, special_tokens=named, chat_templates=templates)
+        return cls(backend, special_tokens=named, chat_templates=templates, marks=marks)
 
     # -- text and ids --------------------------------------------------------------
 
@@ -121,12 +135,19 @@ class Tokenizer:
         """Text of token ids; bytes that are no whole character become U+FFFD.
 
         An id past the vocabulary has no text: models often have more rows than their
-        tokenizer has tokens.
+        tokenizer has tokens. Special tokens that are marks within an answer, such as
+        those of its channels, are written out either way.
         """
         ids = [operator.index(i) for i in ids]
         if ids and not 0 <= min(ids) <= max(ids) < 2**32:
             wrong = next(i for i in ids if not 0 <= i < 2**32)
             raise ValueError(f"token ids must be 0 or more, found {wrong}")
+        if not (skip_special_tokens and self._marks.intersection(ids)):
+            return self._decode(ids, skip_special_tokens)
+        groups = itertools.groupby(ids, self._marks.__contains__)
+        return "".join(self._decode([*run], not marks) for marks, run in groups)
+
+    def _decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         try:
             return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
         except BaseException as error:  # its panics are no Exception
@@ -253,7 +274,7 @@ class Tokenizer:
 
     @functools.cached_property
     def special_ids(self) -> frozenset[int]:
-        """Ids that `decode` leaves out."""
+        """Ids that `decode` leaves out, but for those that are marks."""
         added = self._backend.get_added_tokens_decoder()
         listed = {id for id, token in added.items() if token.special}
         named = map(self._named_id, self.special_tokens)
@@ -266,7 +287,8 @@ class Tokenizer:
           ValueError: a special token, which `decode` leaves out, in a longer stop.
         """
         added = self._backend.get_added_tokens_decoder()
-        special = [added[i].content for i in self.special_ids if i in added]
+        hidden = self.special_ids - self._marks
+        special = [added[i].content for i in hidden if i in added]
         for stop in stops:
             if inside := [text for text in special if text in stop]:
                 raise ValueError(
@@ -363,6 +385,9 @@ def _with_prefix_space(raw: str, path: Path) -> str:
       ValueError: a tokenizer that has no such step.
     """
     value = json.loads(raw)
+    before = value.get("normalizer") or {}
+    if any(n.get("type") == "Prepend" for n in before.get("normalizers", [before])):
+        return raw  # it puts one there itself
     first = value.get("pre_tokenizer") or {}
     steps = first.get("pretokenizers", [first])
     levels = [step for step in steps if step.get("type") in ("ByteLevel", "Metaspace")]
@@ -417,3 +442,38 @@ def _add_tokens(
         if content not in marked:  # else its own flags would be lost
             token = AddedToken(content, special=True, normalized=False)
             backend.add_special_tokens([token])
+
+
+def _add_ends(
+    backend: "tokenizers.Tokenizer",
+    config: Mapping[str, Any],
+    special: Mapping[str, str],
+    *,
+    end: bool,
+) -> None:
+    """Tokens that `add_bos_token` and `add_eos_token` put around a text.
+
+    Where tokenizer.json has such tokens itself (its post-processor), these are taken as
+    they are, whatever the config says, as in transformers 5. Where it has none,
+    `add_bos_token` counts, as models of such files (DeepSeek's) were trained:
+    transformers 4 has it so, 5.24 leaves the token out.
+
+    Args:
+      end: whether `add_eos_token` counts as well: for tokenizers in two files.
+    """
+    from tokenizers import processors
+
+    if backend.num_special_tokens_to_add(False):
+        return
+    wanted = {"bos_token": config.get("add_bos_token") is True}
+    wanted["eos_token"] = end and config.get("add_eos_token") is True
+    texts = {
+        name: special[name] for name, on in wanted.items() if on and name in special
+    }
+    if not texts:
+        return
+    template = [texts.get("bos_token"), "$A", texts.get("eos_token")]
+    backend.post_processor = processors.TemplateProcessing(
+        single=[piece for piece in template if piece is not None],
+        special_tokens=[(text, backend.token_to_id(text)) for text in texts.values()],
+    )

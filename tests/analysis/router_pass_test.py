@@ -21,6 +21,8 @@ from jaxmoe.analysis.router_pass import (
 )
 from jaxmoe.config import DenseConfig, LayerConfig
 from jaxmoe.demo.network import logits_of
+from jaxmoe.reports.router_table import table
+from jaxmoe.router.scores import Groups, SigmoidScores
 from tests.tiny import CHOSEN, EXPERTS, VOCAB, prompt_of, tiny_config, tiny_model
 
 LENGTHS, PROMPT = (9, 13, 11, 16, 6), 5
@@ -170,6 +172,31 @@ def test_prompts_alone_have_one_class(model, passages):
 
 
 # -- input -------------------------------------------------------------------------
+
+
+def with_groups(model, groups: Groups | None) -> jaxmoe.Model:
+    """The model with another rule: sigmoids, and groups of experts."""
+    dense, moe = model.config.layers
+    scoring = SigmoidScores(True, weight_type="float32", groups=groups)
+    ff = dataclasses.replace(moe.feed_forward, scoring=scoring)
+    layers = (dense, dataclasses.replace(moe, feed_forward=ff))
+    config = dataclasses.replace(model.config, layers=layers)
+    return dataclasses.replace(model, config=config)
+
+
+def test_groups_leave_the_experts_that_a_token_may_have(model, passages):
+    """A report would show experts that no policy can draw, or none at all."""
+    every = accumulate(with_groups(model, Groups(4, 4, 2)), passages[:2])[1]["prompt"]
+    plain = accumulate(with_groups(model, None), passages[:2])[1]["prompt"]
+    assert every.ranks == plain.ranks == EXPERTS
+    np.testing.assert_allclose(every.p_sum, plain.p_sum, rtol=1e-6)
+    found = accumulate(with_groups(model, Groups(4, 2, 2)), passages[:2])[1]["prompt"]
+    assert (found.ranks, found.num_experts) == (EXPERTS // 2, EXPERTS)
+    assert found.mass[-1] == pytest.approx(1, abs=1e-5)
+    assert found.load.sum() == found.tokens * CHOSEN
+    assert found.entropy[0] < np.log(found.ranks) < plain.entropy[0] + 1
+    text = table({1: {"prompt": found}}, CHOSEN)
+    assert "8 of 16" in text and "8 of 16" not in table({1: {"prompt": plain}}, CHOSEN)
 
 
 def test_passage_joins_prompt_and_answer(model):

@@ -113,6 +113,30 @@ def test_uniform_rows_reach_half_with_half_of_the_experts():
         stats.head_size(0.6)
 
 
+def test_experts_that_a_token_may_not_have_are_no_ranks():
+    """Ranks of probability 0 would end the tail, and their logarithms every mean."""
+    logits, experts, mask = _tokens(0)
+    ranks = 8
+    allowed = np.random.default_rng(1).permuted(
+        np.tile(np.arange(EXPERTS) < ranks, (ROWS, 1)), axis=1
+    )
+    confined = np.where(allowed, logits, -np.inf).astype(np.float32)
+    found = to_host(_update(empty(EXPERTS, ranks), confined, experts, mask))
+    assert (found.ranks, found.num_experts) == (ranks, EXPERTS)
+    alone = logits[allowed].reshape(ROWS, ranks)
+    plain = to_host(_update(empty(ranks), alone, np.full_like(experts, -1), mask))
+    for name in ("tokens", "p_sum", "gap_sum", "log_bins", "entropy_sum", "head_sizes"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(plain, name), rtol=1e-5, err_msg=name
+        )
+    np.testing.assert_array_equal(found.chosen, _pairs(experts[mask]))
+    again = from_json(json.loads(json.dumps(to_json(found))))
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, again))
+    for wrong in (logits, np.where(allowed, confined, np.nan)):  # too many, or none
+        with pytest.raises(ValueError, match="must be finite"):
+            to_host(_update(empty(EXPERTS, ranks), wrong, experts, mask))
+
+
 def test_what_does_not_count_may_be_anything():
     """A padded row that computed nan would turn every sum into nan."""
     logits, experts, mask = _tokens(0)

@@ -1,13 +1,20 @@
 """GPT-OSS: what its config.json may say, in which spelling, and what it must not."""
 
+import json
 import math
 
 import pytest
+import tokenizers
 
+import jaxmoe
+from convert import convert
 from jaxmoe.config import NormConfig, RopeConfig
+from jaxmoe.decode.inputs import split_stops
+from jaxmoe.evals.tasks.reasoning import answer_in
 from jaxmoe.families.config_json import from_hf
-from jaxmoe.families.gpt_oss import FULL, GPT_OSS, RELEASED, ROPE, SLIDING
+from jaxmoe.families.gpt_oss import FULL, GPT_OSS, MARKS, RELEASED, ROPE, SLIDING
 from jaxmoe.nn.decoder import abstract_params
+from tests.hugging_face import make_tensors, write_checkpoint
 
 CONFIG = dict(GPT_OSS.test_configs[0])
 
@@ -100,3 +107,76 @@ def test_no_k_at_all():
     config = {k: v for k, v in CONFIG.items() if k != "num_experts_per_tok"}
     with pytest.raises(ValueError, match="missing.*num_experts_per_tok"):
         from_hf(config)
+
+
+# -- text --------------------------------------------------------------------------
+
+SPECIALS = (*MARKS, "<|return|>", "<|call|>")
+
+
+@pytest.fixture(scope="module")
+def harmony(tmp_path_factory) -> jaxmoe.Model:
+    """A model of this family with a tokenizer that has harmony's special tokens."""
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocab = {letter: i for i, letter in enumerate(letters)}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, []))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    backend.add_special_tokens(list(SPECIALS))
+    ends = [backend.token_to_id(text) for text in SPECIALS[-2:]]
+    config = CONFIG | {"vocab_size": 264, "num_hidden_layers": 2}
+    config |= {"eos_token_id": ends[0]}
+    path = tmp_path_factory.mktemp("harmony") / "hf"
+    write_checkpoint(path, config, make_tensors(config))
+    backend.save(str(path / "tokenizer.json"))
+    generation = {"do_sample": True, "eos_token_id": ends}
+    (path / "generation_config.json").write_text(json.dumps(generation))
+    convert(path, path.with_name("ckpt"))
+    model = jaxmoe.load(path.with_name("ckpt"))
+    assert set(model.config.stop_ids) == set(ends)
+    return model
+
+
+ANSWERS = {
+    "thought, then answered": (
+        "<|channel|>analysis<|message|>We need 7.<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>The answer is 8.<|return|>",
+        "The answer is 8.",
+    ),
+    "a word of its own channel": (
+        "<|channel|>final<|message|>assistantfinal is a word, analysis too.<|return|>",
+        "assistantfinal is a word, analysis too.",
+    ),
+    "a constrained answer": (
+        '<|channel|>final <|constrain|>json<|message|>{"a": 8}<|return|>',
+        '{"a": 8}',
+    ),
+    "two answers": (
+        "<|channel|>final<|message|>7<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>8<|return|>",
+        "8",
+    ),
+    "cut off while thinking": ("<|channel|>analysis<|message|>7, final", ""),
+    "a call": (
+        "<|channel|>analysis<|message|>7?<|end|><|start|>assistant to=functions.f"
+        '<|channel|>commentary json<|message|>{"x": 7}<|call|>',
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_final_channel_is_the_answer(harmony, name):
+    """Thoughts would be graded, and be shown without where they end."""
+    written, answer = ANSWERS[name]
+    ids = harmony.tokenizer.encode(written)
+    text = harmony.decode(ids)
+    assert text == written.removesuffix("<|return|>").removesuffix("<|call|>")
+    assert answer_in(text) == answer
+
+
+def test_marks_may_stop_an_answer(harmony):
+    """A caller could not end an answer with its first message."""
+    as_text, ids = split_stops(harmony, ["<|end|>", "\n"])
+    assert as_text == ("\n",)
+    assert ids == [harmony.tokenizer.token_to_id("<|end|>")]

@@ -96,6 +96,8 @@ BILLIONS = {
     "minimax-m2": 228.69,
     "granite-3.1-1b-a400m": 1.33,
     "granite-3.1-3b-a800m": 3.30,
+    "mixtral-8x7b": 46.70,
+    "mixtral-8x22b": 140.63,
 }
 """Parameters that these models are known to have, layers after the last left out."""
 

@@ -4,6 +4,7 @@ Devices are made when a process starts, and all other tests want one.
 """
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -31,21 +32,34 @@ def environment(devices: int) -> dict[str, str]:
         pytest.param("sampling", marks=MESH),
         pytest.param("loading", marks=MESH),
         pytest.param("mixture", marks=MESH),
+        pytest.param("groups", marks=pytest.mark.slow),
         pytest.param("recurrent", marks=pytest.mark.slow),
         pytest.param("options", marks=pytest.mark.slow),
     ],
 )
 def test_on_eight_devices(cases):
-    """See the cases; their output follows where one of them failed."""
+    """See the cases; their output follows where one of them failed.
+
+    One that hangs says where: its threads' stacks, before the time is up. A process
+    that was stopped meanwhile (SIGSTOP) looks the same, but for the time it ran.
+    """
     file = HERE / f"{cases}_cases.py"
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "--durations=5"]
-    done = subprocess.run(
-        [*command, str(file)],
-        cwd=ROOT,
-        env=environment(COUNT),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    command += ["-o", "faulthandler_timeout=300", str(file)]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment(COUNT),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+    except subprocess.TimeoutExpired as late:
+        ran = resource.getrusage(resource.RUSAGE_CHILDREN)
+        shown = (late.stdout or b"")[-8000:]
+        said = shown.decode(errors="replace") if isinstance(shown, bytes) else shown
+        pytest.fail(f"600 s, {ran.ru_utime:.0f} s of them on a processor:\n{said}")
+    assert done.returncode == 0, done.stdout[-8000:]
     assert " passed" in done.stdout and "skipped" not in done.stdout

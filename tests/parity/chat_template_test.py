@@ -5,60 +5,14 @@ import numpy as np
 import pytest
 
 from jaxmoe.text import Tokenizer
+from tests.parity.chats import (
+    CALL_NONE,
+    CHATS,
+    UNICODE,
+    USER,
+    WEATHER,
+)
 
-USER = {"role": "user", "content": "How many primes are below 100? <b>&</b> 'ok'"}
-SYSTEM = {"role": "system", "content": "Be brief.\n"}
-UNICODE = {
-    "role": "user",
-    "content": " Ünï\tcödé 日本語 👩‍👩‍👧 e\u0301 \u202e <|im_end|>\r\n",
-}
-ANSWER = {"role": "assistant", "content": "25"}
-THOUGHT = {"role": "assistant", "content": "<think>\nhm\n</think>\n\n25"}
-REASONED = {"role": "assistant", "content": "25", "reasoning_content": "\nhm\n"}
-CALL = {
-    "role": "assistant",
-    "content": "",
-    "tool_calls": [
-        {"type": "function", "function": {"name": "add", "arguments": {"é": [1, 2]}}},
-        {"type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}},
-    ],
-}
-CALL_NONE = CALL | {"content": None, "reasoning_content": "I need a tool"}
-REPLY = {"role": "tool", "content": '{"sum": 3}'}
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "add",
-        "description": "Adds <numbers> & “more”",
-        "parameters": {
-            "type": "object",
-            "properties": {"é": {"type": "array", "items": {"type": "number"}}},
-            "required": ["é"],
-        },
-    },
-}
-
-CHATS = {
-    "plain": [USER],
-    "system": [SYSTEM, USER],
-    "unicode": [UNICODE],
-    "turns": [SYSTEM, USER, ANSWER, USER, THOUGHT, UNICODE],
-    "late system": [USER, SYSTEM, USER],
-    "thought at the end": [USER, THOUGHT],
-    "reasoning": [USER, REASONED, USER],
-    "reasoning at the end": [USER, REASONED],
-    "other name of reasoning": [USER, ANSWER | {"thinking": "so"}],
-    "both names of reasoning": [USER, REASONED | {"thinking": "so", "reasoning": "x"}],
-    "tool call": [USER, CALL],
-    "tool replies": [USER, CALL, REPLY, REPLY, ANSWER, USER],
-    "tool replies at the end": [SYSTEM, USER, CALL, REPLY, REPLY],
-    "reply written as a user": [
-        USER,
-        CALL,
-        {"role": "user", "content": "<tool_response>3</tool_response>"},
-    ],
-    "empty content": [{"role": "user", "content": ""}, ANSWER],
-}
 OPTIONS = {
     "bare": {"add_generation_prompt": False},
     "prompt": {"add_generation_prompt": True},

@@ -1,8 +1,9 @@
 """Every family against transformers, on each of its test configurations.
 
 A family's peer is the class of its own `model_type`; `PEERS` has those of families that
-transformers lacks, each a class that computes the same. Qwen3-MoE has a file of its own
-(`model_test.py`).
+transformers lacks, each a class that computes the same. The plainest family also stands
+for what no family changes: kinds of rope, routers sure and unsure of themselves.
+`figures.py` collects what is recorded here.
 """
 
 import json
@@ -25,17 +26,101 @@ transformers = pytest.importorskip("transformers")
 IN_EVERY_RUN = {("deepseek_v2", 1), ("qwen3_next", 1), ("olmoe", 1), ("gpt_oss", 1)}
 """Beside the first configuration of each family; the others are slow tests."""
 
-CASES = [
+Values = dict[str, Any]
+
+PLAIN: Values = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "moe_intermediate_size": 32,
+    "num_experts": 32,
+    "num_experts_per_tok": 8,
+    "norm_topk_prob": True,
+    "max_position_embeddings": 512,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+}
+LINEAR, DYNAMIC, YARN = (
+    {"rope_parameters": {"rope_type": kind, "rope_theta": 1e6} | more}
+    for kind, more in (
+        ("linear", {"factor": 2.0}),
+        ("dynamic", {"factor": 2.0}),
+        ("yarn", {"factor": 4.0, "original_max_position_embeddings": 64}),
+    )
+)
+VARIANTS: dict[str, Values] = {
+    "as released": {},
+    "weights not normalised": {"norm_topk_prob": False},
+    "every second layer dense": {"decoder_sparse_step": 2, "num_hidden_layers": 4},
+    "first layer dense": {"mlp_only_layers": [0]},
+    "biases": {"attention_bias": True},
+    "tied embeddings": {"tie_word_embeddings": True},
+    "one expert": {"num_experts_per_tok": 1},
+    "all experts": {"num_experts_per_tok": 32},
+    "no shared heads": {"num_key_value_heads": 4, "head_dim": 8},
+    "sliding window": {"use_sliding_window": True, "sliding_window": 20},
+    "linear rope": LINEAR,
+    "dynamic rope": DYNAMIC,
+    "yarn": YARN,
+    "large eps, small theta": {
+        "rms_norm_eps": 1e-3,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    },
+}
+
+
+def equal_experts(name: str, tensor: Any) -> None:
+    """All experts of a layer compute the same: routing may not matter."""
+    if ".experts." in name:
+        tensor[:] = tensor[:1].clone()
+
+
+def sharp_router(name: str, tensor: Any) -> None:
+    """Routers sure of themselves.
+
+    Not surer: logits 20 times as large make float32 itself too coarse, transformers'
+    own logits are then 1.4e-4 off from those it computes in float64.
+    """
+    if name.endswith("mlp.gate.weight"):
+        tensor *= 5
+
+
+def flat_router(name: str, tensor: Any) -> None:
+    """Routers nearly undecided between all experts."""
+    if name.endswith("mlp.gate.weight"):
+        tensor *= 1e-2
+
+
+def skewed_router(name: str, tensor: Any) -> None:
+    """Every token wants the same experts."""
+    if name.endswith("mlp.gate.weight"):
+        tensor[:] = tensor[:, :1] + 0.05 * tensor
+
+
+Structure = Callable[[str, Any], None]
+STRUCTURES: list[Structure] = [equal_experts, sharp_router, flat_router, skewed_router]
+
+FAMILY_CASES = [
     pytest.param(
-        (name, dict(values)),
+        (name, dict(values), None),
         id=f"{name}-{number}",
         marks=pytest.mark.slow if number and (name, number) not in IN_EVERY_RUN else (),
     )
     for name, family in FAMILIES.items()
-    if name != "qwen3_moe"
     for number, values in enumerate(family.test_configs)
 ]
-Values = dict[str, Any]
+PLAIN_CASES = [
+    pytest.param(("qwen3_moe", PLAIN | change, None), id=f"plain, {name}")
+    for name, change in VARIANTS.items()
+] + [
+    pytest.param(("qwen3_moe", PLAIN, structure), id=f"plain, {structure.__name__}")
+    for structure in STRUCTURES
+]
 
 
 TOLERANCES = {"qwen3_next": 2e-4}
@@ -147,13 +232,17 @@ def randomise(model: Any) -> None:
             weight.data += (0.2 if "norm" in name else 0.3) * noise
 
 
-def write_checkpoint(directory, name: str, values: Values):
+def write_checkpoint(
+    directory, name: str, values: Values, structure: Structure | None = None
+):
     """A checkpoint of transformers under the family's own config.json."""
     peer = PEERS.get(name, Peer())
     config = peer.config(values)
     config._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config).eval().float()
     randomise(model)
+    for weight in model.named_parameters() if structure is not None else ():
+        structure(weight[0], weight[1].data)
     model.save_pretrained(directory)
     if name in PEERS:
         (directory / "config.json").write_text(json.dumps(values))
@@ -175,53 +264,76 @@ def chosen(model: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_family_computes_what_transformers_computes(tmp_path, case, record_property):
-    """Promise 1: logits, expert sets, 64 greedy tokens and their log-probabilities."""
-    name, values = case
-    theirs = write_checkpoint(tmp_path / "hf", name, values)
-    ours = jaxmoe.load(tmp_path / "hf")
-    assert ours.config.family == name
-    prompt = np.random.default_rng(0).integers(8, ours.config.vocab_size, 70)
+def answered(theirs: Any, prompt: np.ndarray, length: int) -> Any:
+    """The prompt and transformers' greedy answer, [1, T]."""
     with torch.no_grad():
-        answer = theirs.generate(
+        return theirs.generate(
             torch.tensor(prompt)[None],
-            max_new_tokens=64,
+            max_new_tokens=length,
             do_sample=False,
             eos_token_id=None,
         )
-        experts = chosen(theirs)
-        run = theirs(answer)
-    sequence, reference = answer[0].numpy(), run.logits[0].numpy()
 
-    logits, routes = jaxmoe.forward(ours, sequence, return_routes=True)
-    scale = np.abs(reference).max()
-    tolerance = TOLERANCES.get(ours.config.family, 1e-4)
-    error = np.abs(np.asarray(logits) - reference).max() / scale
-    record_property("logits_error", float(error))
-    assert error <= tolerance
-    for layer, best in zip(ours.config.moe_layers, experts, strict=True):
-        assert np.array_equal(np.sort(routes[:, layer]), np.sort(best.numpy()))
 
-    drawn = jaxmoe.sample(
+def drawn(ours: jaxmoe.Model, prompt: np.ndarray, length: int) -> jaxmoe.Samples:
+    """Our greedy answer."""
+    return jaxmoe.sample(
         ours,
         prompt,
         key=jax.random.key(0),
         policy=TopK(),
         sampler=TokenSampler(temperature=0),
-        max_new_tokens=64,
+        max_new_tokens=length,
         stop_ids=(),
     )
-    assert drawn.tokens[0].tolist() == sequence[70:].tolist()
+
+
+@pytest.mark.parametrize("case", [*FAMILY_CASES, *PLAIN_CASES])
+def test_family_computes_what_transformers_computes(tmp_path, case, record_property):
+    """Promise 1: logits, expert sets, 64 greedy tokens and their log-probabilities."""
+    name, values, structure = case
+    theirs = write_checkpoint(tmp_path / "hf", name, values, structure)
+    ours = jaxmoe.load(tmp_path / "hf")
+    assert ours.config.family == name
+    prompt = np.random.default_rng(0).integers(8, ours.config.vocab_size, 70)
+    answer = answered(theirs, prompt, 64)
+    experts = chosen(theirs)
+    with torch.no_grad():
+        run = theirs(answer)
+    sequence, reference = answer[0].numpy(), run.logits[0].numpy()
+
+    logits, routes = jaxmoe.forward(ours, sequence, return_routes=True)
+    scale = np.abs(reference).max()
+    error = np.abs(np.asarray(logits) - reference).max() / scale
+    record_property("family", name)
+    record_property("logits_error", float(error))
+    assert error <= TOLERANCES.get(name, 1e-4)
+    for layer, best in zip(ours.config.moe_layers, experts, strict=True):
+        assert np.array_equal(np.sort(routes[:, layer]), np.sort(best.numpy()))
+
+    found = drawn(ours, prompt, 64)
+    assert found.tokens[0].tolist() == sequence[70:].tolist()
     logprobs = torch.log_softmax(run.logits[0], dim=-1)[69:-1].numpy()
     taken = logprobs[np.arange(64), sequence[70:]]
-    np.testing.assert_allclose(drawn.logprobs[0], taken, atol=1e-3)
+    np.testing.assert_allclose(found.logprobs[0], taken, atol=1e-3)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.values[0][0] not in PEERS])
+def test_dynamic_rope_past_its_limit(tmp_path):
+    """Past the limit each step stretches the rotation, as transformers' cache does."""
+    values = PLAIN | DYNAMIC | {"max_position_embeddings": 64}
+    theirs = write_checkpoint(tmp_path / "hf", "qwen3_moe", values)
+    prompt = np.random.default_rng(0).integers(0, 300, 50)
+    answer = answered(theirs, prompt, 40)
+    found = drawn(jaxmoe.load(tmp_path / "hf"), prompt, 40)
+    assert found.tokens[0].tolist() == answer[0, 50:].tolist()
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in FAMILY_CASES if case.values[0][0] not in PEERS]
+)
 def test_configs_mean_what_transformers_saves_of_them(case):
     """A default of ours would be another, or a saved config be refused."""
-    _, values = case
+    _, values, _ = case
     config = own(values)
     config.architectures = values["architectures"]
     saved = json.loads(config.to_json_string(use_diff=False))

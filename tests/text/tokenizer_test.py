@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from jaxmoe.text import Tokenizer
+from jaxmoe.text import StopScanner, TextStream, Tokenizer
 
 
 def _edit_config(directory, **changes):
@@ -181,6 +181,36 @@ def test_a_space_before_the_text(tokenizer_dir):
     (tokenizer_dir / "tokenizer.json").write_text(json.dumps(value))
     with pytest.raises(ValueError, match="has no step for"):
         Tokenizer.load(tokenizer_dir)
+
+
+@pytest.mark.parametrize(("asked", "times"), [(True, 1), (False, 0), (None, 0)])
+def test_text_begins_with_a_token_that_the_config_asks_for(tokenizer_dir, asked, times):
+    """A plain prompt would begin as none that the model was trained on."""
+    config = {"bos_token": "<|user|>", "add_bos_token": asked}
+    tokenizer = _configured(tokenizer_dir, **config)
+    plain = Tokenizer.load(tokenizer_dir).encode("ab", add_special_tokens=False)
+    assert tokenizer.encode("ab") == [tokenizer.bos_id] * times + plain
+    chat = [{"role": "user", "content": "ab"}]  # its template writes the token
+    assert tokenizer.chat(chat).count(tokenizer.bos_id) == 1
+
+
+def test_marks_stay_in_text(tokenizer_dir):
+    """The parts of an answer would run together."""
+    plain = Tokenizer.load(tokenizer_dir)
+    marked = Tokenizer.load(tokenizer_dir, marks=["<|user|>", "<|not here|>"])
+    ids = plain.encode("a<|user|>ünï<|pad|><|user|><|user|>b<|end|>")
+    assert plain.decode(ids) == "aünïb"
+    assert marked.decode(ids) == "a<|user|>ünï<|user|><|user|>b"
+    assert marked.decode(ids, skip_special_tokens=False) == plain.decode(
+        ids, skip_special_tokens=False
+    )
+    stream = TextStream(marked.decode)
+    pieces = [stream.push([id]) for id in ids]
+    assert "".join([*pieces, stream.close()]) == marked.decode(ids)
+    assert StopScanner(marked.decode, ("user|>b",)).push(ids) == len(ids) - 1
+    marked.check_stops(["<|user|>b"])
+    with pytest.raises(ValueError, match="two stops"):
+        plain.check_stops(["<|user|>b"])
 
 
 def test_stops_that_no_text_can_hold(tokenizer_dir):

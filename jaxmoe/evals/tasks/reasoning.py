@@ -1,9 +1,8 @@
 """What of an answer is an answer, and what reasoning before it.
 
 Reasoning models think between marks such as <think> and </think>, or in channels of
-their own (harmony, the format of gpt-oss). Only what follows the last thinking is
-graded, voted on and shown to a verifier. Thinking that never closes was cut off, so
-there is no answer.
+their own (the harmony format). Only what follows the last thinking is graded, voted on
+and shown to a verifier. Thinking that never closes was cut off, so there is no answer.
 """
 
 import re
@@ -20,7 +19,8 @@ _CLOSE = re.compile(
     re.IGNORECASE,
 )
 # Harmony: <|channel|>final<|message|>..., or without its special tokens, which leaves
-# their texts glued together: "analysisWe need 7.assistantfinalThe answer is 7."
+# their texts glued together: "analysisWe need 7.assistantfinalThe answer is 7." So do
+# other programs write it; here the marks stay in (`Family.marks`).
 _CHANNEL = re.compile(r"<\|channel\|>\s{0,3}(\w{1,20})(?:.{0,80}?<\|message\|>)?")
 _GLUED = re.compile(r"(?:assistant)?(?:analysis|commentary)(?=[^\s:.,;)!?-])")
 _GLUED_FINAL = "assistantfinal"

@@ -1,0 +1,206 @@
+"""Every family's files, each part of them missing, strange, misshapen or of another
+type: one error that names it, before anything is read.
+
+What one family alone may not say is in `refusals_test.py`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from jaxmoe.checkpoints.errors import CheckpointError
+from jaxmoe.checkpoints.plan import default_tensors, make_plan
+from jaxmoe.checkpoints.safetensors import TAGS, Tensor
+from jaxmoe.families.config_json import from_hf
+from jaxmoe.families.gpt_oss import NOT_CONVERTED
+from jaxmoe.families.registry import FAMILIES, find_family
+from jaxmoe.nn.decoder import abstract_params
+
+MXFP4 = {"quant_method": "mxfp4", "modules_to_not_convert": NOT_CONVERTED}
+PACKED = dict(FAMILIES["gpt_oss"].test_configs[0]) | {
+    "intermediate_size": 96,
+    "quantization_config": MXFP4,
+}
+CONFIGS = [
+    pytest.param(dict(values), id=f"{name}-{number}")
+    for name, family in FAMILIES.items()
+    for number, values in enumerate(family.test_configs)
+] + [pytest.param(PACKED, id="gpt_oss-mxfp4")]
+configs = pytest.mark.parametrize("values", CONFIGS)
+
+
+# -- tensors -----------------------------------------------------------------------
+
+
+def tensors_of(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The headers of a checkpoint of such a model."""
+    params = abstract_params(from_hf(dict(values)), ml_dtypes.bfloat16)
+    wanted = default_tensors(find_family(values), params)
+    return {
+        name: Tensor(name, TAGS[np.dtype(kind).name], shape, "model.safetensors", 0)
+        for name, kind, shape in wanted
+    }
+
+
+def last_of_each_kind(tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """One of the tensors whose names differ by their numbers only."""
+    return [*{re.sub(r"\d+", "#", n): t for n, t in tensors.items()}.values()]
+
+
+def faults(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> CheckpointError:
+    """The one error for these tensors."""
+    params = abstract_params(from_hf(dict(values)), ml_dtypes.bfloat16)
+    with pytest.raises(CheckpointError) as caught:
+        make_plan(find_family(values), tensors, params)
+    return caught.value
+
+
+CHANGES = {
+    "longer": lambda t: {t.name: replace(t, shape=(*t.shape[:-1], t.shape[-1] + 1))},
+    "flat": lambda t: {t.name: replace(t, shape=(1, *t.shape))},
+    "integers": lambda t: {t.name: replace(t, dtype="I64")},
+    "renamed": lambda t: {f"{t.name}_2": replace(t, name=f"{t.name}_2")},
+    "missing": lambda t: {},
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+@configs
+def test_every_kind_of_tensor_is_checked(values, how):
+    """A latent, a convolution, a sink or a bias would be left at zero, or cut."""
+    tensors = tensors_of(values)
+    changed = last_of_each_kind(tensors)
+    if how == "integers":  # blocks of another type are another quantiser's
+        changed = [t for t in changed if t.dtype != "U8"]
+    there = {t.name for t in changed}
+    found = {n: t for n, t in tensors.items() if n not in there}
+    for tensor in changed:
+        found |= CHANGES[how](tensor)
+    error = faults(values, found)
+    said = "\n".join(error.failures)
+    unsaid = [t.name for t in changed if t.name not in said]
+    if how == "missing":  # of parts that lie together the first few are named
+        unsaid = [n for n in unsaid if not re.search(r"\d+ in all", said)]
+    assert not unsaid
+
+
+@pytest.mark.slow
+@configs
+def test_one_fault_is_enough(values):
+    """A fault would show only beside others."""
+    tensors = tensors_of(values)
+    for tensor in last_of_each_kind(tensors):
+        rest = {n: t for n, t in tensors.items() if n != tensor.name}
+        assert tensor.name in str(faults(values, rest))
+
+
+@pytest.mark.parametrize("part", ["blocks", "scales"])
+def test_blocks_need_their_scales(part):
+    """Half of a weight would be read as if the other half were ones."""
+    tensors = tensors_of(PACKED)
+    rest = {n: t for n, t in tensors.items() if not n.endswith(part)}
+    absent = [n for n in tensors if n.endswith(part)]
+    said = "\n".join(faults(PACKED, rest).failures)
+    assert absent and all(name in said for name in absent)
+
+
+# -- config.json -------------------------------------------------------------------
+
+
+UNREAD = {"num_nextn_predict_layers"}
+"""Ignored by name: layers that are left out, as their tensors say."""
+
+
+@configs
+def test_every_attribute_is_checked(values):
+    """One that no parser looks at would let anything through."""
+    for name in values.keys() - UNREAD:
+        with pytest.raises(ValueError, match=name):
+            from_hf(values | {name: {"no": "such"}})
+
+
+@configs
+def test_sizes_are_positive(values):
+    """A model of nothing would be made, or one of negative size."""
+    sizes = [
+        name for name, value in values.items()
+        if isinstance(value, int) and not isinstance(value, bool)
+        and not name.endswith("token_id") and name not in UNREAD
+    ]  # fmt: skip
+    for name in sizes:
+        with pytest.raises(ValueError, match=name):
+            from_hf(values | {name: -3})
+
+
+UNKNOWN = [
+    {"layer_types": ["full_attention", "no_such"]},
+    {"layer_types": ["no_such"] * 3},
+    {"layer_types": ["no_such"] * 4},
+    {"layer_types": "full_attention"},
+    {"layer_types": []},
+]
+
+
+@configs
+def test_kinds_of_layers_are_known(values):
+    """A layer would be of another kind than its weights."""
+    for change in UNKNOWN:
+        with pytest.raises(ValueError, match="layer_types"):
+            from_hf(values | change)
+
+
+@configs
+def test_what_does_not_divide_is_refused(values):
+    """Heads would share keys unevenly, or experts be cut off."""
+    config = from_hf(values)
+    mixer = config.layers[-1].mixer
+    changes: list[dict[str, Any]] = []
+    if hasattr(mixer, "num_kv_heads"):
+        changes.append({"num_key_value_heads": 3})
+    if "linear_num_key_heads" in values:
+        changes.append({"linear_num_value_heads": 3})
+    if "n_group" in values:
+        changes += [{"n_group": 3, "topk_group": 2}, {"n_group": 2, "topk_group": 4}]
+    if "num_experts_per_tok" in values:
+        changes.append({"num_experts_per_tok": 1000})
+    if "sliding_window" in values:
+        changes.append({"sliding_window": -1})
+    assert changes
+    for change in changes:
+        with pytest.raises(ValueError, match="|".join([*change, "heads", "experts"])):
+            from_hf(values | change)
+
+
+# -- generations that share a model_type -------------------------------------------
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_config_of_two_generations(order):
+    """Ling's two generations share a model_type; a file that names both is neither."""
+    first, second = (dict(FAMILIES[f].test_configs[0]) for f in LINGS)
+    both = [*first["architectures"], *second["architectures"]][::order]
+    with pytest.raises(ValueError, match="architectures.*one of"):
+        find_family(first | {"architectures": both})
+
+
+LINGS = ("bailing_moe", "bailing_moe_v2")
+
+
+@pytest.mark.parametrize("one", LINGS)
+def test_a_generation_with_the_other_ones_weights(one):
+    """Weights of one would be run by the rules of the other."""
+    (other,) = set(LINGS) - {one}
+    tensors = tensors_of(FAMILIES[other].test_configs[0])
+    assert faults(FAMILIES[one].test_configs[0], tensors)
+
+
+def test_a_first_generation_with_the_second_ones_attributes():
+    """Groups or a norm of queries would be left out."""
+    first, second = (dict(FAMILIES[f].test_configs[0]) for f in LINGS)
+    with pytest.raises(ValueError, match="use_qk_norm"):
+        from_hf(second | {"architectures": first["architectures"]})
