@@ -17,7 +17,6 @@ outlives a killed process. A finished checkpoint is read from `gs://` as well.
 """
 
 import dataclasses
-import json
 import math
 import os
 import shutil
@@ -56,6 +55,7 @@ from jaxmoe.checkpoints.placement import (
 from jaxmoe.checkpoints.quantise import Quantiser
 from jaxmoe.checkpoints.ranges import read_runs, runs
 from jaxmoe.checkpoints.small_files import digests
+from jaxmoe.files import parse_json
 
 __all__ = [
     "FORMAT",
@@ -214,7 +214,7 @@ def write_array(
 def is_intact(path: Path, name: str, spec: ParamSpec) -> bool:
     """Whether the array `path / name` is what `spec` says, by reading all of it."""
     try:
-        metadata = json.loads((path / name / ".zarray").read_text(encoding="utf-8"))
+        metadata = parse_json((path / name / ".zarray").read_text(encoding="utf-8"))
         wanted = _metadata(spec)
         if any(metadata.get(key) != value for key, value in wanted.items()):
             return False

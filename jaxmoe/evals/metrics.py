@@ -96,9 +96,9 @@ def bootstrap(
 
     s the standard deviation of the mean of P + 4 problems drawn with replacement from
     these, and t the quantile of Student's distribution with P - 1 degrees of freedom.
-    The bounds stay within the ends, and the mean within the bounds. At level 0.95 the
-    coverage is to be 0.93 at least for means from 0.02 to 0.98, 20 to 500 problems and
-    1 to 64 samples of each, and for differences: `jaxmoe.benchmarks.coverage` measures.
+    Where all groups are of one size, s is known without drawing. The bounds stay within
+    the ends, and the mean within the bounds. `jaxmoe.benchmarks.coverage` measures how
+    often intervals at level 0.95 hold the true mean.
 
     Args:
       values: one finite number, or True and False, for each problem.
@@ -107,7 +107,7 @@ def bootstrap(
       ends: the smallest and the largest value that there can be. None where there are
         none: no problems are made up, and equal values give no width.
       level: share of intervals that hold the true mean.
-      resamples: means drawn.
+      resamples: means drawn, where groups differ in size.
       seed: of NumPy's generator; equal seeds give equal intervals.
 
     Raises:
@@ -126,8 +126,12 @@ def bootstrap(
             f"{level} and {resamples}; pass for example level=0.95, resamples=10_000"
         )
     sums, counts = _totals(values, groups)
+    if (counts == counts[0]).all():
+        low, high = bounds(sums / counts, ends=ends, level=level)
+        # The sums of groups may round to another mean.
+        mean = float(values.mean())
+        return Interval(mean, min(float(low), mean), max(float(high), mean))
     size = counts.mean()
-    degrees = max(len(sums) - 1, 1)
     made_up = np.array(ends or (), np.float64)
     middle = (sums.sum() + size * made_up.sum()) / (counts.sum() + size * len(made_up))
     added = np.repeat(made_up, _ADDED)
@@ -138,12 +142,46 @@ def bootstrap(
         np.random.default_rng(seed),
     )
     total = len(sums) + len(added)
-    deviation = means.std() * np.sqrt(total / max(total - 1, 1))
-    half = _student(level, degrees) * deviation
-    mean, (least, most) = float(values.mean()), ends or (-np.inf, np.inf)
-    low = min(max(float(middle - half), least), mean)
-    high = max(min(float(middle + half), most), mean)
-    return Interval(mean, low, high)
+    deviation = means.std() * np.sqrt(total / (total - 1))
+    mean = values.mean()
+    low, high = _within(ends, mean, middle, _student(level, len(sums) - 1) * deviation)
+    return Interval(float(mean), float(low), float(high))
+
+
+def bounds(
+    values: Float[np.ndarray, "*sets P"],
+    *,
+    ends: tuple[float, float] | None = (0.0, 1.0),
+    level: float = 0.95,
+) -> tuple[Float[np.ndarray, "*sets"], Float[np.ndarray, "*sets"]]:
+    """Low and high bounds of `bootstrap` for each of many sets of P problems.
+
+    Args:
+      values: finite and within the ends; problems are not grouped.
+      ends, level: as in `bootstrap`.
+    """
+    problems, total = values.shape[-1], values.sum(axis=-1)
+    made_up = np.array(ends or (), np.float64)
+    added = np.repeat(made_up, _ADDED)
+    middle = (total + made_up.sum()) / (problems + len(made_up))
+    size = problems + len(added)
+    mean = (total + added.sum())[..., None] / size
+    squares = ((values - mean) ** 2).sum(axis=-1) + ((added - mean) ** 2).sum(axis=-1)
+    deviation = np.sqrt(squares / size / max(size - 1, 1))
+    half = _student(level, problems - 1) * deviation
+    return _within(ends, total / problems, middle, half)
+
+
+def _within(
+    ends: tuple[float, float] | None,
+    mean: Float[np.ndarray, "*sets"],
+    middle: Float[np.ndarray, "*sets"],
+    half: Float[np.ndarray, "*sets"],
+) -> tuple[Float[np.ndarray, "*sets"], Float[np.ndarray, "*sets"]]:
+    """middle +- half: within the ends, and such that the mean is between them."""
+    least, most = ends or (-np.inf, np.inf)
+    low = np.minimum(np.maximum(middle - half, least), mean)
+    return low, np.maximum(np.minimum(middle + half, most), mean)
 
 
 def paired_difference(
@@ -191,7 +229,7 @@ def _student(level: float, degrees: int) -> float:
     By its expansion around the normal one (Abramowitz and Stegun 1964, 26.7.5): off by
     less than 1e-4 from 10 degrees of freedom on, too small below 4.
     """
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z, degrees = NormalDist().inv_cdf((1 + level) / 2), max(degrees, 1)
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,

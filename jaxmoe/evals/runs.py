@@ -18,6 +18,7 @@ import jax
 
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.execution import default_platform
+from jaxmoe.files import parse_json
 from jaxmoe.model import Model
 from jaxmoe.random.keys import prompt_key
 from jaxmoe.router.policies import Policy
@@ -164,7 +165,7 @@ def _read(file: TextIO, path: Path, header: dict[str, Any]) -> dict[int, list[st
 def _differences(head: str, first: str, path: Path) -> list[str]:
     """What differs in a file's header; a ValueError where it has none."""
     try:
-        found = json.loads(head)
+        found = parse_json(head)
     except ValueError:
         found = None
     wanted = json.loads(first)
