@@ -248,10 +248,13 @@ def main() -> None:
     for one in found[: max(args.show, len(low))]:
         print(one)
     for pair in (False, True):
-        ratios = [c.width / c.nominal for c in found if (len(c.cell.means) > 1) == pair]
+        kind = [c for c in found if (len(c.cell.means) > 1) == pair and c.nominal > 0]
+        ratios = [c.width / c.nominal for c in kind]
         median, most = np.median(ratios), np.quantile(ratios, 0.9)
         what = "differences" if pair else "single runs"
         print(f"width over nominal, {what}: median {median:.2f}, 90 % below {most:.2f}")
+        wide = max(kind, key=lambda c: c.width - c.nominal)
+        print(f"  widest beyond it: {wide}")
     raise SystemExit(1 if low else 0)
 
 

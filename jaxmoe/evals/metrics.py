@@ -14,8 +14,10 @@ from jaxtyping import Float, Integer, Shaped
 _CHUNK = 1 << 20
 """Draws held at once by the bootstrap: 8 MiB of indices and 8 MiB of values."""
 
-_ADDED = 2
-"""Made-up problems at either end of the scale, for the width of an interval."""
+_MIDDLE, _WIDTH = 1.5, 2
+"""Made-up problems at either end of the scale, for the middle and the width of an
+interval. With 1 or 2 for the middle, coverage at level 0.95 falls to 0.929 for 20
+problems and right or wrong, or to 0.92 for 500 problems of a mean of 0.02."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,10 @@ def bootstrap(
 
     Where all 30 of 30 problems are right, resampling them says that the mean is 1 for
     certain. So problems are made up that lie at the ends of the scale, as Agresti and
-    Coull do for proportions: with P problems (or groups), one at either end for the
+    Coull do for proportions: with P problems (or groups), 1.5 at either end for the
     middle of the interval, two for its width,
 
-        middle +- t * s,   middle = (sum + low end + high end) / (P + 2),
+        middle +- t * s,   middle = (sum + 1.5 (low end + high end)) / (P + 3),
 
     s the standard deviation of the mean of P + 4 problems drawn with replacement from
     these, and t the quantile of Student's distribution with P - 1 degrees of freedom.
@@ -133,8 +135,9 @@ def bootstrap(
         return Interval(mean, min(float(low), mean), max(float(high), mean))
     size = counts.mean()
     made_up = np.array(ends or (), np.float64)
-    middle = (sums.sum() + size * made_up.sum()) / (counts.sum() + size * len(made_up))
-    added = np.repeat(made_up, _ADDED)
+    more = size * _MIDDLE
+    middle = (sums.sum() + more * made_up.sum()) / (counts.sum() + more * len(made_up))
+    added = np.repeat(made_up, _WIDTH)
     means = _resampled_means(
         np.append(sums, size * added),
         np.append(counts, np.full(len(added), size)),
@@ -162,8 +165,8 @@ def bounds(
     """
     problems, total = values.shape[-1], values.sum(axis=-1)
     made_up = np.array(ends or (), np.float64)
-    added = np.repeat(made_up, _ADDED)
-    middle = (total + made_up.sum()) / (problems + len(made_up))
+    added = np.repeat(made_up, _WIDTH)
+    middle = (total + _MIDDLE * made_up.sum()) / (problems + _MIDDLE * len(made_up))
     size = problems + len(added)
     mean = (total + added.sum())[..., None] / size
     squares = ((values - mean) ** 2).sum(axis=-1) + ((added - mean) ** 2).sum(axis=-1)

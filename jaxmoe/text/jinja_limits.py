@@ -64,7 +64,7 @@ def _written(value: Any, known: dict[int, int]) -> int:
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, Namespace):
-        value = vars(value)
+        value = value._Namespace__attrs  # all else that it has are its values
     if not isinstance(value, list | tuple | dict):
         return 1
     if id(value) not in known:

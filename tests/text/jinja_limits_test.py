@@ -103,11 +103,12 @@ def test_lists_and_formats_are_left_alone(tokenizer_dir):
         "{% set c, d = ({'k': 3}, [4]) %}{{ c['k'] }}{{ d[0] }}"
         "{{ '**%s** 5%% * %2d' % ('z', 6) }}{{ [7] + [8] }}{{ 9 in (9,) }}"
         "{{ messages[0] | tojson(indent=1) }}{{ [1, 2] | sum }}"
+        "{% set ns = namespace(a=[1]) %}{% set ns.a = ns.a + [2] %}{{ ns.a }}"
     )
     (tokenizer_dir / "chat_template.jinja").write_text(source)
     text = Tokenizer.load(tokenizer_dir).render_chat(HELLO)
     whole = '{\n "role": "user",\n "content": "hello"\n}'
-    assert text == f"1x2y34**z** 5% *  6[7, 8]True{whole}3"
+    assert text == f"1x2y34**z** 5% *  6[7, 8]True{whole}3[1, 2]"
 
 
 def test_printable():

@@ -7,7 +7,6 @@ from typing import Any
 from jaxmoe.evals.tasks.base import Grade, Question
 from jaxmoe.evals.tasks.extract import final_boxes
 from jaxmoe.evals.tasks.integers import integer, only_names
-from jaxmoe.evals.tasks.peel import plain
 from jaxmoe.evals.tasks.prompts import AIME, fill, shown, text_of, value_of
 from jaxmoe.evals.tasks.reasoning import answer_in
 
@@ -19,10 +18,9 @@ class Aime:
     r"""The integer in the last \boxed{...} is the answer.
 
     An answer outside of a box is none: the prompt asks for the box. The last box alone
-    counts, but for one that is empty or only names the quantity, such as \boxed{m+n}.
-    Boxes joined by a comma or "and" are several answers, which are none where they
-    differ. Details of a grade: boxed, whether there is a box at all, with an integer
-    or without.
+    counts, but for one that only names the quantity, such as \boxed{m+n}. Boxes joined
+    by a comma or "and" are several answers, which are none where they differ. Details
+    of a grade: boxed, whether there is a box at all, with an integer or without.
     """
 
     name: str = "aime"
@@ -48,17 +46,12 @@ class Aime:
 
     def grade(self, question: Question, text: str) -> Grade:
         """See `Task`; the answer is the integer without zeros before it."""
-        boxes = final_boxes(answer_in(text), _says_nothing)
+        boxes = final_boxes(answer_in(text), only_names)
         values = {integer(content) for content in boxes}
         value = values.pop() if len(values) == 1 else None
         answer = None if value is None else str(value)
         right = value is not None and value == question.answer
         return Grade(answer, right, {"boxed": bool(boxes)})
-
-
-def _says_nothing(content: str) -> bool:
-    """Whether a box is empty, or only names the quantity."""
-    return not plain(content) or only_names(content)
 
 
 def _answer(value: Any) -> int:

@@ -105,7 +105,6 @@ ANSWERS = [
     ("\\boxed{73\\footnote{x}}", 73),
     ("\\boxed{73 \\text{ (mod } 1000)}", 73),
     ("\\boxed{: 73}", 73),
-    ("\\boxed{73}, which is not \\boxed{}", 73),
     ("\\boxed{}", None),
     ("\\boxed{N = \\textbf{73}}", 73),
     ("\\boxed{(m, n) = (3, 70)}", None),
