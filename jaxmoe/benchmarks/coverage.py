@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxmoe.evals.metrics import bounds, pass_at
+from jaxmoe.evals.metrics import OF_DIFFERENCE, bounds, pass_at
 from jaxmoe.typing import Float, Int
 
 MEANS = (0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98)
@@ -134,10 +134,12 @@ def _simulate(
         rows = []
         for i, k in enumerate(ks):
             values = [_pass_at(counts, cell.samples, k) for counts in right]
-            ends = (0.0, 1.0) if len(values) == 1 else (-1.0, 1.0)
             difference = values[0] - values[1] if len(values) == 2 else values[0]
             true = _truth(cell.spread, cell.means, k)
-            low, high = bounds(difference, ends=ends)
+            if len(values) == 1:
+                low, high = bounds(difference)
+            else:
+                low, high = bounds(difference, OF_DIFFERENCE, ends=(-1.0, 1.0))
             held[i] += ((low - 1e-12 <= true) & (true <= high + 1e-12)).sum()
             widths[i] += (high - low).sum()
             rows.append(difference.mean(axis=1))

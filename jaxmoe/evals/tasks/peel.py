@@ -40,7 +40,8 @@ _ESCAPED_TWICE = re.compile(
 _THOUSANDS = re.compile(r"(?<=[0-9]),\\!\s{0,3}(?=[0-9]{3}(?![0-9]))")
 _MONEY = re.compile(r"(?:\b(?:US|CA|AU|NZ|HK|C|A))?\\\$|[€£¥]|\\(?:pounds|euro)\b")
 _SPACE = re.compile(
-    rf"(?<!\\)\\[,;:> ]|\\(?:q?quad|enspace|enskip|thinspace|medspace|thickspace|space){_END}"
+    r"(?<!\\)\\[,;:> ]"
+    rf"|\\(?:q?quad|enspace|enskip|thinspace|medspace|thickspace|space){_END}"
     r"|~|[\u00a0\u2000-\u200a\u202f\u3000]"
 )
 _NO_BOX = re.compile(

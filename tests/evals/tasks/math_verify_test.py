@@ -65,7 +65,12 @@ def test_only_the_last_box_is_seen():
         (_MATRIX, r"\boxed{\begin{pmatrix}1&2&3&4\end{pmatrix}}", _ROW, False),
         (r"\\left(1,\\frac12\\right)", r"\boxed{(1,0.5)}", "(1, 1/2)", True),
         (1234567, r"\boxed{1,\! 234,\! 567}", "1234567", True),
-        ("z = 1 + 1 = 2", r"\boxed{z = 1 + 1 = 2}", "Eq(z, 1 + 1) & Eq(1 + 1, 2)", True),
+        (
+            "z = 1 + 1 = 2",
+            r"\boxed{z = 1 + 1 = 2}",
+            "Eq(z, 1 + 1) & Eq(1 + 1, 2)",
+            True,
+        ),
         (r"\{1,2\}", r"\boxed{2} and \boxed{1}", "{1, 2}", True),
         ("1", "", None, False),
         ("1", "no idea", None, False),
