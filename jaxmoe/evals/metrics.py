@@ -148,10 +148,10 @@ def _interval(
         )
     sums, counts = _totals(values, groups)
     if (counts == counts[0]).all():
-        low, high = bounds(sums / counts, added, ends=ends, level=level)
+        low, high = bounds((sums / counts)[None], added, ends=ends, level=level)
         # The sums of groups may round to another mean.
         mean = float(values.mean())
-        return Interval(mean, min(float(low), mean), max(float(high), mean))
+        return Interval(mean, min(float(low[0]), mean), max(float(high[0]), mean))
     size = counts.mean()
     made_up = np.array(ends or (), np.float64)
     more = size * added[0]
@@ -165,19 +165,20 @@ def _interval(
     )
     total = len(sums) + len(extreme)
     deviation = means.std() * np.sqrt(total / (total - 1))
-    mean = values.mean()
-    low, high = _within(ends, mean, middle, _student(level, len(sums) - 1) * deviation)
-    return Interval(float(mean), float(low), float(high))
+    half = _student(level, len(sums) - 1) * deviation
+    mean, middle, half = np.array([[values.mean()], [middle], [half]])
+    low, high = _within(ends, mean, middle, half)
+    return Interval(float(mean[0]), float(low[0]), float(high[0]))
 
 
 def bounds(
-    values: Float[np.ndarray, "*sets P"],
+    values: Float[np.ndarray, "S P"],
     added: Added = OF_ONE,
     *,
     ends: tuple[float, float] | None = (0.0, 1.0),
     level: float = 0.95,
-) -> tuple[Float[np.ndarray, "*sets"], Float[np.ndarray, "*sets"]]:
-    """Low and high bounds of `bootstrap` for each of many sets of P problems.
+) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "S"]]:
+    """Low and high bounds of `bootstrap` for each of S sets of P problems.
 
     Args:
       values: finite and within the ends; problems are not grouped.
@@ -199,10 +200,10 @@ def bounds(
 
 def _within(
     ends: tuple[float, float] | None,
-    mean: Float[np.ndarray, "*sets"],
-    middle: Float[np.ndarray, "*sets"],
-    half: Float[np.ndarray, "*sets"],
-) -> tuple[Float[np.ndarray, "*sets"], Float[np.ndarray, "*sets"]]:
+    mean: Float[np.ndarray, "S"],
+    middle: Float[np.ndarray, "S"],
+    half: Float[np.ndarray, "S"],
+) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "S"]]:
     """middle +- half: within the ends, and such that the mean is between them."""
     least, most = ends or (-np.inf, np.inf)
     low = np.minimum(np.maximum(middle - half, least), mean)

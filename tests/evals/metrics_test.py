@@ -199,11 +199,14 @@ def test_what_is_drawn_is_what_is_known():
 
 def test_bounds_are_those_of_each_set():
     """The simulation would measure other intervals than those that are shown."""
-    sets = np.random.default_rng(0).random((3, 4, 30)) ** 3
+    sets = np.random.default_rng(0).random((5, 30)) ** 3
     low, high = metrics.bounds(sets)
-    for place in np.ndindex(3, 4):
-        found = bootstrap(sets[place])
-        assert (low[place], high[place]) == pytest.approx((found.low, found.high))
+    apart, far = metrics.bounds(sets, metrics.OF_DIFFERENCE, ends=(-1.0, 1.0))
+    for i, values in enumerate(sets):
+        found = bootstrap(values)
+        assert (low[i], high[i]) == pytest.approx((found.low, found.high))
+        found = paired_difference(values, np.zeros(30))
+        assert (apart[i], far[i]) == pytest.approx((found.low, found.high))
 
 
 def test_bootstrap_is_bounded_in_memory():
