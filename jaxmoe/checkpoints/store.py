@@ -109,6 +109,10 @@ def _metadata(spec: ParamSpec) -> dict[str, Any]:
     }
 
 
+_SHOWN = 300
+"""Letters of what was found that an error shows."""
+
+
 def open_array(path: str | os.PathLike, name: str, spec: ParamSpec) -> Any:
     """Parameter `name` of checkpoint `path` as a TensorStore array, for reading.
 
@@ -139,14 +143,15 @@ def open_array(path: str | os.PathLike, name: str, spec: ParamSpec) -> Any:
         if place_of(path) is not None and "NOT_FOUND" not in str(error):
             raise explained(where, error) from None
         raise ValueError(
-            f"parameter {name} cannot be read from {where} ({error}); convert the "
-            "source again"
+            f"parameter {name} cannot be read from {where} ({str(error)[:_SHOWN]}); "
+            "convert the source again"
         ) from None
     found = array.spec().to_json()["metadata"]
     wanted = _metadata(spec)
     differ = [key for key, value in wanted.items() if found.get(key) != value]
     if differ:
-        details = ", ".join(f"{k} {found.get(k)} for {wanted[k]}" for k in differ)
+        shown = {key: str(found.get(key))[:_SHOWN] for key in differ}
+        details = ", ".join(f"{k} {v} for {wanted[k]}" for k, v in shown.items())
         raise ValueError(
             f"{name} in {os.fspath(path)}/params is not stored as the manifest says: "
             f"found {details}; convert the source again"
