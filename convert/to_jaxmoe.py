@@ -29,7 +29,7 @@ from jaxmoe.checkpoints.store import Manifest, ParamSpec
 from jaxmoe.checkpoints.stream import QuantisingReader, Reader, in_parallel
 from jaxmoe.config import ModelConfig, ModelWeights
 from jaxmoe.families.config_json import changed
-from jaxmoe.files import write_text
+from jaxmoe.files import parse_json, write_text
 from jaxmoe.nn.decoder import abstract_params, always_wide, fixed_dtypes
 from jaxmoe.ops.packed import SCALES
 
@@ -258,7 +258,7 @@ def read_receipt(partial: Path, param: str) -> Receipt | None:
     if not (partial / "arrays" / param).is_dir():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
         pairs = value["spec"]
         spec: Any = {n: tuple(v) if isinstance(v, list) else v for n, v in pairs}
         return Receipt(ParamSpec(**spec), value["bad"])

@@ -33,10 +33,14 @@ def read_small(path: Path) -> bytes:
 def check_small(path: Path) -> None:
     """A ValueError where a file has more than `MOST_BYTES`."""
     if (size := path.stat().st_size) > MOST_BYTES:
-        raise ValueError(
-            f"{path}: expected at most {MOST_BYTES >> 20} MB, found {size >> 20} MB; "
-            f"{_AGAIN}"
-        )
+        raise too_large(str(path), f"{size >> 20} MB")
+
+
+def too_large(name: str, found: str) -> ValueError:
+    """The error to raise where a file has more than `MOST_BYTES`."""
+    return ValueError(
+        f"{name}: expected at most {MOST_BYTES >> 20} MB, found {found}; {_AGAIN}"
+    )
 
 
 def read_small_text(path: Path) -> str:
@@ -59,6 +63,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return parse_object(read_small(path), str(path))
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of JSON; a ValueError for what is none, or nested too deeply."""
+    try:
+        return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+    except RecursionError:
+        raise ValueError("nested too deeply to be read") from None
+
+
 def parse_object(raw: bytes, name: str, remedy: str = _AGAIN) -> dict[str, Any]:
     """The object in JSON, nested no deeper than code may walk down.
 
@@ -66,8 +78,8 @@ def parse_object(raw: bytes, name: str, remedy: str = _AGAIN) -> dict[str, Any]:
       ValueError: something else; it names the file and the remedy.
     """
     try:
-        value = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        value = parse_json(raw)
+    except ValueError as error:
         raise ValueError(
             f"{name} is not readable as JSON ({error}); {remedy}"
         ) from None

@@ -83,9 +83,10 @@ class Handler(BaseHTTPRequestHandler):
         if not file.is_file():
             return self._answer(404, b"none")
         content, status, headers = file.read_bytes(), 200, {"x-goog-generation": "1"}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked:
-            start, stop = int(asked[1]), min(int(asked[2]) + 1, len(content))
+            start, size = int(asked[1]), len(content)
+            stop = min(int(asked[2]) + 1, size) if asked[2] else size
             if start >= len(content):
                 return self._answer(416, b"")
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"

@@ -8,6 +8,7 @@ import pytest
 from jaxmoe.files import (
     MOST_BYTES,
     lock,
+    parse_json,
     read_object,
     read_small,
     read_small_text,
@@ -91,6 +92,14 @@ def test_objects_are_read_within_bounds(content, found, tmp_path):
     with pytest.raises(ValueError, match=found) as error:
         read_object(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, b"\xff", b"{", "NaN,"])
+def test_json_is_read_or_refused(text):
+    """Deep nesting ends in an error of Python's own, which nobody expects."""
+    with pytest.raises(ValueError):
+        parse_json(text)
+    assert parse_json(b'{"a": [1]}') == {"a": [1]}
 
 
 def test_only_small_files_are_read(tmp_path):

@@ -1,11 +1,12 @@
 """Texts whose routing is to be measured, as a file of JSON lines has them."""
 
 import codecs
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from jaxmoe.files import parse_json
 
 Text = str | list[int]
 """Text, or token ids."""
@@ -46,7 +47,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def _object(name: str, line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line.decode())
+        value = parse_json(line.decode())
     except ValueError as error:
         raise ValueError(f"{name} must be JSON, but: {error}; mend it") from None
     if not isinstance(value, dict):

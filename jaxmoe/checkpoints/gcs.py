@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmoe.files import read_small
+from jaxmoe.files import MOST_BYTES, read_small, too_large
 
 SMALL = (".json", ".jinja", ".txt", ".model")
 """Endings of the files beside the arrays: configs, templates, tokenizers."""
@@ -23,6 +23,8 @@ IN_FLIGHT = 8
 """Chunks under way at once in all threads of a process, of 32 MiB at most."""
 KEPT_BYTES = 128 << 20
 """Chunks kept for the other devices of this process that want a part of them."""
+PIECE_BYTES = 32 << 20
+"""Of a file of any size, asked for at a time."""
 RETRIES = 6
 """Of a request that fails for a moment, after 1, 2, 4, ... seconds."""
 
@@ -109,9 +111,10 @@ def _context(remote: bool) -> Any:
 
 
 def read_file(path: str | os.PathLike, name: str) -> bytes | None:
-    """The content of file `name` of the directory `path`; None where there is none.
+    """The content of the small file `name` of the directory `path`; None for none.
 
     Raises:
+      ValueError: it has more than `MOST_BYTES`.
       PermissionError: Google Cloud Storage refuses to show it.
       OSError: it cannot be read.
     """
@@ -119,10 +122,51 @@ def read_file(path: str | os.PathLike, name: str) -> bytes | None:
     if place is None:
         file = Path(path) / name
         return read_small(file) if file.is_file() else None
+    store = _store(path)
     try:
-        found = _store(path).read(name).result()
+        # An object does not say its size before all of it is read.
+        more = _part(store, name, MOST_BYTES, MOST_BYTES + 1)
+        found = None if more else store.read(name).result()
     except ValueError as error:
         raise explained(f"{place}/{name}", error) from None
+    if found is None:
+        raise too_large(f"{place}/{name}", "more")
+    return None if found.state == "missing" else found.value
+
+
+def append_file(path: str | os.PathLike, name: str, target: Path) -> bool:
+    """Appends file `name` of the directory `path` in a bucket to a local file.
+
+    A piece at a time, so that no more than one is held. False where there is no such
+    file.
+
+    Raises:
+      PermissionError: Google Cloud Storage refuses to show it.
+      OSError: it cannot be read or written.
+    """
+    store, start = _store(path), 0
+    with target.open("ab") as file:
+        try:
+            while piece := _part(store, name, start, start + PIECE_BYTES):
+                start += file.write(piece)
+            # What is left is less than a piece, or nothing at all.
+            rest = _part(store, name, start, None)
+        except ValueError as error:
+            raise explained(f"{place_of(path)}/{name}", error) from None
+        if rest is None:
+            return start > 0
+        file.write(rest)
+    return True
+
+
+def _part(store: Any, name: str, start: int, stop: int | None) -> bytes | None:
+    """Bytes of an object; None where it is missing or ends before what is asked."""
+    try:
+        found = store.read(name, byte_range=slice(start, stop)).result()
+    except ValueError as error:
+        if "OUT_OF_RANGE" in str(error):
+            return None
+        raise
     return None if found.state == "missing" else found.value
 
 
@@ -137,14 +181,12 @@ def fetch_file(path: str | os.PathLike) -> Path:
     if place is None:
         return Path(path)
     folder, _, name = str(place).rpartition("/")
-    content = read_file(folder, name)
-    if content is None:
+    target = Path(tempfile.mkdtemp(dir=scratch().name)) / name
+    if not append_file(folder, name, target):
         raise FileNotFoundError(
             f"{place}: expected a file, found no such bucket or object; look at the "
             "address"
         )
-    target = Path(tempfile.mkdtemp(dir=scratch().name)) / name
-    target.write_bytes(content)
     return target
 
 

@@ -118,8 +118,8 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
         found = value["format"]
         if found not in (FORMAT, OLD_FORMAT):
             raise ValueError(
-                f"{file} has format {found!r}, this version reads format {FORMAT}; "
-                + remedy
+                f"{file} has format {found!r:.100}, this version reads format "
+                f"{FORMAT}; {remedy}"
             )
         manifest = _parse(value)
         digest = value["digest"]
@@ -128,12 +128,12 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
         raise ValueError(f"{file} lacks a field ({error!r}); {remedy}") from None
     if digest != manifest.digest:
         raise ValueError(
-            f"{file} was altered: it states digest {digest}, its content gives "
+            f"{file} was altered: it states digest {digest!s:.100}, its content gives "
             f"{manifest.digest}; {remedy}"
         )
     if seal is not None and seal != _seal(value):
         raise ValueError(
-            f"{file} was altered: it states the seal {seal}, its content gives "
+            f"{file} was altered: it states the seal {seal!s:.100}, its content gives "
             f"{_seal(value)}; {remedy}"
         )
     return manifest

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.files import parse_json
+
 RECORD = "in-progress.json"
 KIND = "jaxmoe"
 """The record's key for what is being done: "convert", "export" or "save"."""
@@ -26,7 +28,7 @@ def read_record(partial: Path) -> dict[str, Any] | None:
     if not partial.exists() or {path.name for path in partial.iterdir()} <= {RECORD}:
         return {}
     try:
-        record = json.loads((partial / RECORD).read_text(encoding="utf-8"))
+        record = parse_json((partial / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and KIND in record else None

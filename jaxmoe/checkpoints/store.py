@@ -17,7 +17,6 @@ outlives a killed process. A finished checkpoint is read from `gs://` as well.
 """
 
 import dataclasses
-import json
 import math
 import os
 import shutil
@@ -56,6 +55,7 @@ from jaxmoe.checkpoints.placement import (
 from jaxmoe.checkpoints.quantise import Quantiser
 from jaxmoe.checkpoints.ranges import read_runs, runs
 from jaxmoe.checkpoints.small_files import digests
+from jaxmoe.files import parse_json
 from jaxmoe.files import sync as sync_path
 
 __all__ = [
@@ -110,6 +110,10 @@ def _metadata(spec: ParamSpec) -> dict[str, Any]:
     }
 
 
+_SHOWN = 300
+"""Letters of what was found that an error shows."""
+
+
 def open_array(path: str | os.PathLike, name: str, spec: ParamSpec) -> Any:
     """Parameter `name` of checkpoint `path` as a TensorStore array, for reading.
 
@@ -140,14 +144,15 @@ def open_array(path: str | os.PathLike, name: str, spec: ParamSpec) -> Any:
         if place_of(path) is not None and "NOT_FOUND" not in str(error):
             raise explained(where, error) from None
         raise ValueError(
-            f"parameter {name} cannot be read from {where} ({error}); convert the "
-            "source again"
+            f"parameter {name} cannot be read from {where} ({str(error)[:_SHOWN]}); "
+            "convert the source again"
         ) from None
     found = array.spec().to_json()["metadata"]
     wanted = _metadata(spec)
     differ = [key for key, value in wanted.items() if found.get(key) != value]
     if differ:
-        details = ", ".join(f"{k} {found.get(k)} for {wanted[k]}" for k in differ)
+        shown = {key: str(found.get(key))[:_SHOWN] for key in differ}
+        details = ", ".join(f"{k} {v} for {wanted[k]}" for k, v in shown.items())
         raise ValueError(
             f"{name} in {os.fspath(path)}/params is not stored as the manifest says: "
             f"found {details}; convert the source again"
@@ -211,7 +216,7 @@ def write_array(
 def is_intact(path: Path, name: str, spec: ParamSpec) -> bool:
     """Whether the array `path / name` is what `spec` says, by reading all of it."""
     try:
-        metadata = json.loads((path / name / ".zarray").read_text(encoding="utf-8"))
+        metadata = parse_json((path / name / ".zarray").read_text(encoding="utf-8"))
         wanted = _metadata(spec)
         if any(metadata.get(key) != value for key, value in wanted.items()):
             return False

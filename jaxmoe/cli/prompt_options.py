@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.files import parse_json
 from jaxmoe.model import Model
 
 
@@ -72,7 +73,7 @@ def prompt_of(args: argparse.Namespace, model: Model) -> str | list[int]:
 
 def _read_messages(path: Path) -> list[dict[str, Any]]:
     try:
-        messages = json.loads(path.read_text(encoding="utf-8"))
+        messages = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} must be JSON, but: {error}") from None
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):

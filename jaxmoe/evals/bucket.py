@@ -11,6 +11,8 @@ machine is gone.
 """
 
 import itertools
+import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -47,13 +49,13 @@ class BucketRun:
         files = {name.partition(PARTS)[0] for name in names}
         # A bucket's names may be anything; a run has no folders but those of parts.
         for file in sorted(file for file in files if "/" not in file):
-            parts = [name for name in names if _is_part(name, file)]
-            if file in (MANIFEST, GRADING) or file.startswith(("records-", TIMES)):
-                whole = self._read(file) if file in names else b""
-                content = self._joined(whole, parts)
+            if file in (MANIFEST, GRADING):
+                content = self._read(file) if file in names else b""
+                (self.folder / file).write_bytes(content)
+            elif file.startswith(("records-", TIMES)):
+                self._fetch_records(file, names)
             else:  # of something else, and maybe large; its name is refused
-                content = b""
-            (self.folder / file).write_bytes(content)
+                (self.folder / file).touch()
 
     def offer_manifest(self) -> bool:
         """Puts the folder's manifest into the bucket; False if another came first."""
@@ -94,25 +96,38 @@ class BucketRun:
     def _address(self) -> str:
         return str(self.place)
 
-    def _joined(self, whole: bytes, parts: list[str]) -> bytes:
-        """A records file as it was last written, and the parts that came since."""
+    def _fetch_records(self, file: str, names: list[str]) -> None:
+        """Copies a records file as it was last written, and the parts since."""
+        target = self.folder / file
+        target.touch()
+        if file in names:
+            self._append_to(target, file)
+        parts = [name for name in names if _is_part(name, file)]
         for part, after in itertools.zip_longest(parts, parts[1:]):
-            if after is not None and _start(after) <= len(whole):
+            size = target.stat().st_size
+            if after is not None and _start(after) <= size:
                 continue
-            if _start(part) > len(whole):
+            if _start(part) > size:
                 raise OSError(
-                    f"{self.place}/{part} begins after byte {len(whole)}, where a part "
-                    "is missing; restore it, or remove those after it to draw their "
+                    f"{self.place}/{part} begins after byte {size}, where a part is "
+                    "missing; restore it, or remove those after it to draw their "
                     "answers again"
                 )
-            whole = whole[: _start(part)] + self._read(part)
-        return whole
+            os.truncate(target, _start(part))
+            self._append_to(target, part)
+
+    def _append_to(self, target: Path, name: str) -> None:
+        if not gcs.append_file(self._address, name, target):
+            raise self._removed(name)
 
     def _read(self, name: str) -> bytes:
         found = gcs.read_file(self._address, name)
         if found is None:
-            raise OSError(f"{self.place}/{name} was removed while it was read")
+            raise self._removed(name)
         return found
+
+    def _removed(self, name: str) -> OSError:
+        return OSError(f"{self.place}/{name} was removed while it was read")
 
 
 def run_folder(path: Path | str) -> Path:
@@ -127,7 +142,7 @@ def run_folder(path: Path | str) -> Path:
 
 def _is_part(name: str, file: str) -> bool:
     """Whether an object is a part of a records file; consoles make others."""
-    return name.startswith(file + PARTS) and name[len(file + PARTS) :].isdigit()
+    return re.fullmatch("[0-9]{16}", name.removeprefix(file + PARTS)) is not None
 
 
 def _start(part: str) -> int:

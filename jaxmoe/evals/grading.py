@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxmoe.evals.tasks.base import Grade, Question, Task
 from jaxmoe.evals.tasks.reasoning import answer_in
-from jaxmoe.files import write_text
+from jaxmoe.files import parse_json, write_text
 
 GRADING = "grading.json"
 VERSION = 2
@@ -73,7 +73,7 @@ def grading_of(task: Task) -> dict[str, Any]:
 def read_grading(folder: Path) -> Mapping[str, Any] | None:
     """How a run's answers were graded; None where nothing says so."""
     try:
-        found = json.loads((folder / GRADING).read_bytes())
+        found = parse_json((folder / GRADING).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -6,16 +6,16 @@ from typing import Any
 from jaxmoe.evals.tasks.reasoning import answer_in
 
 # Every repetition is bounded, so a search takes linear time.
-_DRESS = r"[\s*_`\"':=<\[({$~→]"
+_DRESS = r"[\s*_`\"':=<\[({$~→|]"
 _SCORE = re.compile(
     r"(?<![a-z])(?P<line>^[\s>#*_`\"'{(\[-]{0,8}(?:(?:final|overall|total)\s)?)?"
-    r"score\b(?:\s?\([^()\n]{0,40}\))?"
+    r"score\b>?(?:\s?\([^()\n]{0,40}\))?"
     rf"(?:{_DRESS}|[-–—]\s){{0,12}}(?:(?:is|of|would be)\b{_DRESS}{{0,6}})?"
     r"(?:\\[a-z]{2,8}\{\s?){0,2}"
     r"(?P<score>[0-9]{1,4}(?:\.[0-9]{1,6})?)(?![0-9eE]|[.,][0-9]|\s?\\?%)"
     r"(?P<rest>[\s*_`\"'>\])}$]{0,6}"
     r"(?:(?P<of>/|\bout of\b|\bof\b)\s?(?P<scale>[0-9]{1,6}(?:\.[0-9]+)?)"
-    r"|(?P<range>(?:[-–—]|\bto\b|\bor\b)\s?[0-9]))?)",
+    r"|(?P<range>(?:[-–—±]|\+/?-|\\pm|\bto\b|\bor\b)\s?[0-9]))?)",
     re.IGNORECASE | re.MULTILINE,
 )
 _BARE = re.compile(
@@ -56,11 +56,17 @@ def score_in(reply: str) -> float | None:
     for found in _SCORE.finditer(_ASIDE.sub(" ", text)):
         if found["line"] is not None or last is None or last["line"] is None:
             last = found
-    if last is None or last["range"]:
+    if last is None or last["range"] or _is_bound(last):
         return None
     if last["of"] and float(last["scale"]) != _LARGEST:
         return None
     return _within(last["score"])
+
+
+def _is_bound(found: re.Match[str]) -> bool:
+    """Whether "<7" was said; "<7>" is a score in brackets."""
+    before = found.string[: found.start("score")].rstrip()
+    return before.endswith("<") and not found["rest"].lstrip().startswith(">")
 
 
 def _within(digits: str) -> float | None:

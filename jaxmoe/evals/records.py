@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from jaxmoe.files import parse_json
+
 
 @dataclass(frozen=True)
 class Record:
@@ -50,7 +52,7 @@ class Record:
         Raises:
           ValueError: text that is no JSON object, or fields missing or unknown.
         """
-        values = json.loads(line)
+        values = parse_json(line)
         names = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or values.keys() != names:
             found = sorted(values) if isinstance(values, dict) else type(values)

@@ -57,26 +57,25 @@ _VISIBLE = (
 Not all of /usr: data often lies in /usr/src or /usr/local.
 """
 
-# Calls that keep memory which no limit counts (memfd_create, shmget, msgget, add_key,
-# request_key, keyctl, memfd_secret), look into other processes (ptrace, process_vm_*,
-# perf_event_open), or reach far into the kernel (userfaultfd, bpf, io_uring, new
-# namespaces and mounts). clone3 hides its flags behind a pointer; C libraries then take
-# clone. Numbers from asm/unistd.h.
+# Calls that keep memory which no limit counts, look into other processes, or reach far
+# into the kernel. clone3 hides its flags behind a pointer; C libraries then take clone.
 _REFUSED_CALLS = {
-    "x86_64": (
-        0xC000003E,
-        56,
-        *(319, 29, 68, 248, 249, 250, 447, 101, 310, 311, 298, 323, 321),
-        *(425, 426, 427, 272, 308, 165, 155, 435),
-    ),
-    "aarch64": (
-        0xC00000B7,
-        220,
-        *(279, 194, 186, 217, 218, 219, 447, 117, 270, 271, 241, 282, 280),
-        *(425, 426, 427, 97, 268, 40, 41, 435),
-    ),
+    **{"memfd_create": (319, 279), "shmget": (29, 194), "semget": (64, 190)},
+    **{"msgget": (68, 186), "add_key": (248, 217), "request_key": (249, 218)},
+    **{"keyctl": (250, 219), "memfd_secret": (447, 447)},
+    **{"ptrace": (101, 117), "perf_event_open": (298, 241)},
+    **{"process_vm_readv": (310, 270), "process_vm_writev": (311, 271)},
+    **{"pidfd_getfd": (438, 438)},
+    **{"userfaultfd": (323, 282), "bpf": (321, 280), "io_uring_setup": (425, 425)},
+    **{"io_uring_enter": (426, 426), "io_uring_register": (427, 427)},
+    **{"unshare": (272, 97), "setns": (308, 268), "clone3": (435, 435)},
+    **{"mount": (165, 40), "pivot_root": (155, 41), "mount_setattr": (442, 442)},
+    **{"open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430)},
+    **{"fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433)},
 }
-"""Machine -> the kernel's number of it, that of clone, those of the calls refused."""
+"""Calls that programs do without, with their numbers on `_MACHINES` (asm/unistd.h)."""
+_MACHINES = {"x86_64": (0xC000003E, 56), "aarch64": (0xC00000B7, 220)}
+"""What the kernel calls a machine (linux/audit.h), and the number of clone."""
 _NAMESPACE_FLAGS = 0x7E020000
 
 
@@ -567,7 +566,7 @@ def _become(job: Job, command: list[str], user, processes) -> None:
         # After the change of user, which clears it.
         _LIBC.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         _LIBC.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-        _refuse_calls()
+        _refuse_calls(required=job.isolation != "audit hook")
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
@@ -590,22 +589,39 @@ def _change_user(user: int | None) -> None:
         os.setresuid(user, user, user)
 
 
-def _refuse_calls() -> None:
+def _refuse_calls(*, required: bool) -> None:
     """Lets the kernel say of `_REFUSED_CALLS` that it has no such call.
 
-    A filter is a small program: (operation, where true, where false, operand) each,
-    jumps counted from the next (linux/filter.h, linux/seccomp.h).
+    required: an OSError where the calls of this machine are not known.
     """
-    known = _REFUSED_CALLS.get(os.uname().machine)
-    if known is None:
+    machine = os.uname().machine
+    if machine not in _MACHINES:
+        if required:
+            raise OSError(
+                f"expected a machine of {' or '.join(_MACHINES)}, whose system calls "
+                f"can be filtered, found {machine}"
+            )
         return
-    machine, clone, *refused = known
+    program = _filter(machine)
+    packed = b"".join(struct.pack("HBBI", *step) for step in program)
+    text = ctypes.create_string_buffer(packed)
+    described = struct.pack("HP", len(program), ctypes.addressof(text))
+    _check(_LIBC.prctl(_SET_SECCOMP, 2, described, 0, 0), "seccomp")
+
+
+def _filter(machine: str) -> list[tuple[int, ...]]:
+    """The kernel's filter: (operation, where true, where false, operand) each.
+
+    Jumps are counted from the next one (linux/filter.h, linux/seccomp.h).
+    """
+    (name, clone), place = _MACHINES[machine], list(_MACHINES).index(machine)
+    refused = [numbers[place] for numbers in _REFUSED_CALLS.values()]
     load, equal, above, holds, give = 0x20, 0x15, 0x35, 0x45, 0x06
     allow, kill, no_such_call = 0x7FFF0000, 0x80000000, 0x00050000 | 38
     left = len(refused)
-    steps = [
+    return [
         (load, 0, 0, 4),  # the machine whose calls these are
-        (equal, 1, 0, machine),
+        (equal, 1, 0, name),
         (give, 0, 0, kill),
         (load, 0, 0, 0),  # the call's number
         (above, left + 4, 0, 0x40000000),  # x86's 32-bit pointers
@@ -616,10 +632,6 @@ def _refuse_calls() -> None:
         (give, 0, 0, allow),
         (give, 0, 0, no_such_call),
     ]
-    packed = b"".join(struct.pack("HBBI", *step) for step in steps)
-    text = ctypes.create_string_buffer(packed)
-    program = struct.pack("HP", len(steps), ctypes.addressof(text))
-    _check(_LIBC.prctl(_SET_SECCOMP, 2, program, 0, 0), "seccomp")
 
 
 def _limit(kind: int, value: int, later: int = 0) -> None:

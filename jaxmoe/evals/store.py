@@ -18,7 +18,7 @@ from jaxmoe.evals.bucket import MANIFEST, BucketRun
 from jaxmoe.evals.grading import GRADING, ISOLATION, LIBRARIES, OPENS
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.shards import WHOLE, Shard, encode, read_lines, records_files
-from jaxmoe.files import lock, replacing, sync, write_all
+from jaxmoe.files import lock, parse_json, replacing, sync, write_all
 
 SYNC_SECONDS = 1.0
 """Records reach the disk this often, and at the end. A kill loses none that were added;
@@ -270,7 +270,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     require_local(folder)
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(
             f"expected a run directory with a {MANIFEST}, found none in {folder}; give "

@@ -1,13 +1,12 @@
 """The files of a comparison: a report, its tables as CSV, and a figure beside it."""
 
-import json
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
 from jaxmoe.analysis.router_stats import from_json
 from jaxmoe.evals.comparison import Comparison
-from jaxmoe.files import write_text
+from jaxmoe.files import parse_json, write_text
 from jaxmoe.reports.comparison_csv import differences_csv, measures_csv, problems_csv
 from jaxmoe.reports.comparison_page import render
 
@@ -60,7 +59,7 @@ def router_curves(path: Path) -> Curves:
       ValueError: another file.
     """
     try:
-        layers = json.loads(path.read_text(encoding="utf-8"))["layers"]
+        layers = parse_json(path.read_text(encoding="utf-8"))["layers"]
         stats = {
             name: from_json(
                 (classes.get("generated") or classes["prompt"])["statistics"]

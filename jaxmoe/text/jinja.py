@@ -65,6 +65,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
     limit_step = staticmethod(limits.step)
     limit_join = staticmethod(limits.joined)
+    limit_measure = staticmethod(limits.measured)
     concat = staticmethod(limits.concatenated)
 
     def _parse(self, source, name, filename):

@@ -4,11 +4,13 @@ Each turn of a loop and each call of a macro counts, and every text or list that
 operation makes is measured, before it is made where its size can be told.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
 from jinja2 import TemplateRuntimeError, nodes
+from jinja2.utils import Namespace
 
 MAX_CHARS = 20_000_000
 """Characters of one text, and of the whole output; elements of a list."""
@@ -16,8 +18,13 @@ MAX_STEPS = 300_000
 """Turns of loops and calls of macros in one rendering."""
 MAX_NUMBER = 1_000_000
 """The largest number that a filter, a method or a format may be given."""
+_MAX_MARGIN = 100
 MAX_POWER = 256
 """Bits in the exponent or the base of a power."""
+
+_STAR = re.compile(r"%[-+ #0]*[0-9]*\.?\*")
+_SLOW = 5e9
+"""Letters that wrapping lines may copy: about a second."""
 
 _steps = threading.local()
 
@@ -40,10 +47,30 @@ def step() -> str:
 
 
 def measured(value: Any) -> Any:
-    """`value`, or an error where it is too long."""
-    if isinstance(value, str | bytes | list | tuple | dict) and len(value) > MAX_CHARS:
-        raise LimitError(f"a text or list of {len(value)} elements")
+    """`value`, or an error where it is too long.
+
+    Of lists that hold one another all elements count, each as often as it would be
+    written: [x, x] is twice as long as x, though it takes no more memory.
+    """
+    if isinstance(value, str | bytes):
+        _check_size(len(value))
+    elif isinstance(value, list | tuple | dict | Namespace):
+        _check_size(_written(value, {}))
     return value
+
+
+def _written(value: Any, known: dict[int, int]) -> int:
+    """How many letters and elements there are to write; `known`: those of lists."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Namespace):
+        value = value._Namespace__attrs  # all else that it has are its values
+    if not isinstance(value, list | tuple | dict):
+        return 1
+    if id(value) not in known:
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written(one, known) for one in inner)
+    return known[id(value)]
 
 
 def check_product(left: Any, right: Any):
@@ -74,11 +101,17 @@ def check_format(text: Any):
     """Before a text is used as a format: a width may be of any size."""
     if not isinstance(text, str):
         return
-    digits = ""
+    digits, total = "", 0
     for char in text + " ":
-        digits = digits + char if char.isdigit() else ""
+        if not char.isdecimal():
+            total, digits = total + int(digits or 0), ""
+            continue
+        digits += char
         if len(digits) > 6:
             raise LimitError(f"a format with the number {digits}...")
+    _check_size(total)
+    if _STAR.search(text.replace("%%", "")):
+        raise LimitError("a format whose width is an argument")
 
 
 def check_arguments(name: str, args: tuple, kwargs: dict[str, Any]):
@@ -101,6 +134,17 @@ def check_arguments(name: str, args: tuple, kwargs: dict[str, Any]):
         extra = max(map(len, texts[1:]), default=1) if name == "indent" else 1
         lines = texts[0].count("\n") + 1
         _check_size(len(texts[0]) + lines * max(width, extra))
+    elif name == "tojson":
+        # Before each element there may be as much.
+        for value in given[1:]:
+            _check_margin(value)
+    elif name == "sum" and any(isinstance(v, list | tuple) for v in given[1:]):
+        raise LimitError("a sum of lists")  # which copies them again and again
+    elif name == "wordwrap" and texts:
+        width = min((v for v in given[1:] if isinstance(v, int)), default=79)
+        if len(texts[0]) ** 2 / max(width, 1) > _SLOW:
+            raise LimitError(f"lines of {width} out of {len(texts[0])} characters")
+        _check_size(len(texts[0]) * (1 + max(map(len, texts[1:]), default=0)))
     elif name in ("translate", "expandtabs") and texts:
         width = max((v for v in given[1:] if isinstance(v, int)), default=8)
         _check_size(len(texts[0]) * max(1, width))
@@ -108,6 +152,14 @@ def check_arguments(name: str, args: tuple, kwargs: dict[str, Any]):
         for text in texts:
             check_format(text)
             _check_size(len(text) + text.count("{") * max(map(len, texts)))
+
+
+def _check_margin(value: Any):
+    sizes = [value] if isinstance(value, int) else []
+    if isinstance(value, str | list | tuple):
+        sizes = [_written(value, {})]
+    if sizes and sizes[0] > _MAX_MARGIN:
+        raise LimitError(f"tojson with {sizes[0]} characters between elements")
 
 
 def _longest(values: list[Any]) -> int:
@@ -146,21 +198,26 @@ def concatenated(parts: Iterable[str]) -> str:
 
 
 def count_steps(tree: nodes.Template) -> nodes.Template:
-    """Adds a `step` to each loop and macro, and measures what `~` makes."""
+    """Adds a `step` to each loop and macro; measures lists and what `~` makes."""
     for node in [*tree.find_all(nodes.For), *tree.find_all(nodes.Macro)]:
         node.body.insert(0, nodes.ExprStmt(_call("limit_step", []), lineno=node.lineno))
     for parent in list(tree.find_all(nodes.Node)):
         for field, value in list(parent.iter_fields()):
-            if isinstance(value, nodes.Concat):
-                setattr(parent, field, _call("limit_join", value.nodes))
+            if isinstance(value, nodes.Node):
+                setattr(parent, field, _bounded(value))
             elif isinstance(value, list):
-                value[:] = [
-                    _call("limit_join", item.nodes)
-                    if isinstance(item, nodes.Concat)
-                    else item
-                    for item in value
-                ]
+                value[:] = map(_bounded, value)
     return tree
+
+
+def _bounded(node: Any) -> Any:
+    """An expression that makes a text or a list, so that what it makes is measured."""
+    if isinstance(node, nodes.Concat):
+        return _call("limit_join", node.nodes)
+    stored = getattr(node, "ctx", "load") != "load"
+    if isinstance(node, nodes.List | nodes.Dict | nodes.Tuple) and not stored:
+        return _call("limit_measure", [node])
+    return node
 
 
 def _call(name: str, args: list[nodes.Expr]) -> nodes.Call:

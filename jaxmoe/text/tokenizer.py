@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxmoe.files import read_object, read_small_text
+from jaxmoe.files import parse_object, read_object, read_small_text
 from jaxmoe.text.chat_template import choose_template, read_templates, render_template
 from jaxmoe.text.printable import printable
 
@@ -91,9 +91,9 @@ class Tokenizer:
             path = directory
             vocab, merges = parts
             raw = _from_parts(vocab, merges, config.get("tokenizer_class"))
+        if config.get("add_prefix_space"):
+            raw = _with_prefix_space(raw, path)
         try:
-            if config.get("add_prefix_space"):
-                raw = _with_prefix_space(raw, path)
             backend = tokenizers.Tokenizer.from_str(raw)
         except BaseException as error:  # its panics are no Exception
             raise ValueError(
@@ -384,12 +384,11 @@ def _with_prefix_space(raw: str, path: Path) -> str:
     Raises:
       ValueError: a tokenizer that has no such step.
     """
-    value = json.loads(raw)
-    before = value.get("normalizer") or {}
-    if any(n.get("type") == "Prepend" for n in before.get("normalizers", [before])):
+    value = parse_object(raw.encode(), str(path))
+    before = value.get("normalizer")
+    if any(n.get("type") == "Prepend" for n in _steps(before, "normalizers")):
         return raw  # it puts one there itself
-    first = value.get("pre_tokenizer") or {}
-    steps = first.get("pretokenizers", [first])
+    steps = _steps(value.get("pre_tokenizer"), "pretokenizers")
     levels = [step for step in steps if step.get("type") in ("ByteLevel", "Metaspace")]
     if not levels:
         raise ValueError(
@@ -400,6 +399,12 @@ def _with_prefix_space(raw: str, path: Path) -> str:
         if step["type"] == "ByteLevel":
             step["add_prefix_space"] = True
     return json.dumps(value)
+
+
+def _steps(step: Any, name: str) -> list[dict[str, Any]]:
+    """The steps of a sequence; a step that is none is one of itself."""
+    steps = step.get(name, [step]) if isinstance(step, dict) else []
+    return [each for each in steps if isinstance(each, dict)] if steps else []
 
 
 def _content(entry: Any, name: str, directory: Path) -> str:
@@ -425,8 +430,20 @@ def _add_tokens(
     from tokenizers import AddedToken
 
     listed = config.get("added_tokens_decoder") or {}
+    if not isinstance(listed, Mapping) or not all(map(str.isdecimal, listed)):
+        raise ValueError(
+            f"added_tokens_decoder in {directory} must be an object of ids and tokens, "
+            f"found {str(listed)[:80]!r}; correct tokenizer_config.json"
+        )
     for id, entry in sorted((int(id), entry) for id, entry in listed.items()):
         content = _content(entry, f"added_tokens_decoder[{id}]", directory)
+        entry = entry if isinstance(entry, Mapping) else {}
+        odd = [name for name in _FLAGS if not isinstance(entry.get(name), bool | None)]
+        if odd:
+            raise ValueError(
+                f"{odd[0]} of added_tokens_decoder[{id}] in {directory} must be true "
+                f"or false, found {entry[odd[0]]!r}; correct tokenizer_config.json"
+            )
         if backend.token_to_id(content) is None:
             flags = {k: v for k, v in entry.items() if k in _FLAGS and v is not None}
             backend.add_tokens([AddedToken(content, **flags)])

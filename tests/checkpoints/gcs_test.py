@@ -154,6 +154,38 @@ def test_small_files(bucket, path):
     assert not bucket.read("me", "params/")
 
 
+SIZES = (0, 1, 6, 7, 8, 13, 14, 15)
+BOUNDS = f"""
+import sys
+from pathlib import Path
+from jaxmoe.checkpoints import gcs
+gcs.PIECE_BYTES, gcs.MOST_BYTES = 7, 8
+path, local = "gs://bucket/models", Path(sys.argv[1])
+for size in {SIZES}:
+    content = b"begun" + bytes(range(size))
+    local.write_bytes(b"begun")
+    assert gcs.append_file(path, f"of{{size}}", local)
+    assert local.read_bytes() == content, size
+    assert gcs.fetch_file(f"{{path}}/of{{size}}").read_bytes() == content[5:]
+    try:
+        assert gcs.read_file(path, f"of{{size}}") == content[5:], size
+        assert size <= 8
+    except ValueError as error:
+        assert size > 8 and "found more" in str(error)
+assert not gcs.append_file(path, "none", local)
+assert gcs.read_file(path, "none") is None
+"""
+
+
+def test_reads_are_bounded(bucket, tmp_path):
+    """An object of gigabytes, where a config is expected, would fill the memory."""
+    for size in SIZES:
+        (bucket.folder / "models" / f"of{size}").write_bytes(bytes(range(size)))
+    end(start(bucket, BOUNDS, tmp_path / "local"))
+    # Of what is too large, one byte is looked at beyond what is fetched as a file.
+    assert max(n for _, name, n in bucket.log if name.endswith("/of15")) == 7
+
+
 ERRORS = """
 import json, sys
 from jaxmoe.checkpoints import store

@@ -173,6 +173,7 @@ TAKING = {
     "  os.write(os.memfd_create('x'), bytes(10**7))\nprint('ESCAPED')",
     "shared memory": _LIBC + "i = libc.shmget(0, 10**8, 0o1600)\n"
     "if i >= 0: print('ESCAPED')",
+    "semaphores": _LIBC + "if libc.semget(0, 32000, 0o1600) >= 0: print('ESCAPED')",
     "messages": _LIBC + "if libc.msgget(0, 0o1600) >= 0: print('ESCAPED')",
     "forks": "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass",
     "daemon": "import os\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n"

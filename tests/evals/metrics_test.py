@@ -88,15 +88,28 @@ def test_interval_as_text(interval, text):
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
 def test_bootstrap_of_zeros_and_ones_is_that_of_proportions(level):
-    """One made-up problem at either end for the middle, two for the width."""
+    """1.5 made-up problems at either end for the middle, two for the width."""
     found = bootstrap(np.arange(100) < 30, level=level, resamples=40_000)
-    middle, share = 31 / 102, 32 / 104
+    middle, share = 31.5 / 103, 32 / 104
     # t at 99 degrees of freedom, from tables.
     t = {0.8: 1.2902, 0.95: 1.9842, 0.99: 2.6264}[level]
     half = t * math.sqrt(share * (1 - share) / 103)
     assert found.mean == pytest.approx(0.3)
-    assert found.low == pytest.approx(middle - half, abs=1e-3)
-    assert found.high == pytest.approx(middle + half, abs=1e-3)
+    # The quantile by its expansion is off by less than 1e-4.
+    assert found.low == pytest.approx(middle - half, abs=1e-5)
+    assert found.high == pytest.approx(middle + half, abs=1e-5)
+
+
+@pytest.mark.parametrize("problems", [20, 21, 24, 30, 36, 48, 56, 75, 100, 200, 500])
+def test_right_or_wrong_answers_are_covered(problems):
+    """Exactly: chances of 0..P right answers, at all means from 0.02 to 0.98."""
+    right, means = np.arange(problems + 1), np.linspace(0.02, 0.98, 481)
+    low, high = metrics.bounds((np.arange(problems) < right[:, None]).astype(float))
+    logs = np.array([math.log(math.comb(problems, c)) for c in right])[:, None]
+    logs = logs + right[:, None] * np.log(means)
+    chances = np.exp(logs + (problems - right)[:, None] * np.log1p(-means))
+    held = (low[:, None] <= means) & (means <= high[:, None])
+    assert (chances * held).sum(axis=0).min() >= 0.93
 
 
 def test_bootstrap_covers_the_true_mean_as_often_as_it_says():
@@ -144,35 +157,65 @@ def test_bootstrap_refuses_values_beyond_the_ends(ends):
     assert bootstrap(np.array([0.0, 3.0]), ends=(0.0, 8.0)).mean == 1.5
 
 
+UNEQUAL = ["first", *range(49)]
+"""Groups of 50 problems that differ in size: the first two are of one."""
+UNEQUAL[1] = "first"
+
+
 def test_bootstrap_follows_its_seed():
     """A table could not be made again, or more seeds would be no check of it."""
     values = np.random.default_rng(1).random(50)
-    assert bootstrap(values) == bootstrap(values, seed=0)
-    assert bootstrap(values) != bootstrap(values, seed=1)
+    first, again, other = (bootstrap(values, groups=UNEQUAL, seed=s) for s in (0, 0, 1))
+    assert first == again != other
 
 
 def test_bootstrap_draws_as_many_means_as_asked():
     """Of one mean all quantiles are the same, of two they are not."""
     values = np.random.default_rng(1).random(50)
-    one, two = (bootstrap(values, resamples=r, ends=None) for r in (1, 2))
+    one, two = (
+        bootstrap(values, groups=UNEQUAL, resamples=r, ends=None) for r in (1, 2)
+    )
     assert one.low == one.high
     assert two.low < two.high
 
 
 def test_bootstrap_fills_every_chunk(monkeypatch):
     """A chunk left out would leave means that nobody drew."""
-    monkeypatch.setattr(metrics, "_CHUNK", 30)
+    monkeypatch.setattr(metrics, "_CHUNK", 130)
     for resamples in (1, 2, 3, 4, 10):
-        found = bootstrap(np.full(10, 0.25), resamples=resamples, ends=None)
-        assert found == Interval(0.25, 0.25, 0.25)
+        options = {"groups": UNEQUAL, "resamples": resamples, "ends": None}
+        assert bootstrap(np.full(50, 0.25), **options) == Interval(0.25, 0.25, 0.25)
+
+
+def test_what_is_drawn_is_what_is_known():
+    """Groups of two sizes would have other intervals than those of one."""
+    values = np.random.default_rng(1).random(50) < 0.2
+    known = bootstrap(values)
+    groups = [*range(48), 48, 48]
+    drawn = bootstrap(values, groups=groups, resamples=40_000)
+    assert drawn.low == pytest.approx(known.low, abs=0.01)
+    assert drawn.high == pytest.approx(known.high, abs=0.01)
+
+
+def test_bounds_are_those_of_each_set():
+    """The simulation would measure other intervals than those that are shown."""
+    sets = np.random.default_rng(0).random((5, 30)) ** 3
+    low, high = metrics.bounds(sets)
+    apart, far = metrics.bounds(sets, metrics.OF_DIFFERENCE, ends=(-1.0, 1.0))
+    for i, values in enumerate(sets):
+        found = bootstrap(values)
+        assert (low[i], high[i]) == pytest.approx((found.low, found.high))
+        found = paired_difference(values, np.zeros(30))
+        assert (apart[i], far[i]) == pytest.approx((found.low, found.high))
 
 
 def test_bootstrap_is_bounded_in_memory():
     """All resamples at once would be 320 MB here, and far more in earnest."""
     values = np.random.default_rng(0).random(10_000)
+    groups = [*range(9_999), 9_998]
     tracemalloc.start()
     try:
-        bootstrap(values, resamples=2000)
+        bootstrap(values, groups=groups, resamples=2000)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

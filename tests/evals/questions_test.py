@@ -208,10 +208,42 @@ def test_published_columns(name, row, answer, kind, tmp_path):
     assert question.answer == answer
 
 
+ABC = ["a", "it's", "c"]
+LABELLED = {"text": ABC, "label": [1, 2, 3]}
+CELLS = [
+    ("mcq", {"question": "q", "choices": repr(ABC), "answer": "1"}, 1),
+    ("mcq", {"question": "q", "choices": json.dumps(ABC), "answer": "1.0"}, 1),
+    ("mcq", {"question": "q", "options": repr(ABC), "answer_index": "1"}, 1),
+    ("mcq", {"question": "q", "options": ABC, "answer_index": 1.0}, 1),
+    ("mcq", {"question": "q", "choices": repr(LABELLED), "answerKey": "2.0"}, 1),
+    ("mcq", {"question": "q", "choices": LABELLED, "answerKey": 2}, 1),
+    ("mcq", {"question": "q", "choices": ["1", "2", "3"], "answer": "2"}, 1),
+    ("aime", {"problem": None, "Problem": "p", "answer": None, "Answer": 1.0}, 1),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "answer"), CELLS)
+def test_values_as_tables_write_them(name, row, answer):
+    """Saved by pandas, a list is Python's text, and an index a float."""
+    question = task(name).question(row, id="1", seed=0, template=None)
+    assert question.answer == answer
+
+
 @pytest.mark.parametrize(
     ("row", "found"),
     [
         ({"question": "q", "choices": ["a", "a"], "answer": 0}, "'a' twice"),
+        ({"question": "q", "options": ABC, "answer_index": "²"}, "none of them"),
+        ({"question": "q", "choices": "[" * 9999, "answer": "0"}, "2 to 26 texts"),
+        ({"question": "q", "choices": "['a', f('b')]", "answer": "0"}, "2 to 26 texts"),
+        (
+            {
+                "question": "q",
+                "answerKey": "1",
+                "choices": LABELLED | {"label": [1] * 3},
+            },
+            "labels",
+        ),
         (
             {"question": "q", "options": ["a", "b"], "answer": "A", "answer_index": 1},
             "A",

@@ -1,6 +1,7 @@
 """Programs that misbehave, each kept within its limits and folder."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxmoe.evals import sandbox
+from jaxmoe.evals import sandbox, sandbox_child
 from jaxmoe.evals.sandbox import (
     ISOLATIONS,
     UNSAFE,
@@ -220,6 +221,70 @@ def test_files_outside_stay_as_they_are(change, isolation, tmp_path):
     assert outcome.status == "wrong exit", outcome
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
     assert (tmp_path / "precious").read_text() == "kept"
+
+
+def _verdict(steps, machine: int, call: int, flags: int = 0) -> int:
+    """What a filter of the kernel answers to a system call."""
+    words, value, at = {0: call, 4: machine, 16: flags}, 0, 0
+    while True:
+        operation, yes, no, operand = steps[at]
+        if operation == 0x06:
+            return operand
+        if operation == 0x20:
+            value, skip = words[operand], 0
+        else:
+            tests = {0x15: value == operand, 0x35: value >= operand}
+            skip = yes if tests.get(operation, bool(value & operand)) else no
+        at += 1 + skip
+
+
+ALLOWED, KILLED, NO_SUCH_CALL = 0x7FFF0000, 0x80000000, 0x00050000 | 38
+
+
+@pytest.mark.parametrize("place, machine", enumerate(sandbox_child._MACHINES))
+def test_calls_are_filtered_on_each_machine(place, machine):
+    """Numbers of another machine would refuse nothing, or what Python needs."""
+    steps = sandbox_child._filter(machine)
+    name, clone = sandbox_child._MACHINES[machine]
+    refused = {numbers[place] for numbers in sandbox_child._REFUSED_CALLS.values()}
+    for call in range(500):
+        expected = NO_SUCH_CALL if call in refused else ALLOWED
+        assert _verdict(steps, name, call) == expected, call
+        assert _verdict(steps, name ^ 1, call) == KILLED
+    assert _verdict(steps, name, 0x40000001) == NO_SUCH_CALL
+    assert _verdict(steps, name, clone, 0x00020000) == NO_SUCH_CALL
+    assert _verdict(steps, name, clone, 0x01200011) == ALLOWED
+
+
+@pytest.mark.parametrize(
+    "place, header",
+    [(0, "x86_64-linux-gnu/asm/unistd_64.h"), (1, "asm-generic/unistd.h")],
+)
+def test_calls_have_the_kernels_numbers(place, header):
+    """A wrong number would refuse another call than its name says."""
+    path = Path("/usr/include") / header
+    if not path.exists():
+        pytest.skip(f"this machine has no {path}")
+    known = dict(re.findall(r"#define __NR_(\w+) (\d+)", path.read_text()))
+    for call, numbers in sandbox_child._REFUSED_CALLS.items():
+        assert int(known[call]) == numbers[place], call
+    assert int(known["clone"]) == list(sandbox_child._MACHINES.values())[place][1]
+
+
+def test_without_a_filter_nothing_counts_as_isolated(tmp_path, monkeypatch):
+    """On a machine whose calls nobody has listed, the manifest would say otherwise."""
+    text = Path(sandbox_child.__file__).read_text("utf-8")
+    for machine in sandbox_child._MACHINES:
+        text = text.replace(f'"{machine}"', f'"no {machine}"')
+    child = tmp_path / "sandbox_child.py"
+    child.write_text(text, "utf-8")
+    monkeypatch.setattr(sandbox, "_CHILD", child)
+    for isolation in WORKING:
+        if isolation in UNSAFE:
+            assert run_program("print(1)", isolation=isolation).stdout == "1\n"
+        else:
+            with pytest.raises(RuntimeError, match=rf"found {os.uname().machine}"):
+                run_program("print(1)", isolation=isolation)
 
 
 def test_other_files_and_processes_are_hidden(safe_isolation, tmp_path):

@@ -655,7 +655,7 @@ def test_a_kill_within_the_manifest_leaves_an_empty_folder(path):
     assert json.loads(contents(path)["manifest.json"]) == MANIFEST
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"n": 3', "\udcff"])
+@pytest.mark.parametrize("text", ["", "[]", '{"n": 3', "\udcff", "[" * 99_999])
 def test_a_broken_manifest_is_told(path, text):
     """A file of another program would be taken for an empty configuration."""
     path.mkdir(parents=True)

@@ -10,6 +10,12 @@ from jaxmoe.text.printable import printable
 
 HELLO = [{"role": "user", "content": "hello"}]
 
+_NESTED = (
+    "{% set ns = namespace(x='a') %}{% for i in range(60) %}"
+    "{% set ns.x = @ %}{% endfor %}{{ ns.x }}"
+)
+"""Lists of twice the same list take little memory until they are written."""
+
 FAULTS = {
     "division": "{{ 1 / 0 }}",
     "overflow": "{{ 1e308 * 10 ** 200 }}{{ (10.0 ** 308) ** 2 }}",
@@ -49,6 +55,18 @@ FAULTS = {
     "lipsum": "{{ lipsum(n=10 ** 6) }}",
     "output": "{% for i in range(9999) %}{{ 'a' * 10 ** 6 }}{% endfor %}",
     "slice": "{{ 'abc' | slice(10 ** 9) | list }}",
+    "nested lists": _NESTED.replace("@", "[ns.x, ns.x]"),
+    "nested dicts": _NESTED.replace("@", "{'a': ns.x, 'b': ns.x}"),
+    "nested tuples": _NESTED.replace("@", "(ns.x, ns.x)"),
+    "nested calls": _NESTED.replace("@", "dict(a=ns.x, b=ns.x)"),
+    "nested spaces": _NESTED.replace("@", "namespace(a=ns.x, b=ns.x)"),
+    "cycle": "{% set ns = namespace() %}{% set ns.x = ns %}{{ [ns] }}",
+    "star": "{{ '%-*d' % (10 ** 9, 1) }}",
+    "widths": "{{ ('%999999d' * 60) % ((1,) * 60) }}",
+    "json lines": "{{ (range(99999) | list) | tojson(indent=10 ** 6) }}",
+    "json text": "{{ (range(99999) | list) | tojson(indent=' ' * 10 ** 6) }}",
+    "sum of lists": "{{ ([[1] * 10 ** 5] * 900) | sum(start=[]) }}",
+    "wordwrap": "{{ ('a' * 10 ** 6) | wordwrap(1) }}",
     "escape": "{{ raise_exception('\x1b[2J\x1b]0;owned\x07') }}",
 }
 
@@ -76,6 +94,21 @@ def test_what_templates_do_is_within_bounds(tokenizer_dir):
     tokenizer = Tokenizer.load(tokenizer_dir)
     chat = [{"role": "user", "content": "x" * 1000}] * 2000
     assert len(tokenizer.render_chat(chat)) > 2_000_000
+
+
+def test_lists_and_formats_are_left_alone(tokenizer_dir):
+    """Bounds would change what a template writes."""
+    source = (
+        "{% for a, b in [(1, 'x'), (2, 'y')] %}{{ a }}{{ b }}{% endfor %}"
+        "{% set c, d = ({'k': 3}, [4]) %}{{ c['k'] }}{{ d[0] }}"
+        "{{ '**%s** 5%% * %2d' % ('z', 6) }}{{ [7] + [8] }}{{ 9 in (9,) }}"
+        "{{ messages[0] | tojson(indent=1) }}{{ [1, 2] | sum }}"
+        "{% set ns = namespace(a=[1]) %}{% set ns.a = ns.a + [2] %}{{ ns.a }}"
+    )
+    (tokenizer_dir / "chat_template.jinja").write_text(source)
+    text = Tokenizer.load(tokenizer_dir).render_chat(HELLO)
+    whole = '{\n "role": "user",\n "content": "hello"\n}'
+    assert text == f"1x2y34**z** 5% *  6[7, 8]True{whole}3[1, 2]"
 
 
 def test_printable():

@@ -78,6 +78,21 @@ def test_tokens_of_the_config_are_added(tokenizer_dir):
     assert tokenizer.decode([260]) == "<think>"
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [
+        *(5, True, "x", ["x"], {"x": {"content": "y"}}, {"-5": {"content": "y"}}),
+        *({"²": {"content": "y"}}, {"260": None}, {"260": {"content": 5}}),
+        {"260": {"content": "y", "lstrip": "no"}},
+    ],
+)
+def test_added_tokens_that_are_none_are_refused(tokenizer_dir, listed):
+    """A file of another tool would end in a traceback."""
+    _edit_config(tokenizer_dir, added_tokens_decoder=listed)
+    with pytest.raises(ValueError, match=r"added_tokens_decoder.*correct tokenizer"):
+        Tokenizer.load(tokenizer_dir)
+
+
 def test_files_that_disagree_are_refused(tokenizer_dir):
     """A tokenizer of another release would give other ids."""
     listed = {"300": {"content": "<|end|>", "special": True}}

@@ -5,9 +5,8 @@ answer counts as right, and as a vote, by the strict rule alone; what the flexib
 makes of it is reported beside that.
 """
 
-import json
+import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from string import ascii_uppercase
@@ -15,7 +14,14 @@ from typing import Any
 
 from jaxmoe.evals.tasks.base import Grade, Question
 from jaxmoe.evals.tasks.letters import flexible_choice, strict_choice
-from jaxmoe.evals.tasks.prompts import CHOICE, fill, shown, text_of, value_of
+from jaxmoe.evals.tasks.prompts import (
+    CHOICE,
+    fill,
+    from_cell,
+    shown,
+    text_of,
+    value_of,
+)
 
 _RIGHT_COLUMN = "Correct Answer"
 _WRONG_COLUMNS = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
@@ -130,15 +136,13 @@ def _choices_and_answer(row: Mapping[str, Any]) -> tuple[list[str], int]:
     choices and answer (MMLU), options and answer_index (MMLU-Pro), or choices of two
     lists, text and label, and answerKey (ARC).
     """
-    value = value_of(row, "choices", "options")
-    if isinstance(value, str):  # of a CSV file
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value)
+    value = from_cell(value_of(row, "choices", "options"))
     if isinstance(value, Mapping):
         choices, labels = _choices(value.get("text")), value.get("label")
         key = value_of(row, "answerKey", "answer")
-        if isinstance(labels, list) and len(labels) == len(choices) and key in labels:
-            return choices, labels.index(key)
+        names = list(map(str, labels)) if isinstance(labels, list) else []
+        if len(names) == len(choices) and names.count(str(_whole(key))) == 1:
+            return choices, names.index(str(_whole(key)))
         raise ValueError(
             f'expected one of the labels {shown(labels)} in "answerKey", found '
             f"{shown(key)}; correct it"
@@ -146,8 +150,7 @@ def _choices_and_answer(row: Mapping[str, Any]) -> tuple[list[str], int]:
     choices = _choices(value)
     if row.get("answer_index") is None:
         return choices, _index(value_of(row, "answer", "answerKey"), choices)
-    index = row["answer_index"]
-    index = int(index) if str(index).isdigit() else index
+    index = _whole(row["answer_index"])
     right = _index(index if type(index) is int else None, choices)
     given = row.get("answer")
     if given is not None and _index(given, choices) != right:
@@ -156,6 +159,15 @@ def _choices_and_answer(row: Mapping[str, Any]) -> tuple[list[str], int]:
             f"{shown(given)} and {index}; correct one of them"
         )
     return choices, right
+
+
+def _whole(value: Any) -> Any:
+    """An index as tables have it: "2", or 2.0 where the column has gaps."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,2}(?:\.0)?\s*", value):
+        value = float(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def _refuse_equal(choices: Sequence[str]) -> None:
@@ -182,6 +194,8 @@ def _choices(value: Any) -> list[str]:
 def _index(answer: Any, choices: Sequence[str]) -> int:
     """The index that an index, a letter or a text means."""
     meant = set()
+    if answer not in choices:
+        answer = _whole(answer)
     if type(answer) is int and 0 <= answer < len(choices):  # True is no index
         meant.add(answer)
     if isinstance(answer, str):

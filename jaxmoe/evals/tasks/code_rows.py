@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxmoe.evals.tasks.outputs import read_json
-from jaxmoe.evals.tasks.prompts import shown, text_of, value_of
+from jaxmoe.evals.tasks.prompts import from_cell, shown, text_of, value_of
 
 _MOST_TEST_BYTES = 1 << 29
 """Of one problem's tests once they are unpacked."""
@@ -65,7 +65,12 @@ def read_row(row: Mapping[str, Any]) -> CodeRow:
 
 def _human_eval(row: Mapping[str, Any]) -> CodeRow:
     """A function to complete, and `check(function)`, which asserts."""
-    name, starter = text_of(row, "entry_point"), text_of(row, "prompt")
+    name, starter = text_of(row, "entry_point").strip(), text_of(row, "prompt")
+    if not name.isidentifier():
+        raise ValueError(
+            f'expected the name of a function in "entry_point", found {shown(name)}; '
+            "correct it"
+        )
     script = f"{text_of(row, 'test')}\n\ncheck({name})\n"
     text = "Complete this function."
     return CodeRow(text, (Case(script, ""),), "script", name, starter.rstrip())
@@ -73,14 +78,14 @@ def _human_eval(row: Mapping[str, Any]) -> CodeRow:
 
 def _mbpp(row: Mapping[str, Any]) -> CodeRow:
     """A task in words, and a list of assertions, the first of which shows the name."""
-    checks = value_of(row, "test_list")
-    more = row.get("challenge_test_list") or []
+    checks = from_cell(value_of(row, "test_list"))
+    more = from_cell(row.get("challenge_test_list")) or []
     if not _are_texts(checks) or not checks or not _are_texts(more):
         raise ValueError(
             f'expected a list of assertions in "test_list", found {shown(checks)}; '
             "write them there"
         )
-    imports = row.get("test_imports") or []
+    imports = from_cell(row.get("test_imports")) or []
     setup = [
         *(imports if _are_texts(imports) else []),
         row.get("test_setup_code") or "",

@@ -14,6 +14,7 @@ _LEADS_TO = re.compile(
 )
 _MODULO = re.compile(
     r"\\pmod\s{0,3}(?:\{[^{}]{1,20}\}|[0-9]{1,9})"
+    r"|\\text\s{0,3}\{\s{0,3}\(mod\s{0,3}\}\s{0,3}[0-9]{1,9}(?:\)|\\text\{\)\})"
     r"|\(\s{0,3}\\?(?:text|mathrm|operatorname)?\s{0,3}\{?\s{0,3}\\?b?mod\b[^()]{0,20}\)"
 )
 _OVER_ONE = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{\s*1\s*\}|1)")
@@ -114,7 +115,7 @@ def _number(side: str) -> int | None:
         if _HEDGE.search(lead["words"]):
             return None
         side = side.strip()[lead.end() :]
-    side = _DEGREES.sub("", _COLON.split(side)[-1]).strip()
+    side = _DEGREES.sub("", _COLON.split(side)[-1]).strip().lstrip(": ")
     side = _ORDINAL.sub("", _unbracketed(side.rstrip(".,;:")))
     side = re.sub(r"^([-+])\s*\(?", r"\1", side)
     found = _INTEGER.fullmatch(side.strip(" {}*_`").rstrip(".,;"))

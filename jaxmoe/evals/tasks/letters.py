@@ -17,7 +17,7 @@ last no rule goes on to read one of them.
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
@@ -25,7 +25,6 @@ from jaxmoe.evals.tasks.extract import (
     final_box_spans,
     final_boxes,
     last_line,
-    last_match,
     normalised,
 )
 from jaxmoe.evals.tasks.peel import ascii_digits, plain
@@ -46,7 +45,17 @@ _BE = r"(?i:ist|lautet|est|es|è|é|jest|er|är|on|is|là|adalah|—|–|是|为
 _SOFT = r"[*_\"'`\s]{0,4}"
 
 
-_HTML = re.compile(r"</?(?:b|strong|i|em|u|p|div|span|code|mark)>", re.IGNORECASE)
+# Small letters alone: "<B>" is a choice.
+_HTML = re.compile(r"</?(?:b|strong|i|em|u|p|div|span|code|mark)>")
+# What stands before "A is correct" where that is not what is said.
+_UNSAID = re.compile(
+    r"(?:(?:\b(?:not|never|doubt|hardly)\b|n['’]t\b)[^,;:.!?\n]{0,30}"
+    r"|\b(?:if|whether|suppose|assume|assuming|unless|why)\s(?:that\s)?)"
+    r"(?:the\s|an?\s)?(?:correct\s|right\s)?\(?$",
+    re.IGNORECASE,
+)
+_BEFORE = 60
+"""Characters before a phrase that may take it back."""
 _QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "「": '"'})
 
 
@@ -74,7 +83,7 @@ def flexible_choice(text: str, choices: Sequence[str]) -> int | None:
       choices: texts in the order shown.
     """
     rules, text = _rules(len(choices)), _prepared(text)
-    for found in (_strict(text, rules), _last(rules.phrases, text, rules)):
+    for found in (_strict(text, rules), _last(rules.phrases, text, rules, _is_said)):
         if found.place is not None or found.ambiguous:
             return found.place
     line = last_line(text)
@@ -117,11 +126,12 @@ def _rules(count: int) -> _Rules:
 
     colon = (
         rf"(?:(?<![A-Za-z])(?i:answer){_SOFT}:|{_OTHER}{_SOFT}(?:(?:{_BE}\s?)?:|{_BE}\s|{_BE}(?=[^\w\s]|[{upper}]))"
-        r"|(?i:<(?:final_)?answer>)\s{0,3})"
+        rf"|【{_OTHER}】|(?i:<(?:final_)?answer>)\s{{0,3}})"
+        r"(?:[*_ \t\r]{0,4}\n[ \t\r]{0,4}(?:\n[ \t\r]{0,4})?)?"
     )
     verb = r"(?:is|was|would be|must be|should be)\b"
     noun = rf"\b(?i:(?:answer|option|choice)\s{{1,3}}{verb}):?"
-    opening = r"[*_$\"'`(\[{ \t]{0,8}(?:\\[a-z]{2,12}\s?\{?[( \t$*]{0,2}){0,3}"
+    opening = r"[*_$\"'`(\[{<【（ \t]{0,8}(?:\\[a-z]{2,12}\s?\{?[( \t$*]{0,2}){0,3}"
     kind = r"(?:(?i:option|choice|letter)[ \t]{1,3}\(?)?"
     # After a colon a sentence may begin: "A circle", "I think". After "the answer is",
     # "A because ..." can only mean the choice.
@@ -154,7 +164,8 @@ def _rules(count: int) -> _Rules:
         several=re.compile(
             rf"[)*.\s$}}\"'\]]{{0,4}}(?:[,/&;|+、]|\b(?:or|and|oder|und|ou|et|o|y|или|и)\b"
             r"|或|和)[\s(*$]{0,4}(?:\b(?i:or|and|maybe|possibly|perhaps|also|even|both"
-            rf"|option|choice)\b[\s(*]{{0,3}}){{0,3}}\(?[{upper}]\b(?!\s{{1,3}}[a-z])"
+            rf"|option|choice)\b[\s(*]{{0,3}}){{0,3}}\(?[{upper}]\b"
+            r"(?!\s{1,3}(?!(?:and|or)\b)[a-z])"
             rf"|\s{{0,2}}\(\s?(?:or|and)\s{{1,2}}\(?[{upper}]\b"
         ),
         ending=re.compile(
@@ -175,7 +186,7 @@ def _rules(count: int) -> _Rules:
 def _prepared(text: str) -> str:
     """The answer alone, with ASCII digits, letters and quotes, and without HTML."""
     text = _HTML.sub("", ascii_digits(answer_in(text)))
-    return text.translate(_QUOTES).replace("\\(", "$").replace("\\)", "$")
+    return re.sub(r"\\[()\[\]]", "$", text.translate(_QUOTES))
 
 
 def _strict(text: str, rules: _Rules) -> Reading:
@@ -198,9 +209,22 @@ def _strict(text: str, rules: _Rules) -> Reading:
     return Reading(ambiguous=True)
 
 
-def _last(pattern: re.Pattern[str], text: str, rules: _Rules) -> Reading:
-    """What the last match says; several where more letters follow it."""
-    last = last_match(pattern, text)
+def _is_said(found: re.Match[str]) -> bool:
+    """Whether a phrase stands for itself: not "I do not think A is correct"."""
+    start = found.start()
+    return not _UNSAID.search(found.string[max(start - _BEFORE, 0) : start])
+
+
+def _last(
+    pattern: re.Pattern[str],
+    text: str,
+    rules: _Rules,
+    counts: Callable[[re.Match[str]], bool] = bool,
+) -> Reading:
+    """What the last match that counts says; several where more letters follow it."""
+    last = None
+    for found in pattern.finditer(text):
+        last = found if counts(found) else last
     if last is None:
         return Reading()
     if rules.several.match(text, last.end()):

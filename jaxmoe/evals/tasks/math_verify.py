@@ -281,8 +281,11 @@ def _serve() -> None:
         if not parsed:
             return None
         value = parsed[0]
-        if isinstance(value, sympy.Basic):
-            value = sympy.nsimplify(value.doit(), rational=True)
+        try:
+            if isinstance(value, sympy.Basic):
+                value = sympy.nsimplify(value.doit(), rational=True)
+        except Exception:  # of relations of relations, and whatever it cannot do
+            pass
         return str(value)[:1000]
 
     def answer(request: dict) -> dict:

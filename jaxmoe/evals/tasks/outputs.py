@@ -8,6 +8,7 @@ from typing import Any
 TOLERANCE = 1e-6
 """Relative or absolute, whichever is larger: what judges commonly allow floats."""
 
+_NUMBER_LETTERS = frozenset("0123456789+-.eEinfatyINFATY")
 _LONG_DIGITS = 4000
 """Python refuses to read integers of more than 4300 digits."""
 
@@ -96,6 +97,8 @@ def _same_numbers(found: str, expected: str) -> bool:
 
 
 def _decimal(word: str) -> Decimal | None:
+    if not _NUMBER_LETTERS.issuperset(word):  # Decimal reads "1_000" and "٣" too
+        return None
     try:
         number = Decimal(word)
     except ArithmeticError:

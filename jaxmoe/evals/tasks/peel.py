@@ -21,28 +21,43 @@ _SWITCH = re.compile(
     r"sffamily|ttfamily|boldmath|unboldmath|displaystyle|textstyle|scriptstyle|"
     r"scriptscriptstyle|tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|"
     r"huge|Huge|centering|limits|nolimits|strut|mathstrut|noindent|relax|protect|par|"
-    rf"newline|left|right|middle|[bB]igg?[lrm]?|checkmark|blacksquare|qed){_END}"
+    rf"newline|hfill?|left|right|middle|[bB]igg?[lrm]?|checkmark|blacksquare|qed){_END}"
 )
 # Marks of mathematics, thin negative space, soft line ends; none leaves any ink.
-_NO_INK = re.compile(
-    r"\\!|\\/|\\[()\[\]]|\$|\\\\(?:\[[^\]]{0,20}\])?|&(?:nbsp;)?"
+_NO_INK = re.compile(r"\\[!/()\[\]]|\$|&nbsp;|[✓✔✅■∎\u200b\u200c\u200d\ufeff]")
+# Lines and columns, which in a matrix are what it means.
+_LAYOUT = re.compile(
+    r"\\\\(?:\[[^\]]{0,20}\])?|&"
+    r"|\\begin\{(?:array|tabular)\}(?:\[[a-z]\])?\{[^{}]{0,20}\}"
     r"|\\begin\{[A-Za-z]{1,20}\*?\}|\\end\{[A-Za-z]{1,20}\*?\}"
-    r"|[✓✔✅■∎\u200b\u200c\u200d\ufeff]"
 )
+_MATRIX = re.compile(r"\\begin\{(?:[pbBvV]?matrix|smallmatrix|array|cases)\*?\}")
+# Commands of a text that was escaped twice; a line's end goes before no such word.
+_ESCAPED_TWICE = re.compile(
+    r"(?<!\\)\\(?=\\(?:left|right|[dt]?frac|sqrt|text|mathrm|mathbf|boxed|begin|end|"
+    rf"cdot|times|leq?|geq?|neq?|in|cup|infty|pi|theta|circ|pm){_END})"
+)
+_THOUSANDS = re.compile(r"(?<=[0-9]),\\!\s{0,3}(?=[0-9]{3}(?![0-9]))")
 _MONEY = re.compile(r"(?:\b(?:US|CA|AU|NZ|HK|C|A))?\\\$|[€£¥]|\\(?:pounds|euro)\b")
 _SPACE = re.compile(
-    rf"\\[,;:> ]|\\(?:q?quad|enspace|enskip|thinspace|medspace|thickspace|space){_END}"
+    r"(?<!\\)\\[,;:> ]"
+    rf"|\\(?:q?quad|enspace|enskip|thinspace|medspace|thickspace|space){_END}"
     r"|~|[\u00a0\u2000-\u200a\u202f\u3000]"
 )
 _NO_BOX = re.compile(
-    r"\\(?:hspace|vspace|hphantom|phantom|tag|label)\*?\{[^{}]{0,40}\}"
+    r"\\(?:[hv]space|[hv]?phantom|tag|label|footnote|index|rule\{[^{}]{0,20}\})\*?"
+    r"\{[^{}]{0,40}\}"
 )
 _COLOUR = re.compile(
     r"\\(?:color|definecolor|pagecolor)(?:\[[^\]]{0,20}\])?\{[^{}]{0,60}\}"
 )
 _TWO = re.compile(
-    r"\\(?:textcolor|colorbox|mathcolor|style|class|cssId|href|scalebox|bbox)"
-    r"(?:\[[^\]]{0,40}\])?(?:\{[^{}]{0,120}\})?(?=\s{0,3}\{)"
+    r"\\(?:textcolor|colorbox|mathcolor|style|class|cssId|href|scalebox|bbox|framebox|"
+    r"makebox|raisebox|num)(?:\[[^\]]{0,40}\]){0,2}(?:\{[^{}]{0,120}\})?(?=\s{0,3}\{)"
+    r"|\\fcolorbox(?:\{[^{}]{0,60}\}){2}(?=\s{0,3}\{)"
+)
+_QUANTITY = re.compile(
+    r"\\(?:qty|SI)(?:\[[^\]]{0,40}\])?(\{[^{}]{0,40}\})\{[^{}]{0,80}\}"
 )
 _FORMULA_FONTS = (
     "boldsymbol|bm|pmb|mathbf|mathit|mathnormal|mathsf|mathtt|mathcal|ensuremath|"
@@ -73,7 +88,7 @@ def undressed(latex: str) -> str:
     >>> undressed(r"$\color{red}{\boldsymbol{\frac{1}{2}}}$")
     '\\frac{1}{2}'
     """
-    text = _bare(latex)
+    text = _bare(latex, matrices=True)
     text = _BOLD_TEXT.sub(r"\\text", text)
     return _unwrapped(text, _AROUND_FORMULA, r"{\1}")
 
@@ -108,11 +123,15 @@ def _ascii(letter: str) -> str:
     return letter
 
 
-def _bare(latex: str) -> str:
+def _bare(latex: str, *, matrices: bool = False) -> str:
     text = _TAG.sub(" ", _MONEY.sub("", ascii_digits(latex)))
-    text = _SPACE.sub(" ", _NO_INK.sub("", text))
+    text = _THOUSANDS.sub("", _ESCAPED_TWICE.sub("", text))
+    text = _NO_INK.sub("", text)
+    if not (matrices and _MATRIX.search(text)):
+        text = _LAYOUT.sub("", text)
+    text = _SPACE.sub(" ", text)
     text = _COLOUR.sub("", _NO_BOX.sub("", text))
-    text = _SWITCH.sub("", _TWO.sub("", text))
+    text = _SWITCH.sub("", _QUANTITY.sub(r"\1", _TWO.sub("", text)))
     return " ".join(_TOKEN_FONT.sub("", text).split())
 
 

@@ -50,6 +50,12 @@ class _Block:
     lines: list[str]
     closed: bool = False
 
+    def without_indent(self, line: str) -> str:
+        """A line without what stands before each; blank ones of a quote have less."""
+        if line.startswith(self.indent):
+            return line.removeprefix(self.indent)
+        return line.removeprefix(self.indent.rstrip())
+
     @property
     def program(self) -> str:
         return "\n".join(self.lines) + "\n"
@@ -95,8 +101,9 @@ def _blocks(text: str) -> list[_Block]:
         if block is not None:
             ending = _CLOSES.fullmatch(line)
             if ending and _same_kind(ending["fence"], block.fence):
-                if ending["code"].strip():
-                    block.lines.append(ending["code"].removeprefix(block.indent))
+                code = block.without_indent(ending["code"])
+                if code.strip():
+                    block.lines.append(code)
                 block.closed, block = True, None
                 continue
         fence = _opening(line, block)
@@ -106,7 +113,7 @@ def _blocks(text: str) -> list[_Block]:
             )
             blocks.append(block)
         elif block is not None:
-            block.lines.append(line.removeprefix(block.indent))
+            block.lines.append(block.without_indent(line))
     return blocks
 
 
@@ -131,6 +138,8 @@ def _same_kind(fence: str, opening: str) -> bool:
 
 def _indent(before: str) -> str:
     """What is taken off each line: the fence's own blanks, or a list's."""
+    if ">" in before and _MARKER.fullmatch(before):
+        return before
     if before.strip():
         return " " * len(before) if _MARKER.fullmatch(before) else ""
     return before

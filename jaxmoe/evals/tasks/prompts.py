@@ -1,7 +1,10 @@
 """What models are told: the field's common wordings, and how a row gets into one."""
 
+import ast
+import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 # The sentence that the model cards of Qwen3 and DeepSeek-R1 ask for with mathematics.
@@ -72,17 +75,31 @@ def text_of(row: Mapping[str, Any], *names: str) -> str:
 
 
 def value_of(row: Mapping[str, Any], *names: str) -> Any:
-    """The value of the first of these fields that the row has.
+    """The value of the first of these fields that the row has, null only if all are.
 
     Raises:
       ValueError: it has none of them.
     """
-    for name in names:
-        if name in row:
-            return row[name]
+    given = [row[name] for name in names if name in row]
+    if given:
+        return next((value for value in given if value is not None), None)
     wanted = " or ".join(f'"{name}"' for name in names)
     found = shown(", ".join(f'"{name}"' for name in row) or "none").strip("'")
     raise ValueError(f"expected a field {wanted}, found {found}; add it")
+
+
+def from_cell(value: Any) -> Any:
+    """A list or object that a cell of a table holds as text, JSON or Python's; or it.
+
+    >>> from_cell("['a', 'b']")
+    ['a', 'b']
+    """
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return read(value)
+    return value
 
 
 def shown(value: Any) -> str:

@@ -323,13 +323,15 @@ def test_gpqa_reads_the_data_sets_own_columns():
         mcq().question({**row, "question": "?"}, id="a", seed=0, template=None)
 
 
-@pytest.mark.parametrize("answer", [1, "B", "Paris", " Paris "])
+@pytest.mark.parametrize("answer", [1, "B", "Paris", " Paris ", "1", 1.0, " 1.0"])
 def test_answers_of_rows(answer):
     """Data sets write the right choice in all of these ways."""
     assert _mcq(answer=answer).answer == 1
 
 
-@pytest.mark.parametrize("answer", [4, -1, "E", "b", "1", "Vienna", None, True, 1.0])
+@pytest.mark.parametrize(
+    "answer", [4, -1, "E", "b", "4", "²", "-1", "Vienna", None, True, 1.5]
+)
 def test_answers_that_are_no_choice_are_refused(answer):
     """Every answer would be wrong, or -1 mean the last choice."""
     with pytest.raises(ValueError, match="which is none of them"):

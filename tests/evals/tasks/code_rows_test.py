@@ -118,9 +118,16 @@ def test_prompts_show_what_is_asked():
         assert shown in prompt
 
 
+def test_lists_in_cells_of_tables():
+    """A CSV file of MBPP would be refused, or its first letter be an assertion."""
+    cells = {name: str(value) for name, value in MBPP.items()}
+    assert read_row(cells).tests == read_row(MBPP).tests
+
+
 @pytest.mark.parametrize(
     ("row", "found"),
     [
+        (HUMAN_EVAL | {"entry_point": "f); import os; ("}, "entry_point"),
         ({"test_list": [], "text": "t"}, "test_list"),
         ({"test_list": [1], "text": "t"}, "test_list"),
         ({"test_list": ["assert 1"]}, "prompt"),

@@ -18,6 +18,10 @@ def library():
     pytest.importorskip("math_verify")
 
 
+_MATRIX = r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"
+_ROW = "Matrix([[1, 2, 3, 4]])"
+
+
 def _question(answer, task=None):
     row = {"problem": "p", "answer": answer}
     return (task or Math()).question(row, id="a", seed=0, template=None)
@@ -56,6 +60,17 @@ def test_only_the_last_box_is_seen():
         (73, r"\boxed{5} no, much later. " + "x" * 2000 + r"\boxed{73}", "73", True),
         ("x+1", r"\boxed{1+x}", "x + 1", True),
         ("x+1", r"\boxed{x+2}", "x + 2", False),
+        (_MATRIX, rf"\boxed{{{_MATRIX}}}", "Matrix([[1, 2], [3, 4]])", True),
+        (_MATRIX, rf"${_MATRIX}$", "Matrix([[1, 2], [3, 4]])", True),
+        (_MATRIX, r"\boxed{\begin{pmatrix}1&2&3&4\end{pmatrix}}", _ROW, False),
+        (r"\\left(1,\\frac12\\right)", r"\boxed{(1,0.5)}", "(1, 1/2)", True),
+        (1234567, r"\boxed{1,\! 234,\! 567}", "1234567", True),
+        (
+            "z = 1 + 1 = 2",
+            r"\boxed{z = 1 + 1 = 2}",
+            "Eq(z, 1 + 1) & Eq(1 + 1, 2)",
+            True,
+        ),
         (r"\{1,2\}", r"\boxed{2} and \boxed{1}", "{1, 2}", True),
         ("1", "", None, False),
         ("1", "no idea", None, False),

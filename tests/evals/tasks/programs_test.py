@@ -15,6 +15,8 @@ ANSWERS = [
     ("```py\nx=1\n", "x=1\n\n"),
     ("Here: ```py\nx=1\n```", "x=1\n"),
     ("- ```python\n  x=1\n  ```", "x=1\n"),
+    ("> ```python\n> if x:\n>\n>     y=1\n> ```", "if x:\n\n    y=1\n"),
+    (">```python\n>x=1\n>```", "x=1\n"),
     ("~~~~python\n~~~\nx=1\n~~~~", "~~~\nx=1\n"),
     ("```python\nx=1```", "x=1\n"),
     ("import sys\nprint(1)", "import sys\nprint(1)\n"),
