@@ -167,9 +167,9 @@ def manifest_of(
 
 
 def _weights_of(model: Model) -> str:
-    """How weights are held: their type, or "int8"."""
+    """How weights are held: their type, "int8" or "fp8"."""
     held = model.config.weights
-    return str(model.params["embed.weight"].dtype) if held == "float" else held
+    return str(model.params["embed.weight"].dtype if held == "float" else held)
 
 
 def about_questions(questions: Sequence[Question]) -> dict[str, list[str]]:

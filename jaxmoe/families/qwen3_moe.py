@@ -25,12 +25,11 @@ from jaxmoe.families.attributes import (
     NAMES,
     POSITIVE,
     REAL,
-    TEXT,
     Attributes,
     Report,
-    quote,
 )
 from jaxmoe.families.base import Family
+from jaxmoe.families.common_config import check_rest
 from jaxmoe.families.common_tensors import (
     BOOKKEEPING,
     DENSE,
@@ -41,7 +40,6 @@ from jaxmoe.families.common_tensors import (
 )
 from jaxmoe.families.generation import read_generation, read_token_ids
 from jaxmoe.families.rope import context_length, read_rope
-from jaxmoe.families.unread import refuse_unread
 from jaxmoe.router.scores import SoftmaxScores
 
 ARCHITECTURE = "Qwen3MoeForCausalLM"
@@ -73,7 +71,6 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     stop_ids, pad_id = read_token_ids(a, g, vocab_size)
     generation = read_generation(g)
     _check(a, windowed=mixer.keywords["window"] is not None)
-    a.report.raise_if_any("qwen3_moe")
     return ModelConfig(
         family="qwen3_moe",
         vocab_size=vocab_size,
@@ -153,18 +150,13 @@ def _num_experts(a: Attributes) -> int | None:
 
 def _check(a: Attributes, windowed: bool):
     """Attributes that say what the code does anyway, or refuse."""
-    if (act := a.take("hidden_act", TEXT, "silu")) != "silu":
-        a.wrong("hidden_act", act, '"silu"')
-    names = a.take("architectures", NAMES, [ARCHITECTURE], [ARCHITECTURE])
-    if ARCHITECTURE not in names:
-        a.wrong("architectures", names, quote([ARCHITECTURE]))
     kind = "sliding_attention" if windowed else "full_attention"
     kinds = a.take("layer_types", NAMES, [], [])
     if any(k != kind for k in kinds):
         a.wrong(
             "layer_types", kinds, f'"{kind}" throughout, as use_sliding_window says'
         )
-    refuse_unread(a, IGNORED, NEUTRAL)
+    check_rest(a, "qwen3_moe", ARCHITECTURE, ignored=IGNORED, neutral=NEUTRAL)
 
 
 # -- tensors -------------------------------------------------------------------

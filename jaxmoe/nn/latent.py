@@ -91,16 +91,18 @@ class LatentAttention(nnx.Module):
         up = ("heads", "head_dim", "latent")
         if c.query_latent_dim is None:
             shape, axes = (heads, c.key_dim, d_model), ("heads", "head_dim", "embed")
-            self.q = weight(shape, dtype, axes)
+            self.q = weight(shape, dtype, axes, inputs=1)
         else:
             down = (c.query_latent_dim, d_model)
-            self.q_down = weight(down, dtype, ("latent", "embed"))
+            self.q_down = weight(down, dtype, ("latent", "embed"), inputs=1)
             self.q_norm = RMSNorm(c.query_latent_dim, c.norm, dtype, "latent")
-            self.q_up = weight((heads, c.key_dim, c.query_latent_dim), dtype, up)
+            shape = (heads, c.key_dim, c.query_latent_dim)
+            self.q_up = weight(shape, dtype, up, inputs=1)
         down = (latent + c.rope_dim, d_model)
-        self.kv_down = weight(down, dtype, ("latent", "embed"))
+        self.kv_down = weight(down, dtype, ("latent", "embed"), inputs=1)
         self.kv_norm = RMSNorm(latent, c.norm, dtype, "latent")
-        self.kv_up = weight((heads, c.plain_dim + c.value_dim, latent), dtype, up)
+        shape = (heads, c.plain_dim + c.value_dim, latent)
+        self.kv_up = weight(shape, dtype, up, inputs=1)
         self.o = Output(heads, c.value_dim, d_model, False, dtype)
 
     @classmethod
