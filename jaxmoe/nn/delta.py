@@ -106,6 +106,16 @@ class GatedDeltaNet(nnx.Module):
         parts = [own(w[...]) for w in (self.q, self.k, self.v, self.z)]
         return jnp.concatenate(parts, -1), own(self.b[...]), own(self.a[...])
 
+    def projections(
+        self, x: Float[Array, "N D"], positions: Int[Array, "N"], context: Context
+    ) -> Float[Array, "N D"]:
+        """See `Mixer`: nothing here depends on where rows are."""
+        del positions
+        given = self.given(x, context)
+        values = given.mixed[:, :, 2 * self.config.key_dim :].reshape(given.gate.shape)
+        scale = (given.beta + given.decay)[..., None].astype(x.dtype)
+        return self._output(values * scale, given.gate, context)
+
     def prefill(
         self, x: Float[Array, "N D"], sequences: Sequences, context: Context
     ) -> tuple[Float[Array, "N D"], Recurrent | None]:

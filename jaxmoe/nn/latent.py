@@ -145,6 +145,13 @@ class LatentAttention(nnx.Module):
         latent = self.q_norm(project(x, self.q_down[...], context.execution))
         return project(latent, self.q_up[...], context.execution)
 
+    def projections(
+        self, x: Float[Array, "N D"], positions: Int[Array, "N"], context: Context
+    ) -> Float[Array, "N D"]:
+        """See `Mixer`: with all heads' queries for latents, as in a step."""
+        q, latents = self.project(x, positions, positions + 1, context)
+        return self._brought_together(self._absorbed(q) + latents[:, None], context)
+
     def prefill(
         self, x: Float[Array, "N D"], sequences: Sequences, context: Context
     ) -> tuple[Float[Array, "N D"], Latents | None]:
@@ -213,10 +220,17 @@ class LatentAttention(nnx.Module):
             window=None,
             scale=c.scale,
         )
+        return self._brought_together(found, context), own
+
+    def _brought_together(
+        self, found: Float[Array, "S H W"], context: Context
+    ) -> Float[Array, "S D"]:
+        """The output of what heads found in latents with their keys."""
+        c = self.config
         rows = (c.plain_dim, c.value_dim)
         found = found[..., : c.latent_dim]
         heads = project_heads(found, self.kv_up[...], rows=rows, over="columns")
-        return self.o(heads, context), own
+        return self.o(heads, context)
 
     def _absorbed(self, q: Float[Array, "S H A"]) -> Float[Array, "S H W"]:
         """Queries for latents: their plain part times what makes keys of these."""

@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 fp8 = pytest.importorskip("transformers.integrations.finegrained_fp8")
 pytestmark = pytest.mark.parity
 
-BLOCK = (8, 4)
+BLOCK = (4, 2)
 CONFIGS = {
     "qwen3_moe": 0,
     "deepseek_v3": 0,
