@@ -118,6 +118,7 @@ def _distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
         return 1.0, 0.1
     if name.startswith("embed.") or name.endswith(".bias"):
         return 0.0, 1.0
-    fan_in = math.prod(shape[1:]) if name.endswith("mixer.o.weight") else shape[-1]
+    outputs = ("mixer.o.weight", "mixer.out.weight")
+    fan_in = math.prod(shape[1:]) if name.endswith(outputs) else shape[-1]
     gain = next((g for end, g in GAINS.items() if name.endswith(end)), 1.0)
     return 0.0, gain / math.sqrt(fan_in)

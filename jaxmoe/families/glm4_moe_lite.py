@@ -41,9 +41,9 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     missing = {} if DENSE in kinds else {"default": 0, "null": 0}
     hidden = a.take("intermediate_size", POSITIVE, **missing)
     check_rest(a, "glm4_moe_lite", ARCHITECTURE, ignored=IGNORED, neutral=NEUTRAL)
-    feed_forwards = {SPARSE: moe(), DENSE: DenseConfig(hidden) if hidden else None}
-    layers = [LayerConfig(mixer(), feed_forwards[kind]) for kind in kinds]
-    return c.model("glm4_moe_lite", layers)
+    sparse = moe()
+    ffs = (DenseConfig(hidden) if kind == DENSE else sparse for kind in kinds)
+    return c.model("glm4_moe_lite", [LayerConfig(mixer(), ff) for ff in ffs])
 
 
 def _read_kinds(a: Attributes, num_layers: int) -> list[str]:

@@ -151,7 +151,7 @@ DELTA_PARTS = (
     TensorRule(DELTA + "A_log", MIXER + "a_log", merge=(2,)),
     TensorRule(DELTA + "dt_bias", MIXER + "dt_bias", merge=(2,)),
     TensorRule(DELTA + "norm.weight", MIXER + "norm.scale"),
-    TensorRule(DELTA + "out_proj.weight", MIXER + "o.weight", merge=(1, 2)),
+    TensorRule(DELTA + "out_proj.weight", MIXER + "out.weight", merge=(1, 2)),
 )
 """Of recurrent layers, but for what projects their input."""
 

@@ -19,7 +19,7 @@ from jaxmoe.ops.causal_conv import causal_conv
 from jaxmoe.ops.delta_rule import CHUNK, Position, unit
 from jaxmoe.ops.stack import OfLayer, whole
 from jaxmoe.sharding.layout import Layout
-from jaxmoe.typing import Array, Float
+from jaxmoe.typing import Array, Float, Int
 
 
 class Given(NamedTuple):
@@ -72,7 +72,7 @@ class GatedDeltaNet(nnx.Module):
         self.dt_bias = weight((keys, values), jnp.float32, axes)
         # Its own: without the offset that a model's other norms may have.
         self.norm = RMSNorm(size, NormConfig(norm.eps), dtype, "head_dim")
-        self.o = DeltaOutput(keys, values * size, d_model, dtype)
+        self.out = DeltaOutput(keys, values * size, d_model, dtype)
 
     @classmethod
     def work(cls, config: DeltaConfig, layout: Layout) -> MixerWork:
@@ -213,7 +213,7 @@ class GatedDeltaNet(nnx.Module):
         """The heads of each row, normed, gated and brought together."""
         normed = self.norm(heads).astype(jnp.float32)
         gated = normed * jax.nn.silu(gate.astype(jnp.float32))
-        return self.o(gated.astype(heads.dtype), context)
+        return self.out(gated.astype(heads.dtype), context)
 
 
 class DeltaOutput(nnx.Module):

@@ -63,6 +63,9 @@ def test_refusals(change, told):
 def test_what_sees_is_left_out(tmp_path):
     """Its tensors would be refused as of another model, or dropped without a word."""
     tensors = make_tensors(TEXT)
+    # By the rules alone, as of a model that came from no files.
+    assert "model.layers.0.linear_attn.out_proj.weight" in tensors
+    assert "model.layers.0.self_attn.o_proj.weight" not in tensors
     prefix = "model.language_model."
     renamed = {n.replace("model.", prefix, 1): t for n, t in tensors.items()}
     more = {f"{n}.weight": np.zeros(3, np.float32) for n in ("model.visual.a", "mtp.b")}
