@@ -112,9 +112,10 @@ class GatedDeltaNet(nnx.Module):
         """See `Mixer`: nothing here depends on where rows are."""
         del positions
         given = self.given(x, context)
-        values = given.mixed[:, :, 2 * self.config.key_dim :].reshape(given.gate.shape)
-        scale = (given.beta + given.decay)[..., None].astype(x.dtype)
-        return self._output(values * scale, given.gate, context)
+        keys, values = jnp.split(given.mixed, [2 * self.config.key_dim], axis=-1)
+        scale = given.beta + given.decay + keys.sum(axis=-1, keepdims=True)
+        heads = values.reshape(given.gate.shape) * scale[..., None]
+        return self._output(heads.astype(x.dtype), given.gate, context)
 
     def prefill(
         self, x: Float[Array, "N D"], sequences: Sequences, context: Context

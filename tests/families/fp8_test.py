@@ -6,9 +6,9 @@ from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.deepseek_v3 import DEEPSEEK_V3
 from jaxmoe.families.qwen3_5_moe import QWEN3_5_MOE
 from jaxmoe.families.registry import family_of
-from jaxmoe.model import model_layout
-from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.nn.decoder import abstract_params, axis_sizes, check_blocks
 from jaxmoe.planning.plan import mesh_of
+from jaxmoe.sharding.layout import layout_for
 
 PLAIN = dict(DEEPSEEK_V3.test_configs[0])
 QUANTISED = {"quant_method": "fp8", "weight_block_size": [8, 4]}
@@ -82,9 +82,12 @@ def test_what_is_not_done_is_refused(fields, told):
 
 def test_blocks_are_not_cut_by_a_mesh():
     """A device would need scales that lie on another."""
-    mesh = mesh_of({"data": 1, "model": 8})
-    whole = from_hf(dict(DEEPSEEK_V3.test_configs[2]))
-    assert model_layout(whole, mesh) is not None
+
+    def check(config, rules="auto"):
+        mesh = mesh_of({"data": 1, "model": 8})
+        check_blocks(config, layout_for(mesh, rules, axis_sizes(config)))
+
+    check(from_hf(dict(DEEPSEEK_V3.test_configs[2])))
     with pytest.raises(ValueError, match=r"FP8.*--dtype bfloat16"):
-        model_layout(read(weight_block_size=[8, 8]), mesh)
-    assert model_layout(read(weight_block_size=[8, 8]), mesh, "data") is not None
+        check(read(weight_block_size=[8, 8]))
+    check(read(weight_block_size=[8, 8]), "data")
