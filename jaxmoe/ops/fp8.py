@@ -19,7 +19,7 @@ from jax import lax
 
 from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, cut, piece, take, whole
-from jaxmoe.typing import Array, Integer, Leaf
+from jaxmoe.typing import Array, Leaf
 
 DTYPE = np.dtype(ml_dtypes.float8_e4m3fn)
 """Of the values: sign, 4 bits of exponent, 3 of mantissa; no infinity."""
@@ -160,7 +160,7 @@ class Fp8(Packed):
         return _through_half(part) * scales
 
 
-def _through_half(values: Integer[Array, "..."]) -> Array:
+def _through_half(values: Array) -> Array:
     """Values of E4M3 over 256, float32: their bits are moved into those of float16.
 
     Processors widen float16 in one instruction, subnormal numbers too. NaN, which no
