@@ -87,5 +87,3 @@ def test_rarer_experts_weigh_by_either_reading():
     assert reading(normal, "chosen") == normal
     with pytest.raises(ValueError, match="choice bias.*weights='model'"):
         reading(SigmoidScores(False, choice_bias=True), "chosen")
-    with pytest.raises(ValueError, match="'model' or 'chosen', found 'both'"):
-        reading(plain, "both")
