@@ -49,7 +49,7 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype",
         choices=("bfloat16", "float32"),
-        help="store weights in this type (default: each in the type it has)",
+        help="store weights in this type, FP8 dequantised for good (default: as is)",
     )
     parser.add_argument(
         "--weights",

@@ -37,7 +37,8 @@ def export(
     """Writes the checkpoint `path` as Hugging Face safetensors to the directory `out`.
 
     Converted from safetensors and not cast, the files come out byte for byte: same
-    names, same layout of the experts, same split. Otherwise one 2-D tensor per expert,
+    names, same layout of the experts, same split. Otherwise (of FP8 that was
+    dequantised too) one 2-D tensor per expert,
     in shards of about `hf_files.SHARD_BYTES`. Tensors of parts that are not run were
     left out by the conversion; both warn of it. After a kill, the same call begins
     anew; `force` replaces `out`, and an unfinished conversion to it.
@@ -81,7 +82,7 @@ def export(
 
 def _layout(path: Path, manifest: Manifest, config: ModelConfig) -> Layout:
     source = manifest.source
-    if not source:
+    if not source or source.get("dequantised"):
         return default_layout(family_of(config), manifest.params)
     headers = [_saved_header(path, file) for file in source["files"]]
     index = path / "source" / weight_files.INDEX

@@ -26,11 +26,17 @@ from jaxmoe.checkpoints.partial import KIND
 from jaxmoe.checkpoints.plan import Fill, Plan
 from jaxmoe.checkpoints.small_files import SMALL_FILES, SOURCE
 from jaxmoe.checkpoints.store import Manifest, ParamSpec
-from jaxmoe.checkpoints.stream import QuantisingReader, Reader, in_parallel
-from jaxmoe.config import ModelConfig, ModelWeights
+from jaxmoe.checkpoints.stream import (
+    DequantisingReader,
+    QuantisingReader,
+    Reader,
+    in_parallel,
+)
+from jaxmoe.config import Fp8Weights, ModelConfig, ModelWeights
 from jaxmoe.families.config_json import changed
 from jaxmoe.files import parse_json, write_text
 from jaxmoe.nn.decoder import abstract_params, always_wide, fixed_dtypes
+from jaxmoe.ops import fp8
 from jaxmoe.ops.packed import SCALES
 
 
@@ -57,18 +63,22 @@ def _uncounted(_: int) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A checked conversion: everything that can be known to fail has been looked at."""
+    """A checked conversion: everything that can be known to fail has been looked at.
+
+    config: of what is made. block: what has one scale where the files hold FP8.
+    """
 
     source: weight_files.Weights
     config: ModelConfig
     plan: Plan
     cast: np.dtype | None
     changes: Changes = UNCHANGED
+    block: tuple[int, int] | None = None
 
     @cached_property
     def fills(self) -> dict[str, Fill]:
         """What is to be written: the plan's, and scales of what is quantised."""
-        fills = self.plan.fills
+        fills = {n: f for n, f in self.plan.fills.items() if n not in self._consumed}
         scales = {
             name: replace(fills[name.removesuffix(SCALES)], param=name, shape=of.shape)
             for name, of in self._fixed.items()
@@ -77,9 +87,21 @@ class Job:
         return fills | scales
 
     @cached_property
+    def _consumed(self) -> frozenset[str]:
+        """Scales of FP8 that floats are made of."""
+        if not self.dequantises:
+            return frozenset()
+        return frozenset(name for name in self.plan.fills if name.endswith(SCALES))
+
+    @property
+    def dequantises(self) -> bool:
+        """Whether the files hold FP8, and the checkpoint will hold floats."""
+        return self.block is not None and self.config.weights == "float"
+
+    @cached_property
     def _fixed(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and type of what is not stored as the floats that it is made of."""
-        if self.config.weights == "float":
+        if self.config.weights != "int8":
             return {}
         params, fixed = abstract_params(self.config), fixed_dtypes(self.config)
         return {
@@ -93,6 +115,7 @@ class Job:
         if (fixed := self._fixed.get(fill.param)) is not None:
             return ParamSpec(fill.shape, fixed.dtype.name)
         floating = fill.dtype.name in ("bfloat16", "float16", "float32")
+        floating |= self.dequantises and fill.dtype == fp8.DTYPE
         floating &= fill.param not in always_wide(self.config)
         dtype = self.cast if self.cast is not None and floating else fill.dtype
         return ParamSpec(fill.shape, dtype.name)
@@ -110,6 +133,10 @@ class Job:
     ) -> Reader:
         """What reads a parameter as it will be stored."""
         spec = self.spec(fill)
+        if (scale := fill.param + SCALES) in self._consumed:
+            assert self.block is not None
+            scales, block = self.plan.fills[scale], self.block
+            return DequantisingReader(files, fill, scales, spec, block, stop, count)
         if fill.param not in self._fixed:
             return Reader(files, fill, spec, stop, count)
         name = fill.param.removesuffix(SCALES)
@@ -143,8 +170,20 @@ def check(
         if weights not in get_args(ModelWeights):
             known = " or ".join(get_args(ModelWeights))
             raise ConversionError(f"--weights is {known}, found {weights}")
+        if isinstance(config.weights, Fp8Weights):
+            raise ConversionError(
+                f"--weights {weights} quantises floats, found weights of FP8; convert "
+                "them with --dtype bfloat16, export that, and convert the export"
+            )
         config = replace(config, weights=weights)
-    return Job(source.weights, config, source.plan, cast, changes)
+    block = None
+    if isinstance(config.weights, Fp8Weights):
+        block = config.weights.block
+        if cast is not None:
+            config = replace(config, weights="float")
+            ignore = (*changes.ignore, "quantization_config")
+            changes = replace(changes, ignore=ignore)
+    return Job(source.weights, config, source.plan, cast, changes, block)
 
 
 def convert(
@@ -169,7 +208,8 @@ def convert(
     Args:
       source: a directory with config.json and safetensors.
       out: the checkpoint to make.
-      dtype: "bfloat16" or "float32", or None to keep each tensor's own.
+      dtype: "bfloat16" or "float32", or None to keep each tensor's own. Weights in FP8
+        are dequantised to it. There is no way back: `export` then gives floats.
       weights: "int8" quantises experts, projections and head (`jaxmoe.ops.int8`), from
         the values that the files hold. There is no way back: `export` refuses it.
       jobs: parameters in flight.
@@ -222,7 +262,7 @@ def identity_of(job: Job, dtype: str | None) -> dict[str, Any]:
         "format": store.FORMAT,
         "family": job.config.family,
         "dtype": dtype,
-        **({} if job.config.weights == "float" else {"weights": job.config.weights}),
+        **({"weights": "int8"} if job.config.weights == "int8" else {}),
         "config": hashlib.sha256(config).hexdigest(),
         "changes": json.loads(json.dumps(asdict(job.changes))),
         "files": {
@@ -409,8 +449,10 @@ def manifest_of(job: Job, params: Mapping[str, ParamSpec]) -> Manifest:
         "ignored": [*job.plan.ignored, *job.plan.beyond],
         "cast": None if job.cast is None else job.cast.name,
     }
-    if job.config.weights != "float":
+    if job.config.weights == "int8":
         described["weights"] = job.config.weights
+    if job.dequantises:
+        described["dequantised"] = True
     if job.changes:
         described["config"] = json.loads(json.dumps(asdict(job.changes)))
     return Manifest(job.config.family, dict(params), described)

@@ -50,9 +50,8 @@ class NormConfig:
     """Root-mean-square norm (arXiv 1910.07467) and what its weight w does.
 
     `cast` says when the float32 result takes the activations' type: "first", before it
-    is multiplied by w (Llama, Qwen3-MoE), or "last" (T5, GPT-OSS). `offset` is added to
-    w: 1 where the file holds the difference from it (Gemma, Qwen3-Next), which only a
-    product in float32 keeps.
+    is multiplied by w, or "last". `offset` is added to w: 1 where the file holds the
+    difference from it, which only a product in float32 keeps.
     """
 
     eps: float = 1e-6
@@ -177,6 +176,8 @@ class DeltaConfig:
     Each of `num_key_heads` queries and keys, of width `key_dim`, serves as many
     consecutive value heads, of width `value_dim`, as there are of these to a key head.
     `conv_size` is how many positions, its own included, a channel's convolution sees.
+    `joined`: weights that project the input lie together, key head by key head,
+    instead of one after the other.
     """
 
     num_key_heads: int
@@ -184,6 +185,7 @@ class DeltaConfig:
     key_dim: int
     value_dim: int
     conv_size: int = 4
+    joined: bool = True
 
     def __post_init__(self):
         _check_positive(
@@ -280,7 +282,7 @@ class SharedConfig:
     """A dense expert of `hidden` units that every token has beside those it chooses.
 
     Its activation is that of the other experts. `gate` multiplies its output by the
-    sigmoid of one more projection of the input (Qwen2-MoE, Qwen3-Next).
+    sigmoid of one more projection of the input.
     """
 
     hidden: int
@@ -336,7 +338,7 @@ class MoEConfig:
 class LayerConfig:
     """One layer: a mixer, then a feed-forward, each after its own RMS norm.
 
-    `residual` multiplies what each of the two adds to the residual stream (Granite).
+    `residual` multiplies what each of the two adds to the residual stream.
     """
 
     mixer: MixerConfig
@@ -345,6 +347,24 @@ class LayerConfig:
 
     def __post_init__(self):
         _check_above_zero(residual=self.residual)
+
+
+@dataclass(frozen=True)
+class Fp8Weights:
+    """Weights released as 8-bit floats with a scale a block (`jaxmoe.ops.fp8`).
+
+    block: rows and columns under one scale. names: of those within a layer that are
+    held so, such as "mixer.q.weight"; all others are floats.
+    """
+
+    block: tuple[int, int]
+    names: tuple[str, ...]
+
+    def __post_init__(self):
+        _check_positive(rows_of_a_block=self.block[0], columns_of_a_block=self.block[1])
+
+    def __str__(self) -> str:
+        return "fp8"
 
 
 @dataclass(frozen=True)
@@ -364,9 +384,10 @@ class ModelConfig:
     `norm` is of layers and queries and keys, and before the head. `context_length` is
     the most positions (prompt and answer together) that the model may be asked for;
     `stop_ids` end an answer. `embed_scale` multiplies embeddings, `logits_divisor`
-    divides logits (Granite). `weights` says how those of products are held: as their
+    divides logits. `weights` says how those of products are held: as their
     own format has it ("float"), or quantised (`jaxmoe.ops.int8`): experts, projections,
-    and a head of its own, while embedding, routers, norms and biases stay as they are.
+    and a head of its own, while embedding, routers, norms and biases stay as they are;
+    or as they were released (`Fp8Weights`).
     """
 
     family: str
@@ -381,7 +402,7 @@ class ModelConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     embed_scale: float = 1.0
     logits_divisor: float = 1.0
-    weights: ModelWeights = "float"
+    weights: ModelWeights | Fp8Weights = "float"
 
     def __post_init__(self):
         _check_above_zero(
@@ -400,7 +421,8 @@ class ModelConfig:
                 "every mixture layer must have the same number of experts and of "
                 f"experts per token, found {sorted(shapes)}"
             )
-        _check_choice("weights", self.weights, get_args(ModelWeights))
+        if not isinstance(self.weights, Fp8Weights):
+            _check_choice("weights", self.weights, get_args(ModelWeights))
         formats = {moe.weights for moe in self._moe_configs()} - {"float"}
         if self.weights != "float" and formats:
             raise ValueError(

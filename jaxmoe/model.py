@@ -24,6 +24,7 @@ from jaxmoe.families.registry import family_of
 from jaxmoe.nn.decoder import (
     abstract_params,
     axis_sizes,
+    check_blocks,
     fixed_dtypes,
     logical_axes,
 )
@@ -70,9 +71,9 @@ class Model:
     def weighing(self, weights: Literal["model", "chosen"]) -> "Model":
         """This model, where experts other than the best weigh by another reading.
 
-        Some models do not normalise the weights of chosen experts (OLMoE, DeepSeek-V2):
-        they are probabilities, whose sum shrinks where rarer experts are drawn, beside
-        the residual and shared experts. Of other models, and of the k best experts in
+        Some models do not normalise the weights of chosen experts: they are
+        probabilities, whose sum shrinks where rarer experts are drawn, beside the
+        residual and shared experts. Of other models, and of the k best experts in
         any, the weights are the same by both readings.
 
         Args:
@@ -159,10 +160,10 @@ def load(
       dtype: type of the weights on the device: bfloat16, float16 or float32, or a name
         of one such as "bf16"; None for each one's own. A router's bias of choice is
         float32 whatever is asked for.
-      weights: "int8" quantises experts, projections (but those of latent and recurrent
-        mixers), dense layers and head while they are read
-        (`jaxmoe.ops.int8`): half the bytes of bfloat16, and other numbers. None keeps
-        what is stored, which is int8 in a checkpoint that was converted so.
+      weights: "int8" quantises experts, projections, dense layers and head while they
+        are read (`jaxmoe.ops.int8`): half the bytes of bfloat16, and other numbers.
+        None keeps what is stored, which is int8 in a checkpoint that was converted so,
+        and 8-bit floats in one released in FP8.
       verify: compare what is read of a converted checkpoint with the checksums in its
         manifest: config, tokenizer, templates, and the blocks of the weights that these
         devices need. False takes them as they are. (Hugging Face files have no
@@ -215,7 +216,7 @@ def _requantised(config: ModelConfig, weights: ModelWeights) -> ModelConfig:
     if config.weights != "float":
         raise ValueError(
             f"weights={weights!r} needs a checkpoint of floats, found one of "
-            f"{config.weights}; load the model that it was converted from"
+            f"{config.weights}; load the model that it was made of"
         )
     return replace(config, weights=weights)
 
@@ -234,7 +235,9 @@ def model_layout(
     """
     if mesh is None or mesh.size == 1:
         return None
-    return layout_for(mesh, rules, axis_sizes(config))
+    layout = layout_for(mesh, rules, axis_sizes(config))
+    check_blocks(config, layout)
+    return layout
 
 
 def abstract_weights(

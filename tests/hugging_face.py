@@ -12,7 +12,7 @@ import pytest
 from jaxmoe.checkpoints import safetensors, weight_files
 from jaxmoe.checkpoints.plan import default_tensors
 from jaxmoe.families.config_json import from_hf
-from jaxmoe.families.registry import find_family
+from jaxmoe.families.registry import family_of
 from jaxmoe.nn.decoder import abstract_params
 
 CONFIG = {
@@ -42,13 +42,20 @@ Tensors = dict[str, np.ndarray]
 
 def make_tensors(config: dict, dtype=jnp.bfloat16) -> Tensors:
     """Random tensors of a model, one per expert and matrix."""
-    params = abstract_params(from_hf(config), dtype)
+    read = from_hf(config)
     rng = np.random.default_rng(0)
-    wanted = default_tensors(find_family(config), params)
-    return {
-        name: rng.normal(size=shape).astype(np.float32).astype(kind)
-        for name, kind, shape in wanted
-    }
+    wanted = default_tensors(family_of(read), abstract_params(read, dtype))
+    return {name: _random(rng, name, kind, shape) for name, kind, shape in wanted}
+
+
+def _random(
+    rng: np.random.Generator, name: str, kind: np.dtype, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Values of a tensor, or bytes, whose powers of two stay near 1."""
+    if kind == np.uint8:
+        low, high = (120, 128) if name.endswith("scales") else (0, 256)
+        return rng.integers(low, high, shape, np.uint8)
+    return rng.normal(size=shape).astype(np.float32).astype(kind)
 
 
 def fuse(tensors: Tensors, layer: int) -> Tensors:

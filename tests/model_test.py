@@ -1,5 +1,7 @@
 """Loading: one function for every format, checked before any work."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 import convert
 import jaxmoe
 from convert import ConversionError
+from jaxmoe.router.scores import SigmoidScores, SoftmaxScores
 from tests.hugging_face import make
+from tests.tiny import tiny_config
 
 __all__ = ["make"]
 
@@ -65,3 +69,21 @@ def test_the_tokenizer_comes_along():
     assert model.tokenizer is not None
     assert model.decode(model.encode("2,5=7:")) == "2,5=7:"
     assert jax.tree.leaves(model.params)
+
+
+def test_rarer_experts_weigh_by_either_reading():
+    """A model that normalises would change, or one that does not would stay."""
+
+    def reading(scoring, weights):
+        layers = tiny_config().layers
+        moe = replace(layers[1].feed_forward, scoring=scoring)
+        config = tiny_config(layers=(layers[0], replace(layers[1], feed_forward=moe)))
+        found = jaxmoe.Model(config, {}).weighing(weights).config
+        return found.layers[1].feed_forward.scoring
+
+    plain, normal = SoftmaxScores(False), SoftmaxScores(True)
+    assert reading(plain, "chosen") == replace(plain, keep_sum=True)
+    assert reading(replace(plain, keep_sum=True), "model") == plain
+    assert reading(normal, "chosen") == normal
+    with pytest.raises(ValueError, match="choice bias.*weights='model'"):
+        reading(SigmoidScores(False, choice_bias=True), "chosen")

@@ -20,8 +20,10 @@ from jaxmoe.config import (
 from jaxmoe.execution import execution_on
 from jaxmoe.nn.base import Context
 from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.ops import fp8
 from jaxmoe.ops.activations import ClippedSwiGLU
 from jaxmoe.ops.bf16_bits import hold_for
+from jaxmoe.ops.packed import SCALES
 from jaxmoe.router.scores import Groups, SigmoidScores, SoftmaxScores
 from jaxmoe.sharding.collectives import DeviceContext
 from jaxmoe.sharding.layout import single_device_layout
@@ -107,11 +109,20 @@ def every_part(config: ModelConfig) -> ModelConfig:
 
 
 def tiny_params(config: ModelConfig, seed: int = 0) -> dict[str, jax.Array]:
-    """float32 weights that make sharp routers and varied tokens."""
+    """float32 weights that make sharp routers and varied tokens; packed ones alike."""
     random = np.random.default_rng(seed)
     params = {}
     for name, leaf in abstract_params(config).items():
         values = 0.2 * random.normal(size=leaf.shape)
+        if leaf.dtype == jnp.uint8:  # MXFP4
+            low, high = (122, 125) if name.endswith(SCALES) else (0, 256)
+            params[name] = jnp.asarray(random.integers(low, high, leaf.shape, np.uint8))
+            continue
+        if leaf.dtype == fp8.DTYPE:
+            params[name] = jnp.asarray(values * 20, leaf.dtype)
+            continue
+        if name.endswith(SCALES):
+            values = 0.05 + abs(values) / 4
         if name.endswith("scale"):
             values = 1 + values
         if name.startswith("head"):

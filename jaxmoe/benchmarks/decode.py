@@ -8,13 +8,12 @@ from types import MappingProxyType
 from jaxmoe.benchmarks import begun, readers, targets
 from jaxmoe.benchmarks.peer import Peer, fastest, sides_of
 from jaxmoe.benchmarks.report import Row
-from jaxmoe.benchmarks.subject import Subject
+from jaxmoe.benchmarks.subject import Subject, Weights
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import ExpertSample, TopK
 
 POLICIES = {"TopK": TopK(), "ExpertSample": ExpertSample()}
-INT8 = "int8"
 PAUSE = 0.05
 
 
@@ -27,17 +26,17 @@ def measure(
     rounds: int,
     peers: Mapping[str, Peer] = MappingProxyType({}),
     experts: tuple[Implementation, ...] = ("auto",),
-    int8: bool = False,
+    weights: Weights | None = None,
 ) -> Iterator[Row]:
     """Rows for each n: both policies, and the peers with the model's own experts.
 
     experts: kernels that take turns, the first of them beside each of the others.
-    int8: the same model with weights of int8 takes turns too, beside the first.
+    weights: the same model with such weights takes turns too, beside the first.
     """
     prefix = begun.load(subject, [subject.prompt(prompt)])
     kernels = {str(kernel): replace(subject, experts=kernel) for kernel in experts}
-    if int8:
-        kernels[INT8] = subject.quantised()
+    if weights is not None:
+        kernels[weights] = subject.packed(weights)
     for n in ns:
         samples = {
             _named(name, kernel): begun.begin(
@@ -65,7 +64,7 @@ def measure(
         for kernel in [*kernels][1:]:
             old, new = (found[_named("TopK", k)] for k in (experts[0], kernel))
             ratio = old.over(new)
-            than = "bfloat16" if kernel == INT8 else experts[0]
+            than = "bfloat16" if kernel == weights else experts[0]
             what = targets.beside(n, prompt, kernel, than)
             yield subject.place.row("decode", what, ratio.median, "x", ratio=ratio)
         ours = found[_named("TopK", experts[0])].times(1 / steps)

@@ -156,15 +156,11 @@ def _experts(
 def _project(
     context: Context, decoder: Decoder, rows: Float[Array, "S D"], step: Int[Array, ""]
 ) -> Float[Array, "S D"]:
-    """Queries, keys and values of all layers, and what follows attention."""
+    """All products around attention, or around what stands in its place."""
     positions = jnp.full(rows.shape[0], step, jnp.int32)
     for layer in decoder.layers():
-        qkv, gate = layer.mixer.project(
-            layer.mixer_norm(rows), positions, positions + 1, context
-        )
-        groups = qkv.q.shape[1] // qkv.k.shape[1]
-        heads = qkv.q + jnp.repeat(qkv.k + qkv.v, groups, axis=1)
-        rows = rows + layer.mixer.output(heads, gate, context)
+        normed = layer.mixer_norm(rows)
+        rows = rows + layer.mixer.projections(normed, positions, context)
     return rows
 
 

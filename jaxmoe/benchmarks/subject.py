@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import jax
 import numpy as np
@@ -9,13 +10,16 @@ import numpy as np
 from jaxmoe.benchmarks import machine
 from jaxmoe.benchmarks.presets import PRESETS, Preset
 from jaxmoe.benchmarks.targets import Place
-from jaxmoe.benchmarks.weights import random_params
+from jaxmoe.benchmarks.weights import Packing, packed_as, random_params
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.execution import Execution, default_platform, execution_for
 from jaxmoe.nn.decoder import compute_dtype, quantise_params
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.typing import Params
+
+Weights = Literal["int8"] | Packing
+"""How weights that are no bfloat16 are held."""
 
 SAMPLER = TokenSampler(temperature=0.7, top_k=20, top_p=0.8)
 """What all benchmarks draw tokens with."""
@@ -53,6 +57,14 @@ class Subject:
     def quantised(self) -> "Subject":
         """The same model with weights of int8."""
         config, params = quantise_params(self.config, self.params)
+        return replace(self, config=config, params=params)
+
+    def packed(self, weights: Weights) -> "Subject":
+        """A model of the same shapes with such weights: this one's, or random."""
+        if weights == "int8":
+            return self.quantised()
+        config = packed_as(self.config, weights)
+        params = jax.block_until_ready(random_params(config, self.place.backend))
         return replace(self, config=config, params=params)
 
     @cached_property

@@ -26,9 +26,9 @@ class CheckpointError(ValueError):
         One sentence: no download of the same files would help.
         """
         return cls(
-            f"{what}: these are quantised weights (FP8, MX, GPTQ, AWQ or the like), "
-            "which are not read here; take the release of this model in bfloat16 or "
-            "float32"
+            f"{what}: these are quantised weights (FP8, MX, GPTQ, AWQ or the like) of "
+            "another kind than quantization_config in config.json says, or of one that "
+            "is not read here; take the release of this model in bfloat16 or float32"
         )
 
     @classmethod

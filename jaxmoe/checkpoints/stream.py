@@ -1,5 +1,6 @@
 """Parameters as streams of chunks: read in blocks, joined, scanned, cast."""
 
+import math
 import threading
 import zlib
 from collections import Counter
@@ -14,6 +15,7 @@ from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.checkpoints.manifest import ParamSpec
 from jaxmoe.checkpoints.plan import Fill, Piece
 from jaxmoe.checkpoints.safetensors import Files
+from jaxmoe.ops.fp8 import dequantise
 from jaxmoe.ops.int8 import quantise
 from jaxmoe.ops.mxfp4 import LARGEST_SCALE
 from jaxmoe.ops.packed import SCALES
@@ -141,6 +143,48 @@ class QuantisingReader(Reader):
             self.scan.bad.clear()
 
 
+class DequantisingReader(Reader):
+    """Reads a parameter that the files have in FP8 (`jaxmoe.ops.fp8`) as floats."""
+
+    def __init__(
+        self,
+        files: Files,
+        fill: Fill,
+        scales: Fill,
+        spec: ParamSpec,
+        block: tuple[int, int],
+        stop: threading.Event | None = None,
+        count: Callable[[int], object] = lambda _: None,
+    ):
+        """fill, scales: of the values and of theirs. spec: of the floats."""
+        stored = ParamSpec(fill.shape, fill.dtype.name)
+        super().__init__(files, fill, stored, stop, count)
+        self._spec, self._floats, self._block = spec, np.dtype(spec.dtype), block
+        *outer, down, across = scales.shape
+        self._width = fill.pieces[0].shape[-1]
+        self._rows = math.prod(fill.shape) // self._width // math.prod(outer)
+        wide = ParamSpec(scales.shape, "float32")
+        raw = Reader(files, scales, wide, stop).read(
+            Chunk((), (), 0, math.prod(scales.shape))
+        )
+        self._scales = np.frombuffer(raw, np.float32).reshape(-1, down, across)
+
+    def blocks(self, chunk: Chunk) -> Iterator[np.ndarray]:
+        """The chunk's bytes, block by block."""
+        width = self._width
+        assert chunk.start % width == chunk.stop % width == 0, chunk
+        last, step = chunk.stop // width, max(1, BLOCK // width)
+        for first in range(chunk.start // width, last, step):
+            stop = min(first + step, last)
+            part = Chunk((), (), first * width, stop * width)
+            raw = b"".join(block.tobytes() for block in super().blocks(part))
+            values = np.frombuffer(raw, self._fill.dtype).reshape(-1, width)
+            matrix, row = np.divmod(np.arange(first, stop), self._rows)
+            scales = self._scales[matrix, row // self._block[0]]
+            wide = dequantise(values, scales, (1, self._block[1]))
+            yield wide.astype(self._floats).reshape(-1).view(np.uint8)
+
+
 def overlaps(fill: Fill, chunk: Chunk) -> Iterator[tuple[Piece, int, int]]:
     """Each piece in a chunk, with the elements start to stop that they share."""
     for piece in fill.pieces:
@@ -155,8 +199,10 @@ _INFINITY = {
     "bfloat16": (np.uint16, 0x7FFF, 0x7F80),
     "float16": (np.uint16, 0x7FFF, 0x7C00),
     "float32": (np.uint32, 0x7FFFFFFF, 0x7F800000),
+    "float8_e4m3fn": (np.uint8, 0x7F, 0x7F),
 }
-"""Type -> its bits as integers, the mask that drops the sign, the bits of infinity."""
+"""Type -> its bits as integers, the mask that drops the sign, the bits of infinity (of
+NaN, where there is none)."""
 
 
 def has_nonfinite(values: np.ndarray, scratch: np.ndarray | None = None) -> bool:

@@ -46,7 +46,7 @@ def _prefill(session: Session, args: Namespace) -> Iterator[Row]:
 
 def _decode(session: Session, args: Namespace) -> Iterator[Row]:
     options = {"ns": args.n, "peers": session.peers, **_steps(session, args)}
-    options |= {"experts": args.experts, "int8": args.weights == "int8"}
+    options |= {"experts": args.experts, "weights": args.weights}
     return decode.measure(session.subject, **options)
 
 

@@ -136,7 +136,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
             shown = "kernels to compare, as blocks,lanes (default: the machine's)"
             add("--experts", type=_kernels, default=("auto",), help=shown)
             shown = "the same model with such weights takes turns"
-            add("--weights", choices=("int8",), help=shown)
+            add("--weights", choices=("int8", "fp8", "mxfp4"), help=shown)
         if name in (*PEER, "all"):
             shown = f"the same model there: {', '.join(PEERS)}, or several"
             add("--peer", type=_peers, help=shown)

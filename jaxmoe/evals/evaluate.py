@@ -169,9 +169,10 @@ def manifest_of(
 
 
 def _weights_of(model: Model) -> str:
-    """What weights are: their type, also where their bits are held, or "int8"."""
-    if model.config.weights != "float":
-        return model.config.weights
+    """What weights are: their type, also where their bits are held, "int8" or "fp8"."""
+    held = model.config.weights
+    if held != "float":
+        return str(held)
     weight = model.params["embed.weight"]
     return "bfloat16" if is_bits(weight) else str(weight.dtype)
 

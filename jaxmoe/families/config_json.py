@@ -14,6 +14,7 @@ from typing import Any
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.families.attributes import Attributes, Report, quote
+from jaxmoe.families.fp8 import quantised, take_quantisation
 from jaxmoe.families.generation import FILE, GENERATION_SETTINGS
 from jaxmoe.families.registry import find_family
 from jaxmoe.files import read_object
@@ -42,10 +43,12 @@ def from_hf(
     if generation is None:
         generation = {n: config[n] for n in GENERATION_SETTINGS if n in config}
         file = "config.json"
-    return family.read_config(
-        Attributes(config, report),
-        Attributes(generation, report, "generation_config ", file),
+    a = Attributes(config, report)
+    quantisation = take_quantisation(a)
+    found = family.read_config(
+        a, Attributes(generation, report, "generation_config ", file)
     )
+    return found if quantisation is None else quantised(found, family, quantisation)
 
 
 def load_hf_config(

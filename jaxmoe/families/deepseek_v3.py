@@ -84,6 +84,14 @@ _YARN = {
     "type": "yarn",
 }
 
+FP8: dict[str, Any] = {
+    "activation_scheme": "dynamic",
+    "fmt": "e4m3",
+    "quant_method": "fp8",
+    "weight_block_size": [128, 128],
+}
+"""`quantization_config` of deepseek-ai/DeepSeek-V3 and moonshotai/Kimi-K2-Instruct."""
+
 RELEASED: dict[str, dict[str, Any]] = {
     "deepseek-v3": {
         "architectures": [ARCHITECTURE],
@@ -152,7 +160,8 @@ RELEASED["moonlight-16b-a3b"] = RELEASED["deepseek-v3"] | {
     "topk_group": 1,
     "vocab_size": 163840,
 }
-"""config.json of deepseek-ai/DeepSeek-V3, without its quantisation, and of
+RELEASED["deepseek-v3-fp8"] = RELEASED["deepseek-v3"] | {"quantization_config": FP8}
+"""config.json of deepseek-ai/DeepSeek-V3, with and without its quantisation, and of
 moonshotai/Moonlight-16B-A3B-Instruct."""
 
 _KIMI_K2 = RELEASED["deepseek-v3"] | {
@@ -212,12 +221,16 @@ DEEPSEEK_V3 = Family(
     ignored=BOOKKEEPING,
     beyond=(LAYER,),
     tied=(("head.weight", "embed.weight"),),
+    formats=("FP8",),
     released=RELEASED,
     test_configs=(
         _TEST,
         _TEST
         | {"n_group": 1, "n_shared_experts": 2, "norm_topk_prob": False}
         | {"q_lora_rank": None, "rope_interleave": False, "topk_group": 1},
+        _TEST
+        | {"intermediate_size": 128, "moe_intermediate_size": 64}
+        | {"quantization_config": FP8 | {"weight_block_size": [4, 4]}},
     ),
 )
 
@@ -226,6 +239,10 @@ KIMI_K2 = replace(
     name="kimi_k2",
     model_type="kimi_k2",
     read_config=partial(_read_config, "kimi_k2"),
-    released={"kimi-k2": _KIMI_K2},
+    formats=("FP8",),
+    released={
+        "kimi-k2": _KIMI_K2,
+        "kimi-k2-fp8": _KIMI_K2 | {"quantization_config": FP8},
+    },
     test_configs=(_TEST | {"model_type": "kimi_k2", "n_group": 1, "topk_group": 1},),
 )

@@ -21,15 +21,13 @@ from jaxmoe.families.attributes import (
     EXPERT_COUNT,
     FLAG,
     LAYER_COUNT,
-    NAMES,
     POSITIVE,
     REAL,
-    TEXT,
     Attributes,
     quote,
 )
 from jaxmoe.families.base import Family, TensorRule
-from jaxmoe.families.common_config import FULL, SLIDING, read_windows
+from jaxmoe.families.common_config import FULL, SLIDING, check_rest, read_windows
 from jaxmoe.families.common_tensors import (
     ATTENTION,
     BOOKKEEPING,
@@ -41,7 +39,6 @@ from jaxmoe.families.common_tensors import (
 )
 from jaxmoe.families.generation import read_generation, read_token_ids
 from jaxmoe.families.rope import context_length, read_rope
-from jaxmoe.families.unread import refuse_unread
 from jaxmoe.ops.activations import ClippedSwiGLU
 from jaxmoe.router.scores import SoftmaxScores
 
@@ -107,7 +104,6 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     stop_ids, pad_id = read_token_ids(a, g, vocab_size)
     generation = read_generation(g)
     _check(a, rope.original_length)
-    a.report.raise_if_any("gpt_oss")
     moe = MoEConfig(**mixture, activation=ClippedSwiGLU(**activation))
     return ModelConfig(
         family="gpt_oss",
@@ -156,17 +152,15 @@ def _agreeing(a: Attributes, name: str, other: str, kind) -> int:
 
 
 def _check(a: Attributes, original_length: int):
-    """Attributes that say what the code does anyway, or refuse."""
-    if (act := a.take("hidden_act", TEXT, "silu")) != "silu":
-        a.wrong("hidden_act", act, '"silu", for which transformers runs its own')
-    names = a.take("architectures", NAMES, [ARCHITECTURE], [ARCHITECTURE])
-    if ARCHITECTURE not in names:
-        a.wrong("architectures", names, quote([ARCHITECTURE]))
+    """Attributes that say what the code does anyway, or refuse.
+
+    `hidden_act` among them: for "silu" transformers runs an activation of its own.
+    """
     length = a.take("initial_context_length", POSITIVE, None, None)
     if length is not None and original_length and length != original_length:
         wanted = f"original_max_position_embeddings of the rope = {original_length}"
         a.wrong("initial_context_length", length, wanted)
-    refuse_unread(a)
+    check_rest(a, "gpt_oss", ARCHITECTURE)
 
 
 # -- tensors -------------------------------------------------------------------
@@ -300,6 +294,11 @@ GPT_OSS = Family(
             "layer_types": [FULL, SLIDING, SLIDING, FULL],
             "rope_scaling": None,
             "tie_word_embeddings": True,
+        },
+        _TEST
+        | {
+            "intermediate_size": 96,
+            "quantization_config": RELEASED["gpt-oss-20b"]["quantization_config"],
         },
     ),
 )

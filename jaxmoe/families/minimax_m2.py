@@ -124,6 +124,20 @@ MINIMAX_M2 = Family(
     ignored=BOOKKEEPING,
     beyond=(LAYER,),
     tied=(("head.weight", "embed.weight"),),
+    formats=("FP8",),
     released={"minimax-m2": _RELEASED},
-    test_configs=(_TEST,),
+    test_configs=(
+        _TEST,
+        _TEST
+        | {
+            "intermediate_size": 40,
+            "quantization_config": {
+                "activation_scheme": "dynamic",
+                "fmt": "float8_e4m3fn",
+                "ignored_layers": ["gate", "e_score_correction_bias", "lm_head"],
+                "quant_method": "fp8",
+                "weight_block_size": [16, 16],
+            },
+        },
+    ),
 )

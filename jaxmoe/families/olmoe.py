@@ -6,25 +6,10 @@ and the chosen experts' probabilities are not divided by their sum.
 
 from typing import Any
 
-from jaxmoe.config import (
-    AttentionConfig,
-    LayerConfig,
-    ModelConfig,
-    MoEConfig,
-    NormConfig,
-)
-from jaxmoe.families.attributes import (
-    EXPERT_COUNT,
-    FLAG,
-    LAYER_COUNT,
-    NAMES,
-    POSITIVE,
-    REAL,
-    TEXT,
-    Attributes,
-    quote,
-)
+from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig
+from jaxmoe.families.attributes import EXPERT_COUNT, FLAG, POSITIVE, REAL, Attributes
 from jaxmoe.families.base import Family
+from jaxmoe.families.common_config import check_rest, read_common
 from jaxmoe.families.common_tensors import (
     BOOKKEEPING,
     EXPERTS,
@@ -32,9 +17,6 @@ from jaxmoe.families.common_tensors import (
     PROJECTION_NORMS,
     PROJECTIONS,
 )
-from jaxmoe.families.generation import read_generation, read_token_ids
-from jaxmoe.families.rope import context_length, read_rope
-from jaxmoe.families.unread import refuse_unread
 from jaxmoe.router.scores import SoftmaxScores
 
 ARCHITECTURE = "OlmoeForCausalLM"
@@ -44,19 +26,9 @@ EOS, PAD = 50279, 1
 
 def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     """The model that config.json `a` and generation_config.json `g` describe."""
-    vocab_size = a.take("vocab_size", POSITIVE)
-    d_model = a.take("hidden_size", POSITIVE)
-    num_layers = a.take("num_hidden_layers", LAYER_COUNT)
-    max_length = a.take("max_position_embeddings", POSITIVE, 4096)
-    rope = read_rope(a, max_length)
-    heads = a.take("num_attention_heads", POSITIVE)
-    head_dim = d_model // heads
+    c = read_common(a, g, max_length=4096, eps=1e-5, eos=EOS, pad=PAD)
     bias = a.take("attention_bias", FLAG, False)
     mixer = {
-        "num_heads": heads,
-        "num_kv_heads": a.take("num_key_value_heads", POSITIVE, heads, heads),
-        "head_dim": a.take("head_dim", POSITIVE, head_dim, head_dim),
-        "rope": rope,
         "qkv_bias": bias,
         "output_bias": bias,
         "qk_norm": "projection",
@@ -68,35 +40,9 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
         "hidden": a.take("intermediate_size", POSITIVE),
         "scoring": SoftmaxScores(a.take("norm_topk_prob", FLAG, False)),
     }
-    norm_eps = a.take("rms_norm_eps", REAL, 1e-5)
-    tied = a.take("tie_word_embeddings", FLAG, False)
-    stop_ids, pad_id = read_token_ids(a, g, vocab_size, eos=EOS, pad=PAD)
-    generation = read_generation(g)
-    _check(a)
-    a.report.raise_if_any("olmoe")
-    layer = LayerConfig(AttentionConfig(**mixer), MoEConfig(**mixture))
-    return ModelConfig(
-        family="olmoe",
-        vocab_size=vocab_size,
-        d_model=d_model,
-        layers=(layer,) * num_layers,
-        norm=NormConfig(norm_eps),
-        tie_embeddings=tied,
-        context_length=context_length(rope, max_length),
-        stop_ids=stop_ids,
-        pad_id=pad_id,
-        generation=generation,
-    )
-
-
-def _check(a: Attributes):
-    """Attributes that say what the code does anyway, or refuse."""
-    if (act := a.take("hidden_act", TEXT, "silu")) != "silu":
-        a.wrong("hidden_act", act, '"silu"')
-    names = a.take("architectures", NAMES, [ARCHITECTURE], [ARCHITECTURE])
-    if ARCHITECTURE not in names:
-        a.wrong("architectures", names, quote([ARCHITECTURE]))
-    refuse_unread(a)
+    check_rest(a, "olmoe", ARCHITECTURE)
+    layer = LayerConfig(c.attention(**mixer), MoEConfig(**mixture))
+    return c.model("olmoe", [layer] * c.num_layers)
 
 
 TENSORS = (*FRAME, *PROJECTIONS, *PROJECTION_NORMS, *EXPERTS)

@@ -25,12 +25,11 @@ from jaxmoe.families.attributes import (
     NAMES,
     POSITIVE,
     REAL,
-    TEXT,
     Attributes,
     Report,
-    quote,
 )
 from jaxmoe.families.base import Family
+from jaxmoe.families.common_config import check_rest
 from jaxmoe.families.common_tensors import (
     BOOKKEEPING,
     DENSE,
@@ -41,7 +40,6 @@ from jaxmoe.families.common_tensors import (
 )
 from jaxmoe.families.generation import read_generation, read_token_ids
 from jaxmoe.families.rope import context_length, read_rope
-from jaxmoe.families.unread import refuse_unread
 from jaxmoe.router.scores import SoftmaxScores
 
 ARCHITECTURE = "Qwen3MoeForCausalLM"
@@ -76,7 +74,6 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     _check(
         a, ["sliding_attention" if windowed else "full_attention"] * len(feed_forwards)
     )
-    a.report.raise_if_any("qwen3_moe")
     return ModelConfig(
         family="qwen3_moe",
         vocab_size=vocab_size,
@@ -156,16 +153,11 @@ def _num_experts(a: Attributes) -> int | None:
 
 def _check(a: Attributes, layers: list[str]):
     """Attributes that say what the code does anyway, or refuse."""
-    if (act := a.take("hidden_act", TEXT, "silu")) != "silu":
-        a.wrong("hidden_act", act, '"silu"')
-    names = a.take("architectures", NAMES, [ARCHITECTURE], [ARCHITECTURE])
-    if ARCHITECTURE not in names:
-        a.wrong("architectures", names, quote([ARCHITECTURE]))
     kinds = a.take("layer_types", NAMES, layers, layers)
     if kinds != layers:
         wanted = f'"{layers[0]}" for each of {len(layers)} layers, as'
         a.wrong("layer_types", kinds, f"{wanted} use_sliding_window says")
-    refuse_unread(a, IGNORED, NEUTRAL)
+    check_rest(a, "qwen3_moe", ARCHITECTURE, ignored=IGNORED, neutral=NEUTRAL)
 
 
 # -- tensors -------------------------------------------------------------------
@@ -264,6 +256,7 @@ QWEN3_MOE = Family(
     ignored=BOOKKEEPING,
     tied=(("head.weight", "embed.weight"),),
     byte_level=dict.fromkeys(("Qwen2Tokenizer", "Qwen2TokenizerFast"), WORDS),
+    formats=("FP8",),
     released=RELEASED,
     test_configs=(
         _TEST,

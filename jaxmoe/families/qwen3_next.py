@@ -21,11 +21,11 @@ from jaxmoe.families.attributes import (
     NAMES,
     POSITIVE,
     REAL,
-    TEXT,
     Attributes,
     quote,
 )
 from jaxmoe.families.base import Family, TensorRule
+from jaxmoe.families.common_config import check_rest
 from jaxmoe.families.common_tensors import (
     BOOKKEEPING,
     DENSE,
@@ -41,7 +41,6 @@ from jaxmoe.families.common_tensors import (
 from jaxmoe.families.generation import read_generation, read_token_ids
 from jaxmoe.families.qwen3_moe import read_feed_forwards
 from jaxmoe.families.rope import context_length, read_rope
-from jaxmoe.families.unread import refuse_unread
 
 ARCHITECTURE = "Qwen3NextForCausalLM"
 RECURRENT, FULL = "linear_attention", "full_attention"
@@ -64,8 +63,8 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     tied = a.take("tie_word_embeddings", FLAG, False)
     stop_ids, pad_id = read_token_ids(a, g, vocab_size)
     generation = read_generation(g)
-    _check(a)
-    a.report.raise_if_any("qwen3_next")
+    neutral = {"use_sliding_window": False}
+    check_rest(a, "qwen3_next", ARCHITECTURE, neutral=neutral)
     pairs = zip(kinds, feed_forwards, strict=True)
     return ModelConfig(
         family="qwen3_next",
@@ -130,16 +129,6 @@ def read_layer_types(a: Attributes, num_layers: int) -> list[str]:
     return kinds
 
 
-def _check(a: Attributes):
-    """Attributes that say what the code does anyway, or refuse."""
-    if (act := a.take("hidden_act", TEXT, "silu")) != "silu":
-        a.wrong("hidden_act", act, '"silu"')
-    names = a.take("architectures", NAMES, [ARCHITECTURE], [ARCHITECTURE])
-    if ARCHITECTURE not in names:
-        a.wrong("architectures", names, quote([ARCHITECTURE]))
-    refuse_unread(a, neutral={"use_sliding_window": False})
-
-
 # -- tensors -------------------------------------------------------------------
 
 DELTA = LAYER + "linear_attn."
@@ -162,7 +151,7 @@ DELTA_PARTS = (
     TensorRule(DELTA + "A_log", MIXER + "a_log", merge=(2,)),
     TensorRule(DELTA + "dt_bias", MIXER + "dt_bias", merge=(2,)),
     TensorRule(DELTA + "norm.weight", MIXER + "norm.scale"),
-    TensorRule(DELTA + "out_proj.weight", MIXER + "o.weight", merge=(1, 2)),
+    TensorRule(DELTA + "out_proj.weight", MIXER + "out.weight", merge=(1, 2)),
 )
 """Of recurrent layers, but for what projects their input."""
 

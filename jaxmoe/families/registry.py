@@ -3,20 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmoe.config import ModelConfig
+from jaxmoe.config import Fp8Weights, ModelConfig
 from jaxmoe.families.bailing_moe import BAILING_MOE, BAILING_MOE_V2
 from jaxmoe.families.base import Family
 from jaxmoe.families.deepseek_v2 import DEEPSEEK_V2
 from jaxmoe.families.deepseek_v3 import DEEPSEEK_V3, KIMI_K2
 from jaxmoe.families.dots1 import DOTS1
 from jaxmoe.families.ernie4_5_moe import ERNIE4_5_MOE
+from jaxmoe.families.fp8 import with_scales
 from jaxmoe.families.glm4_moe import GLM4_MOE
+from jaxmoe.families.glm4_moe_lite import GLM4_MOE_LITE
 from jaxmoe.families.gpt_oss import GPT_OSS
 from jaxmoe.families.granitemoe import GRANITEMOE, GRANITEMOESHARED
 from jaxmoe.families.minimax_m2 import MINIMAX_M2
 from jaxmoe.families.mixtral import MIXTRAL
 from jaxmoe.families.olmoe import OLMOE
 from jaxmoe.families.qwen2_moe import QWEN2_MOE
+from jaxmoe.families.qwen3_5_moe import QWEN3_5_MOE
 from jaxmoe.families.qwen3_moe import QWEN3_MOE
 from jaxmoe.families.qwen3_next import QWEN3_NEXT
 from jaxmoe.families.qwen_dense import QWEN2, QWEN3
@@ -28,12 +31,14 @@ FAMILIES: dict[str, Family] = {
         OLMOE,
         GPT_OSS,
         QWEN3_NEXT,
+        QWEN3_5_MOE,
         DEEPSEEK_V2,
         DEEPSEEK_V3,
         KIMI_K2,
         BAILING_MOE,
         BAILING_MOE_V2,
         GLM4_MOE,
+        GLM4_MOE_LITE,
         QWEN2_MOE,
         QWEN3,
         QWEN2,
@@ -49,7 +54,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(config: ModelConfig) -> Family:
-    """The family of a config that was read here.
+    """The family of a config that was read here, its tensors as its weights are held.
 
     Raises:
       ValueError: a name that is none of `FAMILIES`.
@@ -59,7 +64,10 @@ def family_of(config: ModelConfig) -> Family:
             f"the family must be one of {', '.join(FAMILIES)}, found "
             f"{config.family!r}; this package runs no other architecture"
         )
-    return FAMILIES[config.family]
+    family = FAMILIES[config.family]
+    if isinstance(config.weights, Fp8Weights):
+        return with_scales(family, config.weights)
+    return family
 
 
 def find_family(config: Mapping[str, Any]) -> Family:

@@ -57,9 +57,10 @@ def refuse_unread(
                 method = method.get("quant_method", method.get("format"))
             a.report.quantised.append(
                 f"config.json has {name} ({method or 'of an unknown method'}): this is "
-                "a quantised model, which is not read here; take the release of this "
-                "model in bfloat16 or float32, or, if the weights are not quantised, "
-                f"leave the stale entry out (--ignore {name}, ignore=[{name!r}])"
+                "a quantised model of a kind that is not read here (FP8 is with a "
+                "weight_block_size); take the release of this model in bfloat16 or "
+                "float32, or, if the weights are not quantised, leave"
+                f" the stale entry out (--ignore {name}, ignore=[{name!r}])"
             )
     names = " ".join([*IGNORED.values(), *(ignored or {}).values()]).split()
     a.report.unsupported += a.rest(

@@ -77,7 +77,13 @@ class Attention(nnx.Module):
     def work(cls, config: AttentionConfig, layout: Layout) -> MixerWork:
         """See `Mixer`: a score and a term of the sum for each head's values."""
         heads = config.num_heads // layout.size(layout.rules.heads)
-        return MixerWork(position=2 * heads * config.head_dim, fixed=0, scores=heads)
+        return MixerWork(
+            position=2 * heads * config.head_dim,
+            fixed=0,
+            scores=heads,
+            # Squares of queries and of keys, for the norm of a whole projection.
+            told=2 if config.qk_norm == "projection" else 0,
+        )
 
     def _normed(
         self,
@@ -103,6 +109,15 @@ class Attention(nnx.Module):
     def _sinks(self) -> Float[Array, "H"] | None:
         """Those of the heads that lie here, float32."""
         return widen(self.sinks[...]) if self.config.sinks else None
+
+    def projections(
+        self, x: Float[Array, "N D"], positions: Int[Array, "N"], context: Context
+    ) -> Float[Array, "N D"]:
+        """See `Mixer`."""
+        qkv, gate = self.project(x, positions, positions + 1, context)
+        groups = qkv.q.shape[1] // qkv.k.shape[1]
+        heads = qkv.q + jnp.repeat(qkv.k + qkv.v, groups, axis=1)
+        return self.output(heads, gate, context)
 
     def prefill(
         self, x: Float[Array, "N D"], sequences: Sequences, context: Context

@@ -55,13 +55,16 @@ class MixerWork(NamedTuple):
     A multiplication and an addition count as one. Every row does `fixed` of them, and
     `position` more with each position that it looks back at. scores: those of one such
     position that an accelerator's form holds, of a row. whole: as `position`, in a pass
-    over whole sequences, where that is another number.
+    over whole sequences, where that is another number. told: float32 values of a row
+    that devices which divide `summed` tell each other before their part is done, each
+    by itself.
     """
 
     position: int
     fixed: int
     scores: int
     whole: int | None = None
+    told: int = 0
 
     @property
     def pair(self) -> int:
@@ -155,6 +158,15 @@ class Mixer(Protocol):
     @classmethod
     def work(cls, config: Any, layout: Layout) -> MixerWork:
         """What planning and benchmarks count, on one device of the layout."""
+        ...
+
+    def projections(
+        self, x: Float[Array, "N D"], positions: Int[Array, "N"], context: Context
+    ) -> Float[Array, "N D"]:
+        """What a step does of rows at `positions` but for looking at others.
+
+        Every product by a weight is in it. For benchmarks: the numbers mean nothing.
+        """
         ...
 
     def prefill(

@@ -5,6 +5,7 @@ done with the mixers comes with the call, and so does who chooses the experts; w
 chosen, and what else was asked for, is returned.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -16,7 +17,14 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxmoe.config import LayerConfig, ModelConfig, MoEConfig, NormConfig
+from jaxmoe.config import (
+    Fp8Weights,
+    LayerConfig,
+    ModelConfig,
+    ModelWeights,
+    MoEConfig,
+    NormConfig,
+)
 from jaxmoe.execution import STACKED, Execution, Layers
 from jaxmoe.nn.base import Context, LayerState, Sequences, Step
 from jaxmoe.nn.dense import DenseFeedForward
@@ -25,7 +33,9 @@ from jaxmoe.nn.mixers import kind_of
 from jaxmoe.nn.moe import MoEFeedForward
 from jaxmoe.nn.norm import RMSNorm
 from jaxmoe.nn.segments import Segment, segments, stored_names
+from jaxmoe.ops import fp8
 from jaxmoe.ops.bf16_bits import is_bits, widen
+from jaxmoe.ops.fp8 import Fp8
 from jaxmoe.ops.int8 import Int8, quantise_array
 from jaxmoe.ops.packed import SCALES
 from jaxmoe.ops.stack import OfLayer
@@ -115,7 +125,7 @@ class Decoder:
     def __init__(self, config: ModelConfig, params: Params, execution: Execution):
         self.config, self.params = config, params
         self.segments = segments(config, execution.layers)
-        self.frame = _merged(_frame(config), params, "")
+        self.frame = _merged(_frame(config), config.weights, params, "")
 
     def layer(self, segment: Segment, place: int, turn: Array | int) -> Layer:
         """The layer at one place of one turn of a segment."""
@@ -123,9 +133,9 @@ class Decoder:
         declared = _layer(segment.period[place], config.d_model, config.norm)
         prefix = segment.prefix(place)
         if segment.count == 1:
-            return _merged(declared, self.params, prefix)
+            return _merged(declared, config.weights, self.params, prefix)
         pick = lambda stack: OfLayer(stack, turn)  # noqa: E731
-        return _merged(declared, self.params, prefix, pick)
+        return _merged(declared, config.weights, self.params, prefix, pick)
 
     def layers(self) -> list[Layer]:
         """All layers in order."""
@@ -375,6 +385,7 @@ def _layer(layer: LayerConfig, d_model: int, norm: NormConfig) -> _Declared:
 
 def _merged(
     declared: _Declared,
+    weights: ModelWeights | Fp8Weights,
     params: Any,
     prefix: str,
     pick: Callable[[Any], Any] = lambda array: array,
@@ -382,10 +393,15 @@ def _merged(
     """The module over weights of `params`, each as `pick` gives it."""
 
     def bound(name: str) -> Any:
-        values, scales = pick(params[name]), params.get(name + SCALES)
-        return values if scales is None else Int8(values, pick(scales))
+        values, scales = (params.get(prefix + name + end) for end in ("", SCALES))
+        if scales is None:
+            return pick(values)
+        if isinstance(weights, Fp8Weights):
+            inputs = declared.inputs[name]
+            return Fp8.of(pick(values), pick(scales), weights.block, inputs)
+        return Int8(pick(values), pick(scales))
 
-    leaves = [bound(prefix + name) for name in declared.names]
+    leaves = [bound(name) for name in declared.names]
     state = jax.tree.unflatten(declared.structure, leaves)
     return nnx.merge(declared.graphdef, state)
 
@@ -400,6 +416,10 @@ class _Weight(NamedTuple):
     axes: tuple[str | None, ...]
     dtype: Any = None
     inputs: int = 0
+
+
+APART = ("experts", "gate_up")
+"""Axes of which each index is a matrix of its own, as checkpoints have them."""
 
 
 @lru_cache(maxsize=64)
@@ -427,10 +447,27 @@ def _arrays(
             yield prefix + name, _Weight(leaf.shape, axes, jnp.int8, inputs)
             scales = _Weight(leaf.shape[:-inputs], axes[:-inputs], jnp.float32)
             yield prefix + name + SCALES, scales
+        elif isinstance(config.weights, Fp8Weights) and name in config.weights.names:
+            yield prefix + name, _Weight(leaf.shape, axes, fp8.DTYPE, inputs)
+            scales = _block_scales(leaf.shape, axes, inputs, config.weights.block)
+            yield prefix + name + SCALES, scales
         else:
             # Modules are declared in bfloat16 for a model of whatever type.
             fixed = None if leaf.dtype == jnp.bfloat16 else leaf.dtype
             yield prefix + name, _Weight(leaf.shape, axes, fixed)
+
+
+def _block_scales(
+    shape: tuple[int, ...], axes: tuple[str, ...], inputs: int, block: fp8.Block
+) -> _Weight:
+    """Of a weight whose outputs are one axis of a matrix, and whose inputs the other.
+
+    Experts, and gate and up, are matrices of their own.
+    """
+    apart, last = sum(axis in APART for axis in axes), len(shape) - inputs
+    sizes = math.prod(shape[apart:last]), math.prod(shape[last:])
+    scales = (*shape[:apart], *fp8.blocks_of(sizes, block))
+    return _Weight(scales, (*axes[: apart + 1], axes[last]), jnp.float32)
 
 
 def abstract_params(
@@ -469,13 +506,51 @@ def logical_axes(
 
 
 def axis_sizes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Logical axis -> the sizes that it has in the weights."""
+    """Logical axis -> the sizes that it has in the weights, scales left out."""
     found = dict[str, set[int]]()
-    for one in _weights(config, "unroll").values():
+    for name, one in _weights(config, "unroll").items():
+        if name.endswith(SCALES):
+            continue  # blocks of an axis are fewer: `check_blocks`
         for axis, size in zip(one.axes, one.shape, strict=True):
             assert axis is not None
             found.setdefault(axis, set()).add(size)
     return {axis: tuple(sorted(sizes)) for axis, sizes in found.items()}
+
+
+def products(config: ModelConfig) -> frozenset[str]:
+    """Names, within a layer, of the weights that a product sums over inputs of."""
+    layers = dict.fromkeys(config.layers)
+    found = (_layer(layer, config.d_model, config.norm).inputs for layer in layers)
+    return frozenset(name for inputs in found for name in inputs if inputs[name])
+
+
+def check_blocks(config: ModelConfig, layout: Layout):
+    """Raises a ValueError where devices would share blocks that have one scale."""
+    if not isinstance(config.weights, Fp8Weights):
+        return
+    weights, block = _weights(config, "unroll"), config.weights.block
+    wrong = set[str]()
+    for name, one in weights.items():
+        if name + SCALES not in weights:
+            continue
+        scales = weights[name + SCALES]
+        last = len(one.shape) - one.inputs
+        sizes = (
+            math.prod(one.shape[len(scales.shape) - 2 : last]),
+            math.prod(one.shape[last:]),
+        )
+        for axis, size, length in zip(scales.axes[-2:], sizes, block, strict=True):
+            parts = layout.size(layout.rules.of(axis))
+            if axis == "kv_heads" and layout.rules.kv_heads != layout.rules.heads:
+                parts = one.shape[0]  # each device takes one head (`own_heads`)
+            if parts > 1 and size % (parts * length):
+                wrong.add(f"{size} of {axis} in {parts} parts, of blocks of {length}")
+    if wrong:
+        raise ValueError(
+            "weights of FP8 do not divide over the mesh, as blocks that have one scale "
+            f"would be cut: {'; '.join(sorted(wrong))}; choose other rules or a mesh "
+            "of another shape, or convert the model with --dtype bfloat16"
+        )
 
 
 def param_specs(
@@ -546,9 +621,11 @@ def own_heads(config: ModelConfig, params: Params, device: DeviceContext) -> Par
         if "kv_heads" not in axes[name]:
             return weight
         dimension = axes[name].index("kv_heads")
-        heads = weight.shape[dimension]
+        heads = params[name.removesuffix(SCALES)].shape[dimension]
         own = device.index("heads") * heads // devices
-        return lax.dynamic_slice_in_dim(weight, own, 1, dimension)
+        # Of scales, as many rows as a head has.
+        each = weight.shape[dimension] // heads if name.endswith(SCALES) else 1
+        return lax.dynamic_slice_in_dim(weight, own * each, each, dimension)
 
     return {name: cut(name, weight) for name, weight in params.items()}
 

@@ -1,5 +1,6 @@
 """Gated DeltaNet (arXiv 2412.06464): a mixer whose state does not grow."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jaxmoe.ops.causal_conv import causal_conv
 from jaxmoe.ops.delta_rule import CHUNK, Position, unit
 from jaxmoe.ops.stack import OfLayer, whole
 from jaxmoe.sharding.layout import Layout
-from jaxmoe.typing import Array, Float
+from jaxmoe.typing import Array, Float, Int
 
 
 class Given(NamedTuple):
@@ -38,7 +39,7 @@ class GatedDeltaNet(nnx.Module):
     """o(norm(delta rule(silu(conv(q, k, v)))) * silu(gate)).
 
     Letters as in `jaxmoe.ops.delta_rule`: G key heads, R value heads of each, A key
-    width, W value width. Rows of a projection lie key head by key head.
+    width, W value width. Rows of each weight lie key head by key head.
     """
 
     summed = "key_heads"
@@ -47,10 +48,18 @@ class GatedDeltaNet(nnx.Module):
         self.config = c = config
         keys, values = c.num_key_heads, c.values_per_key
         width, size = c.key_dim, c.value_dim
-        both = 2 * width + 2 * values * size
         own = ("key_heads", "head_dim", "embed")
-        self.qkvz = weight((keys, both, d_model), dtype, own)
-        self.ba = weight((keys, 2 * values, d_model), dtype, own)
+        rows = {"q": width, "k": width, "v": values * size, "z": values * size}
+        if c.joined:
+            both = (keys, sum(rows.values()), d_model)
+            self.qkvz = weight(both, dtype, own, inputs=1)
+            self.ba = weight((keys, 2 * values, d_model), dtype, own)
+        else:
+            for name, count in rows.items():
+                one = weight((keys, count, d_model), dtype, own, inputs=1)
+                setattr(self, name, one)
+            self.b = weight((keys, values, d_model), dtype, own)
+            self.a = weight((keys, values, d_model), dtype, own)
         # [channels, 1, positions] in checkpoints.
         taps = (1, c.conv_size)
         axes = ("key_heads", "head_dim", "conv", "conv")
@@ -63,7 +72,7 @@ class GatedDeltaNet(nnx.Module):
         self.dt_bias = weight((keys, values), jnp.float32, axes)
         # Its own: without the offset that a model's other norms may have.
         self.norm = RMSNorm(size, NormConfig(norm.eps), dtype, "head_dim")
-        self.o = DeltaOutput(keys, values * size, d_model, dtype)
+        self.out = DeltaOutput(keys, values * size, d_model, dtype)
 
     @classmethod
     def work(cls, config: DeltaConfig, layout: Layout) -> MixerWork:
@@ -75,8 +84,7 @@ class GatedDeltaNet(nnx.Module):
     def given(self, x: Float[Array, "N D"], context: Context) -> Given:
         """What every row brings."""
         c = self.config
-        qkvz = project(x, self.qkvz[...], context.execution)
-        b, a = jnp.split(project(x, self.ba[...], context.execution), 2, axis=-1)
+        qkvz, b, a = self._projected(x, context)
         mixed = 2 * c.key_dim + c.values_per_key * c.value_dim
         shape = (*a.shape, c.value_dim)
         rate = jax.nn.softplus(a.astype(jnp.float32) + widen(self.dt_bias[...])[None])
@@ -86,6 +94,28 @@ class GatedDeltaNet(nnx.Module):
             decay=-jnp.exp(widen(self.a_log[...]))[None] * rate,
             beta=jax.nn.sigmoid(b.astype(jnp.float32)),
         )
+
+    def _projected(
+        self, x: Float[Array, "N D"], context: Context
+    ) -> tuple[Float[Array, "N G B"], Float[Array, "N G R"], Float[Array, "N G R"]]:
+        """Queries, keys, values and gates of each key head, B = 2 A + 2 R W; b; a."""
+        own = partial(project, x, execution=context.execution)
+        if self.config.joined:
+            b, a = jnp.split(own(self.ba[...]), 2, axis=-1)
+            return own(self.qkvz[...]), b, a
+        parts = [own(w[...]) for w in (self.q, self.k, self.v, self.z)]
+        return jnp.concatenate(parts, -1), own(self.b[...]), own(self.a[...])
+
+    def projections(
+        self, x: Float[Array, "N D"], positions: Int[Array, "N"], context: Context
+    ) -> Float[Array, "N D"]:
+        """See `Mixer`: nothing here depends on where rows are."""
+        del positions
+        given = self.given(x, context)
+        keys, values = jnp.split(given.mixed, [2 * self.config.key_dim], axis=-1)
+        scale = given.beta + given.decay + keys.sum(axis=-1, keepdims=True)
+        heads = values.reshape(given.gate.shape) * scale[..., None]
+        return self._output(heads.astype(x.dtype), given.gate, context)
 
     def prefill(
         self, x: Float[Array, "N D"], sequences: Sequences, context: Context
@@ -184,7 +214,7 @@ class GatedDeltaNet(nnx.Module):
         """The heads of each row, normed, gated and brought together."""
         normed = self.norm(heads).astype(jnp.float32)
         gated = normed * jax.nn.silu(gate.astype(jnp.float32))
-        return self.o(gated.astype(heads.dtype), context)
+        return self.out(gated.astype(heads.dtype), context)
 
 
 class DeltaOutput(nnx.Module):
@@ -192,7 +222,7 @@ class DeltaOutput(nnx.Module):
 
     def __init__(self, keys: int, width: int, d_model: int, dtype):
         axes = ("embed", "key_heads", "head_dim")
-        self.weight = weight((d_model, keys, width), dtype, axes)
+        self.weight = weight((d_model, keys, width), dtype, axes, inputs=2)
 
     def __call__(
         self, heads: Float[Array, "N G R W"], context: Context

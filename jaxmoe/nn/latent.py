@@ -91,16 +91,18 @@ class LatentAttention(nnx.Module):
         up = ("heads", "head_dim", "latent")
         if c.query_latent_dim is None:
             shape, axes = (heads, c.key_dim, d_model), ("heads", "head_dim", "embed")
-            self.q = weight(shape, dtype, axes)
+            self.q = weight(shape, dtype, axes, inputs=1)
         else:
             down = (c.query_latent_dim, d_model)
-            self.q_down = weight(down, dtype, ("latent", "embed"))
+            self.q_down = weight(down, dtype, ("latent", "embed"), inputs=1)
             self.q_norm = RMSNorm(c.query_latent_dim, c.norm, dtype, "latent")
-            self.q_up = weight((heads, c.key_dim, c.query_latent_dim), dtype, up)
+            shape = (heads, c.key_dim, c.query_latent_dim)
+            self.q_up = weight(shape, dtype, up, inputs=1)
         down = (latent + c.rope_dim, d_model)
-        self.kv_down = weight(down, dtype, ("latent", "embed"))
+        self.kv_down = weight(down, dtype, ("latent", "embed"), inputs=1)
         self.kv_norm = RMSNorm(latent, c.norm, dtype, "latent")
-        self.kv_up = weight((heads, c.plain_dim + c.value_dim, latent), dtype, up)
+        shape = (heads, c.plain_dim + c.value_dim, latent)
+        self.kv_up = weight(shape, dtype, up, inputs=1)
         self.o = Output(heads, c.value_dim, d_model, False, dtype)
 
     @classmethod
@@ -142,6 +144,13 @@ class LatentAttention(nnx.Module):
             return project(x, self.q[...], context.execution)
         latent = self.q_norm(project(x, self.q_down[...], context.execution))
         return project(latent, self.q_up[...], context.execution)
+
+    def projections(
+        self, x: Float[Array, "N D"], positions: Int[Array, "N"], context: Context
+    ) -> Float[Array, "N D"]:
+        """See `Mixer`: with all heads' queries for latents, as in a step."""
+        q, latents = self.project(x, positions, positions + 1, context)
+        return self._brought_together(self._absorbed(q) + latents[:, None], context)
 
     def prefill(
         self, x: Float[Array, "N D"], sequences: Sequences, context: Context
@@ -211,10 +220,17 @@ class LatentAttention(nnx.Module):
             window=None,
             scale=c.scale,
         )
+        return self._brought_together(found, context), own
+
+    def _brought_together(
+        self, found: Float[Array, "S H W"], context: Context
+    ) -> Float[Array, "S D"]:
+        """The output of what heads found in latents with their keys."""
+        c = self.config
         rows = (c.plain_dim, c.value_dim)
         found = found[..., : c.latent_dim]
         heads = project_heads(found, self.kv_up[...], rows=rows, over="columns")
-        return self.o(heads, context), own
+        return self.o(heads, context)
 
     def _absorbed(self, q: Float[Array, "S H A"]) -> Float[Array, "S H W"]:
         """Queries for latents: their plain part times what makes keys of these."""

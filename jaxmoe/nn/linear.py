@@ -96,14 +96,14 @@ def _tile_rows(rows: int, most: int) -> int:
 
 def project_heads(
     x: Float[Array, "N H X"],
-    weight: Num[Array, "H M K"] | OfLayer,
+    weight: Num[Array, "H M K"] | OfLayer | Packed,
     *,
     rows: tuple[int, int],
     over: Literal["rows", "columns"],
 ) -> Float[Array, "N H Y"]:
     """Each head's vector times some rows of its own matrix, in x's type.
 
-    Sums in float32. A weight held as bits is widened some heads at a time.
+    Sums in float32. A weight held as bits, or packed, is widened some heads at a time.
 
     Args:
       x: of each head, as many values as rows take part, or K.
@@ -116,18 +116,24 @@ def project_heads(
     axis = 1 if over == "rows" else 2
 
     def some(head: Array | int, number: int) -> Array:
-        matrices = piece(weight, (head, first, 0), (number, count, width))
+        if isinstance(weight, Packed):
+            matrices = widen(weight.cut(head, number), x.dtype)
+            matrices = matrices[:, first : first + count]
+        else:
+            matrices = piece(weight, (head, first, 0), (number, count, width))
+            matrices = widen(matrices, x.dtype)
         own = lax.dynamic_slice_in_dim(x, head, number, axis=1)
         out = lax.dot_general(
             own,
-            widen(matrices, x.dtype),
+            matrices,
             (((2,), (axis,)), ((1,), (0,))),
             precision=precision_for(x.dtype),
             preferred_element_type=jnp.float32,
         )
         return out.swapaxes(0, 1).astype(x.dtype)
 
-    if not is_bits(weight) or heads * count * width <= 2 * _TILE_VALUES:
+    narrow = isinstance(weight, Packed) or is_bits(weight)
+    if not narrow or heads * count * width <= 2 * _TILE_VALUES:
         return some(0, heads)
     most = max(1, _TILE_VALUES // (count * width))
     number = next(n for n in range(min(heads, most), 0, -1) if heads % n == 0)

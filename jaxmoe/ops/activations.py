@@ -36,7 +36,7 @@ SWIGLU = SwiGLU()
 
 @dataclass(frozen=True)
 class ClippedSwiGLU(Activation):
-    """(up + 1) * gate * sigmoid(alpha * gate), of clipped inputs (GPT-OSS).
+    """(up + 1) * gate * sigmoid(alpha * gate), of clipped inputs.
 
     gate is at most `limit`; up lies within -limit .. limit.
     """

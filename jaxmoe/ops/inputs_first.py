@@ -1,4 +1,4 @@
-"""Experts whose matrices lie inputs first, as transformers writes GPT-OSS's floats.
+"""Experts whose matrices lie inputs first, as transformers writes some.
 
 The second product's are [E, F, D], and the first's [E, D, F, 2], gate and up of a
 hidden unit beside each other. Kernels want outputs first: one expert at a time is

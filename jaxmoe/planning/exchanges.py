@@ -52,7 +52,9 @@ def step_exchanges(
     rows, width, size = slots // part.count("slots"), config.d_model, itemsize(dtype)
     found = _add(part, "embedding", (rows, width), size, "vocab")
     for layer, count in Counter(config.layers).items():
-        some = _add(part, "attention", (rows, width), size, _summed(layer))
+        summed, told = _summed(layer), _told(layer, layout)
+        some = _add(part, "attention", (rows, width), size, summed)
+        some += told * _gather("attention", part.count(summed), 4 * rows)
         if isinstance(layer.feed_forward, MoEConfig):
             some += _experts(part, (rows, width), layer.feed_forward, dtype)
             if layer.feed_forward.shared is not None:
@@ -68,6 +70,10 @@ def step_exchanges(
 
 def _summed(layer: LayerConfig) -> str:
     return kind_of(layer.mixer).module.summed
+
+
+def _told(layer: LayerConfig, layout: Layout) -> int:
+    return kind_of(layer.mixer).module.work(layer.mixer, layout).told
 
 
 def _experts(
@@ -182,7 +188,10 @@ def minimum(
     share = lambda *logical: 1 - 1 / part.count(*logical)  # noqa: E731
     found = {
         "embedding": rows * row * share("vocab"),
-        "attention": sum(2 * rows * row * share(_summed(c)) for c in config.layers),
+        "attention": sum(
+            2 * rows * (row + 4 * _told(c, layout)) * share(_summed(c))
+            for c in config.layers
+        ),
         "logits": 4 * rows / part.count("vocab") * config.vocab_size * share("vocab"),
         "tokens": 2 * 4 * rows * share("vocab"),
         "end": 2 * 4 * share("slots"),

@@ -7,7 +7,7 @@ from functools import lru_cache
 from jax.sharding import AbstractMesh
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.nn.decoder import axis_sizes
+from jaxmoe.nn.decoder import axis_sizes, check_blocks
 from jaxmoe.planning.chips import Chip
 from jaxmoe.planning.exchanges import Exchange, step_exchanges
 from jaxmoe.planning.memory import Caches, buffer_bytes, cache_bytes, weight_bytes
@@ -130,6 +130,7 @@ def plan_for(
     check_load(config, load)
     axes = shape if isinstance(shape, Mapping) else {DATA: shape[0], MODEL: shape[1]}
     layout = layout_for(mesh_of(axes), rules, _sizes(config))  # type: ignore[arg-type]
+    check_blocks(config, layout)
     weights = weight_bytes(config, layout, load.dtype)
     return _filled(config, layout, load, weights)
 

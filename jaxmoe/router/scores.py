@@ -19,7 +19,7 @@ WeightType = Literal["activations", "float32"]
 
 @dataclass(frozen=True)
 class Groups:
-    """Runs of neighbouring experts, of which a token uses a few (DeepSeek-V2 and V3).
+    """Runs of neighbouring experts, of which a token uses a few.
 
     The groups are chosen by the router's scores alone, as in training: noise chooses
     within them.
@@ -70,8 +70,8 @@ class Scores:
 
     Attributes:
       weight_type: That of the weights where they multiply what experts give: the type
-        of the "activations", to which they are rounded (Qwen3-MoE, OLMoE), or "float32"
-        (Ling, DeepSeek, GLM). Sums over experts are in float32 either way.
+        of the "activations", to which they are rounded, or "float32". Sums over experts
+        are in float32 either way.
       scale: What every weight is multiplied by.
       choice_bias: Whether the router has one more number an expert, which is added to
         its score for the choice of experts and of groups, and never weighs.
@@ -175,7 +175,7 @@ class SoftmaxScores(Scores):
 
     weight_e = p_e, or p_e / sum of p over the chosen set where `normalise`, with
     p = softmax(logits). Ranks by logit, which orders as p does. `least` bounds the sum
-    from below (ERNIE).
+    from below.
     """
 
     normalise: bool
@@ -213,7 +213,7 @@ class SoftmaxScores(Scores):
 
 @dataclass(frozen=True)
 class SigmoidScores(Scores):
-    """One probability an expert, each on its own (DeepSeek-V3, GLM-4.5, Ling 2.0).
+    """One probability an expert, each on its own (arXiv 2412.19437).
 
     weight_e = s_e, or s_e / (sum of s over the chosen set + eps) where `normalise`,
     with s = sigmoid(logits). Ranks by `log_score(s)`: weights are proportional to s, as

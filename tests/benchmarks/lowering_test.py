@@ -48,7 +48,7 @@ def test_every_family_is_lowered(values, backend, program):
     """It would fail, or copy its experts, on the first machine that has one."""
     config = from_hf(dict(values))
     mixtures = [config.layers[i].feed_forward for i in config.moe_layers]
-    if any(moe.weights != "float" for moe in mixtures):
+    if any(held.weights != "float" for held in (config, *mixtures)):
         # As `execution_for` has it: one expert at a time, none copied.
         _check(config, backend, program, "blocks")
         return

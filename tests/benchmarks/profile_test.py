@@ -9,7 +9,10 @@ import pytest
 
 from jaxmoe.benchmarks import begun, profile, work
 from jaxmoe.benchmarks.subject import Subject
-from jaxmoe.nn.decoder import bind
+from jaxmoe.families.config_json import from_hf
+from jaxmoe.families.registry import FAMILIES
+from jaxmoe.nn.decoder import bind, products
+from tests.tiny import CONTEXT, tiny_params
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +53,24 @@ def test_every_part_depends_on_its_rows(subject, routes):
         assert first.shape == rows.shape and np.isfinite(first).all(), name
         added = (first - rows) != (second - (2 * rows + 1))
         assert added.any(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("olmoe", 0), ("deepseek_v2", 1), ("qwen3_next", 1), ("qwen3_5_moe", 0)],
+)
+def test_every_projection_is_timed(name, number):
+    """A mixer's part would leave out some of the weights that its floor counts."""
+    config = from_hf(dict(FAMILIES[name].test_configs[number]))
+    rows = jax.random.normal(jax.random.key(0), (2, config.d_model))
+
+    @jax.jit
+    @jax.grad
+    def moved(params):
+        decoder = bind(config, params, CONTEXT)
+        return (profile._project(CONTEXT, decoder, rows, jnp.int32(3)) ** 2).sum()
+
+    names = {f"layers.{i}.{name}" for name in products(config) for i in range(4)}
+    for weight, gradient in moved(tiny_params(config)).items():
+        if ".mixer." in weight and weight in names:
+            assert jnp.isfinite(gradient).all() and (gradient != 0).any(), weight

@@ -114,6 +114,17 @@ def test_shared_experts_and_float32_weights_are_planned(dtype):
 
 
 @pytest.mark.slow
+def test_norms_over_projections_are_planned():
+    """What devices tell each other of squares would be left out."""
+    config = eight_heads()
+    layers = tuple(
+        replace(layer, mixer=replace(layer.mixer, qk_norm="projection"))
+        for layer in config.layers
+    )
+    check([((2, 4), "auto")], replace(config, layers=layers))
+
+
+@pytest.mark.slow
 def test_layers_extend_along_a_line():
     """The tables for real models would rest on a wrong extrapolation."""
     config = eight_heads()

@@ -138,8 +138,11 @@ def test_bfloat16_weights_as_bits(mixed):
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("olmoe", 1), ("olmoe", 2), ("deepseek_v2", 1)],
-    ids=["norms", "repeated heads", "latents"],
+    [
+        *(("olmoe", 1), ("olmoe", 2), ("deepseek_v2", 1)),
+        *(("minimax_m2", 1), ("deepseek_v3", 2)),
+    ],
+    ids=["norms", "repeated heads", "latents", "blocks", "latents' blocks"],
 )
 @pytest.mark.parametrize("shape", [(1, 8), (8, 1), (2, 4)], ids=str)
 def test_mixers_are_divided(shape, name, number):

@@ -59,7 +59,7 @@ def reference(params: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
                 state[g, r], o = S, S.T @ q
                 normed = o / np.sqrt(np.mean(o * o) + CONFIG.norm.eps)
                 heads[g, r] = w["norm.scale"] * normed * silu(z)
-        rows.append(w["o.weight"].reshape(len(row), -1) @ heads.reshape(-1))
+        rows.append(w["out.weight"].reshape(len(row), -1) @ heads.reshape(-1))
     return np.stack(rows)
 
 

@@ -31,13 +31,13 @@ TEST = "test_family_computes_what_transformers_computes"
 
 ROWS = {
     "Qwen3-MoE; Qwen2-MoE": ("qwen3_moe", "qwen2_moe"),
-    "Qwen3-Next": ("qwen3_next",),
+    "Qwen3-Next; Qwen3.5-MoE (text)": ("qwen3_next", "qwen3_5_moe"),
     "GPT-OSS": ("gpt_oss",),
     "Ling; OLMoE": ("bailing_moe", "bailing_moe_v2", "olmoe"),
     "DeepSeek-V2, V3, Kimi-K2": ("deepseek_v2", "deepseek_v3", "kimi_k2"),
-    "GLM-4.5; dots1; ERNIE 4.5": ("glm4_moe", "dots1", "ernie4_5_moe"),
-    "MiniMax-M2; Mixtral": ("minimax_m2", "mixtral"),
-    "Granite 3": ("granitemoe", "granitemoeshared"),
+    "GLM-4.5; GLM-4.7-Flash": ("glm4_moe", "glm4_moe_lite"),
+    "dots1; ERNIE 4.5; MiniMax-M2": ("dots1", "ernie4_5_moe", "minimax_m2"),
+    "Mixtral; Granite 3": ("mixtral", "granitemoe", "granitemoeshared"),
     "Qwen3, Qwen2, dense": ("qwen3", "qwen2"),
 }
 """First cell of a row of the README's table -> its families."""

@@ -8,7 +8,7 @@ numbers.
 Queries and keys have A coordinates, values V of them, which may be more or fewer. In
 every form `scale` multiplies products of queries and keys (A ** -0.5 where None), and
 `sinks` [H] are scores of each query head that have no value (Xiao et al., arXiv
-2309.17453; learned ones: GPT-OSS): they take part in the softmax once, at its end.
+2309.17453; learned ones: 2508.10925): they take part in the softmax once, at its end.
 """
 
 from functools import partial
