@@ -7,14 +7,11 @@ request.
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jaxmoe.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    import llguidance
 
 EVERY = np.int32(-1)
 """A word of a mask that allows all of its 32 tokens."""
@@ -22,8 +19,7 @@ EVERY = np.int32(-1)
 _KEPT = 4
 """Vocabularies that are kept prepared; preparing one takes about a second."""
 
-_prepared: "OrderedDict[tuple[Any, ...], tuple[Tokenizer, llguidance.LLTokenizer]]"
-_prepared = OrderedDict()
+_prepared: OrderedDict[tuple[Any, ...], tuple[Tokenizer, Any]] = OrderedDict()
 
 
 def mask_width(vocab: int) -> int:
@@ -82,8 +78,8 @@ class Grammar:
 class Guide:
     """What one answer may go on with."""
 
-    def __init__(self, matcher: "llguidance.LLMatcher"):
-        """See `Grammar.begin`."""
+    def __init__(self, matcher: Any):
+        """Takes an `llguidance.LLMatcher` of its own; see `Grammar.begin`."""
         self._matcher = matcher
 
     def take(self, ids: Iterable[int]) -> None:
@@ -127,7 +123,7 @@ def schema_text(schema: str | Mapping[str, Any]) -> str:
 
 def _library() -> Any:
     try:
-        import llguidance
+        import llguidance  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError:
         raise ImportError(
             "a JSON schema or a regex needs llguidance, found none; "
@@ -136,10 +132,8 @@ def _library() -> Any:
     return llguidance
 
 
-def _words_of(
-    tokenizer: Tokenizer, vocab: int, end_ids: tuple[int, ...]
-) -> "llguidance.LLTokenizer":
-    """The tokens as llguidance prepares them; the last few are kept."""
+def _words_of(tokenizer: Tokenizer, vocab: int, end_ids: tuple[int, ...]) -> Any:
+    """The tokens as an `llguidance.LLTokenizer`; the last few are kept."""
     # By identity: what is kept keeps its tokenizer alive, so no other has its id.
     name = id(tokenizer), vocab, end_ids
     if name not in _prepared:
