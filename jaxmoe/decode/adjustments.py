@@ -54,7 +54,7 @@ def allow_only(
     logits: Float[Array, "S V"], allowed: Int[Array, "S W"]
 ) -> Float[Array, "S V"]:
     """-inf for tokens whose bit is 0; the lowest bit of a word is its first token."""
-    bits = (jnp.asarray(allowed)[:, :, None] >> jnp.arange(32)) & 1
+    bits = (jnp.asarray(allowed)[:, :, None] >> jnp.arange(32)[None, None]) & 1
     bits = bits.reshape(logits.shape[0], -1)[:, : logits.shape[1]]
     return jnp.where(bits == 1, lax.optimization_barrier(logits), -jnp.inf)
 

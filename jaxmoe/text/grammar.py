@@ -64,9 +64,9 @@ class Grammar:
         words = _words_of(tokenizer, vocab, tuple(end_ids))
         wrong = matcher.validate_grammar(grammar, words)
         if wrong and not wrong.startswith("WARNING"):
+            why = " ".join(wrong.split())
             raise ValueError(
-                f"sampler: {name} cannot be followed ({wrong.strip()}), found "
-                f"{source:.200}"
+                f"sampler: {name} cannot be followed ({why}), found {source:.200}"
             )
         self._first = matcher(words, grammar, log_level=0)
 
