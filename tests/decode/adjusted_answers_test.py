@@ -170,6 +170,7 @@ def test_neutral_values_lower_to_the_same_program(model, monkeypatch):
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("untyped")
 def test_what_does_not_fit_is_refused(model, options, said):
     """It would be passed over in silence."""
     with pytest.raises((TypeError, ValueError), match=said):

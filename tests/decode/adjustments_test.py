@@ -127,6 +127,7 @@ def test_rows_grow_and_keep_what_they_hold():
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("untyped")
 def test_values_out_of_range_are_refused(given, said):
     """They would be drawn with, or fail far from where they were given."""
     with pytest.raises((TypeError, ValueError), match=said):

@@ -133,6 +133,7 @@ def test_an_answer_is_its_requests_alone(model):
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("untyped")
 def test_what_cannot_be_followed_is_refused(model, given, said):
     """A slot would be left without any token to draw."""
     with pytest.raises((TypeError, ValueError), match=said):

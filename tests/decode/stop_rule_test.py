@@ -100,6 +100,7 @@ def test_a_stream_tells_which_answer_it_is(model):
         assert one.lengths[0] > 1
 
 
+@pytest.mark.usefixtures("untyped")
 def test_what_is_no_rule_is_refused(model):
     """A slip would be found in the middle of a run."""
     with pytest.raises(TypeError, match="stop_when must be a function"):
