@@ -42,7 +42,9 @@ def greedy(model) -> jaxmoe.Samples:
 def test_greedy_is_the_argmax_of_the_adjusted_logits(model, greedy):
     """Counts would lack the first token, or have the prompt's."""
     (answer,) = answers(greedy)
-    logits = np.asarray(jaxmoe.forward(model, [*PROMPT, *answer]))[len(PROMPT) - 1 :]
+    logits = np.asarray(jaxmoe.forward(model, np.array([*PROMPT, *answer])))[
+        len(PROMPT) - 1 :
+    ]
     for step, token in enumerate(answer):
         z = adjusted(EVERYTHING, logits[step], PROMPT, answer[:step], (STOP,))
         assert token == z.argmax()

@@ -52,7 +52,7 @@ def test_every_answer_follows_its_grammar(model):
     assert all(re.fullmatch(regex, text) for text in found.text), found.text
     assert len(set(found.text)) > 4 and set(found.finish) == {"stop"}
     for answer in found:
-        logits = jaxmoe.forward(model, [*prompt_of(20), *answer.tokens])[19:-1]
+        logits = jaxmoe.forward(model, np.r_[prompt_of(20), answer.tokens])[19:-1]
         own = jax.nn.log_softmax(logits)[np.arange(len(answer.tokens)), answer.tokens]
         np.testing.assert_allclose(answer.logprobs, own, atol=1e-4)
 
@@ -63,7 +63,7 @@ def test_greedy_takes_the_best_of_what_is_allowed(model):
     found = jaxmoe.sample(model, prompt_of(20), key=KEY, sampler=sampler, **SHARED)
     ids = model.encode("abcdefghijklm")
     tokens = found.tokens[0, :12]
-    logits = np.asarray(jaxmoe.forward(model, [*prompt_of(20), *tokens]))[19:-1]
+    logits = np.asarray(jaxmoe.forward(model, np.r_[prompt_of(20), tokens]))[19:-1]
     assert tokens.tolist() == [ids[best] for best in logits[:, ids].argmax(axis=1)]
     assert found.tokens[0, 12] == STOP and found.lengths[0] == 13
 
