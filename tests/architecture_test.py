@@ -53,6 +53,7 @@ LIBRARIES_ONLY_IN = {
     "tokenizers": ("jaxmoe/text/", "jaxmoe/demo/model_files.py"),
     "orbax": ("jaxmoe/checkpoints/orbax.py",),
     "jinja2": ("jaxmoe/text/", "jaxmoe/reports/page.py"),
+    "llguidance": ("jaxmoe/text/grammar.py",),
     "huggingface_hub": ("jaxmoe/checkpoints/hub.py",),
 }
 TOP_LEVEL = {

@@ -34,12 +34,14 @@ from jaxmoe.decode.rule_table import RuleTable
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import Admission, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
+from jaxmoe.decode.stop_rule import StopRule, Watcher
 from jaxmoe.decode.trace import SEGMENT, Drawn, Record
 from jaxmoe.execution import Execution
 from jaxmoe.model import Model
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import Policy
 from jaxmoe.sharding.processes import check_equal
+from jaxmoe.text.grammar import Guide
 from jaxmoe.text.stop import StopScanner
 from jaxmoe.typing import Array, Key
 
@@ -54,10 +56,17 @@ class _Sample:
     entry: int = 0
     length: int = 0
     scanner: StopScanner | None = field(init=False)
+    watcher: Watcher | None = field(init=False)
+    guide: Guide | None = field(init=False)
 
     def __post_init__(self):
+        rule, prompt = self.request.stop_when, self.request.number
+        self.watcher = None if rule is None else Watcher(rule, prompt, self.index)
+        grammar = self.request.grammar
+        self.guide = None if grammar is None else grammar.begin()
         stops, decode = self.request.stops, self.request.decode
-        self.scanner = None if decode is None else StopScanner(decode, stops)
+        skip = self.request.min_tokens
+        self.scanner = None if decode is None else StopScanner(decode, stops, skip)
 
     @property
     def left(self) -> int:
@@ -209,6 +218,8 @@ class Engine:
         max_new_tokens: int = 256,
         stop: str | Sequence[str] | None = (),
         stop_ids: Sequence[int] | None = None,
+        ignore_eos: bool = False,
+        stop_when: StopRule | None = None,
         noisy_prefill: bool = False,
         routes: np.ndarray | None = None,
     ) -> Ticket:
@@ -222,8 +233,8 @@ class Engine:
           policy: None for the engine's, or `ExpertSample()`; a list gives each sample
             one of its own.
           sampler: None for the engine's, or what the checkpoint asks for.
-          max_new_tokens, stop, stop_ids, noisy_prefill, routes: as in
-            `jaxmoe.stream`.
+          max_new_tokens, stop, stop_ids, ignore_eos, stop_when, noisy_prefill, routes:
+            as in `jaxmoe.stream`.
 
         Raises:
           TypeError, ValueError: input that does not fit; nothing is taken then.
@@ -238,6 +249,8 @@ class Engine:
             max_new_tokens=max_new_tokens,
             stop=stop,
             stop_ids=stop_ids,
+            ignore_eos=ignore_eos,
+            stop_when=stop_when,
             noisy_prefill=noisy_prefill,
             routes=routes,
         )
@@ -376,10 +389,18 @@ class Engine:
                 del self._waiting[queued.ticket]
             admitted[slot] = True
             self._table.admit(slot, sample.request, sample.policy)
+            if sample.guide is not None:
+                self._table.allow(slot, sample.guide)
         if not admitted.any():
             return []
         memory.prefix = self._prompts.load(memory.prefix)
+        memory.remember(self._table.recent, admitted, self._repeatable(admitted))
         return self._first_tokens(memory, admitted)
+
+    def _repeatable(self, admitted: np.ndarray) -> list[np.ndarray | None]:
+        """Prompts of new answers whose samplers look at them; None for the others."""
+        new = [s if on else None for s, on in zip(self._slots, admitted, strict=True)]
+        return [None if s is None else s.request.repeatable for s in new]
 
     def _acquire(self, queued: _Queued) -> int | None:
         """Where the prompt of its first waiting sample is, or will be."""
@@ -433,6 +454,8 @@ class Engine:
     def _run_segment(self, most: int) -> list[Delta]:
         assert self._memory is not None
         memory, live = self._memory, [s for s in self._slots if s is not None]
+        # The next token of a guided answer is known to the host alone.
+        most = 1 if any(s.guide is not None for s in live) else most
         steps = min(most, max(s.left for s in live))
         memory.make_room_for_answer(max(s.length + min(steps, s.left) for s in live))
         # With samples waiting, come back once an eighth of the slots is free.
@@ -484,6 +507,9 @@ class Engine:
             self.tokens += new
             deltas.append(_delta(sample, part))
             ended[slot] = deltas[-1].finish is not None
+            if sample.guide is not None and not ended[slot]:
+                sample.guide.take(part.token.tolist())
+                self._table.allow(slot, sample.guide)
         for delta in deltas:
             if delta.finish is not None:
                 self._count_down(delta.ticket)
@@ -508,6 +534,8 @@ class Engine:
                 self._table.clear(slot)
         if self._memory is not None:
             self._memory.stop(np.array(ended))
+            if self._table.recent is None:
+                self._memory.forget()
 
     def _warn_of_nan(self, logprobs: np.ndarray, count: np.ndarray) -> None:
         drawn = np.arange(logprobs.shape[1])[None] < count[:, None]
@@ -528,18 +556,26 @@ def _sample_keys(samples: list[_Sample]) -> Array:
 
 
 def _delta(sample: _Sample, part: Any) -> Delta:
-    """The sample's new tokens, cut where a stop string ends it."""
+    """The sample's new tokens, cut where a stop string or a rule ends it."""
     request, ids = sample.request, part.token.tolist()
     before = sample.length
     sample.length += len(ids)
     finish = None
-    if sample.scanner is not None:
-        length = sample.scanner.push(ids)
-        if length is not None:
-            finish, sample.length = "stop", length
-            part = jax.tree.map(lambda a: a[: max(length - before, 0)], part)
-    if finish is None and ids[-1] in request.stop_ids:
+    found = None if sample.scanner is None else sample.scanner.push(ids)
+    if found is not None:
+        finish, sample.length = "stop", found
+    elif ids[-1] in request.stop_ids:
         finish = "stop"
-    elif finish is None and not sample.left:
+    elif not sample.left:
         finish = "length"
+    if sample.watcher is not None:
+        ended = sample.watcher.push(_first(part, sample.length - before))
+        # Of an answer that ends there anyway, its own end is told.
+        if ended is not None and (finish is None or ended < sample.length):
+            finish, sample.length = "stop_when", ended
+    part = _first(part, sample.length - before)
     return Delta(sample.ticket, sample.index, part, sample.length, finish)
+
+
+def _first(part: Any, count: int) -> Any:
+    return jax.tree.map(lambda a: a[: max(count, 0)], part)

@@ -5,6 +5,7 @@ found and what to do, before any work is done.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,11 +14,13 @@ import numpy as np
 from jaxmoe.decode.request import Request
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import default_slots
+from jaxmoe.decode.stop_rule import StopRule
 from jaxmoe.decode.trace import Record
 from jaxmoe.model import Model
 from jaxmoe.random.keys import as_key, check_key, prompt_key
 from jaxmoe.router.plackett_luce import MOST_DRAWN
 from jaxmoe.router.policies import ExpertSample, Policy, for_model
+from jaxmoe.text.grammar import Grammar
 from jaxmoe.text.stop import check_stops
 from jaxmoe.typing import Array
 
@@ -141,9 +144,12 @@ def read_request(
     max_new_tokens: int,
     stop: str | Sequence[str] | None,
     stop_ids: Sequence[int] | None,
+    ignore_eos: bool,
+    stop_when: StopRule | None,
     noisy_prefill: bool,
     routes: np.ndarray | None,
     width: int,
+    number: int = 0,
 ) -> Request:
     """Samples of one prompt, checked and resolved; see `jaxmoe.stream`.
 
@@ -151,27 +157,40 @@ def read_request(
       key_data: uint32 [2], of the prompt's key.
       policy: for all samples, or a list with one for each.
       width: K of `routes`.
+      number: the prompt's among several.
     """
     most, config = check_whole("max_new_tokens", max_new_tokens), model.config
     ids = check_prompt(model, prompt, most)
     policies = read_policies(model, policy, len(samples))
     stops, special = split_stops(model, stop)
     decode = model.require_tokenizer("a stop string").decode if stops else None
-    own = config.stop_ids if stop_ids is None else stop_ids
+    ends = () if check_flag("ignore_eos", ignore_eos) else config.stop_ids
+    own = ends if stop_ids is None else stop_ids
     own = check_stop_ids(own, config.vocab_size)
     if routes is not None:
         shape = (len(samples), None, config.num_layers, width)
         routes = check_routes(routes, shape, config.num_experts)
+    if stop_when is not None and not callable(stop_when):
+        raise TypeError(
+            f"stop_when must be a function of an answer so far, found {stop_when!r}"
+        )
+    stop_ids = tuple(dict.fromkeys([*own, *special]))
+    drawing = read_sampler(model, sampler)
+    _check_least(drawing, most)
     return Request(
         prompt=ids,
         key_data=key_data,
         samples=tuple(samples),
         policies=policies,
-        sampler=read_sampler(model, sampler),
+        sampler=drawing,
         max_new_tokens=most,
-        stop_ids=tuple(dict.fromkeys([*own, *special])),
+        stop_ids=stop_ids,
+        end_ids=tuple(dict.fromkeys([*config.stop_ids, *stop_ids])),
         stops=stops,
         decode=decode,
+        stop_when=stop_when,
+        number=number,
+        grammar=_grammar(model, drawing, stop_ids),
         noisy_prefill=check_flag("noisy_prefill", noisy_prefill),
         routes=routes,
     )
@@ -213,7 +232,52 @@ def read_sampler(model: Model, sampler: TokenSampler | None) -> TokenSampler:
             "sampler must be a TokenSampler such as TokenSampler(0.7), or a pytree of "
             f"one's own with resolve and draw, found {sampler!r}"
         )
+    if isinstance(sampler, TokenSampler) and sampler.bad_words is not None:
+        sampler = replace(sampler, bad_words=_word_tokens(model, sampler.bad_words))
     return sampler.resolve(model.config.vocab_size)
+
+
+def _word_tokens(model: Model, words: Any) -> Any:
+    """Bad words as token ids, those that are texts as vLLM encodes them.
+
+    At the beginning of a text, and after a space where that is another first token.
+    """
+    if isinstance(words, str) or not isinstance(words, Sequence):
+        return words  # `resolve` complains
+    found: list[Any] = []
+    for word in words:
+        if not isinstance(word, str):
+            found.append(word)
+            continue
+        encode = model.require_tokenizer("a bad word").encode
+        bare = encode(word.lstrip(), add_special_tokens=False)
+        spaced = encode(f" {word.lstrip()}", add_special_tokens=False)
+        found.append(bare)
+        if bare and len(spaced) == len(bare) and spaced[0] != bare[0]:
+            found.append(spaced)
+    return found
+
+
+def _grammar(model: Model, sampler: Any, stop_ids: tuple[int, ...]) -> Grammar | None:
+    """What answers of a resolved sampler follow."""
+    if not isinstance(sampler, TokenSampler) or not sampler.guided:
+        return None
+    return Grammar(
+        model.require_tokenizer("a grammar"),
+        model.config.vocab_size,
+        stop_ids,
+        json_schema=sampler.json_schema,  # type: ignore[arg-type]  # text by now
+        regex=sampler.regex,
+    )
+
+
+def _check_least(sampler: Any, most: int) -> None:
+    least = getattr(sampler, "min_tokens", None) or 0
+    if least > most:
+        raise ValueError(
+            f"min_tokens must be at most max_new_tokens = {most}, found {least}; "
+            "lower it, or raise max_new_tokens"
+        )
 
 
 def read_record(

@@ -9,8 +9,10 @@ from zlib import crc32
 import numpy as np
 
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.decode.stop_rule import StopRule
 from jaxmoe.decode.trace import TokenTrace
 from jaxmoe.router.policies import Policy
+from jaxmoe.text.grammar import Grammar
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,11 @@ class Request:
     prompt: token ids, int32 [T]. key_data: uint32 [2], the prompt's key. samples: the n
     sample indices to draw. policies: of each of them, resolved. sampler: resolved.
     max_new_tokens: the most tokens of an answer. stop_ids: tokens that end one.
+    end_ids: those, and the model's own; banned from the first `min_tokens`.
     stops: strings that end one. decode: token ids to text, where there are such.
-    noisy_prefill: whether the prompt is routed with each sample's key.
+    stop_when: a rule that ends one, and number: the prompt's, which the rule is told.
+    grammar: that answers follow. noisy_prefill: whether the prompt is routed with each
+    sample's key.
     routes: int16 [n, T, L, K] to take instead of choosing, or None.
     """
 
@@ -32,10 +37,25 @@ class Request:
     sampler: TokenSampler
     max_new_tokens: int
     stop_ids: tuple[int, ...]
+    end_ids: tuple[int, ...] = ()
     stops: tuple[str, ...] = ()
     decode: Callable[[Sequence[int]], str] | None = None
+    stop_when: StopRule | None = None
+    number: int = 0
+    grammar: Grammar | None = None
     noisy_prefill: bool = False
     routes: np.ndarray | None = None
+
+    @property
+    def min_tokens(self) -> int:
+        """The fewest tokens of an answer that ends of itself."""
+        return getattr(self.sampler, "min_tokens", None) or 0
+
+    @property
+    def repeatable(self) -> np.ndarray | None:
+        """The prompt where the sampler penalises what it has; else None."""
+        penalty = getattr(self.sampler, "repetition_penalty", None)
+        return None if penalty is None else self.prompt
 
     def without(self, samples: Set[int]) -> "Request":
         """The same but for some of its samples."""
@@ -81,8 +101,8 @@ class Delta:
     ticket: the request. sample: the answer's sample index. trace: the new tokens and
     what was recorded of each, arrays [M, ...]; M may be 0 where a stop string ended the
     answer within what was given before. length: tokens of the answer so far, of those
-    given before only so many count. finish: None while it goes on, then "stop" or
-    "length".
+    given before only so many count. finish: None while it goes on, then "stop",
+    "length", or "stop_when" where a rule of one's own ended it.
     """
 
     ticket: Ticket
