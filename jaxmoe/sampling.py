@@ -30,7 +30,7 @@ from jaxmoe.ops.experts import Implementation
 from jaxmoe.random.keys import as_key
 from jaxmoe.router.policies import ExpertSample, Policy, TopK, for_model
 from jaxmoe.sharding.processes import check_equal
-from jaxmoe.text.stop import find_stop
+from jaxmoe.text.stop import stop_span, text_length
 from jaxmoe.typing import Array, Float, Key
 
 
@@ -241,6 +241,8 @@ def stream(
     samples: Sequence[int] | None = None,
     skip: Collection[tuple[int, int]] = (),
     stop_ids: Sequence[int] | None = None,
+    ignore_eos: bool = False,
+    include_stop: bool = False,
     noisy_prefill: bool = False,
     routes: np.ndarray | Sequence[np.ndarray] | None = None,
     slots: int | None = None,
@@ -255,6 +257,9 @@ def stream(
       skip: (index of the prompt, sample index) of answers not to draw. The others
         come out bit for bit as if nothing was skipped, as long as `slots` is equal.
       stop_ids: tokens that end an answer; None for the model's own, () for none.
+      ignore_eos: the model's own stop tokens end no answer, as if `stop_ids` were ().
+      include_stop: an answer's text holds the stop string, or the text of the stop
+        token where it has any, as its tokens always do.
       noisy_prefill: route prompt tokens with each sample's own key too. Every sample
         then computes its own prefix.
       routes: experts to take instead of choosing, as `Samples.routes` recorded them
@@ -302,6 +307,7 @@ def stream(
                 max_new_tokens=max_new_tokens,
                 stop=stop,
                 stop_ids=stop_ids,
+                ignore_eos=ignore_eos,
                 noisy_prefill=noisy_prefill,
                 routes=recorded,
             )
@@ -316,17 +322,22 @@ def stream(
     answers = run(engine, requests, on_progress=progress)
     stops, _ = split_stops(model, stop)
     ends = requests[0].stop_ids if requests else ()
-    return (_finished(model, answer, ends, stops) for answer in answers)
+    skip = requests[0].min_tokens if requests else 0
+    reader = _TextReader(model, ends, stops, skip, include_stop)
+    return (_finished(answer, reader.read(answer.tokens)) for answer in answers)
 
 
 _SAMPLER = "sampler=jaxmoe.TokenSampler({name}=...)"
 _POLICY = "policy=jaxmoe.ExpertSample({name}=...)"
 _MEANT = {
-    **dict.fromkeys(("temperature", "top_k", "top_p", "min_p"), _SAMPLER),
+    **dict.fromkeys((f.name for f in fields(TokenSampler)), _SAMPLER),
     **dict.fromkeys(("k_keep", "r", "tau"), _POLICY),
     **dict.fromkeys(("max_tokens", "max_length"), "max_new_tokens="),
     **dict.fromkeys(("num_return_sequences", "num_samples"), "n="),
     "seed": "key=",
+    "min_new_tokens": "sampler=jaxmoe.TokenSampler(min_tokens=...)",
+    "bad_words_ids": "sampler=jaxmoe.TokenSampler(bad_words=...)",
+    "include_stop_str_in_output": "include_stop=",
     "logprobs": "top_logprobs= (log-probabilities of the answer are always there)",
 }
 """Names by which others know what has another name, or another place, here."""
@@ -445,17 +456,37 @@ def place_routes(prompt_length: int, length: int, routes: np.ndarray) -> np.ndar
     return placed
 
 
-def _finished(
-    model: Model, answer: Answer, ends: tuple[int, ...], stops: tuple[str, ...]
-) -> Finished:
-    ids, text = answer.tokens.tolist(), None
-    if model.tokenizer is not None:
-        text = model.tokenizer.decode(ids)
-        cut = find_stop(text, stops) if stops else None
-        if cut is not None:
-            text = text[:cut]
-        elif ids[-1] in ends:
-            text = model.tokenizer.decode(ids[:-1])
+@dataclass(frozen=True)
+class _TextReader:
+    """Answers' tokens as text.
+
+    ends, stops: tokens and strings that end an answer. skip: so many first tokens are
+    not looked at for strings. include_stop: what ended an answer is in its text.
+    """
+
+    model: Model
+    ends: tuple[int, ...]
+    stops: tuple[str, ...]
+    skip: int
+    include_stop: bool
+
+    def read(self, tokens: np.ndarray) -> str | None:
+        """None without a tokenizer."""
+        if self.model.tokenizer is None:
+            return None
+        ids, decode = tokens.tolist(), self.model.tokenizer.decode
+        text = decode(ids)
+        if self.stops:
+            after = text_length(decode, ids[: self.skip])
+            span = stop_span(text, self.stops, after)
+            if span is not None:
+                return text[: span[self.include_stop]]
+        if ids[-1] in self.ends and not self.include_stop:
+            return decode(ids[:-1])
+        return text
+
+
+def _finished(answer: Answer, text: str | None) -> Finished:
     trace = answer.trace
     return Finished(
         prompt=answer.prompt,

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from typing import Any
 
 from jaxmoe.cli.fields import add_field, fields_of, given
 from jaxmoe.decode.sampler import TokenSampler
@@ -20,7 +21,27 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--greedy", action="store_true", help=greedy)
     for name in fields_of(TokenSampler):
         target = either if name == "temperature" else group
-        add_field(target, TokenSampler, name, type=int if name == "top_k" else float)
+        add_field(target, TokenSampler, name, **_READ.get(name, {"type": float}))
+
+
+def biases(text: str) -> dict[int, float]:
+    """Biases by token id: "198:-100,13:2.5"."""
+    pairs = [part.split(":") for part in text.split(",")]
+    return {int(token): float(bias) for token, bias in pairs}
+
+
+_READ: dict[str, dict[str, Any]] = {
+    "top_k": {"type": int},
+    "min_tokens": {"type": int},
+    "logit_bias": {"type": biases, "metavar": "ID:BIAS,..."},
+    "bad_words": {
+        "action": "append",
+        "type": str,
+        "metavar": "TEXT",
+        "help": "a text that no answer has; may be repeated",
+    },
+}
+"""How the text of an option is read that is not one number."""
 
 
 def sampler_of(args: argparse.Namespace, model: Model) -> TokenSampler:

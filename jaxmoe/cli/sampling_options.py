@@ -28,6 +28,10 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=seed, default=0, help="0..2**32 - 1 (default: 0)")
     add("--max-new-tokens", type=int, metavar="N", default=256, help=most)
     add("--stop", metavar="TEXT", action="append", default=[], help=stop)
+    ignore = "the model's own stop tokens end no answer"
+    add("--ignore-eos", action="store_true", help=ignore)
+    include = "answers are shown with the stop that ended them"
+    add("--include-stop", action="store_true", help=include)
     add("--slots", type=int, metavar="S", help=slots)
     add("--noisy-prefill", action="store_true", help=noisy)
 
@@ -35,5 +39,6 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `jaxmoe.stream` that were asked for."""
     names = ("n", "max_new_tokens", "stop", "slots", "noisy_prefill")
+    names += ("ignore_eos", "include_stop")
     key = jax.random.key(args.seed, impl="threefry2x32")
     return {"key": key} | {name: getattr(args, name) for name in names}

@@ -57,7 +57,8 @@ class _Sample:
 
     def __post_init__(self):
         stops, decode = self.request.stops, self.request.decode
-        self.scanner = None if decode is None else StopScanner(decode, stops)
+        skip = self.request.min_tokens
+        self.scanner = None if decode is None else StopScanner(decode, stops, skip)
 
     @property
     def left(self) -> int:
@@ -209,6 +210,7 @@ class Engine:
         max_new_tokens: int = 256,
         stop: str | Sequence[str] | None = (),
         stop_ids: Sequence[int] | None = None,
+        ignore_eos: bool = False,
         noisy_prefill: bool = False,
         routes: np.ndarray | None = None,
     ) -> Ticket:
@@ -222,7 +224,7 @@ class Engine:
           policy: None for the engine's, or `ExpertSample()`; a list gives each sample
             one of its own.
           sampler: None for the engine's, or what the checkpoint asks for.
-          max_new_tokens, stop, stop_ids, noisy_prefill, routes: as in
+          max_new_tokens, stop, stop_ids, ignore_eos, noisy_prefill, routes: as in
             `jaxmoe.stream`.
 
         Raises:
@@ -238,6 +240,7 @@ class Engine:
             max_new_tokens=max_new_tokens,
             stop=stop,
             stop_ids=stop_ids,
+            ignore_eos=ignore_eos,
             noisy_prefill=noisy_prefill,
             routes=routes,
         )

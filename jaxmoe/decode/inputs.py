@@ -5,6 +5,7 @@ found and what to do, before any work is done.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -141,6 +142,7 @@ def read_request(
     max_new_tokens: int,
     stop: str | Sequence[str] | None,
     stop_ids: Sequence[int] | None,
+    ignore_eos: bool,
     noisy_prefill: bool,
     routes: np.ndarray | None,
     width: int,
@@ -157,19 +159,24 @@ def read_request(
     policies = read_policies(model, policy, len(samples))
     stops, special = split_stops(model, stop)
     decode = model.require_tokenizer("a stop string").decode if stops else None
-    own = config.stop_ids if stop_ids is None else stop_ids
+    ends = () if check_flag("ignore_eos", ignore_eos) else config.stop_ids
+    own = ends if stop_ids is None else stop_ids
     own = check_stop_ids(own, config.vocab_size)
     if routes is not None:
         shape = (len(samples), None, config.num_layers, width)
         routes = check_routes(routes, shape, config.num_experts)
+    stop_ids = tuple(dict.fromkeys([*own, *special]))
+    drawing = read_sampler(model, sampler)
+    _check_least(drawing, most)
     return Request(
         prompt=ids,
         key_data=key_data,
         samples=tuple(samples),
         policies=policies,
-        sampler=read_sampler(model, sampler),
+        sampler=drawing,
         max_new_tokens=most,
-        stop_ids=tuple(dict.fromkeys([*own, *special])),
+        stop_ids=stop_ids,
+        end_ids=tuple(dict.fromkeys([*config.stop_ids, *stop_ids])),
         stops=stops,
         decode=decode,
         noisy_prefill=check_flag("noisy_prefill", noisy_prefill),
@@ -213,7 +220,39 @@ def read_sampler(model: Model, sampler: TokenSampler | None) -> TokenSampler:
             "sampler must be a TokenSampler such as TokenSampler(0.7), or a pytree of "
             f"one's own with resolve and draw, found {sampler!r}"
         )
+    if isinstance(sampler, TokenSampler) and sampler.bad_words is not None:
+        sampler = replace(sampler, bad_words=_word_tokens(model, sampler.bad_words))
     return sampler.resolve(model.config.vocab_size)
+
+
+def _word_tokens(model: Model, words: Any) -> Any:
+    """Bad words as token ids, those that are texts as vLLM encodes them.
+
+    At the beginning of a text, and after a space where that is another first token.
+    """
+    if isinstance(words, str) or not isinstance(words, Sequence):
+        return words  # `resolve` complains
+    found: list[Any] = []
+    for word in words:
+        if not isinstance(word, str):
+            found.append(word)
+            continue
+        encode = model.require_tokenizer("a bad word").encode
+        bare = encode(word.lstrip(), add_special_tokens=False)
+        spaced = encode(f" {word.lstrip()}", add_special_tokens=False)
+        found.append(bare)
+        if bare and len(spaced) == len(bare) and spaced[0] != bare[0]:
+            found.append(spaced)
+    return found
+
+
+def _check_least(sampler: Any, most: int) -> None:
+    least = getattr(sampler, "min_tokens", None) or 0
+    if least > most:
+        raise ValueError(
+            f"min_tokens must be at most max_new_tokens = {most}, found {least}; "
+            "lower it, or raise max_new_tokens"
+        )
 
 
 def read_record(

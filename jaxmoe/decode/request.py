@@ -20,6 +20,7 @@ class Request:
     prompt: token ids, int32 [T]. key_data: uint32 [2], the prompt's key. samples: the n
     sample indices to draw. policies: of each of them, resolved. sampler: resolved.
     max_new_tokens: the most tokens of an answer. stop_ids: tokens that end one.
+    end_ids: those, and the model's own; banned from the first `min_tokens`.
     stops: strings that end one. decode: token ids to text, where there are such.
     noisy_prefill: whether the prompt is routed with each sample's key.
     routes: int16 [n, T, L, K] to take instead of choosing, or None.
@@ -32,10 +33,16 @@ class Request:
     sampler: TokenSampler
     max_new_tokens: int
     stop_ids: tuple[int, ...]
+    end_ids: tuple[int, ...] = ()
     stops: tuple[str, ...] = ()
     decode: Callable[[Sequence[int]], str] | None = None
     noisy_prefill: bool = False
     routes: np.ndarray | None = None
+
+    @property
+    def min_tokens(self) -> int:
+        """The fewest tokens of an answer that ends of itself."""
+        return getattr(self.sampler, "min_tokens", None) or 0
 
     def without(self, samples: Set[int]) -> "Request":
         """The same but for some of its samples."""

@@ -1,12 +1,16 @@
 """Token samplers: which token follows, given logits and a key.
 
-The filters and their order are transformers': temperature, top-k, top-p, min-p. The
-draw itself needs one uniform number: tokens are laid end to end in order of id, each
-as long as its probability, and the one at the drawn point is taken. Order of id, not
-of rank: two nearly tied tokens that swap ranks under other rounding change nothing.
+The filters and their order are transformers': temperature, top-k, top-p, min-p. What
+changes logits before them (penalties, biases, bans) is vLLM's, in its order, and
+depends on the tokens so far: `jaxmoe.decode.adjustments` computes it.
+
+The draw itself needs one uniform number: tokens are laid end to end in order of id,
+each as long as its probability, and the one at the drawn point is taken. Order of id,
+not of rank: two nearly tied tokens that swap ranks under other rounding change nothing.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -23,13 +27,37 @@ from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
 
 _BLOCK = 512
 
+TINY, TOP = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+
+ADJUSTING = (
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "min_tokens",
+    "bad_words",
+)
+"""Fields that change logits before the filters (`jaxmoe.decode.adjustments`)."""
+
+
+BadWords = Sequence[str | Sequence[int]]
+
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["temperature", "top_k", "top_p", "min_p"],
-    meta_fields=["candidates"],
+    data_fields=[
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "logit_bias",
+    ],
+    meta_fields=["min_tokens", "bad_words", "candidates"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TokenSampler:
     """How the next token is drawn.
 
@@ -40,24 +68,59 @@ class TokenSampler:
       temperature and after top_k, reach top_p; None or 1 for all.
     min_p: drop tokens less likely than min_p times the most likely; None or 0 for
       none.
+    presence_penalty: taken from the logit of each token that the answer has already;
+      -2 to 2; None or 0 for none.
+    frequency_penalty: taken from a token's logit as often as the answer has it; -2 to
+      2; None or 0 for none.
+    repetition_penalty: divides positive logits, and multiplies others, of tokens that
+      prompt or answer have; above 0; None or 1 for none.
+    logit_bias: token id -> what is added to its logit; -inf bans it; None for none.
+    min_tokens: end and stop tokens are banned, and stop strings overlooked, until the
+      answer has so many tokens; None or 0 for none.
+    bad_words: texts or token ids in a row that an answer must not have; None for none.
     candidates: set by `resolve`: the best so many tokens are enough to look at.
 
-    All but `candidates` may be arrays, and other values compile nothing anew; turning
-    a filter on or off does.
+    The first seven may be arrays, and other values compile nothing anew; turning a
+    filter on or off does.
     """
 
     temperature: ArrayLike = 1.0
     top_k: ArrayLike | None = None
     top_p: ArrayLike | None = None
     min_p: ArrayLike | None = None
+    presence_penalty: ArrayLike | None = None
+    frequency_penalty: ArrayLike | None = None
+    repetition_penalty: ArrayLike | None = None
+    logit_bias: Mapping[int, ArrayLike] | None = None
+    min_tokens: int | None = None
+    bad_words: BadWords | None = None
     candidates: int | None = field(
         default=None, kw_only=True, metadata={"derived": True}
     )
 
+    def __repr__(self) -> str:
+        """As of any dataclass, but for adjustments that are not asked for.
+
+        A run's identity holds this text, and must not change with every new field.
+        """
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        shown = [
+            f"{name}={value!r}"
+            for name, value in given.items()
+            if name not in ADJUSTING or value is not None
+        ]
+        return f"TokenSampler({', '.join(shown)})"
+
     @classmethod
     def from_config(cls, config: GenerationConfig) -> "TokenSampler":
         """What a checkpoint's `generation_config.json` asks for."""
-        return cls(config.temperature, config.top_k, config.top_p, config.min_p)
+        return cls(
+            config.temperature,
+            config.top_k,
+            config.top_p,
+            config.min_p,
+            repetition_penalty=config.repetition_penalty,
+        )
 
     def resolve(self, vocab_size: int) -> "TokenSampler":
         """Numbers checked and made arrays, filters that filter nothing dropped.
@@ -79,8 +142,28 @@ class TokenSampler:
             top_k=top_k,
             top_p=_number("top_p", self.top_p, 0, 1, off=(1,)),
             min_p=_number("min_p", self.min_p, 0, 1, off=(0,)),
+            presence_penalty=self._penalty("presence_penalty"),
+            frequency_penalty=self._penalty("frequency_penalty"),
+            repetition_penalty=_number(
+                "repetition_penalty", self.repetition_penalty, TINY, np.inf, off=(1,)
+            ),
+            logit_bias=_bias(self.logit_bias, vocab_size),
+            min_tokens=_least(self.min_tokens),
+            bad_words=_words(self.bad_words, vocab_size),
             candidates=candidates,
         )
+
+    def _penalty(self, name: str) -> Any:
+        return _number(name, getattr(self, name), -2, 2, off=(0,))
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether a resolved one changes logits before it draws."""
+        return any(getattr(self, name) is not None for name in ADJUSTING)
+
+    def without_adjustments(self) -> "TokenSampler":
+        """What is left to do where logits have been adjusted."""
+        return replace(self, **dict.fromkeys(ADJUSTING))
 
     def draw(self, key: Key[Array, ""], logits: Float[Array, "V"]) -> Int[Array, ""]:
         """One token id, int32; `key` is the position's (`jaxmoe.random.keys`)."""
@@ -184,9 +267,69 @@ def _number(name, value, low, high, dtype: Any = np.float32, off=()) -> Any:
     limit = np.iinfo(np.int32) if dtype is np.int32 else np.finfo(np.float32)
     if not (low <= number <= high and number <= limit.max and whole):
         bounds = f"in {low}..{high}" if np.isfinite(high) else f"finite and >= {low}"
+        bounds = "finite and above 0" if low == TINY else bounds
         kind = " and whole" if dtype is np.int32 else ""
         raise ValueError(f"sampler: {name} must be {bounds}{kind}, found {value}")
     return None if number in off else number.astype(dtype)
+
+
+def _bias(given: Any, vocab: int) -> dict[int, Any] | None:
+    """Biases by token id, in the order of ids; None where there are none."""
+    if not given:
+        return None
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"sampler: logit_bias must be a mapping of token ids to numbers such as "
+            f"{{198: -100}}, found {given!r}"
+        )
+    _check_ids("logit_bias", given, vocab)
+    # Its own name for each: an error must say which of them.
+    read = lambda i: _number(f"logit_bias of {i}", given[i], -np.inf, TOP)  # noqa: E731
+    return {int(i): read(i) for i in sorted(given)}
+
+
+def _least(given: Any) -> int | None:
+    """A number of tokens; None for 0."""
+    whole = isinstance(given, int | np.integer) and not isinstance(given, bool)
+    if given is not None and not (whole and 0 <= given < 2**31):
+        raise ValueError(
+            f"sampler: min_tokens must be a whole number in 0..{2**31 - 1}, found "
+            f"{given!r}"
+        )
+    return int(given) if given else None
+
+
+def _words(given: Any, vocab: int) -> tuple[tuple[int, ...], ...] | None:
+    """Words as token ids, each once; None where there are none."""
+    if isinstance(given, str) or not isinstance(given, Sequence | None):
+        raise TypeError(
+            "sampler: bad_words must be a list of texts or of lists of token ids, "
+            f"found {given!r}"
+        )
+    found = []
+    for word in given or ():
+        if isinstance(word, str):
+            raise ValueError(
+                f"sampler: bad_words that are texts need the model's tokenizer, found "
+                f"{word!r}; pass token ids, [[198, 198]]"
+            )
+        if not isinstance(word, Sequence) or not word:
+            raise ValueError(
+                "sampler: each of bad_words must have at least one token, found "
+                f"{word!r}; leave it out"
+            )
+        _check_ids("bad_words", word, vocab)
+        found.append(tuple(map(int, word)))
+    return tuple(dict.fromkeys(found)) or None
+
+
+def _check_ids(name: str, ids: Iterable[Any], vocab: int) -> None:
+    for one in ids:
+        whole = isinstance(one, int | np.integer) and not isinstance(one, bool)
+        if not whole or not 0 <= one < vocab:
+            raise ValueError(
+                f"sampler: {name} must name token ids in 0..{vocab - 1}, found {one!r}"
+            )
 
 
 def _largest_reaching(

@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe.decode.inputs import check_prompt, check_slots, check_whole
+from jaxmoe.decode.inputs import check_prompt, check_slots, check_whole, read_sampler
 from jaxmoe.decode.request import Progress
 from jaxmoe.evals.grading import (
     OPENS,
@@ -235,7 +235,7 @@ def evaluate(
     # What does not fit is to be found before the directory is made: the options put
     # right would be another configuration.
     for_model(draw.policy, model.config)
-    draw.sampler.resolve(model.config.vocab_size)
+    read_sampler(model, draw.sampler)
     prompts = [
         check_prompt(model, prompt, draw.max_new_tokens)
         for prompt in prompts_of(model, task, questions, thinking=thinking)

@@ -7,6 +7,7 @@ from jaxmoe.config import GenerationConfig
 from jaxmoe.families.attributes import (
     FLAG,
     MASS,
+    REAL,
     SHARE,
     TOKEN,
     TOKENS,
@@ -17,7 +18,10 @@ from jaxmoe.families.attributes import (
 )
 
 SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p")
-"""The settings that are read."""
+"""The settings of sampling that are read."""
+
+PENALTY = "repetition_penalty"
+"""Read too; it counts for greedy answers as well."""
 
 GENERATION_IGNORED = {
     "lengths and number of answers: the caller's": "max_length max_new_tokens "
@@ -54,7 +58,6 @@ GENERATION_NEUTRAL: dict[str, Any] = {
     "penalty_alpha": 0.0,
     "remove_invalid_values": False,
     "renormalize_logits": False,
-    "repetition_penalty": 1.0,
     "suppress_tokens": [],
     "token_healing": False,
     "typical_p": 1.0,
@@ -63,7 +66,7 @@ GENERATION_NEUTRAL: dict[str, Any] = {
 
 _IGNORED_NAMES = set(" ".join(GENERATION_IGNORED.values()).split())
 
-GENERATION_SETTINGS = (*SAMPLING, *GENERATION_NEUTRAL)
+GENERATION_SETTINGS = (*SAMPLING, PENALTY, *GENERATION_NEUTRAL)
 """The settings that count where an old file has them in config.json."""
 
 GENERATION_ATTRIBUTES = {*GENERATION_SETTINGS, *_IGNORED_NAMES}
@@ -113,6 +116,7 @@ def read_generation(g: Attributes) -> GenerationConfig:
 
     `do_sample` absent or false is greedy; a sampling file without `top_k` means 50;
     0 and -1 switch `top_k` off. A file that speaks of none of them asks for nothing.
+    A `repetition_penalty` counts whatever else the file says.
 
     Warns:
       UserWarning: a value that is not understood, and dropped; settings without effect
@@ -124,13 +128,15 @@ def read_generation(g: Attributes) -> GenerationConfig:
     top_k = int(take_default(g, "top_k", TOP_K, 50))
     top_p = take_default(g, "top_p", MASS, 1.0)
     min_p = take_default(g, "min_p", SHARE, 0.0)
+    penalty = take_default(g, PENALTY, REAL, 1.0)
     if unread := g.rest(_IGNORED_NAMES, GENERATION_NEUTRAL):
         _warn(
             f"generation settings without effect here: {'; '.join(unread)}; "
             "answers may differ from those of transformers' generate"
         )
+    only = {PENALTY: None if penalty == 1 else penalty}
     if not stated:
-        return GenerationConfig()
+        return GenerationConfig(**only)
     if sample is None:
         _warn(
             f"{g.file} states {', '.join(stated)} but no usable do_sample: answers are "
@@ -138,12 +144,13 @@ def read_generation(g: Attributes) -> GenerationConfig:
             "sample, or set do_sample in the file"
         )
     if not sample:
-        return GenerationConfig(temperature=0.0)
+        return GenerationConfig(temperature=0.0, **only)
     return GenerationConfig(
         temperature,
         top_k if top_k > 0 else None,
         top_p if top_p < 1 else None,
         min_p or None,
+        **only,
     )
 
 

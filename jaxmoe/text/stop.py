@@ -39,14 +39,28 @@ def check_stops(stops: object) -> tuple[str, ...]:
     return checked
 
 
-def find_stop(text: str, stops: str | Sequence[str]) -> int | None:
+def find_stop(text: str, stops: str | Sequence[str], after: int = 0) -> int | None:
     """Index where the earliest stop begins in `text`, or None.
+
+    after: stops that end within so many first characters are passed over.
 
     >>> find_stop("a\\n\\nb###", ("###", "\\n\\n"))
     1
     """
-    starts = (text.find(stop) for stop in check_stops(stops))
-    return min((start for start in starts if start >= 0), default=None)
+    span = stop_span(text, stops, after)
+    return None if span is None else span[0]
+
+
+def stop_span(
+    text: str, stops: str | Sequence[str], after: int = 0
+) -> tuple[int, int] | None:
+    """Where the stop of `find_stop` begins and ends: the longest that begins there."""
+    found = []
+    for stop in check_stops(stops):
+        start = text.find(stop, max(after - len(stop) + 1, 0))
+        if start >= 0:
+            found.append((start, start + len(stop)))
+    return min(found, key=lambda span: (span[0], -span[1]), default=None)
 
 
 def partial_stop(text: str, stops: str | Sequence[str]) -> int:
@@ -70,6 +84,7 @@ def stop_length(
     decode: Callable[[Sequence[int]], str],
     ids: Sequence[int],
     stops: str | Sequence[str],
+    skip: int = 0,
 ) -> int | None:
     """The smallest j such that `decode(ids[:j])` contains a stop, or None.
 
@@ -81,16 +96,19 @@ def stop_length(
       decode: token ids to text, as `Tokenizer.decode`.
       ids: token ids of one answer.
       stops: the stop strings.
+      skip: stops that end within the text of so many first ids are passed over.
     """
     stops = check_stops(stops)
+    if not stops or len(ids) <= skip:
+        return None
+    after = text_length(decode, ids[:skip])
 
     def stopped(length: int) -> bool:
-        text = decode(ids[:length])
-        return any(stop in text for stop in stops)
+        return find_stop(decode(ids[:length]), stops, after) is not None
 
-    if not stops or not stopped(len(ids)):
+    if not stopped(len(ids)):
         return None
-    without, within = 0, len(ids)
+    without, within = skip, len(ids)
     while without + 1 < within:
         middle = (without + within) // 2
         if stopped(middle):
@@ -98,6 +116,11 @@ def stop_length(
         else:
             without = middle
     return within
+
+
+def text_length(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> int:
+    """Characters that these ids have completed, whatever follows them."""
+    return len(decode(ids).removesuffix(REPLACEMENT)) if ids else 0
 
 
 class StopScanner:
@@ -111,10 +134,16 @@ class StopScanner:
     """Characters kept beyond the longest stop: the first of a window may be wrong."""
 
     def __init__(
-        self, decode: Callable[[Sequence[int]], str], stops: str | Sequence[str]
+        self,
+        decode: Callable[[Sequence[int]], str],
+        stops: str | Sequence[str],
+        skip: int = 0,
     ):
-        """Take `decode`, from token ids to text, and the stop strings."""
-        self._decode, self._stops = decode, check_stops(stops)
+        """Take `decode`, from token ids to text, and the stop strings.
+
+        skip: stops that end within the text of so many first ids are passed over.
+        """
+        self._decode, self._stops, self._skip = decode, check_stops(stops), skip
         self._kept = max(map(len, self._stops), default=0) + self.MARGIN
         self._window: list[int] = []
         self._before = 0  # tokens that have left the window
@@ -122,7 +151,8 @@ class StopScanner:
     def push(self, ids: Iterable[int]) -> int | None:
         """Take the next ids; of all ids so far, how many complete a stop, or None."""
         self._window += ids
-        length = stop_length(self._decode, self._window, self._stops)
+        skip = max(self._skip - self._before, 0)
+        length = stop_length(self._decode, self._window, self._stops, skip)
         if length is not None:
             return self._before + length
         self._shorten()
