@@ -39,6 +39,7 @@ FLOORS = (
     "jaxmoe/reports/",
     "jaxmoe/demo/",
     "jaxmoe/benchmarks/",
+    "jaxmoe/serve/",
     "convert/",
     "jaxmoe/cli/",
     "jaxmoe/__main__.py",
@@ -54,6 +55,10 @@ LIBRARIES_ONLY_IN = {
     "orbax": ("jaxmoe/checkpoints/orbax.py",),
     "jinja2": ("jaxmoe/text/",),
     "huggingface_hub": ("jaxmoe/checkpoints/hub.py",),
+    "starlette": ("jaxmoe/serve/",),
+    "uvicorn": ("jaxmoe/serve/",),
+    "pydantic": ("jaxmoe/serve/",),
+    "prometheus_client": ("jaxmoe/serve/",),
 }
 TOP_LEVEL = {
     "jaxmoe",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxmoe.decode.request import Delta
-from jaxmoe.text.stop import find_stop, partial_stop
+from jaxmoe.text.stop import partial_stop, stop_span, text_length
 from jaxmoe.text.stream import TextStream
 
 
@@ -21,43 +21,51 @@ class AnswerText:
         self,
         decode: Callable[[Sequence[int]], str],
         *,
-        stops: tuple[str, ...],
-        stop_ids: tuple[int, ...],
-        keep_stop: bool = False,
+        stops: tuple[str, ...] = (),
+        stop_ids: tuple[int, ...] = (),
+        include_stop: bool = False,
+        skip: int = 0,
     ):
-        """Begin with nothing; keep_stop: whether the stop is part of the text."""
-        self._stream = TextStream(decode)
-        self._stops, self._stop_ids, self._keep = stops, stop_ids, keep_stop
-        self._held = ""
+        """Begin with nothing.
+
+        Args:
+          stops, stop_ids: strings and tokens that end the answer.
+          include_stop: whether what ended it is part of its text.
+          skip: strings that end within the text of so many first tokens are none.
+        """
+        self._decode, self._stream = decode, TextStream(decode)
+        self._stops, self._stop_ids = stops, stop_ids
+        self._include, self._skip = include_stop, skip
+        self._first: list[int] = []
+        self._held, self._given = "", 0
 
     def push(self, ids: list[int], finish: str | None) -> str:
         """Take new tokens, and how the answer ended if it did; the text they let go.
 
         finish: as of `Delta`.
         """
-        last = ids
-        # Where a stop string ended the answer, the cut below says where text ends.
-        ended_by_id = finish == "stop" and ids and ids[-1] in self._stop_ids
-        if ended_by_id and not self._keep:
-            last = ids[:-1]
-        self._held += self._stream.push(last)
+        self._first += ids[: self._skip - len(self._first)]
+        # A stop token has no part in the text; nor in a stop string that ends it, as
+        # that would have been found whole before.
+        if finish == "stop" and ids and ids[-1] in self._stop_ids and not self._include:
+            ids = ids[:-1]
+        self._held += self._stream.push(ids)
         if finish is None:
             return self._let_go(len(self._held) - partial_stop(self._held, self._stops))
         self._held += self._stream.close()
-        return self._let_go(self._end())
+        span = self._stop()
+        return self._let_go(len(self._held) if span is None else span[self._include])
 
-    def _end(self) -> int:
-        """Characters of what is held that belong to the text."""
-        cut = find_stop(self._held, self._stops) if self._stops else None
-        if cut is None:
-            return len(self._held)
-        if not self._keep:
-            return cut
-        rest = self._held[cut:]
-        return cut + min(len(stop) for stop in self._stops if rest.startswith(stop))
+    def _stop(self) -> tuple[int, int] | None:
+        """Where the stop begins and ends in what is held."""
+        if not self._stops:
+            return None
+        after = text_length(self._decode, self._first) - self._given
+        return stop_span(self._held, self._stops, max(after, 0))
 
     def _let_go(self, count: int) -> str:
         piece, self._held = self._held[:count], self._held[count:]
+        self._given += len(piece)
         return piece
 
 

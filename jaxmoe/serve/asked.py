@@ -28,6 +28,8 @@ COMPLETION_TOKENS = 16
 """Of a completion that names no number, as OpenAI and vLLM have it."""
 STOP_IDS = 32
 """Token ids that may end an answer, the model's own included."""
+MOST_BIASES = 300
+"""Tokens with a bias, as OpenAI has it."""
 _MOST_ROUTES = 1 << 26
 _TEMPLATE_OWN = ("messages", "tools", "chat_template", "add_generation_prompt")
 _TEMPLATE_OWN += ("continue_final_message",)
@@ -56,7 +58,8 @@ class Asked:
 
     prompts: token ids of each. requests: of the engine, one a prompt; none where only
     prompts are scored. n: answers to each prompt. seed: given or drawn. first: sample
-    index of a prompt's first answer. stops, stop_ids, include_stop: what ends text.
+    index of a prompt's first answer. stops, stop_ids, include_stop, min_tokens: what
+    ends text.
     logprobs: how many of the most likely tokens are shown beside each, None for no
     log-probabilities. prompt_logprobs: likewise of the prompt's tokens. echo: whether
     the text begins with the prompt. routes, token_ids, stream, usage: what is returned.
@@ -70,6 +73,7 @@ class Asked:
     stops: tuple[str, ...]
     stop_ids: tuple[int, ...]
     include_stop: bool
+    min_tokens: int
     logprobs: int | None
     prompt_logprobs: int | None
     echo: bool
@@ -169,6 +173,11 @@ class RequestReader:
             return self._encode(body.prompt, body.add_special_tokens is not False)
         return self.render(body)
 
+    def detokenize(self, ids: list[int]) -> str:
+        """The text of token ids, special ones included."""
+        tokenizer = _checked("tokens", self.model.require_tokenizer, "decoding")
+        return _checked("tokens", tokenizer.decode, ids, skip_special_tokens=False)
+
     def render(self, body: ChatBody | TokenizeBody) -> list[int]:
         """A conversation's token ids under the chat template."""
         options = dict(body.chat_template_kwargs or {})
@@ -245,6 +254,7 @@ class RequestReader:
                     max_new_tokens=lengths[j],
                     stop=stops,
                     stop_ids=ends,
+                    ignore_eos=False,  # `ends` says it all
                     noisy_prefill=bool(body.noisy_prefill),
                     routes=routes[j],
                 )
@@ -260,6 +270,7 @@ class RequestReader:
             stops=stops,
             stop_ids=ends,
             include_stop=bool(body.include_stop_str_in_output),
+            min_tokens=body.min_tokens or 0,
             logprobs=logprobs,
             prompt_logprobs=body.prompt_logprobs,
             echo=echo,
@@ -326,9 +337,11 @@ class RequestReader:
 
     def _sampler_of(self, body: Drawing) -> TokenSampler:
         """The checkpoint's, with what was asked for changed."""
-        names = [f.name for f in dataclasses.fields(TokenSampler) if f.init]
+        names = [f.name for f in dataclasses.fields(TokenSampler)]
         given = {name: getattr(body, name, None) for name in names}
         changes = {name: value for name, value in given.items() if value is not None}
+        if body.logit_bias:
+            changes["logit_bias"] = _checked("logit_bias", _biases, body.logit_bias)
         return dataclasses.replace(self._sampler, **changes)
 
     def _routes(
@@ -381,6 +394,13 @@ def read_prompts(value: Any) -> tuple[list[Any], bool]:
 def _are(values: list[Any], kind: type) -> bool:
     """Whether all are of that very type: True is no number."""
     return all(type(value) is kind for value in values)
+
+
+def _biases(given: dict[str, float]) -> dict[int, float]:
+    """By token id; JSON's names are texts."""
+    if len(given) > MOST_BIASES:
+        raise ValueError(f"logit_bias: {len(given)} are too many ({MOST_BIASES})")
+    return {int(token): bias for token, bias in given.items()}
 
 
 def _stack(routes: list[np.ndarray]) -> np.ndarray:

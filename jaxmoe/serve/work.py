@@ -46,7 +46,8 @@ class Work:
                     tokenizer.decode,
                     stops=asked.stops,
                     stop_ids=asked.stop_ids,
-                    keep_stop=asked.include_stop,
+                    include_stop=asked.include_stop,
+                    skip=asked.min_tokens,
                 ),
             )
             for j in range(len(asked.prompts))
