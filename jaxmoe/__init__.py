@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxmoe.decode.request import Delta, Progress, Ticket
     from jaxmoe.decode.sampler import TokenSampler
     from jaxmoe.decode.step import decode_segment, fill_slots
+    from jaxmoe.decode.stop_rule import SoFar
     from jaxmoe.decode.trace import Record, TokenTrace
     from jaxmoe.execution import Execution, enable_compilation_cache
     from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
@@ -47,6 +48,7 @@ _PLACES = {
     "QWEN3_30B_A3B": "jaxmoe.families.qwen3_moe:QWEN3_30B_A3B",
     "Record": "jaxmoe.decode.trace:Record",
     "Samples": "jaxmoe.sampling:Samples",
+    "SoFar": "jaxmoe.decode.stop_rule:SoFar",
     "Ticket": "jaxmoe.decode.request:Ticket",
     "TokenSampler": "jaxmoe.decode.sampler:TokenSampler",
     "TokenTrace": "jaxmoe.decode.trace:TokenTrace",
@@ -107,6 +109,7 @@ __all__ = [
     "Progress",
     "Record",
     "Samples",
+    "SoFar",
     "Ticket",
     "TokenSampler",
     "TokenTrace",

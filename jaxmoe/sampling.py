@@ -12,6 +12,7 @@ import numpy as np
 from jaxmoe.decode.engine import Engine
 from jaxmoe.decode.inputs import (
     Prompt,
+    check_flag,
     check_prompt,
     check_routes,
     check_slots,
@@ -24,6 +25,7 @@ from jaxmoe.decode.prefill import Given, prompt_bucket, score
 from jaxmoe.decode.request import Answer, Progress
 from jaxmoe.decode.run import run
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.decode.stop_rule import StopRule
 from jaxmoe.decode.trace import TokenTrace, stack
 from jaxmoe.model import Model
 from jaxmoe.ops.experts import Implementation
@@ -57,7 +59,7 @@ class Samples:
     lengths: int32 [n], the stop token included.
     logprobs: float32 [n, T], of each token under the model's own distribution; 0 past
       each length.
-    finish: "stop" or "length" for each.
+    finish: "stop", "length" or "stop_when" for each.
     routes: int16 [n, T, L, K], the experts of the pass whose logits the token was
       drawn from, -1 in dense layers and past each length; None where not asked for.
     texts: the answers' text, the stop left out; None without a tokenizer.
@@ -243,6 +245,7 @@ def stream(
     stop_ids: Sequence[int] | None = None,
     ignore_eos: bool = False,
     include_stop: bool = False,
+    stop_when: StopRule | None = None,
     noisy_prefill: bool = False,
     routes: np.ndarray | Sequence[np.ndarray] | None = None,
     slots: int | None = None,
@@ -260,6 +263,10 @@ def stream(
       ignore_eos: the model's own stop tokens end no answer, as if `stop_ids` were ().
       include_stop: an answer's text holds the stop string, or the text of the stop
         token where it has any, as its tokens always do.
+      stop_when: asked after each token of an answer with what there is of it so far
+        (`jaxmoe.SoFar`); once it returns True the answer ends there, and its finish is
+        "stop_when". Tokens never change, only where an answer ends: a rule that looks
+        at nothing else makes the end a function of the answer too.
       noisy_prefill: route prompt tokens with each sample's own key too. Every sample
         then computes its own prefix.
       routes: experts to take instead of choosing, as `Samples.routes` recorded them
@@ -308,6 +315,8 @@ def stream(
                 stop=stop,
                 stop_ids=stop_ids,
                 ignore_eos=ignore_eos,
+                stop_when=stop_when,
+                number=j,
                 noisy_prefill=noisy_prefill,
                 routes=recorded,
             )
@@ -323,7 +332,8 @@ def stream(
     stops, _ = split_stops(model, stop)
     ends = requests[0].stop_ids if requests else ()
     skip = requests[0].min_tokens if requests else 0
-    reader = _TextReader(model, ends, stops, skip, include_stop)
+    shown = check_flag("include_stop", include_stop)
+    reader = _TextReader(model, ends, stops, skip, shown)
     return (_finished(answer, reader.read(answer.tokens)) for answer in answers)
 
 

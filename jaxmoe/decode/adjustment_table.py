@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.decode.adjustments import Adjustments
+from jaxmoe.decode.adjustments import Adjustments, History, note_prompts
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.typing import Array, Int
 
 
 class Widths(NamedTuple):
@@ -82,6 +83,26 @@ def _biases(values: list[Any], width: int) -> Any:
 
 def _padded(ids: list[int], width: int) -> np.ndarray:
     return np.array([*ids, *[-1] * (width - len(ids))], np.int32)
+
+
+def alike(
+    sampler: TokenSampler,
+    end_ids: Sequence[int],
+    prompt: Int[Array, "T"],
+    *,
+    slots: int,
+    vocab: int,
+) -> tuple[Adjustments, History]:
+    """Rows and history of slots that all begin answers to one prompt.
+
+    prompt: padded with -1.
+    """
+    row = row_of(sampler, end_ids, Widths.of(sampler, end_ids))
+    rows = jax.tree.map(lambda a: jnp.broadcast_to(a, (slots, *jnp.shape(a))), row)
+    empty = History.empty(1, vocab, rows.word_starts.shape[2])
+    one = note_prompts(empty, prompt[None])
+    every = jax.tree.map(lambda a: jnp.broadcast_to(a, (slots, a.shape[1])), one)
+    return rows, every
 
 
 class AdjustmentTable:

@@ -34,6 +34,7 @@ from jaxmoe.decode.rule_table import RuleTable
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import Admission, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
+from jaxmoe.decode.stop_rule import StopRule, Watcher
 from jaxmoe.decode.trace import SEGMENT, Drawn, Record
 from jaxmoe.execution import Execution
 from jaxmoe.model import Model
@@ -54,8 +55,11 @@ class _Sample:
     entry: int = 0
     length: int = 0
     scanner: StopScanner | None = field(init=False)
+    watcher: Watcher | None = field(init=False)
 
     def __post_init__(self):
+        rule, prompt = self.request.stop_when, self.request.number
+        self.watcher = None if rule is None else Watcher(rule, prompt, self.index)
         stops, decode = self.request.stops, self.request.decode
         skip = self.request.min_tokens
         self.scanner = None if decode is None else StopScanner(decode, stops, skip)
@@ -211,6 +215,7 @@ class Engine:
         stop: str | Sequence[str] | None = (),
         stop_ids: Sequence[int] | None = None,
         ignore_eos: bool = False,
+        stop_when: StopRule | None = None,
         noisy_prefill: bool = False,
         routes: np.ndarray | None = None,
     ) -> Ticket:
@@ -224,8 +229,8 @@ class Engine:
           policy: None for the engine's, or `ExpertSample()`; a list gives each sample
             one of its own.
           sampler: None for the engine's, or what the checkpoint asks for.
-          max_new_tokens, stop, stop_ids, ignore_eos, noisy_prefill, routes: as in
-            `jaxmoe.stream`.
+          max_new_tokens, stop, stop_ids, ignore_eos, stop_when, noisy_prefill, routes:
+            as in `jaxmoe.stream`.
 
         Raises:
           TypeError, ValueError: input that does not fit; nothing is taken then.
@@ -241,6 +246,7 @@ class Engine:
             stop=stop,
             stop_ids=stop_ids,
             ignore_eos=ignore_eos,
+            stop_when=stop_when,
             noisy_prefill=noisy_prefill,
             routes=routes,
         )
@@ -382,7 +388,13 @@ class Engine:
         if not admitted.any():
             return []
         memory.prefix = self._prompts.load(memory.prefix)
+        memory.remember(self._table.recent, admitted, self._repeatable(admitted))
         return self._first_tokens(memory, admitted)
+
+    def _repeatable(self, admitted: np.ndarray) -> list[np.ndarray | None]:
+        """Prompts of new answers whose samplers look at them; None for the others."""
+        new = [s if on else None for s, on in zip(self._slots, admitted, strict=True)]
+        return [None if s is None else s.request.repeatable for s in new]
 
     def _acquire(self, queued: _Queued) -> int | None:
         """Where the prompt of its first waiting sample is, or will be."""
@@ -511,6 +523,8 @@ class Engine:
                 self._table.clear(slot)
         if self._memory is not None:
             self._memory.stop(np.array(ended))
+            if self._table.recent is None:
+                self._memory.forget()
 
     def _warn_of_nan(self, logprobs: np.ndarray, count: np.ndarray) -> None:
         drawn = np.arange(logprobs.shape[1])[None] < count[:, None]
@@ -531,18 +545,26 @@ def _sample_keys(samples: list[_Sample]) -> Array:
 
 
 def _delta(sample: _Sample, part: Any) -> Delta:
-    """The sample's new tokens, cut where a stop string ends it."""
+    """The sample's new tokens, cut where a stop string or a rule ends it."""
     request, ids = sample.request, part.token.tolist()
     before = sample.length
     sample.length += len(ids)
     finish = None
-    if sample.scanner is not None:
-        length = sample.scanner.push(ids)
-        if length is not None:
-            finish, sample.length = "stop", length
-            part = jax.tree.map(lambda a: a[: max(length - before, 0)], part)
-    if finish is None and ids[-1] in request.stop_ids:
+    found = None if sample.scanner is None else sample.scanner.push(ids)
+    if found is not None:
+        finish, sample.length = "stop", found
+    elif ids[-1] in request.stop_ids:
         finish = "stop"
-    elif finish is None and not sample.left:
+    elif not sample.left:
         finish = "length"
+    if sample.watcher is not None:
+        ended = sample.watcher.push(_first(part, sample.length - before))
+        # Of an answer that ends there anyway, its own end is told.
+        if ended is not None and (finish is None or ended < sample.length):
+            finish, sample.length = "stop_when", ended
+    part = _first(part, sample.length - before)
     return Delta(sample.ticket, sample.index, part, sample.length, finish)
+
+
+def _first(part: Any, count: int) -> Any:
+    return jax.tree.map(lambda a: a[: max(count, 0)], part)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmoe.config import ModelConfig
+from jaxmoe.decode.adjustment_table import alike
 from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.prefill import prefill
 from jaxmoe.decode.sampler import TokenSampler
@@ -83,7 +84,20 @@ def generate(
         config, execution, rows=count, size=bucket(max_new_tokens), dtype=dtype
     )
     stops = jnp.asarray(config.stop_ids if stop_ids is None else stop_ids, jnp.int32)
-    rules = SlotRules(policy, sampler, jnp.broadcast_to(stops, (count, len(stops))))
+    drawing, adjustments, history = sampler, None, None
+    if isinstance(sampler, TokenSampler) and sampler.adjusts:
+        drawing = sampler.without_adjustments()
+        prompt_ids = jnp.where(jnp.arange(tokens.shape[0]) < length, tokens, -1)
+        ends = config.stop_ids if stop_ids is None else (*config.stop_ids, *stop_ids)
+        adjustments, history = alike(
+            sampler, ends, prompt_ids, slots=count, vocab=config.vocab_size
+        )
+    rules = SlotRules(
+        policy,
+        drawing,
+        jnp.broadcast_to(stops, (count, len(stops))),
+        adjustments,
+    )
     everyone = Admission(
         jnp.ones(count, bool),
         jax.random.key_data(keys),
@@ -93,7 +107,7 @@ def generate(
     running, first = fill_slots(
         config,
         prefix,
-        Running(Slots.empty(count), states),
+        Running(Slots.empty(count), states, history),
         everyone,
         rules,
         record=record,

@@ -14,6 +14,7 @@ import numpy as np
 from jaxmoe.decode.request import Request
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import default_slots
+from jaxmoe.decode.stop_rule import StopRule
 from jaxmoe.decode.trace import Record
 from jaxmoe.model import Model
 from jaxmoe.random.keys import as_key, check_key, prompt_key
@@ -143,9 +144,11 @@ def read_request(
     stop: str | Sequence[str] | None,
     stop_ids: Sequence[int] | None,
     ignore_eos: bool,
+    stop_when: StopRule | None,
     noisy_prefill: bool,
     routes: np.ndarray | None,
     width: int,
+    number: int = 0,
 ) -> Request:
     """Samples of one prompt, checked and resolved; see `jaxmoe.stream`.
 
@@ -153,6 +156,7 @@ def read_request(
       key_data: uint32 [2], of the prompt's key.
       policy: for all samples, or a list with one for each.
       width: K of `routes`.
+      number: the prompt's among several.
     """
     most, config = check_whole("max_new_tokens", max_new_tokens), model.config
     ids = check_prompt(model, prompt, most)
@@ -165,6 +169,10 @@ def read_request(
     if routes is not None:
         shape = (len(samples), None, config.num_layers, width)
         routes = check_routes(routes, shape, config.num_experts)
+    if stop_when is not None and not callable(stop_when):
+        raise TypeError(
+            f"stop_when must be a function of an answer so far, found {stop_when!r}"
+        )
     stop_ids = tuple(dict.fromkeys([*own, *special]))
     drawing = read_sampler(model, sampler)
     _check_least(drawing, most)
@@ -179,6 +187,8 @@ def read_request(
         end_ids=tuple(dict.fromkeys([*config.stop_ids, *stop_ids])),
         stops=stops,
         decode=decode,
+        stop_when=stop_when,
+        number=number,
         noisy_prefill=check_flag("noisy_prefill", noisy_prefill),
         routes=routes,
     )

@@ -1,5 +1,6 @@
 """What an engine keeps on the device: prompts, slots, and their layers' states."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.config import ModelConfig
+from jaxmoe.decode.adjustments import PROMPT_CHUNK, History, forget, note_prompts
 from jaxmoe.decode.cache import PrefixCache, bucket, room
 from jaxmoe.decode.prefill import prompt_bucket
 from jaxmoe.decode.slots import Running, Slots
@@ -61,16 +63,20 @@ class Memory:
             prompt_size=max(CHUNK, prompt_bucket(longest_prompt)),
             answer_size=bucket(min(longest_answer, FIRST_ANSWER)),
         )
-        sharding = getattr(params["embed.weight"], "sharding", None)
-        if isinstance(sharding, jax.sharding.SingleDeviceSharding):
-            (device,) = sharding.device_set
-            with jax.default_device(device):  # made where it is to be
-                made = make()
-            # Bound to it, as all that is computed from the weights will be: else the
-            # second call of each program would be compiled anew.
-            self.prefix, self.running = jax.device_put(made, sharding)
-        else:
-            self.prefix, self.running = make()
+        self._sharding = getattr(params["embed.weight"], "sharding", None)
+        self.prefix, self.running = self._made(make)
+
+    def _made(self, make: Callable[[], Any]) -> Any:
+        """What `make` makes, where the weights are."""
+        sharding = self._sharding
+        if not isinstance(sharding, jax.sharding.SingleDeviceSharding):
+            return make()
+        (device,) = sharding.device_set
+        with jax.default_device(device):  # made where it is to be
+            made = make()
+        # Bound to it, as all that is computed from the weights will be: else the
+        # second call of each program would be compiled anew.
+        return jax.device_put(made, sharding)
 
     @staticmethod
     def state_dtype(params: Params) -> Any:
@@ -81,6 +87,35 @@ class Memory:
         """Puts slots to rest whose answers the host has ended, bool [S]."""
         slots = self._programs.stop(self.running.slots, stopped)
         self.running = self.running._replace(slots=slots)
+
+    def remember(
+        self, recent: int | None, new: np.ndarray, prompts: Sequence[np.ndarray | None]
+    ) -> None:
+        """Begins the history of new answers.
+
+        recent: the last tokens to keep of each slot; None for no history. new: slots
+          that get an answer, bool [S]. prompts: of each slot, where it matters.
+        """
+        if recent is None:
+            return
+        history, programs = self.running.history, self._programs
+        if history is None:
+            history = self._made(partial(programs.history, len(new), recent))
+        elif recent > history.recent.shape[1]:
+            history = programs.widen(history, recent)
+        history = programs.forget(history, new)
+        longest = max((len(p) for p in prompts if p is not None), default=0)
+        for begin in range(0, longest, PROMPT_CHUNK):
+            tokens = np.full((len(new), PROMPT_CHUNK), -1, np.int32)
+            for row, prompt in zip(tokens, prompts, strict=True):
+                part = () if prompt is None else prompt[begin : begin + PROMPT_CHUNK]
+                row[: len(part)] = part
+            history = programs.note_prompts(history, tokens)
+        self.running = self.running._replace(history=history)
+
+    def forget(self) -> None:
+        """Drops the history, which no slot asks for any more."""
+        self.running = self.running._replace(history=None)
 
     def make_room_for_prompt(self, length: int) -> None:
         """Room for a prompt of so many tokens in every entry."""
@@ -146,20 +181,33 @@ class _Programs:
         specs = (
             PrefixCache.specs(config, execution),
             Running(
-                Slots.specs(execution.layout), state_specs(config, execution, "slots")
+                Slots.specs(execution.layout),
+                state_specs(config, execution, "slots"),
+                execution.layout.spec("slots"),
             ),
         )
-        prefix, running = places = tuple(map(execution.layout.placed, specs))
+        prefix, running = tuple(map(execution.layout.placed, specs))
         count = len(specs[0].states)
         self.grow = _growing(count, running)
         self.extend = _growing(count, prefix)
         slots = None if running is None else running.slots
         self.stop = jax.jit(_stop, out_shardings=slots)
+        kept = None if running is None else running.history
+        own = {"donate_argnums": 0, "out_shardings": kept}
+        self.history = jax.jit(
+            lambda slots, recent: History.empty(slots, config.vocab_size, recent),
+            static_argnums=(0, 1),
+            out_shardings=kept,
+        )
+        self.widen = jax.jit(History.widened, static_argnums=1, out_shardings=kept)
+        self.forget = jax.jit(forget, **own)
+        self.note_prompts = jax.jit(note_prompts, **own)
+        fresh = None if running is None else running._replace(history=None)
         # Made in their shards: no device could hold them whole.
         self.empty = jax.jit(
             partial(_empty, config, execution),
             static_argnames=("size", "prompt_size", "answer_size"),
-            out_shardings=None if prefix is None else places,
+            out_shardings=None if prefix is None else (prefix, fresh),
         )
 
 

@@ -9,6 +9,7 @@ from zlib import crc32
 import numpy as np
 
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.decode.stop_rule import StopRule
 from jaxmoe.decode.trace import TokenTrace
 from jaxmoe.router.policies import Policy
 
@@ -22,6 +23,7 @@ class Request:
     max_new_tokens: the most tokens of an answer. stop_ids: tokens that end one.
     end_ids: those, and the model's own; banned from the first `min_tokens`.
     stops: strings that end one. decode: token ids to text, where there are such.
+    stop_when: a rule that ends one, and number: the prompt's, which the rule is told.
     noisy_prefill: whether the prompt is routed with each sample's key.
     routes: int16 [n, T, L, K] to take instead of choosing, or None.
     """
@@ -36,6 +38,8 @@ class Request:
     end_ids: tuple[int, ...] = ()
     stops: tuple[str, ...] = ()
     decode: Callable[[Sequence[int]], str] | None = None
+    stop_when: StopRule | None = None
+    number: int = 0
     noisy_prefill: bool = False
     routes: np.ndarray | None = None
 
@@ -43,6 +47,12 @@ class Request:
     def min_tokens(self) -> int:
         """The fewest tokens of an answer that ends of itself."""
         return getattr(self.sampler, "min_tokens", None) or 0
+
+    @property
+    def repeatable(self) -> np.ndarray | None:
+        """The prompt where the sampler penalises what it has; else None."""
+        penalty = getattr(self.sampler, "repetition_penalty", None)
+        return None if penalty is None else self.prompt
 
     def without(self, samples: Set[int]) -> "Request":
         """The same but for some of its samples."""
@@ -88,8 +98,8 @@ class Delta:
     ticket: the request. sample: the answer's sample index. trace: the new tokens and
     what was recorded of each, arrays [M, ...]; M may be 0 where a stop string ended the
     answer within what was given before. length: tokens of the answer so far, of those
-    given before only so many count. finish: None while it goes on, then "stop" or
-    "length".
+    given before only so many count. finish: None while it goes on, then "stop",
+    "length", or "stop_when" where a rule of one's own ended it.
     """
 
     ticket: Ticket

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxmoe.config import ModelConfig
+from jaxmoe.decode.adjustment_table import AdjustmentTable
 from jaxmoe.decode.request import Request
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slot_sampler import GREEDY, SlotSampler, numbers_of
@@ -31,7 +32,12 @@ class RuleTable:
         """See `SlotRules`; policy and sampler are resolved."""
         self._experts = config.num_experts or 1
         self._policy = PerSlot.for_model(slots, config) if policy is None else policy
-        self._sampler = SlotSampler.empty(slots) if sampler is None else sampler
+        self._sampler = SlotSampler.empty(slots)
+        if sampler is not None:
+            self._sampler = sampler
+        if isinstance(sampler, TokenSampler):
+            self._sampler = sampler.without_adjustments()
+        self._adjustments = AdjustmentTable(slots)
         self._rest = for_model(TopK(), config).numbers(self._experts)
         self._stop_ids = np.full((slots, 8), -1, np.int32)
         self._rules: SlotRules | None = None
@@ -87,11 +93,19 @@ class RuleTable:
         self._stop_ids[slot, : len(ids)] = ids
         slots = isinstance(self._sampler, SlotSampler)
         sampler = numbers_of(request.sampler) if slots else None
+        self._adjustments.set(slot, request.sampler, request.end_ids)
         self._set(slot, self.numbers_of(policy), sampler)
 
     def clear(self, slot: int) -> None:
         """A slot at rest has rules that cost least."""
+        self._adjustments.set(slot, None)
         self._set(slot, self._rest, GREEDY)
+
+    @property
+    def recent(self) -> int | None:
+        """Tokens to remember of each slot where some sampler asks; else None."""
+        rows = self._adjustments.rows
+        return None if rows is None else rows.word_starts.shape[2]
 
     def _set(self, slot: int, policy: PolicyNumbers | None, sampler: Any) -> None:
         if isinstance(self._policy, PerSlot):
@@ -104,7 +118,8 @@ class RuleTable:
         """The table as it is now; copied, as the device may read it later."""
         found = self._rules
         if found is None:
-            own = SlotRules(self._policy, self._sampler, self._stop_ids)
+            rows = self._adjustments.rows
+            own = SlotRules(self._policy, self._sampler, self._stop_ids, rows)
             found = self._rules = jax.tree.map(_copied, own)
         return found
 

@@ -30,6 +30,11 @@ class Slots:
     left: Leaf
     active: Leaf
 
+    @property
+    def drawn(self) -> Array:
+        """Tokens that each slot's sample has drawn, int32 [S]."""
+        return self.position - self.start + 1
+
     def position_keys(self, position: Array) -> Array:
         """k_it of each slot's sample at `position` [S]."""
         return jax.vmap(position_key)(jax.random.wrap_key_data(self.key_data), position)
@@ -53,10 +58,15 @@ class Slots:
 
 
 class Running(NamedTuple):
-    """What a step carries on: the slots, and their layers' states, one a stack."""
+    """What a step carries on: the slots, and their layers' states, one a stack.
+
+    history: what slots have drawn (`jaxmoe.decode.adjustments.History`), where some
+    slot's sampler asks; else None.
+    """
 
     slots: Any
     states: Any
+    history: Any = None
 
 
 class SlotRules(NamedTuple):
@@ -64,12 +74,14 @@ class SlotRules(NamedTuple):
 
     policy: a resolved policy for all slots, or a `PerSlot`. sampler: a resolved
     `TokenSampler` for all slots, or a `SlotSampler`. stop_ids: int32 [S, X], tokens
-    that end each slot's answer, padded with -1.
+    that end each slot's answer, padded with -1. adjustments: what each slot's sampler
+    changes in the logits (`jaxmoe.decode.adjustments.Adjustments`), or None.
     """
 
     policy: Any
     sampler: Any
     stop_ids: Any
+    adjustments: Any = None
 
 
 class Admission(NamedTuple):

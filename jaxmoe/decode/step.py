@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.config import ModelConfig
+from jaxmoe.decode.adjustments import Adjustments, History, adjust
 from jaxmoe.decode.cache import PrefixCache, fork
 from jaxmoe.decode.program import program
 from jaxmoe.decode.sampler import TokenSampler, is_stop
@@ -80,7 +81,8 @@ def _places(config: ModelConfig, execution: Execution) -> tuple[Any, Any]:
     """How prefix, slots and their states lie on a mesh."""
     slots = Slots.specs(execution.layout)
     own = state_specs(config, execution, "slots")
-    return PrefixCache.specs(config, execution), Running(slots, own)
+    places = Running(slots, own, execution.layout.spec("slots"))
+    return PrefixCache.specs(config, execution), places
 
 
 def _rule_specs(rules: SlotRules, layout: Layout) -> SlotRules:
@@ -90,6 +92,7 @@ def _rule_specs(rules: SlotRules, layout: Layout) -> SlotRules:
         policy=own if isinstance(rules.policy, PerSlot) else whole,
         sampler=own if isinstance(rules.sampler, SlotSampler) else whole,
         stop_ids=own,
+        adjustments=own,
     )
 
 
@@ -110,7 +113,9 @@ def _fill(
     new, key_data, prompt, limit = admission
     start, logits = prefix.length[prompt], prefix.logits[prompt]
     keys = jax.vmap(position_key)(jax.random.wrap_key_data(key_data), start)
-    tokens = _draw_each(rules.sampler, keys, logits)
+    history, asked = running.history, rules.adjustments
+    to_draw_from = _adjusted(logits, asked, history, jnp.zeros_like(start))
+    tokens = _draw_each(rules.sampler, keys, to_draw_from)
     going = ~is_stop(tokens, rules.stop_ids) & (limit > 1)
     fresh = Slots(key_data, prompt, start, start, tokens, limit - 1, going)
     rows = lambda a: new.reshape(-1, *(1 for _ in a.shape[1:]))  # noqa: E731
@@ -123,7 +128,20 @@ def _fill(
     trace = jax.tree.map(lambda a: a[:, None], trace)
     drawn = Drawn(trace, new.astype(jnp.int32))
     states = fork(running.states, prefix, prompt, new)
-    return Running(slots, states), device.everyone(drawn)
+    history = None if history is None else history.note(tokens, new)
+    return Running(slots, states, history), device.everyone(drawn)
+
+
+def _adjusted(
+    logits: Float[Array, "S V"],
+    asked: Adjustments | None,
+    history: History | None,
+    drawn: Int[Array, "S"],
+) -> Float[Array, "S V"]:
+    """The logits to draw from; `drawn` counts the tokens of each answer so far."""
+    if asked is None or history is None:
+        return logits
+    return adjust(logits, asked, history, drawn)
 
 
 def _draw_each(
@@ -205,7 +223,10 @@ def _segment(
         passed = next_pass(decoder, prefix, running, policy, context, forced, record)
         was_active = running.slots.active
         logits = decoder.logits(passed.hidden, context)
-        slots, trace = _draw(running.slots, logits, rules, record, device)
+        slots, trace = _draw(running, logits, rules, record, device)
+        history = running.history
+        if history is not None:
+            history = history.note(trace.token, was_active)
         if record.routes:
             trace = trace._replace(routes=passed.routes)
         if record.route_logprobs:
@@ -215,7 +236,8 @@ def _segment(
             trace = trace._replace(route_logprobs=chances)
         # What slots at rest write is past their count.
         drawn = Drawn(put(drawn.trace, index, trace), drawn.count + was_active)
-        return index + 1, busy(slots), Running(slots, passed.states), drawn
+        running = Running(slots, passed.states, history)
+        return index + 1, busy(slots), running, drawn
 
     none = Drawn(room, jnp.zeros(count, jnp.int32))
     start = (jnp.int32(0), busy(running.slots), running, none)
@@ -290,7 +312,7 @@ def _step_noise(slots: Slots, policy: Policy, config: ModelConfig):
 
 
 def _draw(
-    slots: Slots,
+    running: Running,
     logits: Float[Array, "S V"],
     rules: SlotRules,
     record: Record,
@@ -301,6 +323,7 @@ def _draw(
     On several devices the logits are those of the part of the vocabulary that lies
     here.
     """
+    slots = running.slots
     position = jnp.where(slots.active, slots.position + 1, slots.position)
     # Devices that have the same slots draw some of them each.
     logits = device.rows_for_columns(logits, "vocab")
@@ -308,7 +331,9 @@ def _draw(
     sampler = rules.sampler
     if isinstance(sampler, SlotSampler):
         sampler = device.mine(sampler, "vocab")
-    drawn = _draw_each(sampler, own.position_keys(at), logits)
+    asked, history = device.mine((rules.adjustments, running.history), "vocab")
+    to_draw_from = _adjusted(logits, asked, history, own.drawn)
+    drawn = _draw_each(sampler, own.position_keys(at), to_draw_from)
     tokens = jnp.where(own.active, drawn, own.token)
     trace = of_logits(record, logits, tokens)
     trace = device.share(trace, "vocab", position.shape[0])

@@ -140,11 +140,7 @@ def weighted_vote(
         raise ValueError(
             f'how must be "sum" or "mean", found {how!r}; pass one of them'
         )
-    if np.isinf(scores).any():
-        raise ValueError(
-            "scores that are added must be finite, or nan where unknown, found "
-            "infinite ones; replace them by nan"
-        )
+    _check_finite(scores)
     weights = _known(scores.astype(np.float64))
     elected = np.zeros(len(answers))
     for problem, row in enumerate(zip(answers, correct, strict=True)):
@@ -155,6 +151,54 @@ def weighted_vote(
         slack = _ROUNDING * float(np.abs(weights[problem]).sum())
         elected[problem] = _elected(totals[None], right, slack)[0]
     return elected
+
+
+def most_confident(
+    scores: Float[np.ndarray, "P n"], keep: float
+) -> Bool[np.ndarray, "P n"]:
+    """Which samples are among the share `keep` with the highest scores.
+
+    Those whose score is at least the percentile 100 (1 - keep) of the known ones of
+    their problem; ties stay. An unknown score (nan) is left out where others are known.
+
+    Raises:
+      ValueError: `keep` is not in (0, 1].
+
+    Source: Fu et al. 2025, DeepConf (arXiv 2508.15260), section 3.2.
+    """
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep must be a share in (0, 1], found {keep}")
+    _check_finite(scores)
+    return np.array([_highest(row, keep) for row in scores]).reshape(scores.shape)
+
+
+def _highest(row: Float[np.ndarray, "n"], keep: float) -> Bool[np.ndarray, "n"]:
+    known = row[~np.isnan(row)]
+    if not known.size:
+        return np.ones(row.shape, bool)
+    return row >= np.percentile(known, 100 * (1 - keep))
+
+
+def filtered_vote(
+    answers: Integer[np.ndarray, "P n"],
+    correct: Bool[np.ndarray, "P n"],
+    scores: Float[np.ndarray, "P n"],
+    keep: float = 0.1,
+) -> Float[np.ndarray, "P"]:
+    """`weighted_vote` of the most confident samples alone.
+
+    Args:
+      keep: their share; with 1 it is `weighted_vote`.
+
+    Raises:
+      ValueError: shapes that differ, infinite scores, or `keep` not in (0, 1].
+
+    Source: Fu et al. 2025, DeepConf (arXiv 2508.15260), section 3.2; the paper's
+    scores are confidences of groups of tokens (`jaxmoe.evals.deep_conf`).
+    """
+    _check_shapes(answers, correct, scores)
+    voting = most_confident(scores, keep)
+    return weighted_vote(np.where(voting, answers, NO_ANSWER), correct, scores)
 
 
 def weights_from(
@@ -217,6 +261,14 @@ def _check_shapes(answers: np.ndarray, *others: np.ndarray) -> None:
                 "expected arrays of one shape [problems, samples], found "
                 f"{answers.shape} and {other.shape}; pass those of one run"
             )
+
+
+def _check_finite(scores: np.ndarray) -> None:
+    if np.isinf(scores).any():
+        raise ValueError(
+            "scores that are added must be finite, or nan where unknown, found "
+            "infinite ones; replace them by nan"
+        )
 
 
 def _check_size(k: int, n: int) -> None:

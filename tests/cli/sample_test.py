@@ -156,6 +156,22 @@ def test_policy(options, policy):
         ("--greedy", {"temperature": 0}),
         ("--temperature 1.5 --top-k 0", {"temperature": 1.5, "top_k": 0}),
         ("--top-p 1 --min-p 0.1", {"top_p": 1, "min_p": 0.1}),
+        (
+            "--presence-penalty 1 --frequency-penalty -0.5 --repetition-penalty 1.2",
+            {
+                "presence_penalty": 1,
+                "frequency_penalty": -0.5,
+                "repetition_penalty": 1.2,
+            },
+        ),
+        (
+            "--logit-bias 5:-100,7:2.5 --min-tokens 9 --bad-words a --bad-words bc",
+            {
+                "logit_bias": {5: -100.0, 7: 2.5},
+                "min_tokens": 9,
+                "bad_words": ["a", "bc"],
+            },
+        ),
     ],
 )
 def test_sampler(model, options, changes):

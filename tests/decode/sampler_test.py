@@ -168,8 +168,11 @@ def test_filters_that_filter_nothing_are_off(value):
 
 def test_generation_config_is_taken_over():
     """A checkpoint's own defaults must arrive where they belong."""
-    config = GenerationConfig(0.6, 20, 0.95, 0.01)
-    assert TokenSampler.from_config(config) == TokenSampler(0.6, 20, 0.95, 0.01)
+    config = GenerationConfig(0.6, 20, 0.95, 0.01, 1.2)
+    expected = TokenSampler(0.6, 20, 0.95, 0.01, repetition_penalty=1.2)
+    assert TokenSampler.from_config(config) == expected
+    # Runs are named by it, and must not lose their name with a new field.
+    assert repr(config) == repr(replace(config, repetition_penalty=None))
 
 
 # -- how they are drawn --------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Answers end at stop strings and special tokens, whatever decodes beside them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -46,7 +47,7 @@ def model():
 def draw(model, **options) -> jaxmoe.Samples:
     """Eleven answers through eight slots."""
     given = {"key": jax.random.key(0), "n": 11, **SHAPES, "max_new_tokens": 70}
-    return jaxmoe.sample(model, prompt_of(20), **given, **options)
+    return jaxmoe.sample(model, prompt_of(20), **{**given, **options})
 
 
 @pytest.mark.usefixtures("untyped")
@@ -70,6 +71,32 @@ def test_stop_string_cuts_where_it_is_complete(model):
         else:
             assert after == before
     assert stopped.lengths[3] < free.lengths[3]
+
+
+@pytest.mark.usefixtures("untyped")
+def test_stops_within_the_fewest_tokens_are_overlooked(model):
+    """`min_tokens` would hold for stop tokens alone, or leave no stop at all."""
+    least = {"sampler": replace(SHAPES["sampler"], min_tokens=20)}
+    free, letters = draw(model, **least), Letters()
+    # From an answer's 5th token on, and over the border, which counts.
+    early = letters.decode(answers(free)[3][5:6])
+    border = letters.decode(answers(free)[4][19:21])
+    stopped = draw(model, stop=(early, border), include_stop=True, **least)
+    assert stopped.lengths.min() >= 20
+    assert stopped.lengths[4] == 21
+    for before, after, text, finish in zip(
+        answers(free), answers(stopped), stopped.text, stopped.finish, strict=True
+    ):
+        ends = [
+            j
+            for j in range(21, len(before) + 1)
+            if early in letters.decode(before[20:j])
+            or border in letters.decode(before[19:j])
+        ]
+        assert after == before[: min(ends, default=len(before))]
+        if ends:
+            assert finish == "stop"
+            assert text == letters.decode(after)
 
 
 @pytest.mark.usefixtures("untyped")

@@ -13,8 +13,10 @@ from jaxmoe.evals.votes import (
     best_of_k,
     best_of_n,
     codes,
+    filtered_vote,
     majority_at,
     majority_vote,
+    most_confident,
     weighted_vote,
     weights_from,
 )
@@ -366,3 +368,39 @@ def test_arrays_of_different_runs_are_refused(measure, untyped):
     """NumPy would stretch one sample's correctness over all."""
     with pytest.raises(ValueError, match=r"one shape .* \(2, 3\) and \(2, 1\)"):
         measure(np.zeros((2, 3), int), np.ones((2, 1), bool))
+
+
+# -- filtered votes ----------------------------------------------------------------
+
+
+def test_filtered_votes_are_those_of_the_most_confident(drawn):
+    """Another share would vote, or unsure samples outvote the others."""
+    answers, correct = drawn
+    scores = np.random.default_rng(3).random(answers.shape)
+    scores[7, 1:3] = np.nan
+    found = filtered_vote(answers, correct, scores, keep=0.4)
+    for problem in range(len(answers)):
+        row = scores[problem]
+        bound = np.nanpercentile(row, 60)
+        picked = [i for i in range(6) if row[i] >= bound]
+        expected = _voted(answers[problem], correct[problem], row, picked)
+        # As right as the voters for it are.
+        if len({*answers[problem]} & {*range(3)}) and problem < 30:
+            assert found[problem] == pytest.approx(expected)
+    whole = filtered_vote(answers, correct, scores[:, ::-1], keep=1.0)
+    known = np.where(np.isnan(scores), np.nan, scores)[:, ::-1]
+    sure = ~np.isnan(known).any(axis=1)
+    everyone = weighted_vote(answers, correct, known)
+    np.testing.assert_array_equal(whole[sure], everyone[sure])
+
+
+def test_most_confident_keeps_ties_and_leaves_unknown_out(drawn):
+    """A sample would be left out by its place, or kept without a score."""
+    scores = np.array([[3.0, 1.0, 3.0, np.nan], [np.nan] * 4, [1.0, 2.0, 3.0, 4.0]])
+    found = most_confident(scores, 0.5)
+    np.testing.assert_array_equal(found, [[1, 0, 1, 0], [1] * 4, [0, 0, 1, 1]])
+    for keep in (0.0, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="keep"):
+            most_confident(scores, keep)
+    with pytest.raises(ValueError, match="finite"):
+        filtered_vote(*drawn, np.full(drawn[0].shape, -np.inf))

@@ -163,6 +163,15 @@ QWEN = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
         ({}, GenerationConfig()),
         ({"eos_token_id": 2, "transformers_version": "5"}, GenerationConfig()),
         (QWEN | {"repetition_penalty": 1.0}, GenerationConfig(0.6, 20, 0.95)),
+        (
+            QWEN | {"repetition_penalty": 1.05},
+            GenerationConfig(0.6, 20, 0.95, repetition_penalty=1.05),
+        ),
+        ({"repetition_penalty": 2}, GenerationConfig(repetition_penalty=2.0)),
+        (
+            {"do_sample": False, "repetition_penalty": 1.1},
+            GenerationConfig(0.0, repetition_penalty=1.1),
+        ),
         (QWEN | {"max_new_tokens": 2048}, GenerationConfig(0.6, 20, 0.95)),
     ],
 )
@@ -186,6 +195,7 @@ def test_generation_settings(generation, found):
         ("top_p", 0),
         ("top_p", 1.5),
         ("min_p", -0.1),
+        ("repetition_penalty", 0),
         ("eos_token_id", "</s>"),
         ("eos_token_id", [1.5]),
         ("pad_token_id", {}),

@@ -63,6 +63,16 @@ def test_nothing_is_dropped_however_skewed():
         {"noisy_prefill": True},
         {"sampler": TokenSampler(0.7, top_k=20, top_p=0.8), "return_certainty": True},
         {"sampler": TokenSampler(0.0), "slots": 2},
+        {
+            "sampler": TokenSampler(
+                0.8,
+                frequency_penalty=1.0,
+                repetition_penalty=1.3,
+                logit_bias={40: 2.0, 95: 3.0},
+                bad_words=[[40, 95], [7]],
+            ),
+            "ignore_eos": True,
+        },
     ],
     ids=lambda options: "+".join(options),
 )

@@ -64,6 +64,11 @@ def test_stop_length_is_the_first_prefix_that_stops(tokenizer_dir):
         )
         stopped += expected is not None
         assert stop_length(tokenizer.decode, ids, stops) == expected
+        if expected is not None:
+            later = stop_length(tokenizer.decode, ids, stops, skip=expected)
+            passed = stop_length(tokenizer.decode, ids, stops, skip=expected - 1)
+            assert passed == expected
+            assert later is None or later > expected
     assert 20 < stopped < 180
 
 
@@ -89,6 +94,11 @@ def test_a_scanner_finds_what_a_look_at_all_ids_finds(tokenizer_dir, most):
             at += size
         assert found == stop_length(tokenizer.decode, ids[:at], stops)
         assert found == stop_length(tokenizer.decode, ids, stops)
+        skip = int(rng.integers(0, 30))
+        scanner = StopScanner(tokenizer.decode, stops, skip)
+        found_later = [scanner.push([i]) for i in ids]
+        first = next((j for j in found_later if j is not None), None)
+        assert first == stop_length(tokenizer.decode, ids, stops, skip)
         stopped += found is not None
     assert 20 < stopped < 190
 
