@@ -238,9 +238,7 @@ def _rows(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
         asyncio.run(warm)
         before = resident(process.pid)
         met = asyncio.run(
-            load(
-                address, prompts, clients=args.clients, seconds=args.seconds, seed=1
-            )
+            load(address, prompts, clients=args.clients, seconds=args.seconds, seed=1)
         )
         after = resident(process.pid)
         wrong = {k: v for k, v in met.ends.items() if k not in ("stop", "length")}
@@ -258,8 +256,9 @@ def _rows(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
         served = asyncio.run(throughput(address, some, clients=args.clients))
         rate = served.tokens / (time.perf_counter() - began)
     drawn = _sampled(some)
-    yield f"{FULL['prompts']} prompts, {FULL['n']} answers each, streamed", (
-        f"{rate:.0f} tokens/s, {rate / drawn:.0%} of `sample`'s {drawn:.0f}"
+    yield (
+        f"{FULL['prompts']} prompts, {FULL['n']} answers each, streamed",
+        (f"{rate:.0f} tokens/s, {rate / drawn:.0%} of `sample`'s {drawn:.0f}"),
     )
 
 

@@ -85,7 +85,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command: 0 after SIGTERM, 2 on input that does not fit, 130 on Ctrl-C."""
+    """Runs the command: 0 after SIGTERM, 2 on wrong input, 130 on Ctrl-C."""
     args = parser().parse_args(argv)
     try:
         from jaxmoe.serve.app import Guards
@@ -146,7 +146,9 @@ def keys_of(args: argparse.Namespace) -> tuple[bytes, ...]:
         lines = args.api_key_file.read_text(encoding="utf-8").splitlines()
         found = [line.strip() for line in lines if line.strip()]
         if not found:
-            raise ValueError(f"{args.api_key_file} must hold keys, one a line, found none")
+            raise ValueError(
+                f"{args.api_key_file} must hold keys, one a line, found none"
+            )
         keys += found
     keys = [key for key in keys if key]
     if not all(re.fullmatch(r"[!-~]+", key) for key in keys):

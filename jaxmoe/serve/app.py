@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from jaxmoe.serve.connection import (
-    ClientGone,
+    ClientGoneError,
     EventStream,
     check_key,
     read_raw,
@@ -156,7 +156,7 @@ class _Endpoints:
             raise trouble
         raw = await self._body(request)
         self._service.check_room()
-        began, address = time.perf_counter(), request.url.path
+        address = request.url.path
         work, reply = await take(raw)
         headers = {"x-request-id": reply.id}
         if work.asked.stream:
@@ -164,7 +164,7 @@ class _Endpoints:
 
             def end(left: bool) -> None:
                 self._service.end(work)
-                self._note(address, GONE if left else 200, began, work, reply)
+                self._note(address, GONE if left else 200, work, reply)
 
             patience = self._guards.patience
             return EventStream(events, end=end, patience=patience, headers=headers)
@@ -181,13 +181,11 @@ class _Endpoints:
             raise
         finally:
             self._service.end(work)
-            self._note(address, status, began, work, reply)
+            self._note(address, status, work, reply)
 
-    def _note(
-        self, address: str, status: int, began: float, work: Work, reply: Reply
-    ) -> None:
+    def _note(self, address: str, status: int, work: Work, reply: Reply) -> None:
         """A line of the log, and what is counted of a request that is over."""
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - work.began
         metrics = self._service.metrics
         if status == 200:
             metrics.whole.observe(seconds)
@@ -240,7 +238,7 @@ class _Endpoints:
                         printable(str(error)[:200]).replace("\n", " "),
                     )
                 return _failed(error)
-            except (ClientGone, ClientDisconnect):
+            except (ClientGoneError, ClientDisconnect):
                 status = GONE
                 self._service.metrics.gone.inc()
                 return Response(status_code=GONE)

@@ -6,7 +6,7 @@ Nothing here touches the engine's state, so it may run beside it, in any thread.
 import dataclasses
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,9 +136,7 @@ class RequestReader:
             raise _refused("best_of", "every answer is returned: set n alone")
         texts, many = read_prompts(body.prompt)
         special = body.add_special_tokens is not False
-        prompts = [
-            self._encode(p, special) if isinstance(p, str) else p for p in texts
-        ]
+        prompts = [self._encode(p, special) if isinstance(p, str) else p for p in texts]
         most = COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
         return self._asked(
             body,
@@ -228,47 +226,17 @@ class RequestReader:
         nothing = not echo and body.prompt_logprobs is None
         if most == 0 and (nothing or body.return_routes):
             raise _refused("max_tokens", "0 goes with echo or prompt_logprobs only")
-        seed = secrets.randbelow(SEEDS) if body.seed is None else body.seed
-        own = () if body.ignore_eos else self.config.stop_ids
-        stops, special = _checked("stop", split_stops, self.model, body.stop)
-        ends = tuple(dict.fromkeys([*own, *(body.stop_token_ids or ()), *special]))
-        if len(ends) > STOP_IDS:
-            raise _refused("stop_token_ids", f"{len(ends)} are too many ({STOP_IDS})")
-        if stops:
-            _checked("stop", self.model.require_tokenizer, "a stop string")
         policy = self._policy if body.policy is None else read_policy_body(body.policy)
-        lengths = [self._length(prompt, most) for prompt in prompts]
-        requests = ()
-        if most != 0:
-            keys = key_data(seed, len(prompts), many)
-            sampler, routes = self._sampler_of(body), self._routes(body, prompts, n)
-            requests = tuple(
-                _checked(
-                    None,
-                    self._engine.read,
-                    prompt,
-                    key_data=keys[j],
-                    samples=range(first, first + n),
-                    policy=policy,
-                    sampler=sampler,
-                    max_new_tokens=lengths[j],
-                    stop=stops,
-                    stop_ids=ends,
-                    ignore_eos=False,  # `ends` says it all
-                    noisy_prefill=bool(body.noisy_prefill),
-                    routes=routes[j],
-                )
-                for j, prompt in enumerate(prompts)
-            )
+        stops, stop_ids = self._ends(body)
         options = body.stream_options
-        return Asked(
+        asked = Asked(
             prompts=tuple(self._ids(prompt) for prompt in prompts),
-            requests=requests,
+            requests=(),
             n=n,
-            seed=seed,
+            seed=secrets.randbelow(SEEDS) if body.seed is None else body.seed,
             first=first,
             stops=stops,
-            stop_ids=ends,
+            stop_ids=stop_ids,
             include_stop=bool(body.include_stop_str_in_output),
             min_tokens=body.min_tokens or 0,
             logprobs=logprobs,
@@ -280,6 +248,46 @@ class RequestReader:
             usage=options is not None and bool(options.include_usage),
             policy=policy,
         )
+        lengths = [self._length(len(prompt), most) for prompt in asked.prompts]
+        if most == 0:
+            return asked
+        keys = key_data(asked.seed, len(prompts), many)
+        return dataclasses.replace(
+            asked, requests=tuple(self._requests(body, asked, keys, lengths))
+        )
+
+    def _ends(self, body: Drawing) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Strings and token ids that end an answer."""
+        own = () if body.ignore_eos else self.config.stop_ids
+        stops, special = _checked("stop", split_stops, self.model, body.stop)
+        ids = tuple(dict.fromkeys([*own, *(body.stop_token_ids or ()), *special]))
+        if len(ids) > STOP_IDS:
+            raise _refused("stop_token_ids", f"{len(ids)} are too many ({STOP_IDS})")
+        return stops, ids
+
+    def _requests(
+        self, body: Drawing, asked: Asked, keys: np.ndarray, lengths: list[int]
+    ) -> Iterator[Request]:
+        """Of each prompt, what the engine is asked; keys: key data of each."""
+        sampler = self._sampler_of(body)
+        routes = self._routes(body, asked)
+        for j, prompt in enumerate(asked.prompts):
+            yield _checked(
+                None,
+                self._engine.read,
+                prompt,
+                key_data=keys[j],
+                samples=range(asked.first, asked.first + asked.n),
+                policy=asked.policy,
+                sampler=sampler,
+                max_new_tokens=lengths[j],
+                stop=asked.stops,
+                stop_ids=asked.stop_ids,
+                ignore_eos=False,  # `stop_ids` are all there are
+                stop_when=None,
+                noisy_prefill=bool(body.noisy_prefill),
+                routes=routes[j],
+            )
 
     def _check_fields(self, body: Drawing, choices: int, logprobs: int | None) -> None:
         limits = self.limits
@@ -298,7 +306,8 @@ class RequestReader:
         format = body.response_format
         if format is not None and format.type != "text":
             raise _refused(
-                "response_format", f"structured output ({format.type[:40]}) is not there"
+                "response_format",
+                f"structured output ({format.type[:40]}) is not there",
             )
         if body.stream_options is not None and not body.stream:
             raise _refused("stream_options", "it needs stream: true")
@@ -310,19 +319,17 @@ class RequestReader:
     def _ids(self, prompt: Sequence[int]) -> np.ndarray:
         return _checked("prompt", check_prompt, self.model, prompt, 0)
 
-    def _length(self, prompt: list[int], most: int | None) -> int:
-        """Tokens that an answer may have.
+    def _length(self, prompt: int, most: int | None) -> int:
+        """Tokens that an answer to a prompt of so many may have.
 
         Raises:
-          RequestError: a prompt that does not fit, alone or with so many.
+          RequestError: it does not fit, alone or with so many new ones.
         """
         context, limits = self.config.context_length, self.limits
         longest = min(context - 1, limits.prompt_tokens or context)
-        if len(prompt) > longest:
-            raise _too_long(
-                f"a prompt may have {longest} tokens here, found {len(prompt)}"
-            )
-        room = context - len(prompt)
+        if prompt > longest:
+            raise _too_long(f"a prompt may have {longest} tokens here, found {prompt}")
+        room = context - prompt
         if limits.answer_tokens is not None and (most or 0) > limits.answer_tokens:
             raise _refused(
                 "max_tokens",
@@ -330,7 +337,7 @@ class RequestReader:
             )
         if most is not None and most > room:
             raise _too_long(
-                f"the context holds {context} tokens, found a prompt of {len(prompt)} "
+                f"the context holds {context} tokens, found a prompt of {prompt} "
                 f"and max_tokens of {most}; shorten the prompt or lower max_tokens"
             )
         return min(room, limits.answer_tokens or room) if most is None else most
@@ -344,17 +351,17 @@ class RequestReader:
             changes["logit_bias"] = _checked("logit_bias", _biases, body.logit_bias)
         return dataclasses.replace(self._sampler, **changes)
 
-    def _routes(
-        self, body: Drawing, prompts: list[list[int]], n: int
-    ) -> list[np.ndarray | None]:
+    def _routes(self, body: Drawing, asked: Asked) -> list[np.ndarray | None]:
         """Of each prompt, routes [n, T, L, K] to replay."""
+        prompts, n = asked.prompts, asked.n
         if body.routes is None:
             return [None] * len(prompts)
         given = [body.routes] if isinstance(body.routes, str) else body.routes
         if len(given) != n * len(prompts):
             raise _refused(
-                "routes", f"expected one for each of {n * len(prompts)} answers, found "
-                f"{len(given)}"
+                "routes",
+                f"expected one for each of {n * len(prompts)} answers, found "
+                f"{len(given)}",
             )
         found = []
         for j, prompt in enumerate(prompts):

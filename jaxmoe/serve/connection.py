@@ -1,8 +1,8 @@
-"""One client's connection: a bounded body in, a reply out, and noticing that it left."""
+"""One client's connection: a bounded body in, a reply out, and whether it is there."""
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from jaxmoe.serve.errors import RequestError
 _Result = TypeVar("_Result")
 
 
-class ClientGone(Exception):
+class ClientGoneError(Exception):
     """Nobody reads the reply any more."""
 
 
@@ -83,14 +83,14 @@ async def while_connected(
     """What `work` returns; it is cancelled when the client leaves.
 
     Raises:
-      ClientGone: it has left.
+      ClientGoneError: it has left.
     """
     task = asyncio.create_task(work)
     gone = asyncio.create_task(_gone(receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientGone
+            raise ClientGoneError
         return task.result()
     finally:
         for one in (task, gone):
@@ -111,7 +111,7 @@ class EventStream:
 
     def __init__(
         self,
-        events: AsyncIterator[str],
+        events: AsyncGenerator[str, None],
         *,
         end: Callable[[bool], None],
         patience: float,
@@ -135,10 +135,11 @@ class EventStream:
         try:
             await while_connected(receive, self._send_all(send))
             left = False
-        except (ClientGone, OSError, TimeoutError):
+        except (ClientGoneError, OSError, TimeoutError):
             pass
         finally:
             self._end(left)
+            await self._events.aclose()
 
     async def _send_all(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200}

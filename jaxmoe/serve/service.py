@@ -5,7 +5,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -138,6 +138,7 @@ class Service:
 
     async def completion(self, raw: bytes) -> tuple[Work, Reply]:
         """A request of `/v1/completions`, taken."""
+        began = time.perf_counter()
 
         def read() -> Asked:
             body = read_body(CompletionBody, raw)
@@ -151,10 +152,11 @@ class Service:
             reply.prompt_texts = [
                 self.reader.detokenize(prompt.tolist()) for prompt in asked.prompts
             ]
-        return await self._take(asked, reply)
+        return await self._take(asked, reply, began)
 
     async def chat(self, raw: bytes) -> tuple[Work, Reply]:
         """A request of `/v1/chat/completions`, taken."""
+        began = time.perf_counter()
 
         def read() -> Asked:
             body = read_body(ChatBody, raw)
@@ -162,7 +164,8 @@ class Service:
             return self.reader.chat(body)
 
         asked = await run_in_threadpool(read)
-        return await self._take(asked, ChatReply(**self._about(asked, "chatcmpl-")))
+        reply = ChatReply(**self._about(asked, "chatcmpl-"))
+        return await self._take(asked, reply, began)
 
     async def whole(self, work: Work, reply: Reply) -> Event:
         """The reply in one."""
@@ -173,7 +176,7 @@ class Service:
         reply.drawn = sum(answer.length for answer in work.answers)
         return reply.whole(pieces, work.answers)
 
-    async def events(self, work: Work, reply: Reply) -> AsyncIterator[str]:
+    async def events(self, work: Work, reply: Reply) -> AsyncGenerator[str, None]:
         """The reply as server-sent events; an error is one of them."""
         yield "".join(map(sse, reply.opening(work.answers)))
         try:
@@ -220,17 +223,21 @@ class Service:
             "texts": self._texts,
         }
 
-    async def _take(self, asked: Asked, reply: Reply) -> tuple[Work, Reply]:
+    async def _take(
+        self, asked: Asked, reply: Reply, began: float
+    ) -> tuple[Work, Reply]:
         trouble = self.trouble
         if trouble is not None:
             raise trouble
         self.check_room(asked.answers)
-        work = Work(asked, self.model.tokenizer, self.metrics)
+        work = Work(asked, self.model.tokenizer, self.metrics, began)
         self._works.add(work)
         self.in_flight += asked.answers
         try:
             if asked.scored:
-                reply.scores = [await self._score(asked, j) for j in range(len(asked.prompts))]
+                reply.scores = [
+                    await self._score(asked, j) for j in range(len(asked.prompts))
+                ]
             work.start(self.driver)
         except BaseException:
             self.end(work)

@@ -24,11 +24,17 @@ class Work:
     the answers themselves.
     """
 
-    def __init__(self, asked: Asked, tokenizer: Tokenizer | None, metrics: Metrics):
-        """Begin with empty answers."""
-        self.asked = asked
+    def __init__(
+        self,
+        asked: Asked,
+        tokenizer: Tokenizer | None,
+        metrics: Metrics,
+        began: float,
+    ):
+        """Begin with empty answers; began: when the request came."""
+        self.asked, self.began = asked, began
         self._metrics = metrics
-        self.began, self.first_token, self.tokens = time.perf_counter(), 0.0, 0
+        self.first_token, self.tokens = 0.0, 0
         self._first_times: dict[int, float] = {}
         self._handles: list[Handle] = []
         self._driver: Driver | None = None
@@ -106,7 +112,9 @@ class Work:
                 code="engine_failed",
             )
         else:
-            answer = self.answers[prompt * self.asked.n + what.sample - self.asked.first]
+            answer = self.answers[
+                prompt * self.asked.n + what.sample - self.asked.first
+            ]
             self._come.append((answer, what))
             self._measure(answer, what)
         self._news.set()

@@ -32,7 +32,9 @@ def model():
 
 @pytest.mark.parametrize(
     ("stops", "include", "skip"),
-    itertools.product([(), ("a", "é", "bc", "c1"), ("1", "12", "2"), ("😀",)], [0, 1], [0, 9]),
+    itertools.product(
+        [(), ("a", "é", "bc", "c1"), ("1", "12", "2"), ("😀",)], [0, 1], [0, 9]
+    ),
 )
 def test_pieces_joined_are_the_text(model, stops, include, skip):
     """A stream would show half a character, the start of a stop, or lose its end."""

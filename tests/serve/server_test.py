@@ -9,7 +9,6 @@ import threading
 import time
 from collections import defaultdict
 
-import jax
 import numpy as np
 import pytest
 
@@ -67,7 +66,7 @@ def extra(**fields) -> dict:
     return {"extra_body": {"return_token_ids": True, "top_k": 30, **fields}}
 
 
-# -- the promise ----------------------------------------------------------------------
+# -- the promise ---------------------------
 
 FEW = ((0, 1), (1, 3), (2, 2), (3, 2))
 """Seed and n of the requests that are asked for again and again."""
@@ -112,9 +111,7 @@ async def ask(api, seed: int, n: int, stream: bool) -> list[list[int]]:
         reply = await api.completions.create(model="tiny", **body_of(seed, n))
         return [choice.token_ids for choice in reply.choices]
     found = defaultdict(list)
-    events = await api.completions.create(
-        model="tiny", stream=True, **body_of(seed, n)
-    )
+    events = await api.completions.create(model="tiny", stream=True, **body_of(seed, n))
     async for event in events:
         for choice in event.choices:
             found[choice.index] += choice.token_ids
@@ -189,7 +186,7 @@ def test_a_seed_that_the_server_drew_draws_again(client):
     assert other.seed != first.seed
 
 
-# -- text, streams, usage ---------------------------------------------------------------
+# -- text, streams, usage ---------------------------
 
 
 @pytest.mark.parametrize("include", [False, True])
@@ -351,7 +348,7 @@ def test_models_tokens_and_templates(model, client, http):
     assert reply.choices[0].prompt_token_ids == chat
 
 
-# -- refusals -----------------------------------------------------------------------------
+# -- refusals ---------------------------
 
 
 @pytest.mark.parametrize(
@@ -475,7 +472,7 @@ def test_malformed_bodies(http):
     assert http.get("/health").status_code == 200
 
 
-# -- who may ask, and how much ----------------------------------------------------------------
+# -- who may ask, and how much ---------------------------
 
 
 def test_keys_sizes_and_queue(model):
@@ -510,7 +507,9 @@ def test_keys_sizes_and_queue(model):
         ask = {"prompt": [9], "n": 6, "max_tokens": 400, "ignore_eos": True}
         held = []
         while len(held) < 2:
-            stream = http.stream("POST", "/v1/completions", json={**ask, "stream": True})
+            stream = http.stream(
+                "POST", "/v1/completions", json={**ask, "stream": True}
+            )
             held.append(stream)
             assert stream.__enter__().status_code == 200
         full = post(http, "/v1/completions", **ask)
@@ -526,7 +525,7 @@ def test_keys_sizes_and_queue(model):
         assert "jaxmoe_answers_in_flight 0.0" in text
 
 
-# -- ends ---------------------------------------------------------------------------------------
+# -- ends ---------------------------
 
 
 def test_a_server_that_stops_ends_streams_cleanly(model):
@@ -534,9 +533,7 @@ def test_a_server_that_stops_ends_streams_cleanly(model):
     ask = {"model": "tiny", "prompt": [9], "stream": True}
     endless = {**ask, "max_tokens": 4000, **extra(ignore_eos=True)}
     with serving(model, grace=0.5) as one:
-        api = openai.OpenAI(
-            base_url=f"{one.address}/v1", api_key="-", max_retries=0
-        )
+        api = openai.OpenAI(base_url=f"{one.address}/v1", api_key="-", max_retries=0)
         events = iter(api.completions.create(**endless))
         next(events)
         threading.Thread(target=one.server.shut_down).start()

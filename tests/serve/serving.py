@@ -1,4 +1,4 @@
-"""A tiny model with a tokenizer of its 97 tokens, and a server for it in this process."""
+"""A tiny model with a tokenizer of its 97 tokens, and a server in this process."""
 
 import threading
 import time
