@@ -228,6 +228,7 @@ class RequestReader:
             raise _refused("max_tokens", "0 goes with echo or prompt_logprobs only")
         policy = self._policy if body.policy is None else read_policy_body(body.policy)
         stops, stop_ids = self._ends(body)
+        lengths = [self._length(len(prompt), most) for prompt in prompts]
         options = body.stream_options
         asked = Asked(
             prompts=tuple(self._ids(prompt) for prompt in prompts),
@@ -248,7 +249,6 @@ class RequestReader:
             usage=options is not None and bool(options.include_usage),
             policy=policy,
         )
-        lengths = [self._length(len(prompt), most) for prompt in asked.prompts]
         if most == 0:
             return asked
         keys = key_data(asked.seed, len(prompts), many)

@@ -8,7 +8,6 @@ import reprlib
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.types import FailFast
 
 from jaxmoe.serve.errors import RequestError
 
@@ -20,10 +19,10 @@ MOST_STOPS = 64
 _INT32 = (1 << 31) - 1
 Whole = Annotated[int, Field(ge=-_INT32, le=_INT32)]
 Number = Whole | float
-Numbers = Annotated[list[Number], FailFast()]
-TokenIds = Annotated[list[Whole], FailFast()]
-Texts = Annotated[list[str], FailFast(), Field(max_length=MOST_STOPS)]
-Objects = Annotated[list[dict[str, Any]], FailFast()]
+Numbers = Annotated[list[Number], Field(fail_fast=True)]
+TokenIds = Annotated[list[Whole], Field(fail_fast=True)]
+Texts = Annotated[list[str], Field(fail_fast=True, max_length=MOST_STOPS)]
+Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
 
 
 class _Body(BaseModel):
@@ -174,7 +173,9 @@ def read_body(kind: type[_Kind], raw: bytes) -> _Kind:
     try:
         return kind.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        found = error.errors(include_url=False, include_context=False)
+    # Of the kinds that a field may be of, the one that fits best.
+    first = max(found, key=lambda one: len(one["loc"]))
     place, found = first["loc"], reprlib.repr(first["input"])
     if first["type"] == "json_invalid":
         raise RequestError(f"the body must be JSON: {first['msg']}")
@@ -189,7 +190,7 @@ def read_body(kind: type[_Kind], raw: bytes) -> _Kind:
     if first["type"] == "missing":
         raise RequestError(f"{param} is missing", param=param, code="missing_parameter")
     raise RequestError(
-        f"{param[:100]}: {first['msg']}, found {found}",
-        param=str(place[0])[:100],
+        f"{place[0]}: {first['msg']}, found {found}",
+        param=str(place[0]),
         code="invalid_value",
     )

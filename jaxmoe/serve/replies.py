@@ -110,6 +110,7 @@ class Reply:
         found: dict[str, Any] = {}
         if self.asked.token_ids:
             found["prompt_token_ids"] = self.asked.prompts[answer.prompt].tolist()
+            found["token_ids"] = []  # those of the answer follow
         top = self.asked.prompt_logprobs
         if top is not None:
             scored = self.scores[answer.prompt]

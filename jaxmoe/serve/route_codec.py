@@ -8,7 +8,6 @@ long; -1 where nothing is recorded (the prompt's rows before its last, dense lay
 """
 
 import base64
-import binascii
 import io
 import math
 
@@ -37,7 +36,7 @@ def decode_routes(prompt_length: int, text: str) -> np.ndarray:
     try:
         raw = base64.b64decode(text, validate=True)
         array = _read(raw)
-    except (binascii.Error, ValueError, SyntaxError, TypeError, EOFError) as error:
+    except Exception as error:  # whatever a made-up header makes of NumPy
         raise ValueError(
             f"routes must be base64 of a .npy file of integers, found {text[:40]!r} "
             f"({str(error)[:120]}); encode it with np.save and base64.b64encode"

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import io
 import json
 import random
@@ -9,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,6 +24,9 @@ for name in ("starlette", "uvicorn", "pydantic", "prometheus_client", "openai"):
 httpx = pytest.importorskip("httpx", reason='no httpx; "jaxmoe[parity]" adds it')
 
 import openai  # noqa: E402
+
+from jaxmoe.decode.inputs import read_sampler  # noqa: E402
+from jaxmoe.serve.bodies import CompletionBody, read_body  # noqa: E402
 
 pytestmark = pytest.mark.extras
 
@@ -162,14 +167,24 @@ def settled(served) -> int:
 
 def test_prompts_in_a_list_are_those_of_a_list_in_python(model, client):
     """A list of one would be drawn with another key than in Python."""
-    prompts = [prompt_of(5, 0).tolist(), prompt_of(9, 1).tolist()]
-    out = jaxmoe.sample(model, prompts, key=5, n=2, policy=TopK(), **SHAPES)
+    prompts = [prompt_of(5, 0), prompt_of(9, 1)]
+    keys = [jaxmoe.keys.prompt_key(jax.random.key(5), j) for j in range(2)]
+    options = {**SHAPES, "policy": TopK(), "n": 2}
+    alone = [
+        jaxmoe.sample(model, prompt, key=key, **options)
+        for prompt, key in zip(prompts, keys, strict=True)
+    ]
     reply = client.completions.create(
-        model="tiny", prompt=prompts, seed=5, n=2, max_tokens=40, temperature=0.9,
+        model="tiny",
+        prompt=[prompt.tolist() for prompt in prompts],
+        seed=5,
+        n=2,
+        max_tokens=40,
+        temperature=0.9,
         **extra(policy="topk"),
-    )  # fmt: skip
+    )
     found = [choice.token_ids for choice in reply.choices]
-    assert found == [tokens for one in out for tokens in answers(one)]
+    assert found == [tokens for one in alone for tokens in answers(one)]
     assert [choice.index for choice in reply.choices] == [0, 1, 2, 3]
     assert reply.usage.prompt_tokens == 14
     assert reply.usage.completion_tokens == sum(map(len, found))
@@ -197,7 +212,8 @@ def test_streams_join_to_the_whole(model, client, include):
         "messages": [{"role": "user", "content": "a-é"}],
         "seed": 3,
         "n": 4,
-        "max_completion_tokens": 60,
+        "max_completion_tokens": 40,
+        "temperature": 0.9,
         "stop": ["e", "q2", "()"],
         "logprobs": True,
         "top_logprobs": 2,
@@ -222,11 +238,9 @@ def test_streams_join_to_the_whole(model, client, include):
         ask["messages"],
         key=3,
         n=4,
-        sampler=TokenSampler(1.0, top_k=30),
-        max_new_tokens=60,
         stop=ask["stop"],
         include_stop=include,
-        slots=8,
+        **SHAPES,
     )
     assert [texts[i] for i in range(4)] == list(python.text)
     assert {f for f in finish.values()} <= {"stop", "length"}
@@ -279,51 +293,96 @@ def test_scores_of_a_prompt(model, client, http):
     assert "".join(echoed.tokens)[: echoed.text_offset[7]] == choice["text"]
 
 
-def test_routes_replay_an_answer(model, client):
-    """An answer's experts could not be used again, or by a trainer."""
+@pytest.fixture(scope="module")
+def routed(client):
+    """An answer with its experts: the question, and the choice."""
     ask = {"model": "tiny", "prompt": prompt_of(6, 4).tolist(), "max_tokens": 9}
-    ask |= {"temperature": 0.9}
-    first = client.completions.create(
-        **ask, seed=7, **extra(policy=EXPERTS, return_routes=True)
+    ask |= {"temperature": 0.9, "seed": 7}
+    reply = client.completions.create(
+        **ask, **extra(policy=EXPERTS, return_routes=True)
     )
-    (choice,) = first.choices
+    return ask, reply.choices[0]
+
+
+def reads(served, **fields):
+    """What the engine would be asked."""
+    body = read_body(CompletionBody, json.dumps(fields).encode())
+    (request,) = served.service.reader.completion(body).requests
+    return request
+
+
+def test_routes(model, served, routed):
+    """An answer's experts could not be used again, or by a trainer."""
+    ask, choice = routed
     routes = np.load(io.BytesIO(base64.b64decode(choice.routed_experts)))
-    length = len(choice.token_ids)
-    assert routes.shape == (6 + length - 1, 2, CHOSEN)
+    assert routes.shape == (6 + len(choice.token_ids) - 1, 2, CHOSEN)
+    policy = ExpertSample(k_keep=2, tau=1.5)
     out = jaxmoe.sample(
-        model, prompt_of(6, 4), key=7, policy=ExpertSample(k_keep=2, tau=1.5),
-        **{**SHAPES, "max_new_tokens": 9},
-    )  # fmt: skip
-    assert (routes[5:] == out.routes[0]).all() and (routes[:5] == -1).all()
-    # The same tokens, drawn by the same key, with experts that TopK would not take.
-    again = client.completions.create(
-        **ask, seed=7, **extra(policy="topk", routes=choice.routed_experts)
+        model, prompt_of(6, 4), key=7, policy=policy, **SHAPES | {"max_new_tokens": 9}
     )
+    assert (routes[5:] == out.routes[0]).all() and (routes[:5] == -1).all()
+    read = reads(served, **ask, routes=choice.routed_experts)
+    assert (read.routes == out.routes).all()
+
+
+@pytest.mark.slow
+def test_routes_replay_an_answer(client, routed):
+    """Recorded experts would be taken for other tokens, or not at all."""
+    ask, choice = routed
+    # The same tokens, drawn by the same key, with experts that TopK would not take.
+    routes = choice.routed_experts
+    again = client.completions.create(**ask, **extra(policy="topk", routes=routes))
     assert again.choices[0].token_ids == choice.token_ids
-    plain = client.completions.create(**ask, seed=7, **extra(policy="topk"))
+    plain = client.completions.create(**ask, **extra(policy="topk"))
     assert plain.choices[0].token_ids != choice.token_ids
 
 
-def test_sampler_fields_reach_the_sampler(model, client):
+FIELDS = {
+    "temperature": 0.9,
+    "top_k": 30,
+    "top_p": 0.95,
+    "min_p": 0.01,
+    "presence_penalty": 1.5,
+    "frequency_penalty": 0.5,
+    "repetition_penalty": 1.3,
+    "min_tokens": 20,
+    "bad_words": ["c", "d e"],
+}
+ENDS = {"stop_token_ids": [20, 21], "ignore_eos": True, "max_tokens": 30}
+
+
+def test_sampler_fields_are_those_of_python(model, served):
     """A field would be taken and do nothing."""
-    ask = {"model": "tiny", "prompt": "ab", "seed": 2, "max_tokens": 30}
-    fields = {"presence_penalty": 1.5, "frequency_penalty": 0.5}
-    bias = {"12": 3.0, "13": -100}
-    reply = client.completions.create(
-        **ask, **fields, logit_bias=bias, temperature=0.9,
-        **extra(
-            repetition_penalty=1.3, min_tokens=20, bad_words=["c"], ignore_eos=True,
-            stop_token_ids=[20, 21],
-        ),
-    )  # fmt: skip
-    sampler = TokenSampler(
-        0.9, top_k=30, repetition_penalty=1.3, min_tokens=20, bad_words=["c"],
-        logit_bias={12: 3.0, 13: -100.0}, **fields,
-    )  # fmt: skip
+    assert set(FIELDS) | {"logit_bias", "candidates"} == {
+        field.name for field in dataclasses.fields(TokenSampler)
+    }
+    biases = {"12": 3.0, "13": -100}
+    read = reads(served, prompt="ab", logit_bias=biases, **FIELDS, **ENDS)
+    sampler = TokenSampler(**FIELDS, logit_bias={12: 3.0, 13: -100.0})
+    assert repr(read.sampler) == repr(read_sampler(model, sampler))
+    assert (read.stop_ids, read.max_new_tokens) == ((20, 21), 30)
+    unasked = reads(served, prompt="ab")
+    assert repr(unasked.sampler) == repr(read_sampler(model, None))
+    assert unasked.stop_ids == model.config.stop_ids
+
+
+@pytest.mark.slow
+def test_sampler_fields_draw_as_in_python(model, client):
+    """The same fields would draw other tokens."""
+    more = {name: FIELDS[name] for name in (*list(FIELDS)[1:4], *list(FIELDS)[6:])}
+    plain = {k: v for k, v in FIELDS.items() if k not in more}
+    ask = {"model": "tiny", "prompt": "ab", "seed": 2, **plain, "max_tokens": 30}
+    ends = {k: v for k, v in ENDS.items() if k != "max_tokens"}
+    reply = client.completions.create(**ask, **extra(**more, **ends))
     out = jaxmoe.sample(
-        model, "ab", key=2, sampler=sampler, max_new_tokens=30, stop_ids=[20, 21],
+        model,
+        "ab",
+        key=2,
+        sampler=TokenSampler(**FIELDS),
+        max_new_tokens=30,
+        stop_ids=[20, 21],
         slots=8,
-    )  # fmt: skip
+    )
     assert reply.choices[0].token_ids == answers(out)[0]
 
 
@@ -528,11 +587,14 @@ def test_keys_sizes_and_queue(model):
 # -- ends ---------------------------
 
 
-def test_a_server_that_stops_ends_streams_cleanly(model):
+def test_a_server_that_stops_ends_streams_cleanly(model, monkeypatch):
     """A client would take a cut answer for a whole one, or hang."""
     ask = {"model": "tiny", "prompt": [9], "stream": True}
-    endless = {**ask, "max_tokens": 4000, **extra(ignore_eos=True)}
+    endless = {**ask, "max_tokens": 120, **extra(ignore_eos=True)}
     with serving(model, grace=0.5) as one:
+        step = one.service.driver.engine.step
+        slow = lambda: time.sleep(0.2) or step()  # noqa: E731
+        monkeypatch.setattr(one.service.driver.engine, "step", slow)
         api = openai.OpenAI(base_url=f"{one.address}/v1", api_key="-", max_retries=0)
         events = iter(api.completions.create(**endless))
         next(events)
