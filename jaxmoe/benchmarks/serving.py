@@ -233,7 +233,7 @@ def running(*options: str) -> Iterator[tuple[str, subprocess.Popen]]:
 def _rows(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     prompts = [problem.prompt for problem in demo.problems()]
     some = prompts[: FULL["prompts"]]
-    with running() as (address, process):
+    with running("--prompt-tokens", "16") as (address, process):
         warm = load(address, prompts, clients=args.clients, seconds=args.warm)
         asyncio.run(warm)
         before = resident(process.pid)

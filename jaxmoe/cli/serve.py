@@ -96,7 +96,8 @@ def main(argv: list[str] | None = None) -> int:
             f"serving needs {error.name}, which is not installed; pip install "
             '"jaxmoe[serve]"'
         ) from None
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("jaxmoe").setLevel(logging.INFO)
     shapes, named = shapes_of(args), named_of(args)
     guards = Guards(keys=keys_of(args), body_bytes=args.max_body_mb << 20)
     service = make_service(load_model(args, dtype=args.dtype), shapes, named)

@@ -78,7 +78,7 @@ def test_the_command_line_draws_what_the_server_does():
             raw = await connection._reader.read()
         return json.loads(re.search(rb"\{.*\}", raw, re.DOTALL)[0])  # type: ignore[index]
 
-    with serving.running("--slots", "8") as (address, _):
+    with serving.running("--slots", "8", "--prompt-tokens", "16") as (address, _):
         reply = asyncio.run(ask(address))
     for choice in reply["choices"]:
         row = printed[choice["sample_index"]]

@@ -18,13 +18,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.extras]
 serving = pytest.importorskip("jaxmoe.benchmarks.serving")
 
 SECONDS = float(os.environ.get("JAXMOE_LOAD_SECONDS", "300"))
+SMALL = ("--prompt-tokens", "16")
+"""As long as the demo's prompts are: fewer programs to compile."""
 PROMPTS = [problem.prompt for problem in demo.problems()]
 
 
 @pytest.fixture(scope="module")
 def process():
     """A server of the demo model: where it listens, and its process."""
-    with serving.running() as (address, process):
+    with serving.running(*SMALL) as (address, process):
         yield address, process
 
 
@@ -103,7 +105,7 @@ def test_1000_malformed_bodies(process):
 
 def test_sigterm_during_load_ends_streams_cleanly():
     """An update would cut answers off, and clients take them for whole."""
-    with serving.running("--grace", "3") as (address, server):
+    with serving.running(*SMALL, "--grace", "3") as (address, server):
         endless = {"prompt": PROMPTS[0], "max_tokens": 480, "ignore_eos": True}
 
         async def stopped() -> serving.Met:

@@ -6,9 +6,12 @@ import dataclasses
 import io
 import json
 import random
+import re
 import threading
 import time
 from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -26,7 +29,7 @@ httpx = pytest.importorskip("httpx", reason='no httpx; "jaxmoe[parity]" adds it'
 import openai  # noqa: E402
 
 from jaxmoe.decode.inputs import read_sampler  # noqa: E402
-from jaxmoe.serve.bodies import CompletionBody, read_body  # noqa: E402
+from jaxmoe.serve.bodies import ChatBody, CompletionBody, read_body  # noqa: E402
 
 pytestmark = pytest.mark.extras
 
@@ -405,6 +408,40 @@ def test_models_tokens_and_templates(model, client, http):
         **extra(chat_template_kwargs={"shout": True}),
     )  # fmt: skip
     assert reply.choices[0].prompt_token_ids == chat
+
+
+# -- the page ---------------------------
+
+PAGE = (Path(jaxmoe.__file__).parent / "docs" / "serving.md").read_text("utf-8")
+
+
+def test_the_page_names_every_field_and_address(served):
+    """A reader would miss a field, or send one that is refused."""
+    rows = re.findall(r"^\| (`.*?) \|", PAGE, re.M)
+    named = {name for row in rows for name in re.findall(r"`([\w/]+)`", row)}
+    fields = set(CompletionBody.model_fields) | set(ChatBody.model_fields)
+    addresses = {route.path for route in served.server.config.app.routes}
+    addresses.remove("/v1/models/{name:path}")
+    assert named == fields | addresses | {"/v1/models/NAME"}
+
+
+def test_what_the_page_shows_runs(served, http):
+    """A user would copy it."""
+    here = PAGE.replace("http://127.0.0.1:8000", served.address)
+    here = here.replace('"demo"', '"tiny"').replace('"k_keep": 5', '"k_keep": 2')
+    bodies = re.findall(r"curl -s\S* (http\S+) .*?-d '(.*?)'", here, re.DOTALL)
+    assert len(bodies) == 2
+    for address, body in bodies:
+        kind = {"content-type": "application/json"}
+        assert http.post(address, content=body, headers=kind).status_code == 200
+    first, second = re.findall(r"```python\n(.*?)```", here, re.DOTALL)
+    names: dict = {}
+    exec(first, names)  # noqa: S102
+    assert len(names["reply"].choices) == 4
+    fields = {"return_routes": True}
+    reply = post(http, "/v1/completions", prompt=[9], max_tokens=2, **fields).json()
+    names["choice"] = SimpleNamespace(**reply["choices"][0])
+    exec(second, names)  # noqa: S102
 
 
 # -- refusals ---------------------------
