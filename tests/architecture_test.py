@@ -54,6 +54,7 @@ LIBRARIES_ONLY_IN = {
     "tokenizers": ("jaxmoe/text/", "jaxmoe/demo/model_files.py"),
     "orbax": ("jaxmoe/checkpoints/orbax.py",),
     "jinja2": ("jaxmoe/text/",),
+    "llguidance": ("jaxmoe/text/grammar.py",),
     "huggingface_hub": ("jaxmoe/checkpoints/hub.py",),
     "starlette": ("jaxmoe/serve/",),
     "uvicorn": ("jaxmoe/serve/",),

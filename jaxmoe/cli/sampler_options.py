@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from jaxmoe.cli.fields import add_field, fields_of, given
@@ -30,10 +31,23 @@ def biases(text: str) -> dict[int, float]:
     return {int(token): float(bias) for token, bias in pairs}
 
 
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be read: {error}") from None
+
+
 _READ: dict[str, dict[str, Any]] = {
     "top_k": {"type": int},
     "min_tokens": {"type": int},
     "logit_bias": {"type": biases, "metavar": "ID:BIAS,..."},
+    "json_schema": {
+        "type": _text_of,
+        "metavar": "FILE",
+        "help": "a JSON schema that answers follow",
+    },
+    "regex": {"type": str, "metavar": "TEXT"},
     "bad_words": {
         "action": "append",
         "type": str,

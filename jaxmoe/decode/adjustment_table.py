@@ -50,7 +50,7 @@ def row_of(
     end_ids: what `min_tokens` bans.
     """
     bias = sampler.logit_bias or {}
-    words = [tuple(word) for word in sampler.bad_words or ()]
+    words: list[Any] = [tuple(word) for word in sampler.bad_words or ()]
     starts = np.full((widths.words, widths.starts), -1, np.int32)
     for place, word in enumerate(words):
         if len(word) > 1:

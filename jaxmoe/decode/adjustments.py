@@ -2,6 +2,7 @@
 
 In vLLM's order, where t is a token, n(t) how often the answer has it so far:
 
+    0. grammar       z_t = -inf  where the answer may not go on with t
     1. bad words     z_t = -inf  where t would complete one within the answer
     2. min_tokens    z_t = -inf  for end and stop tokens, while the answer is shorter
     3. logit bias    z_t += bias_t
@@ -47,6 +48,15 @@ class Adjustments(NamedTuple):
     end_ids: Any
     word_ends: Any
     word_starts: Any
+
+
+def allow_only(
+    logits: Float[Array, "S V"], allowed: Int[Array, "S W"]
+) -> Float[Array, "S V"]:
+    """-inf for tokens whose bit is 0; the lowest bit of a word is its first token."""
+    bits = (jnp.asarray(allowed)[:, :, None] >> jnp.arange(32)) & 1
+    bits = bits.reshape(logits.shape[0], -1)[:, : logits.shape[1]]
+    return jnp.where(bits == 1, lax.optimization_barrier(logits), -jnp.inf)
 
 
 class History(NamedTuple):

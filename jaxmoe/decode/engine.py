@@ -41,6 +41,7 @@ from jaxmoe.model import Model
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import Policy
 from jaxmoe.sharding.processes import check_equal
+from jaxmoe.text.grammar import Guide
 from jaxmoe.text.stop import StopScanner
 from jaxmoe.typing import Array, Key
 
@@ -56,10 +57,13 @@ class _Sample:
     length: int = 0
     scanner: StopScanner | None = field(init=False)
     watcher: Watcher | None = field(init=False)
+    guide: Guide | None = field(init=False)
 
     def __post_init__(self):
         rule, prompt = self.request.stop_when, self.request.number
         self.watcher = None if rule is None else Watcher(rule, prompt, self.index)
+        grammar = self.request.grammar
+        self.guide = None if grammar is None else grammar.begin()
         stops, decode = self.request.stops, self.request.decode
         skip = self.request.min_tokens
         self.scanner = None if decode is None else StopScanner(decode, stops, skip)
@@ -385,6 +389,8 @@ class Engine:
                 del self._waiting[queued.ticket]
             admitted[slot] = True
             self._table.admit(slot, sample.request, sample.policy)
+            if sample.guide is not None:
+                self._table.allow(slot, sample.guide)
         if not admitted.any():
             return []
         memory.prefix = self._prompts.load(memory.prefix)
@@ -448,6 +454,8 @@ class Engine:
     def _run_segment(self, most: int) -> list[Delta]:
         assert self._memory is not None
         memory, live = self._memory, [s for s in self._slots if s is not None]
+        # The next token of a guided answer is known to the host alone.
+        most = 1 if any(s.guide is not None for s in live) else most
         steps = min(most, max(s.left for s in live))
         memory.make_room_for_answer(max(s.length + min(steps, s.left) for s in live))
         # With samples waiting, come back once an eighth of the slots is free.
@@ -499,6 +507,9 @@ class Engine:
             self.tokens += new
             deltas.append(_delta(sample, part))
             ended[slot] = deltas[-1].finish is not None
+            if sample.guide is not None and not ended[slot]:
+                sample.guide.take(part.token.tolist())
+                self._table.allow(slot, sample.guide)
         for delta in deltas:
             if delta.finish is not None:
                 self._count_down(delta.ticket)

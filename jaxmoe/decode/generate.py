@@ -85,6 +85,11 @@ def generate(
     )
     stops = jnp.asarray(config.stop_ids if stop_ids is None else stop_ids, jnp.int32)
     drawing, adjustments, history = sampler, None, None
+    if isinstance(sampler, TokenSampler) and sampler.guided:
+        raise ValueError(
+            "a JSON schema or a regex is followed on the host, between steps, and "
+            "generate has none; use jaxmoe.sample or jaxmoe.Engine"
+        )
     if isinstance(sampler, TokenSampler) and sampler.adjusts:
         drawing = sampler.without_adjustments()
         prompt_ids = jnp.where(jnp.arange(tokens.shape[0]) < length, tokens, -1)

@@ -20,6 +20,7 @@ from jaxmoe.model import Model
 from jaxmoe.random.keys import as_key, check_key, prompt_key
 from jaxmoe.router.plackett_luce import MOST_DRAWN
 from jaxmoe.router.policies import ExpertSample, Policy, for_model
+from jaxmoe.text.grammar import Grammar
 from jaxmoe.text.stop import check_stops
 from jaxmoe.typing import Array
 
@@ -189,6 +190,7 @@ def read_request(
         decode=decode,
         stop_when=stop_when,
         number=number,
+        grammar=_grammar(model, drawing, stop_ids),
         noisy_prefill=check_flag("noisy_prefill", noisy_prefill),
         routes=routes,
     )
@@ -254,6 +256,19 @@ def _word_tokens(model: Model, words: Any) -> Any:
         if bare and len(spaced) == len(bare) and spaced[0] != bare[0]:
             found.append(spaced)
     return found
+
+
+def _grammar(model: Model, sampler: Any, stop_ids: tuple[int, ...]) -> Grammar | None:
+    """What answers of a resolved sampler follow."""
+    if not isinstance(sampler, TokenSampler) or not sampler.guided:
+        return None
+    return Grammar(
+        model.require_tokenizer("a grammar"),
+        model.config.vocab_size,
+        stop_ids,
+        json_schema=sampler.json_schema,  # type: ignore[arg-type]  # text by now
+        regex=sampler.regex,
+    )
 
 
 def _check_least(sampler: Any, most: int) -> None:

@@ -12,6 +12,7 @@ from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.stop_rule import StopRule
 from jaxmoe.decode.trace import TokenTrace
 from jaxmoe.router.policies import Policy
+from jaxmoe.text.grammar import Grammar
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Request:
     end_ids: those, and the model's own; banned from the first `min_tokens`.
     stops: strings that end one. decode: token ids to text, where there are such.
     stop_when: a rule that ends one, and number: the prompt's, which the rule is told.
-    noisy_prefill: whether the prompt is routed with each sample's key.
+    grammar: that answers follow. noisy_prefill: whether the prompt is routed with each
+    sample's key.
     routes: int16 [n, T, L, K] to take instead of choosing, or None.
     """
 
@@ -40,6 +42,7 @@ class Request:
     decode: Callable[[Sequence[int]], str] | None = None
     stop_when: StopRule | None = None
     number: int = 0
+    grammar: Grammar | None = None
     noisy_prefill: bool = False
     routes: np.ndarray | None = None
 

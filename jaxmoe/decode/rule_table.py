@@ -13,6 +13,7 @@ from jaxmoe.decode.slot_sampler import GREEDY, SlotSampler, numbers_of
 from jaxmoe.decode.slots import SlotRules
 from jaxmoe.router.per_slot import PerSlot
 from jaxmoe.router.policies import Policy, PolicyNumbers, TopK, for_model
+from jaxmoe.text.grammar import EVERY, Guide, mask_width
 
 
 class RuleTable:
@@ -38,6 +39,8 @@ class RuleTable:
         if isinstance(sampler, TokenSampler):
             self._sampler = sampler.without_adjustments()
         self._adjustments = AdjustmentTable(slots)
+        self._allowed = np.full((slots, mask_width(config.vocab_size)), EVERY)
+        self._guided = np.zeros(slots, bool)
         self._rest = for_model(TopK(), config).numbers(self._experts)
         self._stop_ids = np.full((slots, 8), -1, np.int32)
         self._rules: SlotRules | None = None
@@ -99,7 +102,13 @@ class RuleTable:
     def clear(self, slot: int) -> None:
         """A slot at rest has rules that cost least."""
         self._adjustments.set(slot, None)
+        self._allowed[slot], self._guided[slot] = EVERY, False
         self._set(slot, self._rest, GREEDY)
+
+    def allow(self, slot: int, guide: Guide) -> None:
+        """Gives a slot the tokens that its answer may go on with."""
+        guide.fill(self._allowed[slot])
+        self._guided[slot], self._rules = True, None
 
     @property
     def recent(self) -> int | None:
@@ -119,7 +128,8 @@ class RuleTable:
         found = self._rules
         if found is None:
             rows = self._adjustments.rows
-            own = SlotRules(self._policy, self._sampler, self._stop_ids, rows)
+            allowed = self._allowed if self._guided.any() else None
+            own = SlotRules(self._policy, self._sampler, self._stop_ids, rows, allowed)
             found = self._rules = jax.tree.map(_copied, own)
         return found
 

@@ -23,6 +23,7 @@ from jax.core import Tracer
 from jaxmoe.config import GenerationConfig
 from jaxmoe.ops.top_k import whole_top_k
 from jaxmoe.random.keys import token_key
+from jaxmoe.text.grammar import schema_text
 from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
 
 _BLOCK = 512
@@ -38,6 +39,9 @@ ADJUSTING = (
     "bad_words",
 )
 """Fields that change logits before the filters (`jaxmoe.decode.adjustments`)."""
+
+GUIDING = ("json_schema", "regex")
+"""Fields that say which tokens may come next at all (`jaxmoe.text.grammar`)."""
 
 
 BadWords = Sequence[str | Sequence[int]]
@@ -55,7 +59,7 @@ BadWords = Sequence[str | Sequence[int]]
         "repetition_penalty",
         "logit_bias",
     ],
-    meta_fields=["min_tokens", "bad_words", "candidates"],
+    meta_fields=["min_tokens", "bad_words", "json_schema", "regex", "candidates"],
 )
 @dataclass(frozen=True, repr=False)
 class TokenSampler:
@@ -78,6 +82,8 @@ class TokenSampler:
     min_tokens: end and stop tokens are banned, and stop strings overlooked, until the
       answer has so many tokens; None or 0 for none.
     bad_words: texts or token ids in a row that an answer must not have; None for none.
+    json_schema: a JSON schema, or its text, that an answer must follow; None for none.
+    regex: a regular expression that a whole answer must match; None for none.
     candidates: set by `resolve`: the best so many tokens are enough to look at.
 
     The first seven may be arrays, and other values compile nothing anew; turning a
@@ -94,6 +100,8 @@ class TokenSampler:
     logit_bias: Mapping[int, ArrayLike] | None = None
     min_tokens: int | None = None
     bad_words: BadWords | None = None
+    json_schema: str | Mapping[str, Any] | None = None
+    regex: str | None = None
     candidates: int | None = field(
         default=None, kw_only=True, metadata={"derived": True}
     )
@@ -107,7 +115,7 @@ class TokenSampler:
         shown = [
             f"{name}={value!r}"
             for name, value in given.items()
-            if name not in ADJUSTING or value is not None
+            if name not in (*ADJUSTING, *GUIDING) or value is not None
         ]
         return f"TokenSampler({', '.join(shown)})"
 
@@ -150,11 +158,34 @@ class TokenSampler:
             logit_bias=_bias(self.logit_bias, vocab_size),
             min_tokens=_least(self.min_tokens),
             bad_words=_words(self.bad_words, vocab_size),
+            **self._guides(),
             candidates=candidates,
         )
 
     def _penalty(self, name: str) -> Any:
         return _number(name, getattr(self, name), -2, 2, off=(0,))
+
+    def _guides(self) -> dict[str, str | None]:
+        """The grammar's text, checked against what would leave it no token."""
+        schema = None if self.json_schema is None else schema_text(self.json_schema)
+        if self.regex is not None and not isinstance(self.regex, str):
+            raise TypeError(f"sampler: regex must be a string, found {self.regex!r}")
+        asked = [n for n in GUIDING if getattr(self, n) is not None]
+        banning = [n for n in ("min_tokens", "bad_words") if getattr(self, n)]
+        if any(value == -np.inf for value in (self.logit_bias or {}).values()):
+            banning.append("logit_bias of -inf")
+        if len(asked) > 1 or (asked and banning):
+            raise ValueError(
+                f"sampler: {asked[0]} must stand alone, found "
+                f"{', '.join([*asked[1:], *banning])} beside it, which could leave no "
+                "token to draw; leave one out"
+            )
+        return {"json_schema": schema, "regex": self.regex}
+
+    @property
+    def guided(self) -> bool:
+        """Whether answers follow a grammar."""
+        return self.json_schema is not None or self.regex is not None
 
     @property
     def adjusts(self) -> bool:
@@ -163,7 +194,7 @@ class TokenSampler:
 
     def without_adjustments(self) -> "TokenSampler":
         """What is left to do where logits have been adjusted."""
-        return replace(self, **dict.fromkeys(ADJUSTING))
+        return replace(self, **dict.fromkeys((*ADJUSTING, *GUIDING)))
 
     def draw(self, key: Key[Array, ""], logits: Float[Array, "V"]) -> Int[Array, ""]:
         """One token id, int32; `key` is the position's (`jaxmoe.random.keys`)."""

@@ -75,13 +75,15 @@ class SlotRules(NamedTuple):
     policy: a resolved policy for all slots, or a `PerSlot`. sampler: a resolved
     `TokenSampler` for all slots, or a `SlotSampler`. stop_ids: int32 [S, X], tokens
     that end each slot's answer, padded with -1. adjustments: what each slot's sampler
-    changes in the logits (`jaxmoe.decode.adjustments.Adjustments`), or None.
+    changes in the logits (`jaxmoe.decode.adjustments.Adjustments`), or None. allowed:
+    int32 [S, W], a bit for each token that may come next, for one step; or None.
     """
 
     policy: Any
     sampler: Any
     stop_ids: Any
     adjustments: Any = None
+    allowed: Any = None
 
 
 class Admission(NamedTuple):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.decode.adjustments import Adjustments, History, adjust
+from jaxmoe.decode.adjustments import History, adjust, allow_only
 from jaxmoe.decode.cache import PrefixCache, fork
 from jaxmoe.decode.program import program
 from jaxmoe.decode.sampler import TokenSampler, is_stop
@@ -93,6 +93,7 @@ def _rule_specs(rules: SlotRules, layout: Layout) -> SlotRules:
         sampler=own if isinstance(rules.sampler, SlotSampler) else whole,
         stop_ids=own,
         adjustments=own,
+        allowed=own,
     )
 
 
@@ -113,8 +114,8 @@ def _fill(
     new, key_data, prompt, limit = admission
     start, logits = prefix.length[prompt], prefix.logits[prompt]
     keys = jax.vmap(position_key)(jax.random.wrap_key_data(key_data), start)
-    history, asked = running.history, rules.adjustments
-    to_draw_from = _adjusted(logits, asked, history, jnp.zeros_like(start))
+    history = running.history
+    to_draw_from = _adjusted(logits, rules, history, jnp.zeros_like(start))
     tokens = _draw_each(rules.sampler, keys, to_draw_from)
     going = ~is_stop(tokens, rules.stop_ids) & (limit > 1)
     fresh = Slots(key_data, prompt, start, start, tokens, limit - 1, going)
@@ -134,14 +135,16 @@ def _fill(
 
 def _adjusted(
     logits: Float[Array, "S V"],
-    asked: Adjustments | None,
+    rules: SlotRules,
     history: History | None,
     drawn: Int[Array, "S"],
 ) -> Float[Array, "S V"]:
     """The logits to draw from; `drawn` counts the tokens of each answer so far."""
-    if asked is None or history is None:
-        return logits
-    return adjust(logits, asked, history, drawn)
+    if rules.allowed is not None:
+        logits = allow_only(logits, rules.allowed)
+    if rules.adjustments is not None and history is not None:
+        logits = adjust(logits, rules.adjustments, history, drawn)
+    return logits
 
 
 def _draw_each(
@@ -331,8 +334,9 @@ def _draw(
     sampler = rules.sampler
     if isinstance(sampler, SlotSampler):
         sampler = device.mine(sampler, "vocab")
-    asked, history = device.mine((rules.adjustments, running.history), "vocab")
-    to_draw_from = _adjusted(logits, asked, history, own.drawn)
+    changes = rules._replace(policy=None, sampler=None, stop_ids=None)
+    changes, history = device.mine((changes, running.history), "vocab")
+    to_draw_from = _adjusted(logits, changes, history, own.drawn)
     drawn = _draw_each(sampler, own.position_keys(at), to_draw_from)
     tokens = jnp.where(own.active, drawn, own.token)
     trace = of_logits(record, logits, tokens)

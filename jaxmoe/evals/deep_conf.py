@@ -39,16 +39,16 @@ class DeepConf:
     """Numbers of the method; the paper's are the defaults.
 
     warm_up: answers that are drawn whole. keep: share of them whose lowest group is
-    above the threshold. window: W, tokens of a group. top: Q.
+    above the threshold. group: W, tokens of a group. top: Q.
     """
 
     warm_up: int = 16
     keep: float = LOW
-    window: int = 2048
+    group: int = 2048
     top: int = 20
 
     def __post_init__(self):
-        for name in ("warm_up", "window", "top"):
+        for name in ("warm_up", "group", "top"):
             check_whole(name, getattr(self, name))
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep must be a share in (0, 1], found {self.keep!r}")
@@ -145,17 +145,17 @@ def deep_conf(
     slots = default_slots(n, model.layout) if slots is None else slots
     shared = {**options, "key": key, "slots": slots, "top_logprobs": rule.top}
     whole = _in_order(stream(model, prompt, samples=range(rule.warm_up), **shared))
-    lowest = [_lowest(answer, rule.window) for answer in whole]
+    lowest = [_lowest(answer, rule.group) for answer in whole]
     threshold = threshold_of(np.array(lowest), rule.keep)
     rest = stream(
         model,
         prompt,
         samples=range(rule.warm_up, n),
-        stop_when=unsure(threshold, rule.window),
+        stop_when=unsure(threshold, rule.group),
         **shared,
     )
     answers = (*whole, *_in_order(rest))
-    confidences = [_lowest(answer, rule.window) for answer in answers]
+    confidences = [_lowest(answer, rule.group) for answer in answers]
     return ConfidentAnswers(answers, np.array(confidences), threshold)
 
 

@@ -303,12 +303,6 @@ class RequestReader:
                 )
         if (body.return_routes or body.routes is not None) and not limits.routes:
             raise _refused("return_routes", "this server was started with --no-routes")
-        format = body.response_format
-        if format is not None and format.type != "text":
-            raise _refused(
-                "response_format",
-                f"structured output ({format.type[:40]}) is not there",
-            )
         if body.stream_options is not None and not body.stream:
             raise _refused("stream_options", "it needs stream: true")
 
@@ -349,7 +343,7 @@ class RequestReader:
         changes = {name: value for name, value in given.items() if value is not None}
         if body.logit_bias:
             changes["logit_bias"] = _checked("logit_bias", _biases, body.logit_bias)
-        return dataclasses.replace(self._sampler, **changes)
+        return dataclasses.replace(self._sampler, **changes, **_guides(body))
 
     def _routes(self, body: Drawing, asked: Asked) -> list[np.ndarray | None]:
         """Of each prompt, routes [n, T, L, K] to replay."""
@@ -403,6 +397,28 @@ def _are(values: list[Any], kind: type) -> bool:
     return all(type(value) is kind for value in values)
 
 
+def _guides(body: Drawing) -> dict[str, Any]:
+    """Fields of the sampler for what an answer must look like.
+
+    Raises:
+      RequestError: several at once, or a schema that is missing.
+    """
+    found: dict[str, Any] = {}
+    format, outputs = body.response_format, body.structured_outputs
+    if format is not None and format.type == "json_object":
+        found["json_schema"] = {"type": "object"}
+    if format is not None and format.type == "json_schema":
+        if format.json_schema is None:
+            raise _refused("response_format", "json_schema is missing")
+        found["json_schema"] = format.json_schema.json_schema
+    if outputs is not None:
+        if found:
+            raise _refused("structured_outputs", "response_format says it already")
+        given = {"json_schema": outputs.json_schema, "regex": outputs.regex}
+        found = {name: value for name, value in given.items() if value is not None}
+    return found
+
+
 def _biases(given: dict[str, float]) -> dict[int, float]:
     """By token id; JSON's names are texts."""
     if len(given) > MOST_BIASES:
@@ -427,7 +443,8 @@ def _checked(param: str | None, check: Any, *args: Any, **options: Any) -> Any:
     """What `check` returns; its complaint about input as a RequestError."""
     try:
         return check(*args, **options)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError, ImportError) as error:
+        # The last: what was asked for needs a library that is not installed here.
         raise RequestError(
             str(error)[:1000] or type(error).__name__, param=param, code="invalid_value"
         ) from None

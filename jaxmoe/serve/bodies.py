@@ -48,12 +48,27 @@ class PolicyBody(_Body):
     type: str
 
 
+class JsonSchema(_Body):
+    """OpenAI's wrapping of a schema."""
+
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+    json_schema: dict[str, Any] = Field(alias="schema")
+
+
 class ResponseFormat(_Body):
-    """Of which plain text is the one kind there is."""
+    """What an answer must be: any text, a JSON object, or what a schema says."""
 
-    model_config = ConfigDict(extra="allow")
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
 
-    type: str
+
+class StructuredOutputs(_Body):
+    """vLLM's field; one of them: a JSON schema, or a regular expression."""
+
+    json_schema: str | dict[str, Any] | None = Field(None, alias="json")
+    regex: str | None = None
 
 
 class _Ignored(_Body):
@@ -99,7 +114,9 @@ class Drawing(_Ignored):
     prompt_logprobs: Whole | None = Field(None, ge=0)
     return_token_ids: bool | None = None
     skip_special_tokens: Literal[True] | None = None
+    # What an answer must look like.
     response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     # Ours.
     policy: str | PolicyBody | None = None
     sample_index: int | None = Field(None, ge=0, lt=SEEDS)

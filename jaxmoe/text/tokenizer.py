@@ -135,6 +135,10 @@ class Tokenizer:
                 f"({_reason(error)}); copy tokenizer.json again"
             ) from None
 
+    def as_json(self) -> str:
+        """What a `tokenizer.json` of it says, with added tokens."""
+        return self._backend.to_str()
+
     # -- chats ---------------------------------------------------------------------
 
     def render_chat(

@@ -8,9 +8,10 @@ import pytest
 import jaxmoe
 from jaxmoe import Engine, TokenSampler, TopK
 from jaxmoe.benchmarks.calls import counted
+from jaxmoe.decode.adjustments import Adjustments, History
 from jaxmoe.decode.step import decode_segment
 from tests.decode.adjusted import adjusted
-from tests.tiny import STOP, VOCAB, answers, prompt_of, tiny_model
+from tests.tiny import STOP, answers, prompt_of, tiny_model
 
 EVERYTHING = TokenSampler(
     0.0,
@@ -51,6 +52,7 @@ def test_greedy_is_the_argmax_of_the_adjusted_logits(model, greedy):
     np.testing.assert_allclose(greedy.logprobs[0], own, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_generate_draws_the_same(model, greedy):
     """The pure function would forget the prompt, or the adjustments."""
     drawn = jaxmoe.generate(
@@ -77,13 +79,19 @@ REQUESTS = [
     (TokenSampler(0.7, logit_bias={STOP: 9.0}, min_tokens=4), 13),
     (TokenSampler(0.0, logit_bias={33: 50.0}), 8),
     (TokenSampler(0), 3),
+    (TokenSampler(1.1, frequency_penalty=-2.0), 7),
+    (TokenSampler(0.9), 10),
+    (TokenSampler(1.0, repetition_penalty=0.7), 11),
+    (TokenSampler(1.0, min_p=0.1, bad_words=[[9, 9]]), 6),
 ]
+"""More than there are slots, so that slots are used again."""
 
 
-def _run(model: jaxmoe.Model, chosen: list[int], segment: int) -> dict[int, tuple]:
+def _run(model: jaxmoe.Model, chosen: list[int]) -> dict[int, tuple]:
     """Tokens, log-probabilities and ending of some of the requests, run together."""
     parts: dict[int, list[jaxmoe.Delta]] = {}
-    with Engine(model, slots=4, segment=segment, prompts=4) as engine:
+    # The shapes of engine_test.py, whose programs without adjustments are compiled.
+    with Engine(model, slots=8, segment=8, prompts=4) as engine:
         for number in chosen:
             sampler, most = REQUESTS[number]
             engine.submit(
@@ -109,10 +117,11 @@ def _run(model: jaxmoe.Model, chosen: list[int], segment: int) -> dict[int, tupl
 
 def test_an_answer_is_its_requests_alone(model):
     """A neighbour's penalties would reach an answer, or a refilled slot keep them."""
-    together = _run(model, [*range(len(REQUESTS))], segment=8)
-    assert together == _run(model, [*range(len(REQUESTS))][::-1], segment=8)
+    everyone = [*range(len(REQUESTS))]
+    together = _run(model, everyone)
+    assert together == _run(model, everyone[::-1])
     for number in (0, 1, 3, 6):
-        assert _run(model, [number], segment=8)[number] == together[number]
+        assert _run(model, [number])[number] == together[number]
     tokens = {number: found[0] for number, found in together.items()}
     assert tokens[4].index(STOP) == 4 == len(tokens[4]) - 1
     assert tokens[5] == [33] * 8
@@ -121,11 +130,10 @@ def test_an_answer_is_its_requests_alone(model):
 
 def test_what_nobody_asks_for_costs_nothing(model):
     """Programs without adjustments would change, or be compiled again."""
-    plain = REQUESTS[0]
-    _run(model, [0, 1], segment=8)
+    _run(model, [0, 1])
     with counted() as compiled:
-        _run(model, [*range(len(REQUESTS))], segment=8)
-    assert plain and not compiled
+        _run(model, [*range(len(REQUESTS))])
+    assert not compiled
 
 
 def _lowered(model: jaxmoe.Model, sampler: TokenSampler, monkeypatch) -> str:
@@ -147,10 +155,9 @@ def test_neutral_values_lower_to_the_same_program(model, monkeypatch):
     neutral = TokenSampler(0.9, presence_penalty=0.0, repetition_penalty=1.0)
     plain = _lowered(model, TokenSampler(0.9), monkeypatch)
     assert _lowered(model, neutral, monkeypatch) == plain
-    counts = f"tensor<4x{VOCAB}xi32>"
-    assert counts not in plain
-    asked = TokenSampler(0.9, presence_penalty=0.1)
-    assert counts in _lowered(model, asked, monkeypatch)
+    asked = _lowered(model, TokenSampler(0.9, presence_penalty=0.1), monkeypatch)
+    inputs = [text.partition(") -> ")[0].count("%arg") for text in (plain, asked)]
+    assert inputs[1] == inputs[0] + len(Adjustments._fields) + len(History._fields)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_rows_grow_and_keep_what_they_hold():
     assert table.rows is None
     first = TokenSampler(logit_bias={5: 2.0}, bad_words=[[1, 2]], min_tokens=2)
     table.set(1, first.resolve(VOCAB), ENDS)
+    assert table.rows is not None
     narrow = [np.array(column[1]) for column in table.rows]
     many = TokenSampler(
         logit_bias=dict.fromkeys(range(30), 1.0),

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 import jaxmoe
-from jaxmoe import Engine, TopK
-from tests.tiny import answers, prompt_of, tiny_model
+from jaxmoe import Engine
+from tests.tiny import SHAPES, prompt_of, tiny_model
 
-OPTIONS = {"policy": TopK(), "max_new_tokens": 30}
 KEY = jax.random.key(4)
 SAMPLES = [3, 5, 8, 9, 11, 12]
 
@@ -19,10 +18,32 @@ def model() -> jaxmoe.Model:
     return tiny_model()
 
 
+def _run(model: jaxmoe.Model, most: int | None, **options) -> tuple[dict, int]:
+    """Each answer's deltas, of two prompts, and how many steps they took."""
+    parts: dict[tuple[int, int], list[jaxmoe.Delta]] = {}
+    # The shapes of engine_test.py, whose programs are compiled.
+    with Engine(model, slots=8, segment=8, prompts=4) as engine:
+        tickets = [
+            engine.submit(
+                prompt_of(9, j), key=KEY, samples=SAMPLES, max_new_tokens=30, **options
+            )
+            for j in range(2)
+        ]
+        while engine.busy:
+            for delta in engine.step(most):
+                answer = tickets.index(delta.ticket), delta.sample
+                parts.setdefault(answer, []).append(delta)
+        return parts, engine.steps
+
+
+def _tokens(deltas: list[jaxmoe.Delta]) -> list[int]:
+    return np.concatenate([delta.tokens for delta in deltas]).tolist()
+
+
 def _rule(so_far: jaxmoe.SoFar) -> bool:
     """After the fifth token that is even, but not before the eighth token."""
     assert len(so_far.tokens) == len(so_far.logprobs) == so_far.length
-    return so_far.length >= 8 and (so_far.tokens % 2 == 0).sum() >= 5
+    return so_far.length >= 8 and bool((so_far.tokens % 2 == 0).sum() >= 5)
 
 
 def _end(tokens: list[int]) -> int:
@@ -35,62 +56,51 @@ def _end(tokens: list[int]) -> int:
     return min(ends, default=len(tokens))
 
 
-@pytest.mark.parametrize(("segment", "slots"), [(7, 8), (3, 2)])
-def test_where_an_answer_ends_depends_on_it_alone(model, segment, slots):
-    """It would end at another token with other neighbours, or other segments."""
-    free = jaxmoe.sample(model, prompt_of(20), key=KEY, samples=SAMPLES, **OPTIONS)
-    parts: dict[int, list[jaxmoe.Delta]] = {}
-    with Engine(model, slots=slots, segment=segment, policy=TopK()) as engine:
-        engine.submit(
-            prompt_of(20),
-            key=KEY,
-            samples=SAMPLES,
-            stop_when=_rule,
-            max_new_tokens=30,
-        )
-        while engine.busy:
-            for delta in engine.step():
-                parts.setdefault(delta.sample, []).append(delta)
-    cut = 0
-    for index, before, finish in zip(SAMPLES, answers(free), free.finish, strict=True):
-        deltas = parts[index]
-        tokens = np.concatenate([delta.tokens for delta in deltas]).tolist()
-        assert tokens == before[: _end(before)]
-        assert [delta.finish for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
-        ended = len(tokens) < len(before)
-        assert deltas[-1].finish == ("stop_when" if ended else finish)
-        cut += ended
-    assert cut
+def test_where_an_answer_ends_depends_on_it_alone(model):
+    """It would end at another token in other segments, or keep tokens past its end."""
+    free, _ = _run(model, None)
+    for most in (None, 3):
+        ruled, _ = _run(model, most, stop_when=_rule)
+        cut = 0
+        for answer, deltas in ruled.items():
+            whole = _tokens(free[answer])
+            assert _tokens(deltas) == whole[: _end(whole)]
+            assert deltas[-1].length == _end(whole)
+            assert not any(delta.finish for delta in deltas[:-1])
+            ended = _end(whole) < len(whole)
+            finish = "stop_when" if ended else free[answer][-1].finish
+            assert deltas[-1].finish == finish
+            cut += ended
+        assert 0 < cut <= len(free) == len(ruled)
 
 
 def test_freed_slots_go_to_waiting_answers(model):
     """A slot would draw on for an answer that has ended."""
-    prompts = [prompt_of(20), prompt_of(20, 1)]
+    ruled, steps = _run(model, None, stop_when=lambda so_far: so_far.length == 2)
+    assert all(len(_tokens(deltas)) <= 2 for deltas in ruled.values())
+    assert steps <= 2 * 8  # twelve answers in eight slots: two segments
+
+
+def test_a_stream_tells_which_answer_it_is(model):
+    """A rule could not tell answers, or prompts, apart."""
     seen: set[tuple[int, int]] = set()
 
     def rule(so_far: jaxmoe.SoFar) -> bool:
         seen.add((so_far.prompt, so_far.sample))
-        return so_far.length == 2
+        assert so_far.routes is not None and len(so_far.routes) == so_far.length
+        assert so_far.top_logprobs is None
+        return so_far.sample == 1
 
-    steps: list[int] = []
-    found = jaxmoe.sample(
-        model,
-        prompts,
-        key=KEY,
-        n=9,
-        slots=2,
-        stop_when=rule,
-        stop_ids=(),
-        progress=lambda now: steps.append(now.steps),
-        **{**OPTIONS, "max_new_tokens": 200},
-    )
-    assert seen == {(j, i) for j in range(2) for i in range(9)}
+    prompts = [prompt_of(9), prompt_of(9, 1)]
+    options = {**SHAPES, "key": KEY, "n": 3}
+    found = jaxmoe.sample(model, prompts, stop_when=rule, **options)
+    assert seen == {(j, i) for j in range(2) for i in range(3)}
     for one in found:
-        assert one.lengths.tolist() == [2] * 9 and set(one.finish) == {"stop_when"}
-    assert steps[-1] <= 9 * 32
+        assert one.lengths[1] == 1 and one.finish[1] in ("stop", "stop_when")
+        assert one.lengths[0] > 1
 
 
 def test_what_is_no_rule_is_refused(model):
     """A slip would be found in the middle of a run."""
     with pytest.raises(TypeError, match="stop_when must be a function"):
-        jaxmoe.sample(model, prompt_of(20), key=KEY, stop_when=True, **OPTIONS)
+        jaxmoe.sample(model, prompt_of(20), key=KEY, stop_when=True, **SHAPES)

@@ -15,7 +15,7 @@ from jaxmoe.evals.deep_conf import (
 )
 from tests.tiny import prompt_of, tiny_model
 
-N, RULE = 12, DeepConf(warm_up=4, keep=0.5, window=6, top=3)
+N, RULE = 12, DeepConf(warm_up=4, keep=0.5, group=6, top=3)
 OPTIONS = {"max_new_tokens": 40, "stop_ids": (), "policy": jaxmoe.TopK()}
 
 
@@ -53,14 +53,14 @@ def test_answers_are_cut_and_never_changed(model):
         assert np.array_equal(answer.tokens, one.tokens[:length])
         assert np.array_equal(answer.logprobs, one.logprobs[:length])
         assert one.top_logprobs is not None
-        groups = group_confidence(token_confidence(one.top_logprobs), RULE.window)
+        groups = group_confidence(token_confidence(one.top_logprobs), RULE.group)
         low = np.flatnonzero(groups < found.threshold)
         if i < RULE.warm_up or not len(low):
             assert length == len(one.tokens) and answer.finish == one.finish
         else:
-            assert length == min(low[0] + RULE.window, len(one.tokens))
+            assert length == min(low[0] + RULE.group, len(one.tokens))
             assert found.complete[i] == (length == len(one.tokens))
-        lowest = groups[: max(length - RULE.window + 1, 1)].min()
+        lowest = groups[: max(length - RULE.group + 1, 1)].min()
         assert found.confidences[i] == pytest.approx(lowest)
     assert 0 < found.complete[RULE.warm_up :].sum() < N - RULE.warm_up
     expected = threshold_of(found.confidences[: RULE.warm_up], RULE.keep)
@@ -71,7 +71,7 @@ def test_answers_are_cut_and_never_changed(model):
     ("make", "said"),
     [
         (lambda: DeepConf(keep=0), "keep.*found 0"),
-        (lambda: DeepConf(window=0), "window.*found 0"),
+        (lambda: DeepConf(group=0), "group.*found 0"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(make, said):

@@ -356,7 +356,7 @@ ENDS = {"stop_token_ids": [20, 21], "ignore_eos": True, "max_tokens": 30}
 
 def test_sampler_fields_are_those_of_python(model, served):
     """A field would be taken and do nothing."""
-    assert set(FIELDS) | {"logit_bias", "candidates"} == {
+    assert set(FIELDS) | {"logit_bias", "candidates", "json_schema", "regex"} == {
         field.name for field in dataclasses.fields(TokenSampler)
     }
     biases = {"12": 3.0, "13": -100}
@@ -367,6 +367,39 @@ def test_sampler_fields_are_those_of_python(model, served):
     unasked = reads(served, prompt="ab")
     assert repr(unasked.sampler) == repr(read_sampler(model, None))
     assert unasked.stop_ids == model.config.stop_ids
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "value"),
+    [
+        ({"response_format": {"type": "text"}}, "json_schema", None),
+        (
+            {"response_format": {"type": "json_object"}},
+            "json_schema",
+            {"type": "object"},
+        ),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "strict": True, "schema": SCHEMA},
+                }
+            },
+            "json_schema",
+            SCHEMA,
+        ),
+        ({"structured_outputs": {"json": SCHEMA}}, "json_schema", SCHEMA),
+        ({"structured_outputs": {"regex": "a+"}}, "regex", "a+"),
+    ],
+)
+def test_structured_output_reaches_the_sampler(served, fields, name, value):
+    """An answer would be any text, where JSON was asked for."""
+    pytest.importorskip("llguidance", reason='"jaxmoe[structured]" adds it')
+    found = getattr(reads(served, prompt="ab", **fields).sampler, name)
+    assert (json.loads(found) if isinstance(value, dict) else found) == value
 
 
 @pytest.mark.slow
@@ -472,7 +505,14 @@ def test_what_the_page_shows_runs(served, http):
         ({"policy": {"type": "topk", "k": 9}}, 400, None, "9"),
         ({"policy": {"type": "expert-sample", "tau": "x"}}, 400, "policy", "x"),
         ({"routes": "x"}, 400, "routes", "base64"),
-        ({"response_format": {"type": "json_object"}}, 400, "response_format", "json"),
+        ({"response_format": {"type": "xml"}}, 400, "response_format", "json_schema"),
+        (
+            {"response_format": {"type": "json_schema"}},
+            400,
+            "response_format",
+            "missing",
+        ),
+        ({"structured_outputs": {"regex": "("}}, 400, None, ""),
         ({"stop": ["<end>x"]}, 400, "stop", "special"),
         ({"stop_token_ids": [5] * 40 + [*range(40)]}, 400, "stop_token_ids", "32"),
         ({"stream_options": {"include_usage": True}}, 400, "stream_options", "stream"),

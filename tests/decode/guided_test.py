@@ -1,0 +1,148 @@
+"""Answers that follow a grammar, beside others that follow none."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
+
+import jaxmoe
+from jaxmoe import Engine, TokenSampler, TopK
+from jaxmoe.text.tokenizer import Tokenizer
+from tests.tiny import STOP, VOCAB, prompt_of, tiny_config, tiny_params
+
+pytest.importorskip("llguidance")
+pytestmark = pytest.mark.extras
+
+END = "<|end|>"
+SHARED = {"max_new_tokens": 24, "slots": 4, "policy": TopK()}
+KEY = jax.random.key(3)
+SCHEMA = {
+    "type": "object",
+    "properties": {"id": {"type": "integer"}, "ok": {"type": "boolean"}},
+    "required": ["id", "ok"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> jaxmoe.Model:
+    """A model whose tokens are printable characters, and one that ends an answer."""
+    letters = [*map(chr, range(33, 127)), "\u0120", "\u010a"]  # space and line feed
+    vocab = {
+        letter: i for i, letter in enumerate([*letters[:STOP], END, *letters[STOP:]])
+    }
+    assert len(vocab) == VOCAB
+    backend = Backend(models.BPE(vocab=vocab, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([END])
+    config = tiny_config()
+    return jaxmoe.Model(config, tiny_params(config), Tokenizer(backend))
+
+
+def test_every_answer_follows_its_grammar(model):
+    """A token would be drawn that the grammar does not allow, or the end be missed."""
+    regex = r"(yes|no), -?[0-9]{1,3}\."
+    sampler = TokenSampler(1.5, regex=regex)
+    found = jaxmoe.sample(model, prompt_of(20), key=KEY, n=9, sampler=sampler, **SHARED)
+    assert all(re.fullmatch(regex, text) for text in found.text), found.text
+    assert len(set(found.text)) > 4 and set(found.finish) == {"stop"}
+    for answer in found:
+        logits = jaxmoe.forward(model, [*prompt_of(20), *answer.tokens])[19:-1]
+        own = jax.nn.log_softmax(logits)[np.arange(len(answer.tokens)), answer.tokens]
+        np.testing.assert_allclose(answer.logprobs, own, atol=1e-4)
+
+
+def test_greedy_takes_the_best_of_what_is_allowed(model):
+    """A mask would be shifted by a token, or come a step too late."""
+    sampler = TokenSampler(0, regex="[a-m]{12}")
+    found = jaxmoe.sample(model, prompt_of(20), key=KEY, sampler=sampler, **SHARED)
+    ids = model.encode("abcdefghijklm")
+    tokens = found.tokens[0, :12]
+    logits = np.asarray(jaxmoe.forward(model, [*prompt_of(20), *tokens]))[19:-1]
+    assert tokens.tolist() == [ids[best] for best in logits[:, ids].argmax(axis=1)]
+    assert found.tokens[0, 12] == STOP and found.lengths[0] == 13
+
+
+SAMPLERS = [
+    TokenSampler(1.2, json_schema=SCHEMA),
+    TokenSampler(0.9),
+    TokenSampler(1.0, regex="[0-9]+", repetition_penalty=1.5),
+    TokenSampler(0.9, top_k=20, presence_penalty=1.0),
+    TokenSampler(1.0, regex="a{2}"),
+]
+
+
+def _run(model: jaxmoe.Model, chosen: list[int]) -> dict[tuple[int, int], tuple]:
+    """Tokens, log-probabilities and endings of some of the samplers' answers."""
+    parts: dict[tuple[int, int], list[jaxmoe.Delta]] = {}
+    with Engine(model, slots=4) as engine:
+        numbers = {}
+        for number in chosen:
+            ticket = engine.submit(
+                prompt_of(20),
+                key=jax.random.key(number),
+                n=2,
+                policy=TopK(),
+                sampler=SAMPLERS[number],
+                max_new_tokens=24,
+            )
+            numbers[ticket] = number
+        while engine.busy:
+            for delta in engine.step():
+                answer = numbers[delta.ticket], delta.sample
+                parts.setdefault(answer, []).append(delta)
+    return {
+        answer: (
+            np.concatenate([d.tokens for d in found]).tolist(),
+            np.concatenate([d.logprobs for d in found]).tolist(),
+            found[-1].finish,
+        )
+        for answer, found in parts.items()
+    }
+
+
+def test_an_answer_is_its_requests_alone(model):
+    """A neighbour's grammar would reach an answer, or a slot keep its last one."""
+    together = _run(model, [*range(len(SAMPLERS))])
+    for number in range(len(SAMPLERS)):
+        alone = _run(model, [number])
+        assert all(together[answer] == alone[answer] for answer in alone)
+    for i in range(2):
+        tokens, _, finish = together[0, i]
+        text = model.decode(tokens)
+        assert finish == "length" or set(json.loads(text)) == {"id", "ok"}
+        assert model.decode(together[4, i][0]) == "aa"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"regex": "a(b"}, r"regex cannot be followed.*unclosed"),
+        ({"json_schema": {"type": "nonsense"}}, "json_schema.*nonsense"),
+        ({"json_schema": "{"}, "json_schema must be a JSON object"),
+        ({"json_schema": "[1]"}, "json_schema must be a JSON object"),
+        ({"json_schema": SCHEMA, "regex": "a"}, "must stand alone"),
+        ({"regex": "a", "min_tokens": 3}, "must stand alone.*min_tokens"),
+        ({"regex": "a", "logit_bias": {5: -np.inf}}, "must stand alone.*logit_bias"),
+        ({"regex": 5}, "regex must be a string"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_followed_is_refused(model, given, said):
+    """A slot would be left without any token to draw."""
+    with pytest.raises((TypeError, ValueError), match=said):
+        jaxmoe.sample(
+            model, prompt_of(20), key=KEY, sampler=TokenSampler(**given), **SHARED
+        )
+
+
+def test_a_grammar_needs_an_end(model):
+    """An answer that is complete could only go on."""
+    options = {"sampler": TokenSampler(regex="a"), "ignore_eos": True, **SHARED}
+    with pytest.raises(ValueError, match="a token that ends it"):
+        jaxmoe.sample(model, prompt_of(20), key=KEY, **options)
