@@ -43,7 +43,7 @@ class PolicyBody(_Body):
     """A policy by its name in the registry, and its numbers."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Number | Numbers | None]
+    __pydantic_extra__: dict[str, Number | Numbers | None] = Field(init=False)
 
     type: str
 

@@ -16,9 +16,9 @@ def read_policy_body(body: str | PolicyBody) -> Policy:
     Raises:
       RequestError: a name or a number that there is not.
     """
-    name, numbers = body, {}
-    if isinstance(body, PolicyBody):
-        name, numbers = body.type, body.model_extra or {}
+    if isinstance(body, str):
+        body = PolicyBody(type=body)
+    name, numbers = body.type, body.model_extra or {}
     cls = POLICIES.get(name)
     if cls is None:
         raise RequestError(
