@@ -105,7 +105,8 @@ async def ask(address: str, body: dict[str, Any], met: Met) -> None:
     """One streamed request, timed."""
     began, firsts, lasts = time.perf_counter(), {}, {}
     counts: Counter[int] = Counter()
-    async with Connection(address, body | {"stream": True}) as connection:
+    body = body | {"stream": True, "return_token_ids": True}
+    async with Connection(address, body) as connection:
         if connection.status != 200:
             met.ends[f"status {connection.status}"] += 1
             return

@@ -6,15 +6,20 @@ import pytest
 from jaxmoe.sampling import _TextReader
 from jaxmoe.serve.answer import AnswerText
 from jaxmoe.text.stop import StopScanner
-from tests.serve.serving import tiny_chat_model
+from tests.serve.serving import tiny_chat_model, tiny_tokenizer
 from tests.tiny import STOP, VOCAB
+
+FEW = tiny_tokenizer().encode("abc125é😀")
+ENDS = (STOP, *tiny_tokenizer().encode("5"))
+"""A special token, which has no text, and another."""
 
 
 def drawn(decode, seed: int, stops, skip: int) -> tuple[list[int], str]:
     """Random tokens up to where the engine would end them, and how it says so."""
     random = np.random.default_rng(seed)
-    ids = random.integers(0, VOCAB, 60).tolist()
-    ends = [i + 1 for i, token in enumerate(ids) if token == STOP and i >= skip]
+    # Few kinds of tokens, so that stops, and halves of them, are met often.
+    ids = random.choice([*FEW, *random.integers(0, VOCAB, 3)], 60).tolist()
+    ends = [i + 1 for i, token in enumerate(ids) if token in ENDS and i >= skip]
     length = min([*ends, len(ids)])
     found = StopScanner(decode, stops, skip).push(ids[:length])
     if found is not None:
@@ -38,11 +43,11 @@ def test_pieces_joined_are_the_text(model, stops, include, skip):
     decode = model.tokenizer.decode
     for seed in range(40):
         ids, finish = drawn(decode, seed, stops, skip)
-        reader = _TextReader(model, (STOP,), stops, skip, include)
+        reader = _TextReader(model, ENDS, stops, skip, include)
         text = AnswerText(
             decode,
             stops=stops,
-            stop_ids=(STOP,),
+            stop_ids=ENDS,
             include_stop=include,
             skip=skip,
         )
