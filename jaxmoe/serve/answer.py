@@ -45,16 +45,18 @@ class AnswerText:
         finish: as of `Delta`.
         """
         self._first += ids[: self._skip - len(self._first)]
-        # A stop token has no part in the text; nor in a stop string that ends it, as
-        # that would have been found whole before.
-        if finish == "stop" and ids and ids[-1] in self._stop_ids and not self._include:
-            ids = ids[:-1]
-        self._held += self._stream.push(ids)
         if finish is None:
+            self._held += self._stream.push(ids)
             return self._let_go(len(self._held) - partial_stop(self._held, self._stops))
-        self._held += self._stream.close()
+        self._held += self._stream.push(ids[:-1])
+        without = self._held + self._stream.copy().close()
+        self._held += self._stream.push(ids[-1:]) + self._stream.close()
         span = self._stop()
-        return self._let_go(len(self._held) if span is None else span[self._include])
+        if span is not None:
+            return self._let_go(span[self._include])
+        # A stop token has no part in the text, where no string ended it before.
+        by_token = finish == "stop" and ids and ids[-1] in self._stop_ids
+        return without if by_token and not self._include else self._held
 
     def _stop(self) -> tuple[int, int] | None:
         """Where the stop begins and ends in what is held."""

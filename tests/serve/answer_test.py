@@ -36,7 +36,7 @@ def model():
 @pytest.mark.parametrize("skip", [0, 9])
 @pytest.mark.parametrize("include", [False, True])
 @pytest.mark.parametrize(
-    "stops", [(), ("a", "é", "bc", "c1"), ("1", "12", "2"), ("😀",)]
+    "stops", [(), ("a", "é", "bc", "c1"), ("1", "12", "2"), ("😀", "25", "a5")]
 )
 def test_pieces_joined_are_the_text(model, stops, include, skip):
     """A stream would show half a character, the start of a stop, or lose its end."""
