@@ -39,6 +39,7 @@ FLOORS = (
     "jaxmoe/reports/",
     "jaxmoe/demo/",
     "jaxmoe/benchmarks/",
+    "jaxmoe/serve/",
     "convert/",
     "jaxmoe/cli/",
     "jaxmoe/__main__.py",
@@ -55,6 +56,10 @@ LIBRARIES_ONLY_IN = {
     "jinja2": ("jaxmoe/text/", "jaxmoe/reports/page.py"),
     "llguidance": ("jaxmoe/text/grammar.py",),
     "huggingface_hub": ("jaxmoe/checkpoints/hub.py",),
+    "starlette": ("jaxmoe/serve/",),
+    "uvicorn": ("jaxmoe/serve/",),
+    "pydantic": ("jaxmoe/serve/",),
+    "prometheus_client": ("jaxmoe/serve/",),
 }
 TOP_LEVEL = {
     "jaxmoe",

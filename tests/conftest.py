@@ -43,6 +43,7 @@ UNOPTIMISED = (
     "router/draws_test.py",
     "router/plackett_luce_test.py",
     "router/policies_test.py",
+    "serve/",
 )
 REQUIRE_PARITY = os.environ.get("JAXMOE_REQUIRE_PARITY") == "1"
 

@@ -13,6 +13,7 @@ from jaxmoe.cli.endings import ends_quietly
 
 COMMANDS = {
     "sample": "draw n answers to one prompt",
+    "serve": "answer requests over HTTP, in the shape of OpenAI's API",
     "evaluate": "put a task's questions to a model, and grade its answers",
     "compare": "compare runs on the same questions, as a table or a report",
     "grade": "grade a run's answers again, or answers drawn elsewhere",

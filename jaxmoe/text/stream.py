@@ -42,6 +42,12 @@ class TextStream:
         self._given = 0
         return rest
 
+    def copy(self) -> "TextStream":
+        """Another that goes on from here."""
+        other = TextStream(self._decode)
+        other._window, other._given = [*self._window], self._given
+        return other
+
     def _shorten(self) -> None:
         """Keep only the last tokens that have text.
 

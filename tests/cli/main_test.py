@@ -133,6 +133,7 @@ LAUNCHERS = {
     "random_checkpoint": ["random-checkpoint"],
     "router_report": ["routers"],
     "scaling": ["scaling"],
+    "serve": ["serve"],
     "study_demo": ["demo", "study"],
     "sweep": ["sweep"],
     "train_demo": ["demo", "train"],

@@ -1,0 +1,1 @@
+"""An HTTP server in OpenAI's shape, on one `jaxmoe.Engine`; needs the extra `serve`."""

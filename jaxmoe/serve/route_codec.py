@@ -1,0 +1,65 @@
+"""Experts of an answer's tokens as text: base64 of a `.npy` file.
+
+The rows are SGLang's, the encoding vLLM's: an integer array [P + T - 1, L, k], whose
+row p holds the experts of the pass over position p of prompt and answer, P and T tokens
+long; -1 where nothing is recorded (the prompt's rows before its last, dense layers).
+
+    np.load(io.BytesIO(base64.b64decode(text)))
+"""
+
+import base64
+import io
+
+import numpy as np
+
+from jaxmoe.sampling import place_routes
+
+
+def encode_routes(prompt_length: int, routes: np.ndarray) -> str:
+    """Recorded routes [T, L, K] of one answer (`Samples.routes`), as text."""
+    length = len(routes)
+    placed = place_routes(prompt_length, length, routes)[:-1]
+    file = io.BytesIO()
+    np.save(file, placed.astype(np.int32))
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def decode_routes(prompt_length: int, text: str) -> np.ndarray:
+    """Routes [T, L, K] of one answer to replay, from text.
+
+    Of the rows before the prompt's last nothing is used: prompts have no noise.
+
+    Raises:
+      ValueError: another encoding, or an array that does not reach the answer.
+    """
+    try:
+        raw = base64.b64decode(text, validate=True)
+        array = _read(raw)
+    except Exception as error:  # whatever a made-up header makes of NumPy
+        raise ValueError(
+            f"routes must be base64 of a .npy file of integers, found {text[:40]!r} "
+            f"({str(error)[:120]}); encode it with np.save and base64.b64encode"
+        ) from None
+    if array.ndim != 3 or len(array) < prompt_length:
+        raise ValueError(
+            "routes must be [P + T - 1, L, k], P the prompt's tokens "
+            f"({prompt_length}), found shape {array.shape}"
+        )
+    return array[prompt_length - 1 :]
+
+
+def _read(raw: bytes) -> np.ndarray:
+    """The array of a `.npy` file, without trust in the size that it states."""
+    file = io.BytesIO(raw)
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"version {version}")
+    shape, by_columns, dtype = readers[version](file)
+    if by_columns or dtype.kind not in "iu":
+        raise ValueError(f"{dtype}, by columns: {by_columns}")
+    # A view of what came: a size that does not fit is an error, and takes no memory.
+    return np.frombuffer(raw, dtype, offset=file.tell()).reshape(shape)
