@@ -40,6 +40,7 @@ def _read(data: bytes) -> tuple[dict, dict]:
     return metadata, found
 
 
+@pytest.mark.slow
 def test_the_model_is_written_whole(tmp_path):
     """Another model would be measured, under the same name."""
     subject = Subject.random("tiny")
