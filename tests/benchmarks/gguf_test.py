@@ -4,6 +4,7 @@ import io
 import struct
 
 import numpy as np
+import pytest
 
 from jaxmoe.benchmarks import gguf
 from jaxmoe.benchmarks.llama_cpp_peer import write_gguf
