@@ -54,6 +54,7 @@ LIBRARIES_ONLY_IN = {
     "orbax": ("jaxmoe/checkpoints/orbax.py",),
     "jinja2": ("jaxmoe/text/",),
     "huggingface_hub": ("jaxmoe/checkpoints/hub.py",),
+    "lm_eval": ("jaxmoe/evals/lm_eval.py",),
 }
 TOP_LEVEL = {
     "jaxmoe",

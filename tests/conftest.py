@@ -29,6 +29,7 @@ UNOPTIMISED = (
     "conveniences_test.py",
     "decode/compile_test.py",
     "decode/inputs_test.py",
+    "decode/loglikelihood_test.py",
     "decode/sampler_test.py",
     "decode/stop_test.py",
     "decode/trace_test.py",

@@ -55,6 +55,7 @@ class Likelihood:
 
     tokens: int32 [T]. logprobs: float32 [T], natural logarithms, under the model's own
     distribution. is_greedy: whether each token is the most likely one where it stands.
+    ranks: int32 [T], one more than the tokens that are more likely there.
     top_ids, top_logprobs: int32 and float32 [T, Q], the most likely tokens, where asked
     for. prompt: of the context, where asked for: `tokens` [C], and all else of its
     tokens from the second on, [C - 1].
@@ -63,6 +64,7 @@ class Likelihood:
     tokens: np.ndarray
     logprobs: np.ndarray
     is_greedy: bool
+    ranks: np.ndarray
     top_ids: np.ndarray | None = None
     top_logprobs: np.ndarray | None = None
     prompt: "Likelihood | None" = None
@@ -237,6 +239,7 @@ def _joined(parts: list[Likelihood]) -> Likelihood:
         tokens=join("tokens"),
         logprobs=join("logprobs"),
         is_greedy=all(part.is_greedy for part in parts),
+        ranks=join("ranks"),
         top_ids=join("top_ids") if asked else None,
         top_logprobs=join("top_logprobs") if asked else None,
     )
@@ -422,10 +425,10 @@ def _result(
     prompt: Likelihood | None = None,
 ) -> Likelihood:
     # Copied: a view would keep the scores of all rows.
-    logprob, greedy, *top = (
+    logprob, greedy, *rest = (
         None if a is None else a[row, where].copy() for a in scores
     )
-    return Likelihood(tokens, logprob, bool(greedy.all()), *top, prompt=prompt)
+    return Likelihood(tokens, logprob, bool(greedy.all()), *rest, prompt=prompt)
 
 
 def _grouped(items: Iterable[Any], of: Any) -> dict[Any, list[Any]]:

@@ -40,12 +40,14 @@ class Scores(NamedTuple):
     """What the model says of given tokens, arrays [..., T].
 
     logprob: float32, under the model's own distribution. greedy: bool, whether the
-    token is the most likely one. top_ids, top_logprobs: int32 and float32 [..., T, Q],
+    token is the most likely one. rank: int32, one more than the tokens that are more
+    likely. top_ids, top_logprobs: int32 and float32 [..., T, Q],
     the most likely tokens there; None where not asked for.
     """
 
     logprob: Any
     greedy: Any
+    rank: Any
     top_ids: Any = None
     top_logprobs: Any = None
 
@@ -56,7 +58,9 @@ def judge(
     """Scores of one token for each row of logits; of equal logits the lower id wins."""
     said = of_logits(Record(top_logprobs=top_logprobs), logits, tokens)
     greedy = jnp.argmax(logits, axis=1) == tokens
-    return Scores(said.logprob, greedy, said.top_ids, said.top_logprobs)
+    own = jnp.take_along_axis(logits, tokens[:, None], axis=1)
+    rank = 1 + (logits > own).sum(axis=1, dtype=jnp.int32)
+    return Scores(said.logprob, greedy, rank, said.top_ids, said.top_logprobs)
 
 
 class Whole(NamedTuple):
