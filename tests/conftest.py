@@ -35,6 +35,7 @@ UNOPTIMISED = (
     "decode/trace_test.py",
     "demo/",
     "evals/evaluate_test.py",
+    "evals/lm_eval_test.py",
     "mesh/loading_cases.py",
     "mesh/mixture_cases.py",
     "mesh/options_cases.py",

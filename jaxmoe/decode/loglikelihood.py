@@ -135,8 +135,8 @@ def loglikelihood(
       key: a sample's key, `jaxmoe.keys.sample_key(key, i)`, as `jaxmoe.forward` takes
         it, where the policy is noisy: one that serves all pairs, or a list with one for
         each.
-      batch: the most continuations side by side; None for 64, or fewer where there are
-        fewer pairs.
+      batch: the most continuations side by side, at most 64, rounded up to a power of
+        two; None for as many as there are.
       top_logprobs: also return so many of the most likely tokens of each position.
       prompt_logprobs: also return those of the contexts' tokens; contexts are then not
         shared.

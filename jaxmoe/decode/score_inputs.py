@@ -94,13 +94,12 @@ def beginning_id(model: Model) -> int:
 def _encode_texts(
     model: Model, context: str, continuation: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    stripped = context.rstrip()
-    whole = encode_plain(model, context + continuation)
-    start = len(encode_plain(model, stripped))
-    before = _opened(model, whole[:start])
+    before = encode_plain(model, context.rstrip())
+    after = encode_plain(model, context + continuation)[len(before) :]
+    before = _opened(model, before)
     if not len(before):  # spaces alone
         before = np.array([beginning_id(model)])
-    return before, whole[start:]
+    return before, after
 
 
 def _context_ids(model: Model, context: Prompt | None) -> np.ndarray:

@@ -105,18 +105,14 @@ class JaxMoE(LM):
           dtype, weights: as of `jaxmoe.load`.
           batch_size: contexts or answers side by side; 64 where it is 1, the harness's
             default, or "auto".
-          max_batch_size, device: not for this model.
+          max_batch_size, device: of no effect. The harness passes "cuda:0" whatever
+            there is; JAX_PLATFORMS chooses the device.
 
         Raises:
-          ValueError: an unknown policy or number; a device.
+          ValueError: an unknown policy or number.
         """
         super().__init__()
-        if device is not None or max_batch_size is not None:
-            raise ValueError(
-                "expected neither device nor max_batch_size, found "
-                f"{device!r} and {max_batch_size!r}; JAX_PLATFORMS chooses the device, "
-                "and memory does not grow with tasks: leave both out"
-            )
+        del max_batch_size, device
         self._policy = _policy(policy, numbers)
         self.model: Model = load(checkpoint, dtype=dtype, weights=weights)
         self._name = str(checkpoint)

@@ -117,6 +117,7 @@ def test_an_answer_has_the_likelihood_it_was_drawn_with(model):
         np.testing.assert_allclose(one.logprobs, drawn[:length], atol=1e-4)
 
 
+@pytest.mark.usefixtures("untyped")
 def test_no_array_of_all_logits_exists(model):
     """A prompt of 1024 tokens would need 622 MB at a vocabulary of 151936."""
     size = 2 * ROWS
@@ -174,6 +175,7 @@ def test_spaces_at_the_border_belong_to_the_continuation(model):
     assert ids(" ", "c") == [[1], [99 + 99]]
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("pairs", "options", "named"),
     [

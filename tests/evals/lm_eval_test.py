@@ -90,7 +90,7 @@ def test_pairs_are_cut_as_the_harness_cuts_them(lm):
 
     Theirs.__abstractmethods__ = frozenset()
     theirs = Theirs()
-    for pair in [("1,1,11,12=2:", "12"), ("8", "8*8=64"), ("8=1", "0")]:
+    for pair in [("1,1,11,12=2:", "12"), ("8", "8*8=64"), ("8=", "10")]:
         ours = encode_pair(lm.model, *pair)
         assert tuple(ids.tolist() for ids in ours) == theirs._encode_pair(*pair)
     for length in (1, 4, 5, 11, 12):
@@ -138,11 +138,12 @@ def test_answers_end_where_asked_and_repeats_differ(lm):
     assert again == [texts[4], *texts[:4]]
 
 
-def test_too_long_a_context_loses_its_beginning(lm):
+def test_too_long_a_context_loses_its_beginning(lm, monkeypatch):
     """A few-shot prompt would end a run of hours."""
-    most = lm.model.config.context_length
-    (found,) = lm.loglikelihood(requests(("1," * most + "1,1,11,12=2:", "12")))
-    assert math.isfinite(found[0])
+    monkeypatch.setattr(lm, "max_length", 10)
+    game = "8,8,8,10=18:"
+    long, short = lm.loglikelihood(requests((f"1,1,1,{game}", "8"), (game, "8")))
+    assert long == short
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,6 @@ def test_too_long_a_context_loses_its_beginning(lm):
     [
         ({"policy": "best"}, "expert-sample"),
         ({"policy": "topk", "tau": 1.0}, "tau"),
-        ({"device": "cuda:0"}, "JAX_PLATFORMS"),
     ],
 )
 def test_unknown_arguments_are_refused(options, named):
