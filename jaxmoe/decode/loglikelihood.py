@@ -81,7 +81,7 @@ class _Pair:
 
     context: bytes
     continuation: bytes
-    key_data: tuple[int, int]
+    key_data: tuple[int, ...]
 
     @property
     def before(self) -> np.ndarray:
@@ -255,7 +255,7 @@ def _two(pair: Any) -> tuple[Any, Any]:
     return pair[0], pair[1]
 
 
-def _key_data(policy: Policy, key: Any, pairs: int) -> list[tuple[int, int]]:
+def _key_data(policy: Policy, key: Any, pairs: int) -> list[tuple[int, ...]]:
     """Key data of each pair; zeros where no noise is drawn."""
     if not policy.noisy:
         return [(0, 0)] * pairs
@@ -425,10 +425,16 @@ def _result(
     prompt: Likelihood | None = None,
 ) -> Likelihood:
     # Copied: a view would keep the scores of all rows.
-    logprob, greedy, *rest = (
-        None if a is None else a[row, where].copy() for a in scores
+    own: Any = jax.tree.map(lambda a: a[row, where].copy(), scores)
+    return Likelihood(
+        tokens,
+        own.logprob,
+        bool(own.greedy.all()),
+        own.rank,
+        own.top_ids,
+        own.top_logprobs,
+        prompt,
     )
-    return Likelihood(tokens, logprob, bool(greedy.all()), *rest, prompt=prompt)
 
 
 def _grouped(items: Iterable[Any], of: Any) -> dict[Any, list[Any]]:

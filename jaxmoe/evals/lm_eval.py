@@ -12,6 +12,7 @@ Source: https://github.com/EleutherAI/lm-evaluation-harness, docs/model_guide.md
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,7 +124,7 @@ class JaxMoE(LM):
         self.max_gen_toks = max_gen_toks
         self._enable_thinking = enable_thinking
         self._template: str | None = None
-        given = 1 if batch_size in (None, "auto") else int(batch_size)
+        given = 1 if batch_size is None or batch_size == "auto" else int(batch_size)
         self.batch_size = given if given > 1 else SLOTS
 
     # -- likelihoods ---------------------------------------------------------------
@@ -182,12 +183,13 @@ class JaxMoE(LM):
                 f"{self.max_length} tokens, found {most}; pass --gen_kwargs "
                 "max_gen_toks=N"
             )
-        distinct = list(dict.fromkeys(contexts))
+        counts = Counter(contexts)
+        distinct = list(counts)
         prompts = [
             self._last(encode_text(self.model, context), self.max_length - most)
             for context in distinct
         ]
-        repeats = max(contexts.count(context) for context in distinct)
+        repeats = max(counts.values())
         texts: dict[tuple[str, int], str] = {}
         for done in stream(
             self.model,
@@ -197,7 +199,7 @@ class JaxMoE(LM):
             skip={
                 (j, i)
                 for j, context in enumerate(distinct)
-                for i in range(contexts.count(context), repeats)
+                for i in range(counts[context], repeats)
             },
             policy=self._policy,
             sampler=sampler,
