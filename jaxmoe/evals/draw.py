@@ -74,7 +74,11 @@ def in_words(described: Any) -> str:
     """
     if not isinstance(described, Mapping) or KIND not in described:
         return str(described)
-    given = (f"{k}={v}" for k, v in described.items() if k != KIND and v is not None)
+    given = (
+        f"{k}={in_words(v)}"
+        for k, v in described.items()
+        if k != KIND and v is not None
+    )
     return f"{described[KIND]}({', '.join(given)})"
 
 
