@@ -331,9 +331,9 @@ def stream(
     answers = run(engine, requests, on_progress=progress)
     stops, _ = split_stops(model, stop)
     ends = requests[0].stop_ids if requests else ()
-    skip = requests[0].min_tokens if requests else 0
+    least = requests[0].min_tokens if requests else 0
     shown = check_flag("include_stop", include_stop)
-    reader = _TextReader(model, ends, stops, skip, shown)
+    reader = _TextReader(model, ends, stops, least, shown)
     return (_finished(answer, reader.read(answer.tokens)) for answer in answers)
 
 

@@ -55,7 +55,7 @@ class Begun:
         segment: room for drawn tokens, part of the compiled shape; None for `steps`.
         """
         begun = jax.tree.map(jnp.copy, self.slots if slots is None else slots)
-        (_, self.suffix), drawn = decode_segment(
+        running, drawn = decode_segment(
             self.subject.config,
             self.subject.params,
             self.prefix,
@@ -65,6 +65,7 @@ class Begun:
             record=Record(return_routes, steps=steps if segment is None else segment),
             execution=self.subject.execution,
         )
+        self.suffix = running.states
         return drawn
 
     def at(self, filled: int) -> Slots:
@@ -142,7 +143,7 @@ def begin(
         np.full(n, UNLIMITED, np.int32),
     )
     policy = resolved(subject, policy)
-    (slots, suffix), _ = fill_slots(
+    running, _ = fill_slots(
         subject.config,
         prefix,
         Running(Slots.empty(n), suffix),
@@ -150,6 +151,7 @@ def begin(
         SlotRules(policy, subject.sampler, stops),
         execution=subject.execution,
     )
+    slots, suffix = running.slots, running.states
     return Begun(subject, prefix, slots, suffix, policy, stops)
 
 

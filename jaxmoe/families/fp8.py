@@ -160,11 +160,11 @@ def with_scales(family: Family, weights: Fp8Weights) -> Family:
             continue
         rules.append(replace(rule, dtypes=("F8_E4M3",)))
         if _has_scale(rule):
-            scales = tuple(name + SCALES for name in rule.params)
+            scales = [name + SCALES for name in rule.params]
             rules.append(
                 TensorRule(
                     rule.tensor + "_scale_inv",
-                    scales if len(scales) > 1 else scales[0],
+                    tuple(scales) if len(scales) > 1 else scales[0],
                     place=rule.place,
                     merge=(1, 1),
                     dtypes=("F32", "BF16"),

@@ -134,9 +134,9 @@ def read_generation(g: Attributes) -> GenerationConfig:
             f"generation settings without effect here: {'; '.join(unread)}; "
             "answers may differ from those of transformers' generate"
         )
-    only = {PENALTY: None if penalty == 1 else penalty}
+    asked = None if penalty == 1 else penalty
     if not stated:
-        return GenerationConfig(**only)
+        return GenerationConfig(repetition_penalty=asked)
     if sample is None:
         _warn(
             f"{g.file} states {', '.join(stated)} but no usable do_sample: answers are "
@@ -144,13 +144,13 @@ def read_generation(g: Attributes) -> GenerationConfig:
             "sample, or set do_sample in the file"
         )
     if not sample:
-        return GenerationConfig(temperature=0.0, **only)
+        return GenerationConfig(temperature=0.0, repetition_penalty=asked)
     return GenerationConfig(
         temperature,
         top_k if top_k > 0 else None,
         top_p if top_p < 1 else None,
         min_p or None,
-        **only,
+        repetition_penalty=asked,
     )
 
 

@@ -49,15 +49,15 @@ class GatedDeltaNet(nnx.Module):
         keys, values = c.num_key_heads, c.values_per_key
         width, size = c.key_dim, c.value_dim
         own = ("key_heads", "head_dim", "embed")
-        rows = {"q": width, "k": width, "v": values * size, "z": values * size}
+        rows = (width, width, values * size, values * size)
         if c.joined:
-            both = (keys, sum(rows.values()), d_model)
+            both = (keys, sum(rows), d_model)
             self.qkvz = weight(both, dtype, own, inputs=1)
             self.ba = weight((keys, 2 * values, d_model), dtype, own)
         else:
-            for name, count in rows.items():
-                one = weight((keys, count, d_model), dtype, own, inputs=1)
-                setattr(self, name, one)
+            self.q, self.k, self.v, self.z = (
+                weight((keys, count, d_model), dtype, own, inputs=1) for count in rows
+            )
             self.b = weight((keys, values, d_model), dtype, own)
             self.a = weight((keys, values, d_model), dtype, own)
         # [channels, 1, positions] in checkpoints.

@@ -4,6 +4,7 @@ import io
 import struct
 
 import numpy as np
+import pytest
 
 from jaxmoe.benchmarks import gguf
 from jaxmoe.benchmarks.llama_cpp_peer import write_gguf
@@ -40,6 +41,7 @@ def _read(data: bytes) -> tuple[dict, dict]:
     return metadata, found
 
 
+@pytest.mark.slow
 def test_the_model_is_written_whole(tmp_path):
     """Another model would be measured, under the same name."""
     subject = Subject.random("tiny")

@@ -101,6 +101,7 @@ def test_placed_as_it_lies_and_back(files, tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_of_it_is_that_of_its_floats(files):
     """Prefill and decoding would read other experts than the file describes."""
     model = jaxmoe.load(files())

@@ -55,6 +55,7 @@ def test_an_engine_makes_room_and_refills(model):
         assert [found[ticket, i] for i in range(3)] == alone.tokens.tolist()
 
 
+@pytest.mark.slow
 def test_noisy_prompts_and_streams(model):
     """A sample would begin with the state of another's prompt, which was routed by
     another key."""

@@ -183,11 +183,8 @@ def test_a_row_does_not_feel_its_place(rows):
     np.testing.assert_array_equal(found[order], turned)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(KINDS["shared"], marks=pytest.mark.slow), KINDS["all"]],
-    ids=["shared", "all"],
-)
+@pytest.mark.slow  # families do it by default
+@pytest.mark.parametrize("kind", [KINDS["shared"], KINDS["all"]], ids=["shared", "all"])
 def test_decoding_is_the_pass_over_the_whole(kind):
     """Prompts and steps would compute different models, scanned layers another."""
     config = replace(_config(kind, mixtures=2), stop_ids=())

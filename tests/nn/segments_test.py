@@ -53,7 +53,9 @@ def test_names_of_stacks_say_what_they_hold(name):
         assert len(axes[title]) == len(leaf.shape)
 
 
-@pytest.mark.parametrize("name", ["dense first", "alternating"])
+@pytest.mark.parametrize(
+    "name", ["dense first", pytest.param("alternating", marks=pytest.mark.slow)]
+)
 def test_scanned_layers_compute_the_same_bits(name, monkeypatch):
     """Answers would depend on how the program is written.
 
