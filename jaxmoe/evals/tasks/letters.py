@@ -210,7 +210,7 @@ def _rules(count: int) -> _Rules:
 def _prepared(text: str) -> str:
     """The answer alone, with ASCII digits, letters and quotes, and without HTML."""
     text = _HTML.sub("", ascii_digits(answer_in(text)))
-    return re.sub(r"\\[()\[\]]", "$", text.translate(_QUOTES))
+    return re.sub(r"(?<!\\)\\[()\[\]]", "$", text.translate(_QUOTES))
 
 
 def _strict(text: str, rules: _Rules) -> Reading:
