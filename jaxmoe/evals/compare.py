@@ -1,5 +1,6 @@
 """Runs held against the first of them, problem by problem."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -7,9 +8,11 @@ import numpy as np
 
 from jaxmoe.evals.comparison import Comparison, Difference
 from jaxmoe.evals.examples import examples_of
+from jaxmoe.evals.grading import graders_in
 from jaxmoe.evals.metrics import Interval, bootstrap, paired_difference
 from jaxmoe.evals.run import Run, shared
 from jaxmoe.evals.significance import holm, permutation_test
+from jaxmoe.evals.store import differences
 from jaxmoe.evals.summary import (
     ACCURACY,
     MAJORITY,
@@ -48,6 +51,7 @@ def compare(
     if not runs:
         raise ValueError("expected at least one run, found none; name run directories")
     _check_names([run.name for run in runs])
+    _warn_of_gradings(runs)
     given, runs = runs, shared(runs)
     more = {
         run.name: _cut((scores or {}).get(run.name, {}), run, runs) for run in given
@@ -97,6 +101,21 @@ def _check_names(names: Sequence[str]) -> None:
             f"expected run directories of different names, found {twice[0]} twice; "
             "rename one of them"
         )
+
+
+def _warn_of_gradings(runs: Sequence[Run]) -> None:
+    """Warns where other graders or libraries than the first run's were at work."""
+    first = runs[0]
+    for run in runs[1:]:
+        if first.grading is None or run.grading is None:
+            continue
+        graders = graders_in(first.grading), graders_in(run.grading)
+        if differ := differences(*graders, first.name, run.name):
+            warnings.warn(
+                f"{first.name} and {run.name} were graded by different versions "
+                f"({differ}); grade both again, so that all answers are graded alike",
+                stacklevel=3,
+            )
 
 
 def _differences(

@@ -17,7 +17,7 @@ from jaxmoe.evals.tasks.reasoning import answer_in
 from jaxmoe.files import parse_json, write_text
 
 GRADING = "grading.json"
-VERSION = 2
+VERSION = 3
 """Of the graders; higher where one of them reads an answer otherwise than before."""
 
 LIBRARIES = {"math": ("math-verify", "sympy")}
@@ -68,6 +68,14 @@ def grading_of(task: Task) -> dict[str, Any]:
         **isolation_of(task),
         "versions": versions,
     }
+
+
+def graders_in(grading: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a grading.json what verdicts depend on: VERSION and the libraries'."""
+    versions = grading.get("versions")
+    own = dict(versions) if isinstance(versions, Mapping) else {}
+    own.pop("jaxmoe", None)  # VERSION tells its graders apart
+    return {"version": grading.get("version"), "versions": own}
 
 
 def read_grading(folder: Path) -> Mapping[str, Any] | None:

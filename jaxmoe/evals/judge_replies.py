@@ -13,13 +13,21 @@ _SCORE = re.compile(
     rf"(?:{_DRESS}|[-–—]\s){{0,12}}(?:(?:is|of|would be)\b{_DRESS}{{0,6}})?"
     r"(?:\\[a-z]{2,8}\{\s?){0,2}"
     r"(?P<score>[0-9]{1,4}(?:\.[0-9]{1,6})?)(?![0-9eE]|[.,][0-9]|\s?\\?%)"
-    r"(?P<rest>[\s*_`\"'>\])}$]{0,6}"
-    r"(?:(?P<of>/|\bout of\b|\bof\b)\s?(?P<scale>[0-9]{1,6}(?:\.[0-9]+)?)"
-    r"|(?P<range>(?:[-–—±]|\+/?-|\\pm|\bto\b|\bor\b)\s?[0-9]))?)",
+    r"(?P<rest>[ \t*_`\"'>\])}$]{0,6}"
+    r"(?:(?P<of>\s?/|\bout of\b|\bof\b)\s?(?P<scale>[0-9]{1,6}(?:\.[0-9]+)?)"
+    # "8 — 3 mistakes" gives a reason, and no range.
+    r"|(?P<range>(?:[±]|\+/?-|\\pm|\bto\b|\bor\b|(?<![ \t])[-–—]"
+    r"|[-–—](?![ \t]?[0-9.]{1,8}[ \t]{1,3}(?!points?\b|pts\b|out\b|of\b|or\b|is\b)"
+    r"[a-z]))[ \t]?[0-9]))?)",
     re.IGNORECASE | re.MULTILINE,
 )
 _BARE = re.compile(
     r"[\s*_`$]{0,8}([0-9]{1,4}(?:\.[0-9]{1,6})?)(?:\s?/\s?10)?[\s*_`$.]{0,8}"
+)
+_TABLE = re.compile(
+    r"^[ \t]{0,3}(?P<head>\|[^\n]{0,500})\n[ \t]{0,3}\|[-:| \t]{1,500}\n"
+    r"(?P<rows>(?:[ \t]{0,3}\|[^\n]{0,2000}(?:\n|\Z)){1,50})",
+    re.MULTILINE,
 )
 _ASIDE = re.compile(r"\([^()]{0,200}[A-Za-z][^()]{0,200}\)")
 _LARGEST = 10.0
@@ -46,14 +54,15 @@ def score_in(reply: str) -> float | None:
 
     The last "Score: x" that begins a line, else the last one anywhere; of reasoning and
     of asides in brackets none counts. x may be dressed ("**7**", "[7]"), said to be out
-    of 10, or be the whole reply. Another scale, a range and a percentage are no score,
+    of 10, be the whole reply, or stand in the one row of a table, below "Score", or in
+    the row of the total. Another scale, a range and a percentage are no score,
     and what is not within 0 to 10 neither.
     """
     text = answer_in(reply)
     if bare := _BARE.fullmatch(text):
         return _within(bare[1])
     last = None
-    for found in _SCORE.finditer(_ASIDE.sub(" ", text)):
+    for found in _SCORE.finditer(_TABLE.sub(_in_table, _ASIDE.sub(" ", text))):
         if found["line"] is not None or last is None or last["line"] is None:
             last = found
     if last is None or last["range"] or _is_bound(last):
@@ -61,6 +70,25 @@ def score_in(reply: str) -> float | None:
     if last["of"] and float(last["scale"]) != _LARGEST:
         return None
     return _within(last["score"])
+
+
+def _in_table(table: re.Match[str]) -> str:
+    """A table's score as a line; the table as it is where no one row has it."""
+    names = [name.lower() for name in _cells(table["head"])]
+    rows = [_cells(line) for line in table["rows"].splitlines()]
+    total = [row for row in rows if {"total", "overall", "final"} & _words(row[:1])]
+    rows = total or rows
+    if names.count("score") != 1 or len(rows) != 1 or len(rows[0]) != len(names):
+        return table[0]
+    return f"Score: {rows[0][names.index('score')]}\n"
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip(" \t*_`") for cell in line.strip().strip("|").split("|")]
+
+
+def _words(cells: list[str]) -> set[str]:
+    return set(" ".join(cells).lower().split())
 
 
 def _is_bound(found: re.Match[str]) -> bool:

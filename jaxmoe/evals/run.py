@@ -35,6 +35,7 @@ class Run:
 
     name: of the folder. manifest: what was run. ids: of the problems, in the manifest's
     order. records: [P][n], by sample. goes: how long they took, as far as is known.
+    grading: how they were graded, as far as is known.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Run:
     ids: tuple[str, ...]
     records: tuple[tuple[Record, ...], ...]
     goes: tuple[Go, ...] = ()
+    grading: Mapping[str, Any] | None = None
 
     @property
     def n(self) -> int:
@@ -133,7 +135,8 @@ def read_run(
         )
     rows = (tuple(table[id][i] for i in range(n)) for id in whole)
     name, goes = folder.resolve().name, read_goes(folder)
-    return Run(name, manifest, tuple(whole), tuple(rows), goes)
+    grading = read_grading(folder)
+    return Run(name, manifest, tuple(whole), tuple(rows), goes, grading)
 
 
 def shared(runs: Sequence[Run]) -> tuple[Run, ...]:

@@ -80,7 +80,10 @@ class _Environment(ImmutableSandboxedEnvironment):
             limits.check_power(left, right)
         elif operator == "%":
             limits.check_format(left)
-        return limits.measured(super().call_binop(context, operator, left, right))
+        result = super().call_binop(context, operator, left, right)
+        if operator == "+" and isinstance(result, list | tuple):
+            return limits.added(left, right, result)
+        return limits.measured(result)
 
     def call(self, context, obj, *args, **kwargs):
         """A call whose arguments and result are measured."""

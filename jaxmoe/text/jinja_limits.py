@@ -1,7 +1,8 @@
 """Bounds of what a chat template may compute: it comes with a downloaded model.
 
 Each turn of a loop and each call of a macro counts, and every text or list that an
-operation makes is measured, before it is made where its size can be told.
+operation makes is measured, before it is made where its size can be told. Measuring and
+copying a list count as turns as well, so that all of it ends within seconds.
 """
 
 import re
@@ -18,7 +19,15 @@ MAX_STEPS = 300_000
 """Turns of loops and calls of macros in one rendering."""
 MAX_NUMBER = 1_000_000
 """The largest number that a filter, a method or a format may be given."""
+MAX_DEPTH = 100
+"""Lists within lists."""
 _MAX_MARGIN = 100
+_VISITED = 5
+"""Elements looked at that count as a turn of a loop."""
+_COPIED = 100
+"""Elements copied that do."""
+_SUMS = 8
+"""Sums of lists whose sizes are remembered."""
 MAX_POWER = 256
 """Bits in the exponent or the base of a power."""
 
@@ -26,7 +35,19 @@ _STAR = re.compile(r"%[-+ #0]*[0-9]*\.?\*")
 _SLOW = 5e9
 """Letters that wrapping lines may copy: about a second."""
 
-_steps = threading.local()
+
+class _Steps(threading.local):
+    """What a rendering in this thread has spent, and sizes of the last sums of lists.
+
+    sums: id of a list -> the list, which keeps the id its own, and its size.
+    """
+
+    def __init__(self):
+        self.count = 0.0
+        self.sums: dict[int, tuple[Any, int]] = {}
+
+
+_steps = _Steps()
 
 
 class LimitError(TemplateRuntimeError):
@@ -35,15 +56,23 @@ class LimitError(TemplateRuntimeError):
 
 def start():
     """A new rendering begins in this thread."""
-    _steps.count = 0
+    _steps.count = 0.0
+    _steps.sums = {}
 
 
 def step() -> str:
     """Counts a turn of a loop."""
-    _steps.count = getattr(_steps, "count", 0) + 1
-    if _steps.count > MAX_STEPS:
-        raise LimitError(f"more than {MAX_STEPS} turns of loops; it may never end")
+    _spend(1)
     return ""
+
+
+def _spend(turns: float):
+    _steps.count += turns
+    if _steps.count > MAX_STEPS:
+        raise LimitError(
+            f"more than {MAX_STEPS} turns of loops, or as much work on lists; it may "
+            "never end"
+        )
 
 
 def measured(value: Any) -> Any:
@@ -55,22 +84,59 @@ def measured(value: Any) -> Any:
     if isinstance(value, str | bytes):
         _check_size(len(value))
     elif isinstance(value, list | tuple | dict | Namespace):
-        _check_size(_written(value, {}))
+        _check_size(_Walk().size(value))
     return value
 
 
-def _written(value: Any, known: dict[int, int]) -> int:
-    """How many letters and elements there are to write; `known`: those of lists."""
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, Namespace):
-        value = value._Namespace__attrs  # all else that it has are its values
-    if not isinstance(value, list | tuple | dict):
-        return 1
-    if id(value) not in known:
-        inner = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_written(one, known) for one in inner)
-    return known[id(value)]
+def added(left: Any, right: Any, total: Any) -> Any:
+    """`total` of two lists, or an error where it is too long.
+
+    It is measured by its parts, as templates collect messages one by one: looking
+    through all of them each time would take the square of their number.
+    """
+    walk = _Walk()
+    _spend(len(total) / _COPIED)
+    size = sum(
+        _steps.sums[id(part)][1] if id(part) in _steps.sums else walk.size(part)
+        for part in (left, right)
+    )
+    _check_size(size)
+    if not walk.may_change:
+        _steps.sums[id(total)] = total, size
+        if len(_steps.sums) > _SUMS:
+            del _steps.sums[next(iter(_steps.sums))]
+    return total
+
+
+class _Walk:
+    """Measures values, each list once.
+
+    may_change: a namespace was among them; the sandbox lets nothing else change.
+    """
+
+    def __init__(self):
+        self.may_change = False
+        self._known: dict[int, int] = {}
+
+    def size(self, value: Any, depth: int = 0) -> int:
+        """How many letters and elements there are to write."""
+        if isinstance(value, str | bytes):
+            return len(value)
+        if isinstance(value, Namespace):
+            self.may_change = True
+            value = value._Namespace__attrs  # all else that it has are its values
+        if not isinstance(value, list | tuple | dict):
+            return 1
+        if id(value) not in self._known:
+            if depth > MAX_DEPTH:
+                raise LimitError(
+                    f"lists more than {MAX_DEPTH} deep; one may hold itself"
+                )
+            _spend(len(value) / _VISITED)
+            inner = value.values() if isinstance(value, dict) else value
+            sizes = (self.size(one, depth + 1) for one in inner)
+            self._known[id(value)] = 1 + sum(sizes)
+        return self._known[id(value)]
 
 
 def check_product(left: Any, right: Any):
@@ -157,7 +223,7 @@ def check_arguments(name: str, args: tuple, kwargs: dict[str, Any]):
 def _check_margin(value: Any):
     sizes = [value] if isinstance(value, int) else []
     if isinstance(value, str | list | tuple):
-        sizes = [_written(value, {})]
+        sizes = [_Walk().size(value)]
     if sizes and sizes[0] > _MAX_MARGIN:
         raise LimitError(f"tojson with {sizes[0]} characters between elements")
 

@@ -33,9 +33,10 @@ _UNSAFE = re.compile(
 
 
 def clean(text: str) -> str:
-    """`text` with what would disturb a page or a file replaced, one for one.
+    """`text` with what would disturb a page or a file replaced.
 
-    Control characters, controls of the writing direction, surrogates and what is no
-    character become U+FFFD; line ends become line feeds.
+    A carriage return and a line feed become a line feed. Other control characters, a
+    carriage return alone among them, controls of the writing direction, surrogates and
+    what is no character become U+FFFD.
     """
     return _UNSAFE.sub(REPLACEMENT, text.replace("\r\n", "\n"))

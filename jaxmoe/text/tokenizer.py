@@ -21,6 +21,12 @@ SPECIAL_TOKENS = tuple(
 """Named special tokens, under the names by which chat templates read them."""
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+_SWITCHES = (
+    "add_bos_token",
+    "add_eos_token",
+    "add_prefix_space",
+    "split_special_tokens",
+)
 
 
 class Tokenizer:
@@ -84,6 +90,7 @@ class Tokenizer:
         import tokenizers
 
         config = _read_json(directory / "tokenizer_config.json")
+        _check_flags(config, _SWITCHES, "", directory)
         whole = path.exists()
         if whole:
             raw = read_small_text(path)
@@ -442,12 +449,8 @@ def _add_tokens(
     for id, entry in sorted((int(id), entry) for id, entry in listed.items()):
         content = _content(entry, f"added_tokens_decoder[{id}]", directory)
         entry = entry if isinstance(entry, Mapping) else {}
-        odd = [name for name in _FLAGS if not isinstance(entry.get(name), bool | None)]
-        if odd:
-            raise ValueError(
-                f"{odd[0]} of added_tokens_decoder[{id}] in {directory} must be true "
-                f"or false, found {entry[odd[0]]!r}; correct tokenizer_config.json"
-            )
+        of = f" of added_tokens_decoder[{id}]"
+        _check_flags(entry, _FLAGS, of, directory)
         if backend.token_to_id(content) is None:
             flags = {k: v for k, v in entry.items() if k in _FLAGS and v is not None}
             backend.add_tokens([AddedToken(content, **flags)])
@@ -463,6 +466,18 @@ def _add_tokens(
         if content not in marked:  # else its own flags would be lost
             token = AddedToken(content, special=True, normalized=False)
             backend.add_special_tokens([token])
+
+
+def _check_flags(
+    entry: Mapping[str, Any], names: Sequence[str], of: str, directory: Path
+) -> None:
+    """Refuses "true", which is text, and 1: what is read as false would be lost."""
+    for name in names:
+        if not isinstance(entry.get(name), bool | None):
+            raise ValueError(
+                f"{name}{of} in {directory} must be true or false, found "
+                f"{entry[name]!r}; correct tokenizer_config.json"
+            )
 
 
 def _add_ends(
@@ -493,8 +508,13 @@ def _add_ends(
     }
     if not texts:
         return
-    template = [texts.get("bos_token"), "$A", texts.get("eos_token")]
+    # By name: a text such as "$A" or "a:1" would say something else in a template.
+    pieces = [
+        {"id": name, "ids": [backend.token_to_id(text)], "tokens": [text]}
+        for name, text in texts.items()
+    ]
+    template = ("bos_token", "$A", "eos_token")
     backend.post_processor = processors.TemplateProcessing(
-        single=[piece for piece in template if piece is not None],
-        special_tokens=[(text, backend.token_to_id(text)) for text in texts.values()],
+        single=[piece for piece in template if piece == "$A" or piece in texts],
+        special_tokens=pieces,
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.evals.compare import SOLVED, UNSOLVED, _split, compare
+from jaxmoe.evals.grading import VERSION, grading_of
 from jaxmoe.evals.metrics import pass_at
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.run import Run, pack_routes
@@ -21,6 +22,7 @@ from jaxmoe.evals.summary import (
     summarise,
     values_of,
 )
+from jaxmoe.evals.tasks.aime import Aime
 
 RIGHT = "R"
 
@@ -242,3 +244,24 @@ def test_what_compare_refuses():
         compare([BASE, BASE])
     with pytest.raises(ValueError, match="one task"):
         compare([BASE, run_of([["a"] * 4] * 3, "es", task="aime")])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, f"version: {VERSION} base, 2 other"),
+        ({"versions": {"jaxmoe": "1", "sympy": "0"}}, "versions.sympy"),
+        ({"isolation": "none", "versions": {"jaxmoe": "0"}}, None),
+    ],
+)
+def test_compare_warns_of_other_graders(change, said, recwarn):
+    """A difference between graders would pass for one between models."""
+    grading = grading_of(Aime())
+    runs = [
+        replace(BASE, name="base", grading=grading),
+        replace(BASE, name="other", grading=grading | change),
+    ]
+    compare(runs)
+    found = [str(warning.message) for warning in recwarn]
+    assert len(found) == (said is not None)
+    assert all(said in text and "\n" not in text for text in found)

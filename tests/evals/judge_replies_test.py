@@ -75,6 +75,23 @@ REPLIES = [
     ("Score: ７", None),
     ("Score: " + "9" * 400, None),
     ("7 or 8", None),
+    ("Score: 8 — 3 mistakes", 8),
+    ("Score: 8 - 3 small errors", 8),
+    ("Score: **8** – 2 steps lack a reason", 8),
+    ("Score: 8\n- 3 errors were found", 8),
+    ("Score: 8\n\n- 3. is wrong", 8),
+    ("Score: 8\nOf 5 steps, 4 are right", 8),
+    ("Score: 7 - 8", None),
+    ("Score: 7 – 8 points", None),
+    ("Score: 7-8 in all", None),
+    ("Score: 7 — 8.", None),
+    ("| Task | Score | Why |\n|---|:-:|---|\n| 1 | **8** | 2 slips |", 8),
+    ("| Score |\n|-------|\n| 8/10 |\n", 8),
+    ("|Score|Max|\n|---|---|\n|8|10|\n\nGood.", 8),
+    ("| Part | Score |\n|---|---|\n| a | 8 |\n| b | 3 |", None),
+    ("| Part | Score |\n|---|---|\n| a | 8 |\n| **Total** | 5 |", 5),
+    ("| Score |\n|---|\n| 8/100 |", None),
+    ("| Score |\n|---|\n| 7-8 |", None),
     ("underscore: 7", None),
 ]
 
@@ -110,7 +127,9 @@ def test_what_is_no_completion(body):
     assert content_of(body) is None
 
 
-@pytest.mark.parametrize("piece", ["score", "score ", " ", "(a", "score: 7 ("])
+@pytest.mark.parametrize(
+    "piece", ["score", "score ", " ", "(a", "score: 7 (", "|-", "|\n", "|score|\n|-|\n"]
+)
 def test_takes_linear_time(piece):
     """A reply of a megabyte would hold up a run."""
     start = time.perf_counter()

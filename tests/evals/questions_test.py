@@ -211,8 +211,9 @@ def test_published_columns(name, row, answer, kind, tmp_path):
 ABC = ["a", "it's", "c"]
 LABELLED = {"text": ABC, "label": [1, 2, 3]}
 CELLS = [
-    ("mcq", {"question": "q", "choices": repr(ABC), "answer": "1"}, 1),
-    ("mcq", {"question": "q", "choices": json.dumps(ABC), "answer": "1.0"}, 1),
+    ("mcq", {"question": "q", "choices": repr(ABC), "answer": 1}, 1),
+    ("mcq", {"question": "q", "choices": json.dumps(ABC), "answer": 1.0}, 1),
+    ("mcq", {"question": "q", "choices": json.dumps(ABC), "answer_index": "1.0"}, 1),
     ("mcq", {"question": "q", "options": repr(ABC), "answer_index": "1"}, 1),
     ("mcq", {"question": "q", "options": ABC, "answer_index": 1.0}, 1),
     ("mcq", {"question": "q", "choices": repr(LABELLED), "answerKey": "2.0"}, 1),

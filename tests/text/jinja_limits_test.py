@@ -6,7 +6,7 @@ import time
 import pytest
 
 from jaxmoe.text import Tokenizer
-from jaxmoe.text.printable import printable
+from jaxmoe.text.printable import clean, printable
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -61,6 +61,18 @@ FAULTS = {
     "nested calls": _NESTED.replace("@", "dict(a=ns.x, b=ns.x)"),
     "nested spaces": _NESTED.replace("@", "namespace(a=ns.x, b=ns.x)"),
     "cycle": "{% set ns = namespace() %}{% set ns.x = ns %}{{ [ns] }}",
+    "cycle of lists": "{% set ns = namespace() %}{% set ns.x = [ns, ns] %}{{ [ns] }}",
+    "depth": _NESTED.replace("@", "[ns.x]").replace("60", "9999"),
+    "sums": "{% set ns = namespace(x=[]) %}{% for i in range(8000) %}"
+    "{% set ns.x = ns.x + [i] %}{% endfor %}",
+    "sums the other way": "{% set ns = namespace(x=[]) %}{% for i in range(8000) %}"
+    "{% set ns.x = [i] + ns.x %}{% endfor %}",
+    "lists of lists": "{% set x = range(9999) | list %}{% for i in range(9999) %}"
+    "{% set y = [x, i] %}{% endfor %}",
+    "sums that double": _NESTED.replace("@", "[ns.x] + [ns.x]"),
+    "sums of what changes": "{% set ns = namespace(x='a') %}{% for i in range(60) %}"
+    "{% set n = namespace(a=ns.x) %}{% set l = [n] + [n] %}{% set n.a = [ns.x, ns.x] %}"
+    "{% set ns.x = l + [0] %}{% endfor %}{{ ns.x }}",
     "star": "{{ '%-*d' % (10 ** 9, 1) }}",
     "widths": "{{ ('%999999d' * 60) % ((1,) * 60) }}",
     "json lines": "{{ (range(99999) | list) | tojson(indent=10 ** 6) }}",
@@ -76,13 +88,21 @@ def test_a_fault_is_one_clear_error(tokenizer_dir, name):
     """A template would end in a traceback, or never, or take all memory."""
     (tokenizer_dir / "chat_template.jinja").write_text(FAULTS[name])
     tokenizer = Tokenizer.load(tokenizer_dir)
-    begin, before = time.perf_counter(), _peak()
+    begin, before = time.process_time(), _peak()
     with pytest.raises(ValueError, match="the chat template") as caught:
         tokenizer.render_chat(HELLO)
-    assert time.perf_counter() - begin < 20
+    assert time.process_time() - begin < 20
     assert _peak() - before < 500_000_000
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["cycle", "cycle of lists", "depth"])
+def test_what_holds_itself_is_named(tokenizer_dir, name):
+    """An error would speak of Python's stack."""
+    (tokenizer_dir / "chat_template.jinja").write_text(FAULTS[name])
+    with pytest.raises(ValueError, match="lists more than 100 deep"):
+        Tokenizer.load(tokenizer_dir).render_chat(HELLO)
 
 
 def _peak() -> int:
@@ -94,6 +114,20 @@ def test_what_templates_do_is_within_bounds(tokenizer_dir):
     tokenizer = Tokenizer.load(tokenizer_dir)
     chat = [{"role": "user", "content": "x" * 1000}] * 2000
     assert len(tokenizer.render_chat(chat)) > 2_000_000
+
+
+def test_messages_are_collected_soon(tokenizer_dir):
+    """Long chats would take the square of their length, or be refused."""
+    source = (
+        "{% set ns = namespace(l=[]) %}{% for message in messages %}"
+        "{% set ns.l = ns.l + [message] %}{% endfor %}"
+        "{% for message in ns.l %}{{ message.role }}{{ message.content }}{% endfor %}"
+    )
+    (tokenizer_dir / "chat_template.jinja").write_text(source)
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    begin = time.process_time()
+    assert len(tokenizer.render_chat(HELLO * 2000)) == 9 * 2000
+    assert time.process_time() - begin < 5
 
 
 def test_lists_and_formats_are_left_alone(tokenizer_dir):
@@ -109,6 +143,15 @@ def test_lists_and_formats_are_left_alone(tokenizer_dir):
     text = Tokenizer.load(tokenizer_dir).render_chat(HELLO)
     whole = '{\n "role": "user",\n "content": "hello"\n}'
     assert text == f"1x2y34**z** 5% *  6[7, 8]True{whole}3[1, 2]"
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [("a\r\nb", "a\nb"), ("a\rb", "a\ufffdb"), ("a\tb\u200e", "a\tb\ufffd")],
+)
+def test_clean(text, cleaned):
+    """A page would hide or reorder what stands in it."""
+    assert clean(text) == cleaned
 
 
 def test_printable():

@@ -209,6 +209,22 @@ def test_text_begins_with_a_token_that_the_config_asks_for(tokenizer_dir, asked,
     assert tokenizer.chat(chat).count(tokenizer.bos_id) == 1
 
 
+@pytest.mark.parametrize("token", ["$A", "$", "$B:1", "a:1", "$0"])
+def test_any_text_begins_what_is_encoded(tokenizer_dir, token):
+    """The prompt would be encoded twice, or not at all."""
+    tokenizer = _configured(tokenizer_dir, bos_token=token, add_bos_token=True)
+    plain = tokenizer.encode("ab", add_special_tokens=False)
+    assert tokenizer.encode("ab") == [tokenizer.bos_id, *plain]
+
+
+@pytest.mark.parametrize("value", ["true", 1, "false", []])
+@pytest.mark.parametrize("name", ["add_bos_token", "split_special_tokens"])
+def test_switches_are_true_or_false(tokenizer_dir, name, value):
+    """A prompt would begin without the token that was asked for."""
+    with pytest.raises(ValueError, match=f"{name} in .* true or false"):
+        _configured(tokenizer_dir, bos_token="<|user|>", **{name: value})
+
+
 def test_marks_stay_in_text(tokenizer_dir):
     """The parts of an answer would run together."""
     plain = Tokenizer.load(tokenizer_dir)

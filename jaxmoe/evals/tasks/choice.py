@@ -55,9 +55,9 @@ class Choice:
             "question": "the question's text" + (' ("Question" too)' if own else ""),
             "choices": 'a list of 2 to 26 texts ("options" too), or two lists, "text" '
             'and "label"' + (columns if own else ""),
-            "answer": "the right choice's index from 0, its letter (A is the first of "
-            'the row) or its text ("answer_index" and "answerKey" too)'
-            + ("; not beside these columns" if own else ""),
+            "answer": "the right choice's index from 0 as a number, its letter (A is "
+            'the first of the row) or its text ("answerKey" too); "answer_index" may '
+            "hold the index as text" + ("; not beside these columns" if own else ""),
             "id": "optional: a name of its own, unique in the file",
         }
 
@@ -192,9 +192,12 @@ def _choices(value: Any) -> list[str]:
 
 
 def _index(answer: Any, choices: Sequence[str]) -> int:
-    """The index that an index, a letter or a text means."""
+    """The index that an index, a letter or a text means.
+
+    Digits in a text are no index: published files with such answers count from 1.
+    """
     meant = set()
-    if answer not in choices:
+    if isinstance(answer, float):
         answer = _whole(answer)
     if type(answer) is int and 0 <= answer < len(choices):  # True is no index
         meant.add(answer)
@@ -209,7 +212,8 @@ def _index(answer: Any, choices: Sequence[str]) -> int:
         many = "which means several of them" if meant else "which is none of them"
         raise ValueError(
             f'expected one of the {len(choices)} choices in the field "answer", found '
-            f"{shown(answer)}, {many}; write an index from 0 to {len(choices) - 1}, a "
-            f"letter from A to {last}, or the text of a choice"
+            f"{shown(answer)}, {many}; write an index from 0 to {len(choices) - 1} as "
+            f'a number or in "answer_index", a letter from A to {last}, or the text of '
+            "a choice"
         )
     return meant.pop()

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import io
+import keyword
 import pickle
 import zlib
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ def read_row(row: Mapping[str, Any]) -> CodeRow:
 def _human_eval(row: Mapping[str, Any]) -> CodeRow:
     """A function to complete, and `check(function)`, which asserts."""
     name, starter = text_of(row, "entry_point").strip(), text_of(row, "prompt")
-    if not name.isidentifier():
+    if not _is_name(name):
         raise ValueError(
             f'expected the name of a function in "entry_point", found {shown(name)}; '
             "correct it"
@@ -157,12 +158,18 @@ def _function_name(row: Mapping[str, Any]) -> str | None:
         metadata = row.get("metadata") or {}
         metadata = parsed(metadata, "metadata")
         name = metadata.get("func_name") if isinstance(metadata, Mapping) else None
-    if name is not None and not (isinstance(name, str) and name.isidentifier()):
+    if name is not None and not _is_name(name):
         raise ValueError(
             f'expected the name of a function in "fn_name", found {shown(name)}; '
             "correct it, or leave it out where programs read standard input"
         )
     return name
+
+
+def _is_name(name: Any) -> bool:
+    """Whether a function can be called so: `class` is none."""
+    text = isinstance(name, str)
+    return text and name.isidentifier() and not keyword.iskeyword(name)
 
 
 def _starter_code(row: Mapping[str, Any]) -> str:

@@ -13,9 +13,9 @@ LONGEST = 1000
 
 # What joins boxes into one answer: a comma, "and" or "or", and marks of mathematics.
 _JOINED = re.compile(
-    r"(?:[\s$]|\\[,;: ()\[\]]|\\q?quad|\\\\|\*\*)*"
+    r"(?:[\s$]|\\[,;: ()\[\]]|\\q?quad|\\\\(?:\[[^\]]{0,20}\])?|\*\*)*"
     r"(?:[,，、;&]|\\(?:text|textbf|mathrm)\{\s*(?:,?\s*and|or)\s*\}|,?\s*(?:and|or)\b)"
-    r"(?:[\s$]|\\[,;: ()\[\]]|\\q?quad|\\\\|\*\*)*",
+    r"(?:[\s$]|\\[,;: ()\[\]]|\\q?quad|\\\\(?:\[[^\]]{0,20}\])?|\*\*)*",
 )
 _JOINING = 80
 """Characters between two boxes that are joined, at most."""

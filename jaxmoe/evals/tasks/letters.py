@@ -1,7 +1,8 @@
 r"""Reading the letter of a choice out of an answer, by two rules.
 
 strict: the form that the prompt asks for. The last place that has "Answer: X" (any
-case and dressing, the word in many languages, JSON and <answer>X</answer> too) or
+case and dressing, the word in many languages, JSON and <answer>X</answer> too; on the
+next line where that holds nothing else) or
 \boxed{X} with the letter X of one choice. Of boxes the last one that holds a letter
 counts, together with those joined to it by a comma or "and".
 
@@ -48,10 +49,21 @@ _SOFT = r"[*_\"'`\s]{0,4}"
 # Small letters alone: "<B>" is a choice.
 _HTML = re.compile(r"</?(?:b|strong|i|em|u|p|div|span|code|mark)>")
 # What stands before "A is correct" where that is not what is said.
+_NOT = (
+    r"(?:\b(?:not|never|hardly|cannot)|n['’]t)\s"
+    r"(?:(?:really|actually|even|just|be|have|going|want|to)\s){0,3}"
+)
+# A "not" takes back what its own clause says: "not hard to see that" does not.
 _UNSAID = re.compile(
-    r"(?:(?:\b(?:not|never|doubt|hardly)\b|n['’]t\b)[^,;:.!?\n]{0,30}"
-    r"|\b(?:if|whether|suppose|assume|assuming|unless|why)\s(?:that\s)?)"
-    r"(?:the\s|an?\s)?(?:correct\s|right\s)?\(?$",
+    rf"(?:{_NOT}"
+    r"(?:(?:[a-z]{2,12}ly\s|quite\s|yet\s|at\sall\s)?(?:think|believe|say|claim|mean|feel|agree|suppose|conclude|imply|follow|know"
+    r"|see|understand|sure|certain|convinced|clear|true|obvious|likely|possible"
+    r"|plausible|right|necessarily|the\scase)\s)?(?:(?:that|if|whether|how|why)\s)?"
+    r"|(?<!\bno\s)(?<!\bnot\s)(?<!n['’]t\s)(?<!\bany\s)(?<!\ba\s)(?<!little\s)"
+    r"(?<!without\s)(?<!beyond\s)\b(?:doubt|doubtful)\s(?:(?:that|if|whether)\s)?"
+    r"|\b(?:unlikely|impossible|implausible|false|untrue|wrong)\s(?:to\ssay\s)?that\s"
+    r"|\b(?:if|whether|suppose|assume|assuming|unless)\s(?:that\s)?)"
+    r"(?:the\s|an?\s)?(?:(?:correct|right|best)\s)?\(?$",
     re.IGNORECASE,
 )
 _BEFORE = 60
@@ -83,7 +95,8 @@ def flexible_choice(text: str, choices: Sequence[str]) -> int | None:
       choices: texts in the order shown.
     """
     rules, text = _rules(len(choices)), _prepared(text)
-    for found in (_strict(text, rules), _last(rules.phrases, text, rules, _is_said)):
+    said = _last(rules.phrases, text, rules, _is_said, labelled=True)
+    for found in (_strict(text, rules), said):
         if found.place is not None or found.ambiguous:
             return found.place
     line = last_line(text)
@@ -108,6 +121,9 @@ class _Rules:
     box: re.Pattern[str]
     box_several: re.Pattern[str]
     several: re.Pattern[str]
+    alone: re.Pattern[str]
+    labelled: re.Pattern[str]
+    label: re.Pattern[str]
     ending: re.Pattern[str]
     mentioned: re.Pattern[str]
     parentheses: re.Pattern[str]
@@ -162,11 +178,19 @@ def _rules(count: int) -> _Rules:
             r"{1,25}"
         ),
         several=re.compile(
-            rf"[)*.\s$}}\"'\]]{{0,4}}(?:[,/&;|+、]|\b(?:or|and|oder|und|ou|et|o|y|или|и)\b"
-            r"|或|和)[\s(*$]{0,4}(?:\b(?i:or|and|maybe|possibly|perhaps|also|even|both"
-            rf"|option|choice)\b[\s(*]{{0,3}}){{0,3}}\(?[{upper}]\b"
+            rf"[)*.\s$}}\"'\]>】]{{0,4}}(?:[,/&;|+、]|\b(?:or|and|oder|und|ou|et|o|y|или|и)\b"
+            r"|或|和)[\s(*$\[<【]{0,4}(?:\\[a-z]{2,12}\{)?(?:\b(?i:or|and|maybe|possibly|perhaps|also|even|both"
+            rf"|option|choice)\b[\s(*\[<【]{{0,3}}){{0,3}}\(?[{upper}]\b"
             r"(?!\s{1,3}(?!(?:and|or)\b)[a-z])"
             rf"|\s{{0,2}}\(\s?(?:or|and)\s{{1,2}}\(?[{upper}]\b"
+        ),
+        alone=re.compile(
+            r"[)\]}>】*_$\"'`.,;! \t\r]{0,8}(?:</[a-z_]{1,12}>[ \t\r]{0,4})?(?:\n|\Z)"
+        ),
+        labelled=re.compile(r"[*_]{0,3}[).:\]][^\n]{0,1000}(?:\n\s{0,4}|\Z)"),
+        label=re.compile(
+            rf"[ \t]{{0,4}}[-*_(\[]{{0,4}}[ \t]{{0,2}}(?P<label>[{upper}])"
+            r"(?:[*_]{0,2}[).:\]]|[*_ \t\r]{0,4}(?:\n|\Z))"
         ),
         ending=re.compile(
             r"(?:(?:\b(?i:hence|thus|therefore|so|conclude|it is|it's|option|choice"
@@ -186,12 +210,13 @@ def _rules(count: int) -> _Rules:
 def _prepared(text: str) -> str:
     """The answer alone, with ASCII digits, letters and quotes, and without HTML."""
     text = _HTML.sub("", ascii_digits(answer_in(text)))
-    return re.sub(r"\\[()\[\]]", "$", text.translate(_QUOTES))
+    return re.sub(r"(?<!\\)\\[()\[\]]", "$", text.translate(_QUOTES))
 
 
 def _strict(text: str, rules: _Rules) -> Reading:
     found = _last(rules.answer, text, rules)
-    place = max((m.start() for m in rules.answer.finditer(text)), default=-1)
+    matches = rules.answer.finditer(text)
+    place = max((m.start() for m in matches if _stands(m, rules)), default=-1)
 
     def no_letter(content: str) -> bool:
         shown = plain(content)
@@ -220,16 +245,43 @@ def _last(
     text: str,
     rules: _Rules,
     counts: Callable[[re.Match[str]], bool] = bool,
+    *,
+    labelled: bool = False,
 ) -> Reading:
-    """What the last match that counts says; several where more letters follow it."""
+    """What the last match that counts says; several where more letters follow it.
+
+    labelled: see `_stands`.
+    """
     last = None
     for found in pattern.finditer(text):
-        last = found if counts(found) else last
+        if counts(found) and _stands(found, rules, labelled=labelled):
+            last = found
     if last is None:
         return Reading()
     if rules.several.match(text, last.end()):
         return Reading(ambiguous=True)
     return Reading(_place(last["letter"]))
+
+
+def _stands(found: re.Match[str], rules: _Rules, *, labelled: bool = False) -> bool:
+    """Whether a letter below "Answer:" is the answer, and no list or sentence begins.
+
+    It is all that its line holds, and the next line opens no other choice.
+
+    Args:
+      labelled: the choice's text may stand behind it: "B) Paris".
+    """
+    text, end = found.string, found.end()
+    if "\n" not in text[found.start() : found.start("letter")]:
+        return True
+    if rules.several.match(text, end):
+        return True  # which is ambiguous
+    line = rules.alone.match(text, end)
+    line = line or (rules.labelled.match(text, end) if labelled else None)
+    if line is None:
+        return False
+    below = rules.label.match(text, line.end())
+    return below is None or below["label"] == found["letter"].upper()
 
 
 def _ending(line: str, rules: _Rules) -> int | None:

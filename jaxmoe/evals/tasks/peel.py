@@ -24,13 +24,38 @@ _SWITCH = re.compile(
     rf"newline|hfill?|left|right|middle|[bB]igg?[lrm]?|checkmark|blacksquare|qed){_END}"
 )
 # Marks of mathematics, thin negative space, soft line ends; none leaves any ink.
-_NO_INK = re.compile(r"\\[!/()\[\]]|\$|&nbsp;|[✓✔✅■∎\u200b\u200c\u200d\ufeff]")
+# A line's end comes first, for "\\\\[2pt]" holds no "\\[".
+_NO_INK = re.compile(
+    r"(?P<line>\\\\)(?:\*?\[\s?(?:[-+]?[0-9.]{1,8}\s?\\?|\\)[a-z]{2,20}\s?\])?"
+    r"|\\[!/()\[\]]|\$|&nbsp;|[✓✔✅■∎\u200b\u200c\u200d\ufeff]"
+)
 # Lines and columns, which in a matrix are what it means.
 _LAYOUT = re.compile(
-    r"\\\\(?:\[[^\]]{0,20}\])?|&"
+    r"\\\\&?|(?<!\\)&"
     r"|\\begin\{(?:array|tabular)\}(?:\[[a-z]\])?\{[^{}]{0,20}\}"
     r"|\\begin\{[A-Za-z]{1,20}\*?\}|\\end\{[A-Za-z]{1,20}\*?\}"
 )
+_MARK = "\x00"
+"""Stands for layout until what is around it is peeled."""
+_ENDS, _BEGINS = r"[0-9A-Za-z)}\]!%]", r"[-−+]?\s{0,3}[0-9A-Za-z\\({\[.]"
+_PARTS = {
+    False: re.compile(
+        rf"(?<=[0-9])\s{{0,9}}{_MARK}[\s{_MARK}]*"
+        rf"(?=[-−+(\[{{.]{{0,3}}\s?[0-9]|[A-Za-z]{{1,3}}[\s{_MARK}]{{0,3}}=)"
+    ),
+    True: re.compile(rf"(?<={_ENDS})\s{{0,9}}{_MARK}[\s{_MARK}]*(?={_BEGINS})"),
+}
+"""Layout that keeps apart: numbers and equations, or any two parts of a formula.
+
+Glued together, 4 above 2 would be 42.
+"""
+_SINGLE = re.compile(
+    r"\\begin\{((?:[pbBvV]?matrix|smallmatrix)\*?|array\}\{[^{}]{0,20})\}"
+    r"(?P<entry>(?:(?!\\\\|(?<!\\)&|\\begin|\\end).){0,200}?)(?:\\\\)?\s{0,3}"
+    r"\\end\{(?:[pbBvV]?matrix|smallmatrix|array)\*?\}",
+    re.DOTALL,
+)
+"""A matrix of one entry."""
 _MATRIX = re.compile(r"\\begin\{(?:[pbBvV]?matrix|smallmatrix|array|cases)\*?\}")
 # Commands of a text that was escaped twice; a line's end goes before no such word.
 _ESCAPED_TWICE = re.compile(
@@ -85,12 +110,12 @@ _EMPHASIS = "*_` "
 def undressed(latex: str) -> str:
     r"""A formula without fonts, colours, sizes, money signs and marks of mathematics.
 
-    >>> undressed(r"$\color{red}{\boldsymbol{\frac{1}{2}}}$")
-    '\\frac{1}{2}'
+    >>> undressed(r"$\color{red}\boldsymbol{x} + \Large 2$")
+    '{x} + 2'
     """
     text = _bare(latex, matrices=True)
     text = _BOLD_TEXT.sub(r"\\text", text)
-    return _unwrapped(text, _AROUND_FORMULA, r"{\1}")
+    return _kept_apart(_unwrapped(text, _AROUND_FORMULA, r"{\1}"), formula=True)
 
 
 def plain(latex: str) -> str:
@@ -102,7 +127,7 @@ def plain(latex: str) -> str:
     text = _unwrapped(_bare(latex), _AROUND_TEXT, r" \1 ")
     # Groups that only held a switch: {\bf 73}.
     text = _GROUP.sub(r" \1 ", text)
-    text = " ".join(text.split())
+    text = _kept_apart(text, formula=False)
     while len(text) > 1 and text[0] == "{" and text[-1] == "}" and text[-2] != "\\":
         text = text[1:-1].strip()
     return text.strip(_EMPHASIS) or text
@@ -126,13 +151,21 @@ def _ascii(letter: str) -> str:
 def _bare(latex: str, *, matrices: bool = False) -> str:
     text = _TAG.sub(" ", _MONEY.sub("", ascii_digits(latex)))
     text = _THOUSANDS.sub("", _ESCAPED_TWICE.sub("", text))
-    text = _NO_INK.sub("", text)
+    text = _NO_INK.sub(lambda found: found["line"] or "", text)
+    if matrices:
+        text = _SINGLE.sub(r"(\g<entry>)", text)
     if not (matrices and _MATRIX.search(text)):
-        text = _LAYOUT.sub("", text)
+        text = _LAYOUT.sub(_MARK, text)
     text = _SPACE.sub(" ", text)
     text = _COLOUR.sub("", _NO_BOX.sub("", text))
     text = _SWITCH.sub("", _QUANTITY.sub(r"\1", _TWO.sub("", text)))
     return " ".join(_TOKEN_FONT.sub("", text).split())
+
+
+def _kept_apart(text: str, *, formula: bool) -> str:
+    """With blanks for layout, and semicolons where it parts what is no one thing."""
+    text = _PARTS[formula].sub("; ", text)
+    return " ".join(text.replace(_MARK, " ").split())
 
 
 def _unwrapped(text: str, pattern: re.Pattern[str], by: str) -> str:

@@ -26,7 +26,7 @@ _PYTHON = re.compile(
     r"[ic]?py(?:thon|py|py3)?[ -]?[0-9.]{0,5}[\"'}]{0,2}",
     re.IGNORECASE,
 )
-_MARKER = re.compile(r"[\s>*+-]*(?:[0-9]{1,3}[.)])?\s*")
+_MARKER = re.compile(r"(?:[\s>*+-]|(?<![0-9])[0-9]{1,3}[.)])*")
 _LIKE_CODE = re.compile(
     r"(?:import|from|def|class|if|for|while|try:|with|print\(|@|#|[A-Za-z_][\w, ]*=)"
 )
@@ -137,9 +137,9 @@ def _same_kind(fence: str, opening: str) -> bool:
 
 
 def _indent(before: str) -> str:
-    """What is taken off each line: the fence's own blanks, or a list's."""
+    """What is taken off each line: the fence's own blanks, a list's, a quote's."""
     if ">" in before and _MARKER.fullmatch(before):
-        return before
+        return re.sub(r"[^>\s]", " ", before)  # an item's mark is on one line alone
     if before.strip():
         return " " * len(before) if _MARKER.fullmatch(before) else ""
     return before

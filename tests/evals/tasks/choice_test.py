@@ -95,6 +95,10 @@ def test_strict_reads(text):
         r"\boxed{Paris}",
         r"\boxed{B",
         "answering: B",
+        "Answer:\nA\nB\nC\nD",
+        "Answer:\n(A)\n(B)",
+        "Answer:\nA. 3\nB. 4\n\nI choose B",
+        "Answer:\nB) Paris",
     ],
 )
 def test_strict_reads_nothing_else(text):
@@ -323,19 +327,36 @@ def test_gpqa_reads_the_data_sets_own_columns():
         mcq().question({**row, "question": "?"}, id="a", seed=0, template=None)
 
 
-@pytest.mark.parametrize("answer", [1, "B", "Paris", " Paris ", "1", 1.0, " 1.0"])
+@pytest.mark.parametrize("answer", [1, "B", "Paris", " Paris ", 1.0])
 def test_answers_of_rows(answer):
     """Data sets write the right choice in all of these ways."""
     assert _mcq(answer=answer).answer == 1
 
 
 @pytest.mark.parametrize(
-    "answer", [4, -1, "E", "b", "4", "²", "-1", "Vienna", None, True, 1.5]
+    "answer",
+    [4, -1, "E", "b", "4", "²", "-1", "Vienna", None, True, 1.5, "1", " 1.0", "0"],
 )
 def test_answers_that_are_no_choice_are_refused(answer):
     """Every answer would be wrong, or -1 mean the last choice."""
     with pytest.raises(ValueError, match="which is none of them"):
         _mcq(answer=answer)
+
+
+@pytest.mark.parametrize("answer", ["2", " 2 "])
+def test_digits_are_a_choice_where_they_are_its_text(answer):
+    """The third choice would be right instead."""
+    assert _mcq(choices=["2", "1", "4"], answer=answer).answer == 0
+    with pytest.raises(ValueError, match="answer_index"):
+        row = {"question": "?", "choices": CITIES, "answerKey": answer}
+        mcq().question(row, id="a", seed=0, template=None)
+
+
+@pytest.mark.parametrize("index", [1, 1.0, "1", " 1.0"])
+def test_an_index_may_be_text_in_a_column_of_its_own(index):
+    """Tables hold texts alone."""
+    row = {"question": "Capital?", "choices": CITIES, "answer_index": index}
+    assert mcq().question(row, id="a", seed=0, template=None).answer == 1
 
 
 @pytest.mark.parametrize("choices", [["B", "A"], ["x", "x"]])

@@ -128,6 +128,8 @@ def test_lists_in_cells_of_tables():
     ("row", "found"),
     [
         (HUMAN_EVAL | {"entry_point": "f); import os; ("}, "entry_point"),
+        (HUMAN_EVAL | {"entry_point": "class"}, "entry_point"),
+        ({"question": "q", "tests": [ONE], "fn_name": "None"}, "fn_name"),
         ({"test_list": [], "text": "t"}, "test_list"),
         ({"test_list": [1], "text": "t"}, "test_list"),
         ({"test_list": ["assert 1"]}, "prompt"),

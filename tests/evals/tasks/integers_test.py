@@ -5,6 +5,23 @@ import pytest
 from jaxmoe.evals.tasks.aime import Aime
 
 ANSWERS = [
+    (r"\boxed{42\\[2pt]}", 42),
+    (r"\boxed{42\\ [2pt]}", None),
+    (r"\boxed{42\\*[-1ex]}", 42),
+    (r"\boxed{42\\[\smallskipamount]}", 42),
+    (r"\boxed{42\\!}", None),
+    (r"\boxed{\begin{aligned}x&=42\\[4pt]\end{aligned}}", 42),
+    (r"\boxed{\begin{aligned}x&=6\cdot 7\\[4pt]&=42\end{aligned}}", 42),
+    (r"\boxed{\begin{aligned}x&=4\\y&=2\end{aligned}}", None),
+    (r"\boxed{\begin{array}{r}4\\2\end{array}}", None),
+    (r"\boxed{\begin{array}{r}42\end{array}}", 42),
+    (r"\boxed{4\\2}", None),
+    (r"\boxed{4\\200}", None),
+    (r"\boxed{\mathbf{4}\\[2pt]\mathbf{2}}", None),
+    (r"\boxed{4&2}", None),
+    (r"\boxed{4 & 200}", None),
+    (r"\boxed{4\\-2}", None),
+    (r"\boxed{1},\\[2pt]\boxed{2}", None),
     ("\\boxed{\\mathsf{73}}", 73),
     ("\\boxed{\\texttt{73}}", 73),
     ("\\boxed{\\emph{73}}", 73),

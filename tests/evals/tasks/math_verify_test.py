@@ -55,6 +55,22 @@ def test_only_the_last_box_is_seen():
     ("reference", "text", "answer", "correct"),
     [
         (r"\frac12", r"so \boxed{0.5}", "1/2", True),
+        ("5", r"\boxed{5\\[2pt]}", "5", True),
+        ("5", r"\boxed{\begin{pmatrix}5\end{pmatrix}}", "5", True),
+        ("5", r"\boxed{\begin{array}{r}5\\\end{array}}", "5", True),
+        (r"\begin{pmatrix}5\end{pmatrix}", r"\boxed{5}", "5", True),
+        (
+            r"\begin{pmatrix}1\\2\end{pmatrix}",
+            r"\boxed{\begin{pmatrix}1\\[4pt]2\end{pmatrix}}",
+            "Matrix([[1], [2]])",
+            True,
+        ),
+        (
+            r"\begin{bmatrix}1&0\\0&1\end{bmatrix}",
+            r"\boxed{\begin{bmatrix}1&0\\[1ex]0&1\end{bmatrix}}",
+            "Matrix([[1, 0], [0, 1]])",
+            True,
+        ),
         (0.5, r"\boxed{\frac{2}{4}}", "1/2", True),
         (r"$\frac{1}{2}$", r"\boxed{50\%}", "1/2", True),
         (73, r"\boxed{5} no, much later. " + "x" * 2000 + r"\boxed{73}", "73", True),
