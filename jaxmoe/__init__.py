@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from jaxmoe.config import ModelConfig
     from jaxmoe.decode.engine import Engine
     from jaxmoe.decode.generate import generate
+    from jaxmoe.decode.loglikelihood import (
+        Likelihood,
+        loglikelihood,
+        loglikelihood_rolling,
+    )
     from jaxmoe.decode.prefill import prefill
     from jaxmoe.decode.request import Delta, Progress, Ticket
     from jaxmoe.decode.sampler import TokenSampler
@@ -40,6 +45,7 @@ _PLACES = {
     "ExpertSample": "jaxmoe.router.policies:ExpertSample",
     "Finished": "jaxmoe.sampling:Finished",
     "GumbelTopK": "jaxmoe.router.policies:GumbelTopK",
+    "Likelihood": "jaxmoe.decode.loglikelihood:Likelihood",
     "Model": "jaxmoe.model:Model",
     "ModelConfig": "jaxmoe.config:ModelConfig",
     "Policy": "jaxmoe.router.policies:Policy",
@@ -61,6 +67,8 @@ _PLACES = {
     "hosts": "jaxmoe.sharding.processes",
     "keys": "jaxmoe.random.keys",
     "load": "jaxmoe.model:load",
+    "loglikelihood": "jaxmoe.decode.loglikelihood:loglikelihood",
+    "loglikelihood_rolling": "jaxmoe.decode.loglikelihood:loglikelihood_rolling",
     "mesh": "jaxmoe.sharding",
     "place_routes": "jaxmoe.sampling:place_routes",
     "prefill": "jaxmoe.decode.prefill:prefill",
@@ -103,6 +111,7 @@ __all__ = [
     "ExpertSample",
     "Finished",
     "GumbelTopK",
+    "Likelihood",
     "Model",
     "ModelConfig",
     "Policy",
@@ -122,6 +131,8 @@ __all__ = [
     "hosts",
     "keys",
     "load",
+    "loglikelihood",
+    "loglikelihood_rolling",
     "mesh",
     "place_routes",
     "prefill",
