@@ -4,7 +4,7 @@ import io
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxmoe.reports.colours import LIGHT
 from jaxmoe.text.printable import clean
@@ -34,7 +34,7 @@ def inline_svg(figure: "Figure", name: str, label: str) -> str:
     import matplotlib
 
     file = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name}
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # Texts stay texts: the reader's fonts have letters that ours lacks.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
