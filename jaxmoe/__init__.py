@@ -27,23 +27,29 @@ if TYPE_CHECKING:
     from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
     from jaxmoe.model import Model, load
     from jaxmoe.random import keys
+    from jaxmoe.router.modifiers import Biased, Gated
     from jaxmoe.router.policies import (
         AdaptiveHead,
+        Dropout,
         ExpertSample,
         GumbelTopK,
         Policy,
         TopK,
+        TopP,
     )
     from jaxmoe.sampling import Finished, Samples, forward, place_routes, sample, stream
     from jaxmoe.sharding import processes as hosts
 
 _PLACES = {
     "AdaptiveHead": "jaxmoe.router.policies:AdaptiveHead",
+    "Biased": "jaxmoe.router.modifiers:Biased",
     "Delta": "jaxmoe.decode.request:Delta",
+    "Dropout": "jaxmoe.router.policies:Dropout",
     "Engine": "jaxmoe.decode.engine:Engine",
     "Execution": "jaxmoe.execution:Execution",
     "ExpertSample": "jaxmoe.router.policies:ExpertSample",
     "Finished": "jaxmoe.sampling:Finished",
+    "Gated": "jaxmoe.router.modifiers:Gated",
     "GumbelTopK": "jaxmoe.router.policies:GumbelTopK",
     "Likelihood": "jaxmoe.decode.loglikelihood:Likelihood",
     "Model": "jaxmoe.model:Model",
@@ -59,6 +65,7 @@ _PLACES = {
     "TokenSampler": "jaxmoe.decode.sampler:TokenSampler",
     "TokenTrace": "jaxmoe.decode.trace:TokenTrace",
     "TopK": "jaxmoe.router.policies:TopK",
+    "TopP": "jaxmoe.router.policies:TopP",
     "decode_segment": "jaxmoe.decode.step:decode_segment",
     "enable_compilation_cache": "jaxmoe.execution:enable_compilation_cache",
     "fill_slots": "jaxmoe.decode.step:fill_slots",
@@ -105,11 +112,14 @@ __all__ = [
     "QWEN3_235B_A22B",
     "QWEN3_30B_A3B",
     "AdaptiveHead",
+    "Biased",
     "Delta",
+    "Dropout",
     "Engine",
     "Execution",
     "ExpertSample",
     "Finished",
+    "Gated",
     "GumbelTopK",
     "Likelihood",
     "Model",
@@ -123,6 +133,7 @@ __all__ = [
     "TokenSampler",
     "TokenTrace",
     "TopK",
+    "TopP",
     "decode_segment",
     "enable_compilation_cache",
     "fill_slots",

@@ -40,6 +40,7 @@ UNOPTIMISED = (
     "mesh/mixture_cases.py",
     "mesh/options_cases.py",
     "parity/config_test.py",
+    "parity/families_test.py",
     "parity/mixture_test.py",
     "readme_test.py",
     "router/draws_test.py",

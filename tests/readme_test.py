@@ -134,5 +134,5 @@ def test_what_the_extending_page_shows_runs(monkeypatch):
     assert "mine" in registry.FAMILIES
     with pytest.raises(ValueError, match="found 1.5"):
         jaxmoe.sample(
-            names["model"], [9], key=jax.random.key(0), policy=names["Dropout"](1.5)
+            names["model"], [9], key=jax.random.key(0), policy=names["Thinned"](1.5)
         )

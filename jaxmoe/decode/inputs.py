@@ -307,7 +307,7 @@ def check_route_law(policy: Policy) -> None:
             f"return_route_logprobs takes policies of at most {MOST_DRAWN} experts per "
             f"token (the exact sum has 2^k terms), found {policy.width} of {name}"
         )
-    if type(policy).log_probability is Policy.log_probability:
+    if not policy.has_log_probability:
         raise ValueError(
             f"return_route_logprobs needs {name}.log_probability, found none; write "
             "it, or leave return_route_logprobs out"
