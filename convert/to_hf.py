@@ -6,6 +6,7 @@ import threading
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from convert.progress import Progress, Totals
 from convert.to_jaxmoe import warn_beyond
 from jaxmoe.checkpoints import safetensors, store, weight_files
 from jaxmoe.checkpoints.hf_files import Layout, default_layout, index_text
+from jaxmoe.checkpoints.manifest import earlier_names
 from jaxmoe.checkpoints.partial import KIND
 from jaxmoe.checkpoints.plan import Fill, Plan, make_plan
 from jaxmoe.checkpoints.small_files import SMALL_FILES, check_small_files
@@ -59,6 +61,7 @@ def export(
         )
     config = load_hf_config(path)
     params = abstract_params(config)
+    _refuse_earlier(manifest, params)
     layout = _layout(path, manifest, config)
     tensors = {t.name: t for header in layout.headers for t in header.tensors}
     plan = make_plan(family_of(config), tensors, params)
@@ -78,6 +81,14 @@ def export(
             if cast := manifest.source.get("cast"):
                 _restate_type(partial / "config.json", cast)
             return progress.close()
+
+
+def _refuse_earlier(manifest: Manifest, params: Mapping[str, Any]):
+    for name, old in earlier_names(params, manifest.params).items():
+        raise ConversionError(
+            f"expected a checkpoint with {name}, found {old}, as an earlier version of "
+            "jaxmoe named it: it can be loaded, not exported; convert the source again"
+        )
 
 
 def _layout(path: Path, manifest: Manifest, config: ModelConfig) -> Layout:

@@ -260,6 +260,8 @@ def identity_of(job: Job, dtype: str | None) -> dict[str, Any]:
     return {
         KIND: "convert",
         "format": store.FORMAT,
+        # Versions may name parameters otherwise.
+        "names": hashlib.sha256("\n".join(sorted(job.fills)).encode()).hexdigest(),
         "family": job.config.family,
         "dtype": dtype,
         **({"weights": "int8"} if job.config.weights == "int8" else {}),
@@ -373,13 +375,14 @@ def write_params(
 
 
 def warn_bad(receipts: Mapping[str, Receipt]):
-    """Warns of each tensor that holds NaN or infinite values."""
+    """Warns of each tensor that holds values that no weight, or scale, should have."""
     for receipt in receipts.values():
         for name, found in receipt.bad.items():
             values = " and ".join(f"{n} {what}" for what, n in found.items() if n)
             warnings.warn(
-                f"{name} holds {values} values, expected finite weights; they were "
-                "converted as they are, but the model may answer nonsense",
+                f"{name} holds {values} values, expected finite weights, and scales "
+                "above 0; they were converted as they are, but the model may answer "
+                "nonsense",
                 UserWarning,
                 stacklevel=3,
             )

@@ -375,8 +375,7 @@ class GenerationConfig:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
-    # Runs name a config by its repr; what it sets is in the repr of their sampler.
-    repetition_penalty: float | None = field(default=None, repr=False)
+    repetition_penalty: float | None = None
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,10 @@ def _random(
     if kind == np.uint8:
         low, high = (120, 128) if name.endswith("scales") else (0, 256)
         return rng.integers(low, high, shape, np.uint8)
-    return rng.normal(size=shape).astype(np.float32).astype(kind)
+    values = rng.normal(size=shape).astype(np.float32)
+    if name.endswith("_scale_inv"):
+        values = np.abs(values)
+    return values.astype(kind)
 
 
 def fuse(tensors: Tensors, layer: int) -> Tensors:

@@ -14,13 +14,16 @@ from jaxmoe.checkpoints.manifest import (
     OLD_FORMAT,
     Manifest,
     ParamSpec,
+    earlier_names,
     read_manifest,
+    renamed,
 )
 from jaxmoe.checkpoints.placement import STAGING_BYTES
 from jaxmoe.checkpoints.small_files import check_small_files
 from jaxmoe.checkpoints.store import restore
 from jaxmoe.config import ModelConfig
 from jaxmoe.families.config_json import load_hf_config
+from jaxmoe.nn.decoder import abstract_params
 from jaxmoe.typing import Array
 
 
@@ -81,7 +84,8 @@ class ConvertedSource:
     @property
     def params(self) -> dict[str, ParamSpec]:
         """Shape and type of each parameter in the store."""
-        return self.manifest.params
+        params = self.manifest.params
+        return renamed(params, earlier_names(abstract_params(self.config), params))
 
     def digest(self) -> str:
         """The manifest's digest."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,21 @@ BLOCK_BYTES = 1 << 20
 """Bytes under one checksum."""
 
 
+_EARLIER = {".mixer.out.": ".mixer.o."}
+"""Part of a parameter's name -> what stood there in checkpoints of earlier versions."""
+
+
+def earlier_names(wanted: Iterable[str], stored: Container[str]) -> dict[str, str]:
+    """Names that a checkpoint has as an earlier version wrote them: ours -> its own."""
+    found = {}
+    for name in wanted:
+        for now, earlier in _EARLIER.items():
+            old = name.replace(now, earlier)
+            if old != name and name not in stored and old in stored:
+                found[name] = old
+    return found
+
+
 @dataclass(frozen=True)
 class ParamSpec:
     """A stored parameter.
@@ -44,6 +60,14 @@ class ParamSpec:
     def nbytes(self) -> int:
         """Size in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def renamed(
+    params: Mapping[str, ParamSpec], earlier: Mapping[str, str]
+) -> dict[str, ParamSpec]:
+    """What a checkpoint stores, by our names; earlier: as of `earlier_names`."""
+    ours = {old: name for name, old in earlier.items()}
+    return {ours.get(name, name): spec for name, spec in params.items()}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from jaxmoe.checkpoints.placement import (
 from jaxmoe.checkpoints.plan import Fill, Piece, Plan
 from jaxmoe.checkpoints.quantise import Quantiser
 from jaxmoe.checkpoints.safetensors import Files
-from jaxmoe.checkpoints.stream import BLOCK, check_scales, has_nonfinite
+from jaxmoe.checkpoints.stream import BLOCK, check_scales, has_dead, has_nonfinite
 from jaxmoe.checkpoints.weight_files import Weights
 from jaxmoe.typing import Array
 
@@ -67,7 +67,8 @@ def read_params(
       ValueError: names or shapes in `abstract` that are not the plan's.
 
     Warns:
-      UserWarning: NaN or infinite weights in this process's shards, by parameter.
+      UserWarning: NaN or infinite weights, or scales not above 0, in this process's
+        shards, by parameter.
     """
     wanted = unstacked(abstract)
     kinds = {name: fill.dtype for name, fill in plan.fills.items()}
@@ -75,7 +76,7 @@ def read_params(
     stored = quantiser.stored(wanted)
     _check_names(plan, stored)
     copies = {copy.param: copy for copy in plan.copies}
-    bad: set[str] = set()
+    bad: dict[str, str] = {}
     with Files(weights.directory, [h.file for h in weights.headers]) as files:
 
         def reader(name: str) -> Read:
@@ -87,17 +88,19 @@ def read_params(
                 values = read_shard(files, fill, index, dtype, count)
                 check_scales(name, values)
                 if _any_nonfinite(values):
-                    bad.add(name)
+                    bad[name] = "NaN or infinite values, expected finite weights"
+                elif has_dead(name, values):
+                    bad[name] = "zero or negative scales, expected them above 0"
                 return values
 
             return read
 
         read = quantiser.reader(reader)
         params = place_all(abstract, read, jobs=jobs, staging=staging)
-    for name in sorted(bad):
+    for name, found in sorted(bad.items()):
         warnings.warn(
-            f"{name} holds NaN or infinite values, expected finite weights; they were "
-            "loaded as they are, but the model may answer nonsense",
+            f"{name} holds {found}; they were loaded as they are, but the model may "
+            "answer nonsense",
             UserWarning,
             stacklevel=2,
         )

@@ -39,7 +39,9 @@ from jaxmoe.checkpoints.manifest import (
     OLD_FORMAT,
     Manifest,
     ParamSpec,
+    earlier_names,
     read_manifest,
+    renamed,
     write_manifest,
 )
 from jaxmoe.checkpoints.orbax import commit, recover
@@ -316,31 +318,33 @@ def restore(
     """
     wanted = unstacked(abstract)
     manifest = read_manifest(path)
-    kinds = {name: np.dtype(spec.dtype) for name, spec in manifest.params.items()}
+    earlier = earlier_names(wanted, manifest.params)
+    params = renamed(manifest.params, earlier)
+    kinds = {name: np.dtype(spec.dtype) for name, spec in params.items()}
     quantiser = Quantiser.of(wanted, kinds)
     stored = quantiser.stored(wanted)
-    _check(path, manifest, stored)
+    _check(path, params, stored)
 
-    def reader(name: str) -> Read:
-        spec, blocks = manifest.params[name], None
+    def reader(current: str) -> Read:
+        name, spec, blocks = earlier.get(current, current), params[current], None
         array = open_array(path, name, spec)
         if verify and manifest.format == OLD_FORMAT:
             _check_whole(array, name, spec)
         elif verify:
             blocks = Blocks(name, spec, manifest.block)
         param = _Stored(path, name, array, blocks)
-        dtype = np.dtype(stored[name].dtype)
+        dtype = np.dtype(stored[current].dtype)
         return lambda index: _read_shard(param, index, dtype)
 
     read = quantiser.reader(reader)
     return place_all(abstract, read, jobs=jobs, staging=staging)
 
 
-def _check(path: str | os.PathLike, manifest: Manifest, abstract: Mapping):
-    wrong = [f"{n}: in the checkpoint only" for n in manifest.params.keys() - abstract]
-    wrong += [f"{n}: not in the checkpoint" for n in abstract.keys() - manifest.params]
-    for name in abstract.keys() & manifest.params:
-        want, have = abstract[name], manifest.params[name]
+def _check(path: str | os.PathLike, params: Mapping[str, ParamSpec], abstract: Mapping):
+    wrong = [f"{n}: in the checkpoint only" for n in params.keys() - abstract]
+    wrong += [f"{n}: not in the checkpoint" for n in abstract.keys() - params]
+    for name in abstract.keys() & params:
+        want, have = abstract[name], params[name]
         if tuple(want.shape) != have.shape:
             wrong.append(f"{name}: expected shape {want.shape}, stored {have.shape}")
         stored = jnp.dtype(have.dtype)

@@ -26,7 +26,7 @@ BLOCK = 256 << 10
 
 @dataclass
 class Scan:
-    """What was seen of a parameter: non-finite values by tensor."""
+    """What was seen of a parameter: values no weight should have, by tensor."""
 
     bad: dict[str, Counter] = field(default_factory=dict)
 
@@ -85,8 +85,8 @@ class Reader:
                 self._files.read(tensor.file, offset, block)
                 values = block.view(fill.dtype)
                 check_scales(fill.param, values)
-                if has_nonfinite(values, self._scratch):
-                    _note(scan, tensor.name, values)
+                if has_nonfinite(values, self._scratch) or has_dead(fill.param, values):
+                    _note(scan, tensor.name, fill.param, values)
                 if fill.dtype != self._dtype:
                     block = values.astype(self._dtype).view(np.uint8)
                 self._count(values.nbytes)
@@ -164,9 +164,9 @@ class DequantisingReader(Reader):
         self._width = fill.pieces[0].shape[-1]
         self._rows = math.prod(fill.shape) // self._width // math.prod(outer)
         wide = ParamSpec(scales.shape, "float32")
-        raw = Reader(files, scales, wide, stop).read(
-            Chunk((), (), 0, math.prod(scales.shape))
-        )
+        reader = Reader(files, scales, wide, stop)
+        raw = reader.read(Chunk((), (), 0, math.prod(scales.shape)))
+        self.scan.bad |= reader.scan.bad
         self._scales = np.frombuffer(raw, np.float32).reshape(-1, down, across)
 
     def blocks(self, chunk: Chunk) -> Iterator[np.ndarray]:
@@ -235,8 +235,22 @@ def check_scales(name: str, values: np.ndarray):
         )
 
 
-def _note(scan: Scan, name: str, values: np.ndarray):
+def has_dead(name: str, values: np.ndarray) -> bool:
+    """Whether scales of FP8, if `name` is of such, are not all above 0."""
+    return _dead(name, values) > 0
+
+
+def _dead(name: str, values: np.ndarray) -> int:
+    """How many scales are 0 or below: their blocks are nothing, or turned about."""
+    if not name.endswith(SCALES) or values.dtype.name not in _INFINITY:
+        return 0
+    return int((values <= 0).sum())
+
+
+def _note(scan: Scan, name: str, param: str, values: np.ndarray):
     found = scan.bad.setdefault(name, Counter())
     wide = values.astype(np.float32)
+    if dead := _dead(param, values):
+        found["zero or negative"] += dead
     found["NaN"] += int(np.isnan(wide).sum())
     found["infinite"] += int(np.isinf(wide).sum())

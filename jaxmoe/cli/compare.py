@@ -16,8 +16,8 @@ from jaxmoe.reports.comparison_json import comparison_object
 from jaxmoe.reports.comparison_text import comparison_text
 
 EPILOG = """\
-Differences are paired by problem, with 95 % bootstrap intervals over groups of problems
-and a permutation test."""
+Differences are paired by problem, with 95 % intervals (Student's t over groups of
+problems) and a permutation test."""
 
 
 def parser() -> argparse.ArgumentParser:

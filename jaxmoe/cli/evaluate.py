@@ -24,8 +24,9 @@ from jaxmoe.reports.comparison_text import as_text
 from jaxmoe.sharding import processes
 
 EPILOG = """\
-Means over questions with 95 % bootstrap intervals. Every answer is a pure function of
-the options. --out keeps them, as they come; the same command goes on where it was
+Means over questions with 95 % intervals (Student's t over groups of questions, with
+some made up at both ends of the scale). Every answer is a pure function of the
+options. --out keeps them, as they come; the same command goes on where it was
 stopped. Parts of a run: --shard 0/2 and --shard 1/2, into one directory, at once."""
 
 

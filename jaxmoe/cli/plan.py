@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     config, chips, load = config_of(args.model), chips_of(args.chips), load_of(args)
     check_load(config, load)
     look = _scaling if args.scaling else _meshes
-    found, texts = {}, [heading(args.model, load, args.rules, args.latency)]
+    asked = args.model, config.weights, load, args.rules, args.latency
+    found, texts = {}, [heading(*asked)]
     for chip in chips:
         found[chip.name], text = look(args, config, chip)
         texts.append(text)

@@ -334,11 +334,21 @@ def _settle_manifest(
         _refuse_other_files(folder, shown)
         _create_manifest(folder, manifest)
     found = read_manifest(folder)
+    if _is_earlier(found) and isinstance(manifest.get("policy"), Mapping):
+        raise ValueError(
+            f"{shown} was made by an earlier version of jaxmoe, which `compare` and "
+            "`grade` can read but which cannot be gone on with; choose another --out"
+        )
     if differ := differences(identity(found), identity(manifest)):
         raise ValueError(
             f"{shown} belongs to a run of another configuration ({differ}); choose "
             "another --out, or remove it to draw anew"
         )
+
+
+def _is_earlier(manifest: Mapping[str, Any]) -> bool:
+    """Whether it is of answers drawn here, and its policy text, as it was once."""
+    return "format" in manifest and isinstance(manifest.get("policy"), str)
 
 
 def _refuse_other_files(folder: Path, shown: Path | Place) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from jaxmoe.config import Fp8Weights, ModelConfig
 from jaxmoe.families.attributes import OBJECT, Attributes, Kind, quote
 from jaxmoe.families.base import Family, TensorRule
-from jaxmoe.nn.decoder import products
+from jaxmoe.nn.decoder import abstract_params, products
 from jaxmoe.ops.packed import SCALES
 
 NAME = "quantization_config"
@@ -93,7 +93,8 @@ def quantised(config: ModelConfig, family: Family, found: Quantisation) -> Model
     """`config` with the weights that are FP8.
 
     Raises:
-      ValueError: a weight that is FP8 in some layers and floats in others.
+      ValueError: a weight that is FP8 in some layers and floats in others; a tensor of
+        several weights, of which one does not begin where a block of the tensor does.
     """
     names, mixed = [], []
     for name in sorted(products(config)):
@@ -113,7 +114,35 @@ def quantised(config: ModelConfig, family: Family, found: Quantisation) -> Model
             f"name in all layers or in none, found {'; '.join(mixed)}; convert the "
             "model to bfloat16 with transformers, or take its release in bfloat16"
         )
-    return replace(config, weights=Fp8Weights(found.block, tuple(names)))
+    weights = Fp8Weights(found.block, tuple(names))
+    if cut := sorted(set(_cut_blocks(config, family, weights))):
+        raise ValueError(
+            f"{NAME}.weight_block_size in config.json: expected the weights that share "
+            f"a tensor to begin where its blocks of {found.block[0]} rows do, found "
+            f"{'; '.join(cut)}; convert the model to bfloat16 with transformers, or "
+            "take its release in bfloat16"
+        )
+    return replace(config, weights=weights)
+
+
+def _cut_blocks(
+    config: ModelConfig, family: Family, weights: Fp8Weights
+) -> Iterator[str]:
+    """Tensors with a block of rows that are of two weights: one scale for both."""
+    shapes = {name: one.shape for name, one in abstract_params(config).items()}
+    shared = [r for r in family.tensors if len(r.params) > 1 and _has_scale(r)]
+    for rule in shared:
+        if not _wanted(weights).intersection(rule.params):
+            continue
+        for layer in range(len(config.layers)):
+            params = [name.format(i=layer) for name in rule.params]
+            if not all(name in shapes for name in params):
+                continue
+            rows = [(rule.run(shapes[name]) or (0,))[0] for name in params]
+            # Of the last one the last block may be cut short.
+            if any(count % weights.block[0] for count in rows[:-1]):
+                module = rule.tensor.removesuffix(WEIGHT).rpartition(".")[2]
+                yield f"{module} of {' + '.join(map(str, rows))} rows"
 
 
 def _modules(
@@ -150,9 +179,14 @@ def _has_scale(rule: TensorRule) -> bool:
     return rule.tensor.endswith(WEIGHT)
 
 
+def _wanted(weights: Fp8Weights) -> set[str]:
+    """The names of the parameters, as rules have them."""
+    return {"layers.{i}." + name for name in weights.names}
+
+
 def with_scales(family: Family, weights: Fp8Weights) -> Family:
     """The family, with the types and scales of the tensors that are FP8."""
-    wanted = {"layers.{i}." + name for name in weights.names}
+    wanted = _wanted(weights)
     rules: list[TensorRule] = []
     for rule in family.tensors:
         if not wanted.intersection(rule.params):

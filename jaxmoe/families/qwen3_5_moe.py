@@ -18,6 +18,7 @@ from jaxmoe.families.attributes import (
     POSITIVE,
     REAL,
     Attributes,
+    quote,
 )
 from jaxmoe.families.base import Family, TensorRule
 from jaxmoe.families.common_config import check_rest, require
@@ -41,11 +42,16 @@ from jaxmoe.families.qwen3_next import (
     read_layer_types,
 )
 from jaxmoe.families.rope import context_length
+from jaxmoe.families.unread import QUANTISED, harmless
 from jaxmoe.router.scores import SoftmaxScores
 
 ARCHITECTURES = ("Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration")
 WHOLE = "qwen3_5_moe"
 """The model_type of files that have their text model in `text_config`."""
+TEXT = "qwen3_5_moe_text"
+"""The model_type of the text model."""
+_OF_THE_WHOLE = {"architectures", "model_type", "tie_word_embeddings", *QUANTISED}
+"""What counts as it is said beside `text_config`, whatever is said in it."""
 
 IGNORED = {
     "what sees images and videos, of which a prompt here has none": "vision_config "
@@ -105,14 +111,25 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
 
 
 def _flatten(a: Attributes):
-    """Puts what `text_config` has beside the rest, if the file is of a whole model.
+    """Puts what `text_config` has in the place of the rest, if that is a whole model's.
 
-    Whether embeddings are tied is then said beside it, whatever it says.
+    Whether embeddings are tied is then said beside it, whatever it says. Of the others
+    transformers reads what `text_config` has, or its own default: what is said beside
+    it and not in it, or otherwise, is refused.
     """
     if a.left.get("model_type") != WHOLE and "text_config" not in a.left:
         return
     text = a.take("text_config", OBJECT)
-    a.left = {**text, "tie_word_embeddings": False} | a.left
+    if text.get("model_type") != TEXT:
+        a.wrong("text_config.model_type", text.get("model_type"), TEXT)
+    outer = {"tie_word_embeddings": False} | a.left
+    counts = {name: outer[name] for name in _OF_THE_WHOLE & outer.keys()}
+    for name in sorted(outer.keys() - counts.keys() - harmless(IGNORED)):
+        said = quote(text[name]) if name in text else "none"
+        if outer[name] is not None and outer[name] != text.get(name):
+            a.wrong(name, outer[name], f"what text_config has: {said}")
+    ignored = {name: outer[name] for name in harmless(IGNORED) & outer.keys()}
+    a.left = {**ignored, **text, **counts}
 
 
 def _drop_sections(a: Attributes):
@@ -232,7 +249,7 @@ _TEST: dict[str, Any] = {
 
 QWEN3_5_MOE = Family(
     name="qwen3_5_moe",
-    model_type="qwen3_5_moe_text",
+    model_type=TEXT,
     architectures=ARCHITECTURES,
     read_config=read_config,
     tensors=TENSORS,

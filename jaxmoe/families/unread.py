@@ -62,7 +62,11 @@ def refuse_unread(
                 "float32, or, if the weights are not quantised, leave"
                 f" the stale entry out (--ignore {name}, ignore=[{name!r}])"
             )
-    names = " ".join([*IGNORED.values(), *(ignored or {}).values()]).split()
-    a.report.unsupported += a.rest(
-        {*names, *GENERATION_ATTRIBUTES}, {**NEUTRAL, **(neutral or {})}
-    )
+    neutral = {**NEUTRAL, **(neutral or {})}
+    a.report.unsupported += a.rest(harmless(ignored or {}), neutral)
+
+
+def harmless(more: Mapping[str, str]) -> set[str]:
+    """Names that change no answer, or are read elsewhere; `more`: a family's own."""
+    names = " ".join([*IGNORED.values(), *more.values()]).split()
+    return {*names, *GENERATION_ATTRIBUTES}

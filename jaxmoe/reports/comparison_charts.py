@@ -126,7 +126,7 @@ def _scatter(identifier: str, a: RunSummary, b: RunSummary, index: int) -> Chart
     with figure_file(picture, 3.6, 3.4) as figure:
         axes = figure.add_subplot()
         axes.plot([0, a.n], [0, b.n], color=GREY, linewidth=1, linestyle="--")
-        x, y = np.array(list(places)).T
+        x, y = np.array(list(places), int).reshape(-1, 2).T
         area = np.minimum(28 * np.array(list(places.values())), 900)
         colour = look_of(index)["color"]
         axes.scatter(x, y, s=area, color=colour, alpha=0.25, edgecolors="none")
@@ -141,8 +141,8 @@ def _scatter(identifier: str, a: RunSummary, b: RunSummary, index: int) -> Chart
                 }
                 axes.text(across, up, str(count), **style)
         margin = 0.08
-        axes.set_xlim(-margin * a.n, (1 + margin) * a.n)
-        axes.set_ylim(-margin * b.n, (1 + margin) * b.n)
+        for limit, n in ((axes.set_xlim, a.n), (axes.set_ylim, b.n)):
+            limit(-margin * max(n, 1), (1 + margin) * max(n, 1))
         for axis, run in ((axes.xaxis, a), (axes.yaxis, b)):
             axis.set_ticks(np.unique(np.linspace(0, run.n, 5).round().astype(int)))
         axes.set_xlabel(names[0])

@@ -142,8 +142,9 @@ def _notes(comparison: Comparison, holm: Sequence[float] | None) -> Iterator[str
     if comparison.groups != len(comparison.problems):
         units = "groups of problems"
     yield (
-        f"Intervals: 95 % bootstrap over {units}; they say how far the numbers would "
-        "move with other problems of the same kind."
+        f"Intervals: 95 %, Student's t with the spread over {units}, and problems made "
+        "up at both ends of the scale; they say how far the numbers would move with "
+        "other problems of the same kind."
     )
     names = {key for run in comparison.runs for key in [*run.measures, *run.curves]}
     if any(key.startswith("pass@") for key in names):

@@ -2,8 +2,9 @@
 
 import io
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxmoe.reports.colours import LIGHT
 from jaxmoe.text.printable import clean
@@ -33,7 +34,10 @@ def inline_svg(figure: "Figure", name: str, label: str) -> str:
     import matplotlib
 
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # Texts stay texts: the reader's fonts have letters that ours lacks.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", metadata=nothing)
     root = ElementTree.fromstring(file.getvalue())

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from jaxmoe.config import Fp8Weights, ModelWeights
 from jaxmoe.planning import Chip, Load
 from jaxmoe.reports.text_table import markdown_table, number
 
@@ -42,10 +43,17 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["mesh"], *gigabytes, str(row["largest_n"]), ms, note)
 
 
-def heading(name: str, load: Load, rules: str, latency: float) -> str:
+def heading(
+    name: str,
+    weights: ModelWeights | Fp8Weights,
+    load: Load,
+    rules: str,
+    latency: float,
+) -> str:
     """What is asked for, and what the numbers rest on."""
+    dtype = load.dtype if weights == "float" else f"{weights} and {load.dtype}"
     asked = (
-        f"{name}, {load.dtype}: {load.n} samples side by side of a prompt of "
+        f"{name}, {dtype}: {load.n} samples side by side of a prompt of "
         f"{load.prompt} tokens, {load.context} positions; rules {rules}"
     )
     return f"{asked}\n\n{NOTE.format(latency=latency)}\n"

@@ -12,8 +12,9 @@ from jaxmoe.reports.page import render_page
 from jaxmoe.reports.plots import has_matplotlib
 
 NOTES = (
-    "Intervals: 95 % bootstrap over problems, or groups of those that are alike. "
-    "Differences are from topk at the same temperature, paired by problem.",
+    "Intervals: 95 %, Student's t with the spread over problems, or groups of those "
+    "that are alike, and problems made up at both ends of the scale. Differences are "
+    "from topk at the same temperature, paired by problem.",
     "p: permutation test, after Holm's correction over all comparisons of the sweep. "
     "Of many configurations the best one looks better than it is: try it on other "
     "problems.",

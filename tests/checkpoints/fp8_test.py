@@ -151,6 +151,22 @@ def test_it_is_not_quantised_again(files, tmp_path):
         convert(path, tmp_path / "out", weights="int8")
 
 
+@pytest.mark.parametrize("scale", [0, -0.5])
+def test_scales_that_are_none_are_told(files, tmp_path, scale):
+    """A block would be zeros, or have all its signs turned."""
+
+    def spoil(tensors):
+        tensors[Q + "_scale_inv"][1, 2] = scale
+
+    path, _ = files(spoil)
+    with pytest.warns(UserWarning, match=r"mixer\.q\.weight\.scales .*above 0"):
+        jaxmoe.load(path)
+    with pytest.warns(UserWarning, match=f"{Q}_scale_inv holds 1 zero or negative"):
+        convert(path, tmp_path / "out")
+    with pytest.warns(UserWarning, match=f"{Q}_scale_inv holds 1 zero or negative"):
+        convert(path, tmp_path / "floats", dtype="float32")
+
+
 def test_what_is_no_number_is_told(files, tmp_path):
     """The vectorised loop would take NaN for 480."""
 

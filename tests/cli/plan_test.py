@@ -57,6 +57,15 @@ def test_a_checkpoint_is_planned_by_its_config(tmp_path, capsys):
     assert all(row["fits"] for row in json.loads(first)["v5e"])
 
 
+@pytest.mark.parametrize(
+    ("model", "dtype"), [("30b", "bfloat16"), ("deepseek-v3-fp8", "fp8 and bfloat16")]
+)
+def test_types_are_told(capsys, model, dtype):
+    """A model of FP8 would seem to be planned in bfloat16."""
+    assert plan.main([model, "--chips", "h200", "--devices", "8"]) == 0
+    assert capsys.readouterr().out.startswith(f"{model}, {dtype}: ")
+
+
 def test_scaling_tables(capsys):
     """The tables would lack a number of chips, or speak of meshes without room."""
     argv = ["30b", "--scaling", "--chips", "v5e", "--context", "4096"]

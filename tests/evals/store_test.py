@@ -622,6 +622,16 @@ def test_other_configurations_are_refused(path, told):
     assert contents(path) == before
 
 
+def test_a_run_of_an_earlier_version_is_refused_in_a_sentence(path):
+    """Nobody would find, among twenty differences, why it cannot go on."""
+    earlier = MANIFEST | {"format": 1, "policy": "TopK()", "sampler": "TokenSampler()"}
+    now = earlier | {"policy": {"kind": "TopK"}, "sampler": {"kind": "TokenSampler"}}
+    fill(path, record(0), manifest=earlier)
+    with pytest.raises(ValueError, match=r"earlier version .*choose another --out$"):
+        fill(path, manifest=now)
+    fill(path, manifest=earlier)
+
+
 def test_a_manifest_is_compared_as_json_has_it(path):
     """A run with a tuple in its options could never go on."""
     fill(path, manifest={"key": (1, 2), "by": {3: None}, "text": STRANGE})

@@ -81,6 +81,22 @@ def test_what_is_not_done_is_refused(fields, told):
         read(**fields)
 
 
+@pytest.mark.parametrize("rows", [3, 8, 16, 32])
+def test_weights_that_share_a_tensor_begin_where_blocks_do(rows):
+    """Scales of a block of both would be taken as of one: all later rows, wrong.
+
+    Queries and keys have 2 x 8 rows each, values 4 x 12.
+    """
+    plain = dict(QWEN3_5_MOE.test_configs[0])
+    if 16 % rows == 0:
+        assert "mixer.q" in read(plain, weight_block_size=[rows, 8]).weights.names
+        return
+    with pytest.raises(ValueError, match=r"in_proj_qkv of 16 \+ 16 \+ 48 rows"):
+        read(plain, weight_block_size=[rows, 8])
+    kept = {"modules_to_not_convert": ["in_proj_qkv"]}
+    read(plain, weight_block_size=[rows, 8], **kept)
+
+
 def test_blocks_are_not_cut_by_a_mesh():
     """A device would need scales that lie on another."""
 

@@ -43,6 +43,27 @@ def test_the_text_model_is_that_of_text_config():
 
 
 @pytest.mark.parametrize(
+    ("outer", "inner", "told"),
+    [
+        ({"rms_norm_eps": 1e-3}, {"rms_norm_eps": 1e-6}, "rms_norm_eps.*text_config"),
+        ({"hidden_size": 64}, {}, "hidden_size.*text_config has: 32"),
+        ({}, {"model_type": "qwen3_5_text"}, "model_type.*qwen3_5_moe_text"),
+        ({}, {"model_type": None}, "model_type.*qwen3_5_moe_text"),
+        ({"attention_bias": True}, {}, "attention_bias.*text_config has: none"),
+        ({"hidden_size": 32, "head_dim": None, "use_cache": False}, {}, None),
+    ],
+)
+def test_nothing_beside_text_config_replaces_it(outer, inner, told):
+    """Transformers reads `text_config`; the answers would be of another model."""
+    file = SEEING | outer | {"text_config": SEEING["text_config"] | inner}
+    if told is None:
+        assert from_hf(file) == from_hf(TEXT)
+        return
+    with pytest.raises(ValueError, match=told):
+        from_hf(file)
+
+
+@pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"norm_topk_prob": False}, "norm_topk_prob = false"),

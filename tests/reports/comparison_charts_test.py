@@ -53,6 +53,15 @@ def test_problems_with_equal_counts_are_one_circle(figures):
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("a", "b")
 
 
+@pytest.mark.parametrize("n", [0, 4])
+def test_runs_without_problems_or_answers_are_drawn(matplotlib, recwarn, n):
+    """A report of a run that has nothing yet would end in a traceback."""
+    runs = [_run(name, () if n else (0, 0), n=n) for name in "ab"]
+    for comparison in (_comparison(*runs), _comparison(runs[0])):
+        assert charts.problems(comparison)
+    assert not recwarn.list
+
+
 def test_a_run_alone_has_its_counts(figures):
     """Problems without a right answer would be left out."""
     charts.problems(_comparison(_run("a", (0, 0, 4, 1))))

@@ -496,9 +496,9 @@ def test_what_is_left_out_is_said():
 def test_intervals_over_groups_are_said_to_be():
     """Intervals over groups would be described as intervals over problems."""
     comparison = _comparison(2)
-    assert "bootstrap over problems;" in _words(_tree(render(comparison)))
+    assert "with the spread over problems, and" in _words(_tree(render(comparison)))
     grouped = _words(_tree(render(dataclasses.replace(comparison, groups=4))))
-    assert "bootstrap over groups of problems;" in grouped
+    assert "with the spread over groups of problems," in grouped
     assert "20 problems in 4 groups" in grouped
 
 

@@ -37,6 +37,12 @@ def test_texts_stay_texts(svg):
     assert tags <= {"svg", "defs", "g", "path", "text", "use", "clipPath", "rect"}
 
 
+def test_letters_that_no_font_here_has_are_kept(matplotlib, recwarn):
+    """A run's name would be boxes, or each of its letters a warning."""
+    assert "\u6a21\u578b" in _drawn("one", title="\u6a21\u578b")
+    assert not recwarn.list
+
+
 def test_colours_are_those_of_the_page(svg):
     """In the dark, lines would be drawn in the colours of the light."""
     assert "var(--run-2)" in svg and "var(--ink)" in svg and "var(--muted)" in svg
