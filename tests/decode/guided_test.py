@@ -196,8 +196,9 @@ def test_end_tokens_are_the_requests_own(model):
 
 def test_requests_are_read_in_several_threads(model):
     """One would find the vocabulary gone that another has just put away."""
+    source = model.tokenizer.as_json()
     make = lambda i: Grammar(  # noqa: E731
-        Tokenizer(model.tokenizer.backend), VOCAB, [STOP], regex=f"a{{{i + 1}}}"
+        Tokenizer(Backend.from_str(source)), VOCAB, [STOP], regex=f"a{{{i + 1}}}"
     )
     with ThreadPoolExecutor(8) as pool:
         assert len([*pool.map(make, range(64))]) == 64
