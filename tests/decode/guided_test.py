@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -12,6 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 import jaxmoe
 from jaxmoe import Engine, TokenSampler, TopK
+from jaxmoe.text import grammar
 from jaxmoe.text.grammar import Grammar, mask_width
 from jaxmoe.text.tokenizer import Tokenizer
 from tests.tiny import STOP, VOCAB, prompt_of, tiny_config, tiny_params
@@ -171,8 +173,8 @@ def test_an_answer_that_cannot_go_on_is_cut_off_alone(model):
 
 def test_a_token_that_is_not_allowed_ends_its_answer_alone(model):
     """NaN logits of one answer would end the engine."""
-    grammar = Grammar(model.tokenizer, VOCAB, [STOP], regex="ab")
-    guide, mask = grammar.begin(), np.zeros(mask_width(VOCAB), np.int32)
+    one = Grammar(model.tokenizer, VOCAB, [STOP], regex="ab")
+    guide, mask = one.begin(), np.zeros(mask_width(VOCAB), np.int32)
     assert guide.fill(mask)
     assert not guide.take(model.encode("b"))
 
@@ -184,8 +186,8 @@ def test_end_tokens_are_the_requests_own(model):
         Grammar(model.tokenizer, VOCAB, ends, regex="b|a")
         for ends in ([STOP], [letter, STOP], [STOP, letter], [letter])
     ]
-    for grammar, ends in zip(grammars, ({STOP}, {letter, STOP}), strict=False):
-        guide, mask = grammar.begin(), np.zeros(mask_width(VOCAB), np.int32)
+    for one, ends in zip(grammars, ({STOP}, {letter, STOP}), strict=False):
+        guide, mask = one.begin(), np.zeros(mask_width(VOCAB), np.int32)
         for text, allowed in (("b", {*model.encode("b")}), (None, ends)):
             assert guide.fill(mask)
             bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
@@ -194,14 +196,20 @@ def test_end_tokens_are_the_requests_own(model):
             assert text is None or guide.take(model.encode(text))
 
 
-def test_requests_are_read_in_several_threads(model):
-    """One would find the vocabulary gone that another has just put away."""
-    source = model.tokenizer.as_json()
-    make = lambda i: Grammar(  # noqa: E731
-        Tokenizer(Backend.from_str(source)), VOCAB, [STOP], regex=f"a{{{i + 1}}}"
-    )
+def test_threads_prepare_a_vocabulary_once(model, monkeypatch):
+    """One would find it gone that another has just put away, or wait for each anew."""
+    prepared = []
+
+    def slow(*given):
+        prepared.append(given)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(grammar, "_prepare", slow)
+    tokenizer = Tokenizer(Backend.from_str(model.tokenizer.as_json()))
     with ThreadPoolExecutor(8) as pool:
-        assert len([*pool.map(make, range(64))]) == 64
+        ends = [i % 2 for i in range(32)]
+        list(pool.map(lambda end: grammar._words_of(tokenizer, VOCAB, end), ends))
+    assert len(prepared) == 2
 
 
 def test_a_tokenizer_that_cannot_be_followed_is_named():

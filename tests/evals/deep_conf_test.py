@@ -96,6 +96,7 @@ def test_all_answers_cannot_be_warm_up(model):
         ([1], {"top_logprobs": 5}, "5"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_what_it_cannot_take_is_refused(model, prompt, more, said):
     """A caller's wish would be lost, or answers of several prompts mixed."""
     with pytest.raises(ValueError, match=said):
