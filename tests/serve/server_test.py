@@ -689,15 +689,15 @@ def test_keys_sizes_and_queue(model):
         assert "jaxmoe_answers_in_flight 0.0" in text
 
 
-class _Busy:
+class _Busy(jaxmoe.Engine):
     """An engine that always has something to do."""
 
-    busy = True
+    busy = True  # type: ignore[assignment]
 
     def __init__(self, order: list[str]):
         self.order = order
 
-    def step(self) -> list:
+    def step(self, most: int | None = None) -> list:
         self.order.append("step")
         time.sleep(0.001)
         return []
@@ -743,16 +743,16 @@ def test_long_replies_are_written_beside_the_event_loop(http, monkeypatch):
 
 
 @pytest.mark.parametrize("penalty", [None, 1.3])
-def test_what_the_checkpoint_asks_for_is_compiled_first(model, penalty):
+def test_what_the_checkpoint_asks_for_is_compiled_first(model, penalty, monkeypatch):
     """The first request of all would wait for a program of its own."""
     given = dataclasses.replace(
         model.config.generation, temperature=0.7, repetition_penalty=penalty
     )
     config = dataclasses.replace(model.config, generation=given)
     drawn = []
-    engine = SimpleNamespace(
-        busy=False, submit=lambda _, **options: drawn.append(options["sampler"])
-    )
+    engine = jaxmoe.Engine(model, slots=8)
+    note = lambda _, **options: drawn.append(options["sampler"])  # noqa: E731
+    monkeypatch.setattr(engine, "submit", note)
     _compile(engine, dataclasses.replace(model, config=config), 1)
     own = [TokenSampler.from_config(given)] if penalty else []
     assert list(map(repr, drawn)) == list(map(repr, [TokenSampler(0), *own]))
