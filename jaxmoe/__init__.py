@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from jaxmoe.config import ModelConfig
     from jaxmoe.decode.engine import Engine
     from jaxmoe.decode.generate import generate
+    from jaxmoe.decode.loglikelihood import (
+        Likelihood,
+        loglikelihood,
+        loglikelihood_rolling,
+    )
     from jaxmoe.decode.prefill import prefill
     from jaxmoe.decode.request import Delta, Progress, Ticket
     from jaxmoe.decode.sampler import TokenSampler
@@ -22,24 +27,31 @@ if TYPE_CHECKING:
     from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
     from jaxmoe.model import Model, load
     from jaxmoe.random import keys
+    from jaxmoe.router.modifiers import Biased, Gated
     from jaxmoe.router.policies import (
         AdaptiveHead,
+        Dropout,
         ExpertSample,
         GumbelTopK,
         Policy,
         TopK,
+        TopP,
     )
     from jaxmoe.sampling import Finished, Samples, forward, place_routes, sample, stream
     from jaxmoe.sharding import processes as hosts
 
 _PLACES = {
     "AdaptiveHead": "jaxmoe.router.policies:AdaptiveHead",
+    "Biased": "jaxmoe.router.modifiers:Biased",
     "Delta": "jaxmoe.decode.request:Delta",
+    "Dropout": "jaxmoe.router.policies:Dropout",
     "Engine": "jaxmoe.decode.engine:Engine",
     "Execution": "jaxmoe.execution:Execution",
     "ExpertSample": "jaxmoe.router.policies:ExpertSample",
     "Finished": "jaxmoe.sampling:Finished",
+    "Gated": "jaxmoe.router.modifiers:Gated",
     "GumbelTopK": "jaxmoe.router.policies:GumbelTopK",
+    "Likelihood": "jaxmoe.decode.loglikelihood:Likelihood",
     "Model": "jaxmoe.model:Model",
     "ModelConfig": "jaxmoe.config:ModelConfig",
     "Policy": "jaxmoe.router.policies:Policy",
@@ -53,6 +65,7 @@ _PLACES = {
     "TokenSampler": "jaxmoe.decode.sampler:TokenSampler",
     "TokenTrace": "jaxmoe.decode.trace:TokenTrace",
     "TopK": "jaxmoe.router.policies:TopK",
+    "TopP": "jaxmoe.router.policies:TopP",
     "decode_segment": "jaxmoe.decode.step:decode_segment",
     "enable_compilation_cache": "jaxmoe.execution:enable_compilation_cache",
     "fill_slots": "jaxmoe.decode.step:fill_slots",
@@ -61,6 +74,8 @@ _PLACES = {
     "hosts": "jaxmoe.sharding.processes",
     "keys": "jaxmoe.random.keys",
     "load": "jaxmoe.model:load",
+    "loglikelihood": "jaxmoe.decode.loglikelihood:loglikelihood",
+    "loglikelihood_rolling": "jaxmoe.decode.loglikelihood:loglikelihood_rolling",
     "mesh": "jaxmoe.sharding",
     "place_routes": "jaxmoe.sampling:place_routes",
     "prefill": "jaxmoe.decode.prefill:prefill",
@@ -97,12 +112,16 @@ __all__ = [
     "QWEN3_235B_A22B",
     "QWEN3_30B_A3B",
     "AdaptiveHead",
+    "Biased",
     "Delta",
+    "Dropout",
     "Engine",
     "Execution",
     "ExpertSample",
     "Finished",
+    "Gated",
     "GumbelTopK",
+    "Likelihood",
     "Model",
     "ModelConfig",
     "Policy",
@@ -114,6 +133,7 @@ __all__ = [
     "TokenSampler",
     "TokenTrace",
     "TopK",
+    "TopP",
     "decode_segment",
     "enable_compilation_cache",
     "fill_slots",
@@ -122,6 +142,8 @@ __all__ = [
     "hosts",
     "keys",
     "load",
+    "loglikelihood",
+    "loglikelihood_rolling",
     "mesh",
     "place_routes",
     "prefill",

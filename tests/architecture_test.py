@@ -56,6 +56,7 @@ LIBRARIES_ONLY_IN = {
     "jinja2": ("jaxmoe/text/", "jaxmoe/reports/page.py"),
     "llguidance": ("jaxmoe/text/grammar.py",),
     "huggingface_hub": ("jaxmoe/checkpoints/hub.py",),
+    "lm_eval": ("jaxmoe/evals/lm_eval.py",),
     "starlette": ("jaxmoe/serve/",),
     "uvicorn": ("jaxmoe/serve/",),
     "pydantic": ("jaxmoe/serve/",),

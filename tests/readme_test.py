@@ -84,11 +84,12 @@ def code(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-def run(blocks: list[str]) -> dict:
-    """Runs them one after the other on a tiny model; the names they leave."""
+def run(blocks: list[str], model: jaxmoe.Model | None = None) -> dict:
+    """Runs them one after the other, on a tiny model or another; the names left."""
     names = {"jax": jax, "jaxmoe": jaxmoe}
     names |= {name: getattr(jaxmoe, name) for name in jaxmoe.__all__}
-    names |= {"model": tiny_model(), "prompt": np.array([9, 8]), "__name__": "page"}
+    model = tiny_model() if model is None else model
+    names |= {"model": model, "prompt": np.array([9, 8]), "__name__": "page"}
     exec("\n".join(blocks), names)  # noqa: S102
     return names
 
@@ -113,6 +114,15 @@ def test_what_the_python_page_shows_runs():
     assert not names["engine"].busy
 
 
+def test_what_the_scoring_page_shows_runs():
+    """A user would copy it."""
+    blocks = code("scoring.md")
+    assert len(blocks) == 2
+    names = run(blocks, jaxmoe.load("demo"))
+    assert names["found"][0].top_ids.shape == (len(names["found"][0].tokens), 3)
+    assert all(value > 1 for value in names["perplexity"])
+
+
 @pytest.mark.usefixtures("untyped")
 def test_what_the_extending_page_shows_runs(monkeypatch):
     """A contributor would begin from it."""
@@ -124,5 +134,5 @@ def test_what_the_extending_page_shows_runs(monkeypatch):
     assert "mine" in registry.FAMILIES
     with pytest.raises(ValueError, match="found 1.5"):
         jaxmoe.sample(
-            names["model"], [9], key=jax.random.key(0), policy=names["Dropout"](1.5)
+            names["model"], [9], key=jax.random.key(0), policy=names["Thinned"](1.5)
         )

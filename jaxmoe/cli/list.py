@@ -8,12 +8,14 @@ from typing import get_args
 from jaxmoe.benchmarks.presets import PRESETS
 from jaxmoe.cli.endings import command
 from jaxmoe.cli.fields import fields_of, option_of
+from jaxmoe.cli.policy_options import MODIFIED_BY
 from jaxmoe.cli.questions import task_named
 from jaxmoe.cli.task_options import DEMO_TASK
 from jaxmoe.evals.tasks import TASKS
 from jaxmoe.families.compared import facts
 from jaxmoe.families.registry import FAMILIES
 from jaxmoe.reports.text_table import markdown_table
+from jaxmoe.router.modifiers import MODIFIERS
 from jaxmoe.router.policies import POLICIES
 from jaxmoe.sharding.rules import Preset
 
@@ -25,15 +27,18 @@ def _first_line(thing: object) -> str:
 
 
 def policies() -> Rows:
-    """What --policy takes."""
+    """What --policy takes, and what changes a policy."""
+    options = {
+        name: " ".join(map(option_of, fields_of(cls))) for name, cls in POLICIES.items()
+    } | MODIFIED_BY
     return [
         {
             "policy": name,
             "class": cls.__name__,
-            "options": " ".join(map(option_of, fields_of(cls))),
+            "options": options[name],
             "what it does": _first_line(cls),
         }
-        for name, cls in POLICIES.items()
+        for name, cls in (POLICIES | MODIFIERS).items()
     ]
 
 

@@ -1,9 +1,24 @@
 """Options: which experts compute a token."""
 
 import argparse
+from pathlib import Path
+from typing import get_args
 
-from jaxmoe.cli.fields import add_field, fields_of, given, help_of, option_of
+import numpy as np
+
+from jaxmoe.cli.fields import (
+    add_field,
+    fields_of,
+    given,
+    help_of,
+    numbers,
+    option_of,
+)
+from jaxmoe.router.modifiers import Biased, Gated, Uncertainty
 from jaxmoe.router.policies import POLICIES, Policy
+
+MODIFIED_BY = {"biased": "--expert-bias", "gated": "--gate-by --gate-threshold"}
+"""Options of each of `MODIFIERS`, which change the policy of --policy."""
 
 
 def _owners() -> dict[str, list[str]]:
@@ -29,6 +44,20 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         said += "" if value is None else f"; default: {value:g}"
         said += "" if len(policies) == len(POLICIES) else f" ({', '.join(policies)})"
         add_field(group, cls, name, help=said)
+    gate = group.add_argument
+    gate(
+        "--gate-by",
+        choices=get_args(Uncertainty),
+        help="noise only where the router is uncertain: its entropy is above, or its "
+        "margin below, --gate-threshold",
+    )
+    gate("--gate-threshold", type=numbers, metavar="T", help="in nats, >= 0")
+    gate(
+        "--expert-bias",
+        metavar="FILE",
+        help="a .npy of [E] or [L, E] numbers that are added to what experts are "
+        "ranked by; -inf bans an expert",
+    )
 
 
 def policy_of(args: argparse.Namespace) -> Policy:
@@ -41,4 +70,26 @@ def policy_of(args: argparse.Namespace) -> Policy:
             f"{', '.join(unknown)}; leave out what it does not have, or choose another "
             "policy"
         )
-    return cls(**found)
+    return _modified(cls(**found), args)
+
+
+def _modified(policy: Policy, args: argparse.Namespace) -> Policy:
+    """The policy, gated and biased as is asked for."""
+    if (args.gate_by is None) != (args.gate_threshold is None):
+        raise ValueError("--gate-by and --gate-threshold go together, found one")
+    if args.expert_bias is not None:
+        policy = Biased(policy, _array_in(args.expert_bias))
+    if args.gate_by is not None:
+        policy = Gated(policy, by=args.gate_by, threshold=args.gate_threshold)
+    return policy
+
+
+def _array_in(path: str) -> np.ndarray:
+    try:
+        found = np.load(Path(path).expanduser(), allow_pickle=False)
+        return np.asarray(found, np.float32)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise ValueError(
+            f"--expert-bias must be a .npy file of numbers, as numpy.save writes it, "
+            f"found {path}: {error}"
+        ) from None

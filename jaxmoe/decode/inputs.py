@@ -50,10 +50,10 @@ def is_many(prompt: Any) -> bool:
     if not len(prompt) or isinstance(prompt[0], Mapping):
         return False
     one = prompt[0]
-    return isinstance(one, str) or _is_chat(one) or np.ndim(one) == 1
+    return isinstance(one, str) or is_chat(one) or np.ndim(one) == 1
 
 
-def _is_chat(prompt: Any) -> bool:
+def is_chat(prompt: Any) -> bool:
     """Whether it is a list of messages."""
     return (
         isinstance(prompt, list | tuple)
@@ -99,7 +99,7 @@ def check_prompt(model: Model, prompt: Prompt, max_new_tokens: int) -> np.ndarra
 
 
 def _tokens(model: Model, prompt: Prompt) -> Any:
-    if _is_chat(prompt):
+    if is_chat(prompt):
         return model.chat(prompt)  # type: ignore[arg-type]
     if not isinstance(prompt, str):
         return prompt
@@ -307,7 +307,7 @@ def check_route_law(policy: Policy) -> None:
             f"return_route_logprobs takes policies of at most {MOST_DRAWN} experts per "
             f"token (the exact sum has 2^k terms), found {policy.width} of {name}"
         )
-    if type(policy).log_probability is Policy.log_probability:
+    if not policy.has_log_probability:
         raise ValueError(
             f"return_route_logprobs needs {name}.log_probability, found none; write "
             "it, or leave return_route_logprobs out"

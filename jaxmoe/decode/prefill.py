@@ -63,7 +63,8 @@ def run_sequences(
 
     Args:
       keys: the samples' keys k_i, for a noisy policy.
-      noise_from: positions before it are routed by the policy without noise.
+      noise_from: positions before it are routed by the policy without noise; one for
+        all sequences, or [B].
       routes: experts to take instead, where not -1.
       keep, keep_rankings: whether the states after the sequences are wanted, and what
         experts were ranked by.
@@ -76,8 +77,9 @@ def run_sequences(
     if policy.noisy and keys is not None:
         data = jnp.repeat(jax.random.key_data(keys), size, axis=0)
     flat = tokens.reshape(-1)
-    flat, positions, mine, data, routes = device.own(
-        (flat, every, length, data, routes)
+    noise_from = jnp.repeat(jnp.broadcast_to(noise_from, (count,)), size)
+    flat, positions, mine, data, routes, noise_from = device.own(
+        (flat, every, length, data, routes, noise_from)
     )
     sequences = Sequences(positions, mine, every < length, count, keep)
     choose = _chooser(policy, data, positions, mine, noise_from, routes, num_layers)
@@ -96,7 +98,7 @@ def run_sequences(
     return passed._replace(hidden=hidden, routes=taken, rankings=rankings)
 
 
-def _context(execution: Execution, size: int) -> Context:
+def pass_context(execution: Execution, size: int) -> Context:
     """A device's part in a pass over `size` positions: some, where they divide."""
     layout = execution.layout
     rows = layout.rules.slots
@@ -165,7 +167,7 @@ def prefill(
     """
     tokens = _pad(tokens)
     count, size = tokens.shape
-    context = _context(execution, count * size)
+    context = pass_context(execution, count * size)
 
     def one_device(params, tokens, lengths, policy, keys) -> PrefixCache:
         decoder = bind(config, params, context)
@@ -302,7 +304,7 @@ def score(
         more = ((0, padded.shape[1] - size), (0, 0), (0, 0))
         routes = jnp.pad(routes, more, constant_values=-1)
     given = given._replace(tokens=padded, routes=routes)
-    context = _context(execution, padded.shape[1])
+    context = pass_context(execution, padded.shape[1])
 
     def one_device(params, given, policy):
         decoder = bind(config, params, context)

@@ -70,7 +70,7 @@ def fill_slots(
     own = layout.spec("slots")
     fill = spread(
         layout,
-        partial(_fill, _decoding(execution).device, record),
+        partial(_fill, decode_context(execution).device, record),
         specs=(prompts, places, own, _rule_specs(rules, layout)),
         out=(places, layout.spec()),
     )
@@ -97,7 +97,7 @@ def _rule_specs(rules: SlotRules, layout: Layout) -> SlotRules:
     )
 
 
-def _decoding(execution: Execution) -> Context:
+def decode_context(execution: Execution) -> Context:
     """What a device runs on while decoding."""
     layout = execution.layout
     return Context(execution, DeviceContext(layout, layout.rules.slots))
@@ -180,7 +180,7 @@ def decode_segment(
       execution: mesh and kernels (`Model.execution`). On several devices what is
         drawn comes out whole on each.
     """
-    layout, context = execution.layout, _decoding(execution)
+    layout, context = execution.layout, decode_context(execution)
     whole, own = layout.spec(), layout.spec("slots")
 
     def one_device(params, prefix, running, rules, turn):

@@ -92,6 +92,7 @@ def read_common(
     theta: float = 10_000.0,
     partial: float | None = None,
     head_dim: int | None = None,
+    kv_heads: int | None = None,
     tied: bool = False,
     eos: int | None = None,
     pad: int | None = None,
@@ -104,6 +105,7 @@ def read_common(
       max_length: the family's own `max_position_embeddings`; likewise those below.
       partial: of `partial_rotary_factor`, in families that read it.
       head_dim: None for hidden_size / num_attention_heads.
+      kv_heads: None for as many as there are heads, which is also what null means.
     """
     vocab_size = a.take("vocab_size", POSITIVE)
     d_model = a.take("hidden_size", POSITIVE)
@@ -119,7 +121,7 @@ def read_common(
         num_layers=a.take("num_hidden_layers", LAYER_COUNT),
         max_length=max_length,
         heads=heads,
-        kv_heads=a.take("num_key_value_heads", POSITIVE, heads, heads),
+        kv_heads=a.take("num_key_value_heads", POSITIVE, kv_heads or heads, heads),
         head_dim=width,
         rope=read_rope(a, max_length, theta=theta, **part),
         eps=a.take("rms_norm_eps", REAL, eps),
@@ -199,7 +201,9 @@ def dense_first(a: Attributes, num_layers: int, default: int) -> tuple[int, int]
     return min(first, num_layers), a.take("intermediate_size", POSITIVE, **missing)
 
 
-def read_routed(a: Attributes, *, normalise: bool) -> Callable[[], MoEConfig]:
+def read_routed(
+    a: Attributes, *, normalise: bool, shared: int = 0
+) -> Callable[[], MoEConfig]:
     """A mixture as DeepSeek-V3's (arXiv 2412.19437), built once the file is known.
 
     Experts are scored by sigmoids with a bias of choice, perhaps in groups; weights are
@@ -207,9 +211,10 @@ def read_routed(a: Attributes, *, normalise: bool) -> Callable[[], MoEConfig]:
 
     Args:
       normalise: the family's own `norm_topk_prob`.
+      shared: likewise, `n_shared_experts`.
     """
     hidden = a.take("moe_intermediate_size", POSITIVE)
-    shared = a.take("n_shared_experts", COUNT, 0, 0)
+    shared = a.take("n_shared_experts", COUNT, shared, 0)
     normalise = a.take("norm_topk_prob", FLAG, normalise, normalise)
     scale = a.take("routed_scaling_factor", REAL, 1.0)
     groups = read_groups(a, best=2)

@@ -35,7 +35,7 @@ NEUTRAL: dict[str, Any] = {
 
 def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     """The model that config.json `a` and generation_config.json `g` describe."""
-    c = read_common(a, g, max_length=2048)
+    c = read_common(a, g, max_length=2048, kv_heads=32)
     bias = a.take("attention_bias", FLAG, False)
     window = a.take("sliding_window", COUNT, 4096, None)
     first_window = a.take("max_window_layers", COUNT, 62, 62)

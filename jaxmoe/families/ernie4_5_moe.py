@@ -62,6 +62,7 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
         max_length=131072,
         eps=1e-5,
         theta=500_000.0,
+        kv_heads=4,
         tied=True,
         eos=2,
         pad=0,

@@ -37,10 +37,10 @@ IGNORED = {
 
 def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     """The model that config.json `a` and generation_config.json `g` describe."""
-    c = read_common(a, g, max_length=131072, eps=1e-5, partial=0.5)
+    c = read_common(a, g, max_length=131072, eps=1e-5, partial=0.5, kv_heads=8)
     bias = a.take("attention_bias", FLAG, False)
     norm = "head" if a.take("use_qk_norm", FLAG, False) else None
-    moe = read_routed(a, normalise=True)
+    moe = read_routed(a, normalise=True, shared=1)
     first, dense = dense_first(a, c.num_layers, 1)
     check_rest(a, "glm4_moe", ARCHITECTURE, ignored=IGNORED)
     mixer = c.attention(qkv_bias=bias, qk_norm=norm)

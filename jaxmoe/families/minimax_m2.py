@@ -43,6 +43,7 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
         theta=5e6,
         partial=part,
         head_dim=128,
+        kv_heads=8,
         eos=EOS,
     )
     hidden = a.take("intermediate_size", POSITIVE)

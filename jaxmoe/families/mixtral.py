@@ -24,7 +24,7 @@ IGNORED = {"training only": "router_jitter_noise"}
 
 def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     """The model that config.json `a` and generation_config.json `g` describe."""
-    c = read_common(a, g, max_length=131072, eps=1e-5, theta=1e6, eos=2)
+    c = read_common(a, g, max_length=131072, eps=1e-5, theta=1e6, kv_heads=8, eos=2)
     window = a.take("sliding_window", POSITIVE, None, None)
     hidden = a.take("intermediate_size", POSITIVE)
     experts = a.take("num_local_experts", EXPERT_COUNT)

@@ -41,7 +41,7 @@ ARCHITECTURE = "Qwen2MoeForCausalLM"
 
 def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     """The model that config.json `a` and generation_config.json `g` describe."""
-    c = read_common(a, g, max_length=32768)
+    c = read_common(a, g, max_length=32768, kv_heads=16)
     bias = a.take("qkv_bias", FLAG, True)
     window = a.take("sliding_window", COUNT, 4096, None)
     used = a.take("use_sliding_window", FLAG, False)

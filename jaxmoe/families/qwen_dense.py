@@ -29,14 +29,14 @@ QWEN3_CLASS, QWEN2_CLASS = "Qwen3ForCausalLM", "Qwen2ForCausalLM"
 def read_qwen3(a: Attributes, g: Attributes) -> ModelConfig:
     """The Qwen3 that config.json `a` and generation_config.json `g` describe."""
     bias = a.take("attention_bias", FLAG, False)
-    c = read_common(a, g, max_length=32768, head_dim=128)
+    c = read_common(a, g, max_length=32768, head_dim=128, kv_heads=32)
     more = {"qkv_bias": bias, "output_bias": bias, "qk_norm": "head"}
     return _model(a, c, "qwen3", QWEN3_CLASS, more)
 
 
 def read_qwen2(a: Attributes, g: Attributes) -> ModelConfig:
     """The Qwen2 that config.json `a` and generation_config.json `g` describe."""
-    c = read_common(a, g, max_length=32768)
+    c = read_common(a, g, max_length=32768, kv_heads=32)
     return _model(a, c, "qwen2", QWEN2_CLASS, {"qkv_bias": True, "qk_norm": None})
 
 

@@ -33,6 +33,7 @@ class PerSlot(HeadAndTail):
         head = ranks before k_keep, or with mass >= 0 the shortest run that reaches it
         tail = k - |head| drawn from the ranks before r with logits ranking / tau
 
+    (k_min where the head is shorter than that, and nothing otherwise, where k_min < k.)
     `TopK` is a head of all k and no rank to draw from, so that noise has no say.
 
     Attributes:
@@ -61,7 +62,8 @@ class PerSlot(HeadAndTail):
         shape = (slots, num_layers)
         k_keep, r = np.full(shape, k, np.int32), np.full(shape, k, np.int32)
         tau, mass = np.zeros(shape, np.float32), np.full(shape, -1, np.float32)
-        values = PolicyNumbers(np.full(shape, k, np.int32), k_keep, r, tau, mass)
+        most, least = np.full(shape, k, np.int32), np.full(shape, k, np.int32)
+        values = PolicyNumbers(most, k_keep, r, tau, mass, least)
         return cls(values, k=k, reach=min(4 * k, num_experts))
 
     @classmethod
@@ -144,7 +146,8 @@ class PerSlot(HeadAndTail):
         certain = certain_head(ranking, best, mass=values.mass, k=self.k)
         certain = jnp.minimum(certain, values.k)
         size = jnp.where(jnp.asarray(values.mass) >= 0, certain, values.k_keep)
-        return Split(best, rank < size, rank < values.r, values.tau, values.k)
+        count = jnp.maximum(size, values.k_min)
+        return Split(best, rank < size, rank < values.r, values.tau, count)
 
 
 def _changed(policy: Policy) -> bool:

@@ -8,7 +8,8 @@ weighs: a policy returns experts, in rank order, and the scoring rule weighs the
 
 Expert-Sample is from arXiv 2602.02443, `GumbelTopK` is how RoE (arXiv 2509.17238)
 selects, and drawing with Gumbel noise is exact sampling without replacement
-(Gumbel-top-k, arXiv 1903.06059).
+(Gumbel-top-k, arXiv 1903.06059). `jaxmoe.router.modifiers` has policies that change
+another one.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jax.scipy.special import xlog1py, xlogy
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.ops.top_k import whole_top_k
@@ -28,7 +30,7 @@ from jaxmoe.router.plackett_luce import log_probability_of_set
 from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
 
 _LARGEST = float(np.finfo(np.float32).max)
-_DERIVED = {"derived": True}
+DERIVED = {"derived": True}
 """Of a field that `resolve` computes: the command line has no option for it."""
 
 
@@ -107,6 +109,20 @@ def certain_head(
     return 1 + (jnp.stack(reached) < mass).sum(dtype=jnp.int32)
 
 
+def packed(experts: Int[Array, "K"], kept: Bool[Array, "K"]) -> Int[Array, "K"]:
+    """The experts that are kept, in the same order; -1 in the places behind them."""
+    order = jnp.argsort(~kept, stable=True)
+    return jnp.where(kept, experts, -1)[order]
+
+
+def certainty_of_set(
+    experts: Int[Array, "K"], chosen: Int[Array, "K"]
+) -> Float[Array, ""]:
+    """Log-probability of a set where `chosen` is the only one: 0, or -inf."""
+    same = (jnp.sort(experts) == jnp.sort(chosen)).all()
+    return jnp.where(same, 0.0, -jnp.inf)
+
+
 class PolicyNumbers(NamedTuple):
     """What any built-in policy chooses by; each field is a scalar or [..., L].
 
@@ -114,6 +130,8 @@ class PolicyNumbers(NamedTuple):
     r: int32, k..E, ranks drawn from. tau: float32, >= 0, temperature of the draw.
     mass: float32, 0..1, probability that the head reaches (`AdaptiveHead`); -1 where
       k_keep alone says how long the head is.
+    k_min: int32, 1..k: where the head is shorter than k, so many experts are chosen, or
+      as many as the head has (`TopP`). k where all k always are.
     """
 
     k: ArrayLike
@@ -121,6 +139,7 @@ class PolicyNumbers(NamedTuple):
     r: ArrayLike
     tau: ArrayLike
     mass: ArrayLike
+    k_min: ArrayLike
 
 
 @dataclass(frozen=True)
@@ -128,9 +147,12 @@ class Policy:
     """What all policies share. Subclass it to write one; `choose` is the heart.
 
     noisy: whether `choose` uses its noise; where False no noise is drawn.
+    fills: whether as many experts as are left are chosen, whatever the noise, where the
+      ranking leaves fewer than K (the others are -inf).
     """
 
     noisy: ClassVar[bool] = True
+    fills: ClassVar[bool] = True
 
     @property
     def width(self) -> int:
@@ -185,6 +207,11 @@ class Policy:
         """
         raise NotImplementedError(f"{type(self).__name__} has no log_probability")
 
+    @property
+    def has_log_probability(self) -> bool:
+        """Whether `log_probability` is there."""
+        return type(self).log_probability is not Policy.log_probability
+
     def numbers(self, num_experts: int) -> PolicyNumbers | None:
         """The numbers of a resolved policy, [L] each, for a `PerSlot` policy.
 
@@ -218,7 +245,7 @@ class TopK(Policy):
 
     noisy: ClassVar[bool] = False
     k: ArrayLike | None = None
-    places: int | None = field(default=None, kw_only=True, metadata=_DERIVED)
+    places: int | None = field(default=None, kw_only=True, metadata=DERIVED)
 
     @property
     def width(self) -> int:
@@ -246,9 +273,7 @@ class TopK(Policy):
     def log_probability(
         self, ranking: Float[Array, "E"], experts: Int[Array, "K"]
     ) -> Float[Array, ""]:
-        chosen = self.choose(ranking, None)
-        same = (jnp.sort(experts) == jnp.sort(chosen)).all()
-        return jnp.where(same, 0.0, -jnp.inf)
+        return certainty_of_set(experts, self.choose(ranking, None))
 
     def numbers(self, num_experts: int) -> PolicyNumbers:
         k = _set(self.k)
@@ -329,7 +354,7 @@ class ExpertSample(HeadAndTail):
     r: ArrayLike | None = None
     tau: ArrayLike = 1.0
     k: int | None = field(default=None, kw_only=True)
-    reach: int | None = field(default=None, kw_only=True, repr=False, metadata=_DERIVED)
+    reach: int | None = field(default=None, kw_only=True, repr=False, metadata=DERIVED)
 
     @property
     def width(self) -> int:
@@ -408,7 +433,7 @@ class AdaptiveHead(HeadAndTail):
     r: ArrayLike | None = None
     tau: ArrayLike = 1.0
     k: int | None = field(default=None, kw_only=True)
-    reach: int | None = field(default=None, kw_only=True, repr=False, metadata=_DERIVED)
+    reach: int | None = field(default=None, kw_only=True, repr=False, metadata=DERIVED)
 
     @property
     def width(self) -> int:
@@ -440,11 +465,133 @@ class AdaptiveHead(HeadAndTail):
         return _numbers(r, k=self.width, k_keep=0, r=r, tau=self.tau, mass=self.mass)
 
 
+@pytree("places")
+@dataclass(frozen=True)
+class TopP(Policy):
+    """As many of the best experts as reach a probability mass, k_min to k_max of them.
+
+    k(x) = min(max(j, k_min), k_max), with j the least number of best ranks for which
+    p_1 + ... + p_j >= mass, and p = softmax(ranking) over all E experts (arXiv
+    2403.07652, which has no bounds: k_min = 1, k_max = E). The rest of the k_max places
+    hold -1 and cost nothing. There is no noise, and k_min = k_max = k is `TopK(k)`.
+
+    Prompt tokens, which other policies route without noise, get k_max experts each;
+    `noisy_prefill=True` routes them by mass too.
+
+    mass: the probability that the experts chosen reach, 0..1.
+    k_min: the fewest experts, 1..k_max.
+    k_max: the most experts; None for the model's own k.
+    places: K of the result, set by `resolve`: the largest k_max.
+    """
+
+    noisy: ClassVar[bool] = False
+    mass: ArrayLike = 0.5
+    k_min: ArrayLike = field(default=1, kw_only=True)
+    k_max: ArrayLike | None = field(default=None, kw_only=True)
+    places: int | None = field(default=None, kw_only=True, repr=False, metadata=DERIVED)
+
+    @property
+    def width(self) -> int:
+        return _resolved(self.places)
+
+    def resolve(self, *, k: int, num_experts: int, num_layers: int) -> "TopP":
+        most = k if self.k_max is None else self.k_max
+        k_max = _per_layer("k_max", most, num_layers, int)
+        k_min = _per_layer("k_min", self.k_min, num_layers, int)
+        mass = _per_layer("mass", self.mass, num_layers, float)
+        _check("k_max", k_max, low=1, high=num_experts)
+        largest = _concrete(k_max)
+        _check("k_min", k_min, low=1, high=num_experts if largest is None else largest)
+        _check("mass", mass, low=0, high=1)
+        widest = num_experts if largest is None else int(largest.max())
+        places = widest if self.places is None else self.places
+        return TopP(mass, k_min=k_min, k_max=k_max, places=places)
+
+    def deterministic(self, num_layers: int) -> Policy:
+        return TopK(_set(self.k_max), places=self.width)
+
+    def choose(
+        self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
+    ) -> Int[Array, "K"]:
+        best = ranked(ranking, self.width)
+        reached = certain_head(ranking, best, mass=self.mass, k=self.width)
+        count = jnp.clip(reached, self.k_min, _set(self.k_max))
+        return jnp.where(jnp.arange(self.width) < count, best.experts, -1)
+
+    def log_probability(
+        self, ranking: Float[Array, "E"], experts: Int[Array, "K"]
+    ) -> Float[Array, ""]:
+        return certainty_of_set(experts, self.choose(ranking, None))
+
+    def numbers(self, num_experts: int) -> PolicyNumbers:
+        # A head that reaches the mass, and noise of no temperature behind it.
+        k = _set(self.k_max)
+        least = self.k_min
+        return _numbers(k, k=k, k_keep=0, r=k, tau=0.0, mass=self.mass, k_min=least)
+
+
+@pytree("k")
+@dataclass(frozen=True)
+class Dropout(Policy):
+    """The k best experts, each left out with probability q; at least one is kept.
+
+    chosen = {e in top-k : u_e >= q} with u_e uniform in 0..1, of which the noise g_e is
+    the Gumbel number -log(-log u_e); the best expert alone where all would be left out.
+    A control, of no paper: it has randomness of equal cost, or less, that knows nothing
+    of the router's scores. Weights are those of the experts kept, as the model weighs
+    so many. With m of k experts kept the set has probability (1 - q)^m q^(k - m), the
+    best expert alone q^(k - 1).
+
+    q: probability, 0..1, of leaving out; 0 is `TopK()`.
+    k: experts per token before any is left out; None for the model's own.
+    """
+
+    fills: ClassVar[bool] = False
+    q: ArrayLike = 0.1
+    k: int | None = field(default=None, kw_only=True)
+
+    @property
+    def width(self) -> int:
+        return _resolved(self.k)
+
+    def resolve(self, *, k: int, num_experts: int, num_layers: int) -> "Dropout":
+        k = _width(self.k, k, num_experts)
+        q = _per_layer("q", self.q, num_layers, float)
+        _check("q", q, low=0, high=1)
+        return Dropout(q, k=k)
+
+    def choose(
+        self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
+    ) -> Int[Array, "K"]:
+        assert noise is not None
+        best = ranked(ranking, self.width)
+        # u >= q in Gumbel numbers: -inf at q = 0 and inf at q = 1, which are exact.
+        kept = noise[best.experts] >= -jnp.log(-jnp.log(self.q))
+        kept &= best.scores > -jnp.inf
+        kept = kept.at[0].set(kept[0] | ~kept.any())
+        return packed(best.experts, kept)
+
+    def log_probability(
+        self, ranking: Float[Array, "E"], experts: Int[Array, "K"]
+    ) -> Float[Array, ""]:
+        q, best = jnp.asarray(self.q), ranked(ranking, self.width)
+        there = best.scores > -jnp.inf
+        kept = (experts[:, None] == best.experts[None, :]).any(axis=0) & there
+        k, m = there.sum(), kept.sum()
+        # Experts given twice, or others than the best k.
+        possible = ((experts >= 0).sum() == m) & (m > 0)
+        law = xlog1py(m, -q) + xlogy(k - m, q)
+        law = jnp.where((m == 1) & kept[0], xlogy(k - 1, q), law)
+        return jnp.where(possible, law, -jnp.inf)
+
+
 POLICIES: dict[str, type[Policy]] = {
     "expert-sample": ExpertSample,
     "topk": TopK,
     "gumbel-topk": GumbelTopK,
     "adaptive-head": AdaptiveHead,
+    "top-p": TopP,
+    "dropout": Dropout,
 }
 """By the names that the command line has for them; the first is its default."""
 
@@ -475,6 +622,7 @@ def _numbers(
     r: ArrayLike,
     tau: ArrayLike,
     mass: ArrayLike = -1.0,
+    k_min: ArrayLike | None = None,
 ) -> PolicyNumbers:
     """Each number in its type and in the shape of `like`, [L] in a resolved policy."""
     shape = np.shape(like)
@@ -489,6 +637,7 @@ def _numbers(
         filled(r, np.int32),
         filled(tau, np.float32),
         filled(mass, np.float32),
+        filled(k if k_min is None else k_min, np.int32),
     )
 
 
@@ -537,14 +686,27 @@ def _per_layer(
         return np.broadcast_to(typed.astype(dtype), (num_layers,)).copy()
 
 
-def _check(name: str, values: ArrayLike, *, low: float, high: float = np.inf) -> None:
+def per_layer(
+    name: str, values: ArrayLike, num_layers: int, *, low: float, high: float = np.inf
+) -> Array | np.ndarray:
+    """`values` as float32 [L]; a ValueError for those not in low..high."""
+    found = _per_layer(name, values, num_layers, float)
+    _check(name, found, low=low, high=high)
+    return found
+
+
+def _check(
+    name: str, values: ArrayLike, *, low: float, high: float | np.ndarray = np.inf
+) -> None:
+    """Refuses values [L] out of bounds; `high` may be one a layer."""
     concrete = _concrete(values)
     if concrete is None:
         return
     wrong = ~(np.isfinite(concrete) & (concrete >= low) & (concrete <= high))
     if wrong.any():
         layer = int(np.argmax(wrong))
-        bounds = f"{low}..{high}" if np.isfinite(high) else f"finite and >= {low}"
+        most = np.broadcast_to(high, concrete.shape)[layer]
+        bounds = f"{low}..{most}" if np.isfinite(most) else f"finite and >= {low}"
         found = f"{concrete[layer]} in layer {layer}"
         raise ValueError(f"policy: {name} must be {bounds}, found {found}")
 

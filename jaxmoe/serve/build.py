@@ -12,7 +12,8 @@ from jaxmoe.decode.engine import Engine
 from jaxmoe.decode.prefill import prompt_bucket
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.model import Model
-from jaxmoe.router.policies import Policy
+from jaxmoe.router.per_slot import PerSlot
+from jaxmoe.router.policies import Policy, for_model
 from jaxmoe.serve.asked import STOP_IDS, Limits, RequestReader
 from jaxmoe.serve.service import Service
 
@@ -55,7 +56,8 @@ def make_service(model: Model, shapes: Shapes, named: Named) -> Service:
     """Makes an engine and compiles its programs, all but those of rare wishes.
 
     Raises:
-      ValueError: a model that several processes share, or shapes that do not fit it.
+      ValueError: a model that several processes share, shapes that do not fit it, or
+        a policy that no slot can hold.
     """
     if model.execution.layout.spans_processes():
         raise ValueError(
@@ -63,6 +65,11 @@ def make_service(model: Model, shapes: Shapes, named: Named) -> Service:
             "server for each process's own devices"
         )
     context = model.config.context_length
+    if named.policy is not None:
+        # One that no slot can hold would be refused with every request.
+        slot = PerSlot.for_model(1, model.config)
+        policy = for_model(named.policy, model.config)
+        slot.numbers_of(policy, model.config.num_experts or 1)
     engine = Engine(
         model,
         slots=shapes.slots,

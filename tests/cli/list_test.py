@@ -9,11 +9,12 @@ from jaxmoe.benchmarks.presets import PRESETS
 from jaxmoe.cli.list import KINDS, main
 from jaxmoe.evals.tasks import TASKS
 from jaxmoe.families.registry import FAMILIES
+from jaxmoe.router.modifiers import MODIFIERS
 from jaxmoe.router.policies import POLICIES
 from jaxmoe.sharding.rules import Preset
 
 NAMES = {
-    "policies": [*POLICIES],
+    "policies": [*POLICIES, *MODIFIERS],
     "tasks": ["countdown", *TASKS],
     "families": [*FAMILIES],
     "presets": [*PRESETS, *get_args(Preset)],

@@ -135,6 +135,12 @@ def parse(*options: str):
         ("--policy topk --k 3", jaxmoe.TopK(3)),
         ("--policy gumbel-topk --tau 2 --k 5", jaxmoe.GumbelTopK(2.0, k=5)),
         ("--policy adaptive-head --mass 0.9", jaxmoe.AdaptiveHead(0.9)),
+        ("--policy top-p --mass 0.6 --k-min 2", jaxmoe.TopP(0.6, k_min=2)),
+        ("--policy dropout --q 0.2", jaxmoe.Dropout(0.2)),
+        (
+            "--tau 2 --gate-by margin --gate-threshold 0.5",
+            jaxmoe.Gated(jaxmoe.ExpertSample(tau=2.0), by="margin", threshold=0.5),
+        ),
         ("--tau 0,1,0.5", jaxmoe.ExpertSample(tau=np.float32([0, 1, 0.5]))),
         ("--k-keep 1,2,3", jaxmoe.ExpertSample(k_keep=np.int32([1, 2, 3]))),
     ],
@@ -147,6 +153,17 @@ def test_policy(options, policy):
     pair = found.resolve(**sizes), policy.resolve(**sizes)
     assert str(jax.tree.map(np.array_equal, *pair)).count("False") == 0
     assert pair[0].width == pair[1].width
+
+
+def test_bias_of_a_file(tmp_path):
+    """Experts would be steered that nobody named, or none."""
+    bias = np.arange(16.0)
+    np.save(tmp_path / "bias.npy", bias)
+    file = str(tmp_path / "bias.npy")
+    found = policy_of(parse("--policy", "topk", "--expert-bias", file))
+    assert isinstance(found, jaxmoe.Biased)
+    assert isinstance(found.policy, jaxmoe.TopK)
+    np.testing.assert_array_equal(found.bias, bias)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +242,9 @@ def refuse(capsys, argv: list[str]) -> str:
         ("--tau -1", "tau"),
         ("--tau 1,2", "one per layer"),
         ("--policy topk --k-keep 2", "--policy topk has --k, found --k-keep"),
+        ("--gate-by margin", "--gate-threshold go together"),
+        ("--policy topk --gate-by entropy --gate-threshold 1", "found TopK"),
+        ("--expert-bias nowhere.npy", "--expert-bias must be a .npy file"),
         ("--temperature -1", "temperature"),
         ("--n 0", "n must be"),
         ("--slots 0", "slots must be"),

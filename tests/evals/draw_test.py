@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from jaxmoe import ExpertSample, TokenSampler, TopK
+from jaxmoe import Biased, ExpertSample, TokenSampler, TopK
 from jaxmoe.evals.draw import Draw, as_fields, in_words
 
 DRAW = Draw(ExpertSample(), TokenSampler(0.9, top_k=30), 3, 10, slots=4)
@@ -21,6 +21,7 @@ def test_all_of_a_draw_is_described():
 @pytest.mark.parametrize(
     "policy",
     [
+        Biased(TopK(), np.array([[0, -np.inf, 1]])),
         TopK(),
         ExpertSample(tau=0.1),
         ExpertSample(tau=np.nextafter(0.1, 1)),
@@ -28,7 +29,7 @@ def test_all_of_a_draw_is_described():
         ExpertSample(tau=np.linspace(0, 1, 2000) ** 1.0001),
         ExpertSample(k_keep=np.array([1, 2])),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_other_numbers_are_another_run(policy):
     """Two policies would be taken for one where their last digits differ, or where an
@@ -52,3 +53,9 @@ def test_other_numbers_are_another_run(policy):
 def test_words(described, text):
     """A report would show braces, or fail on a run of an earlier version."""
     assert in_words(described) == text
+
+
+def test_another_bias_is_another_run():
+    """It is told by a digest, as JSON has no -inf."""
+    found = [as_fields(Biased(TopK(), np.full(3, value))) for value in (0, 1, -np.inf)]
+    assert len({json.dumps(one, allow_nan=False) for one in found}) == 3

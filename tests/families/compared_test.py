@@ -30,7 +30,9 @@ def test_families_say_how_far_they_were_compared(name):
     if found is None:
         assert said["compared with transformers"] == "not yet"
     else:
-        assert found.models == len(family.test_configs)
+        # Those of quantised weights are not random models (tests/parity/fp8_test.py).
+        floats = [c for c in family.test_configs if "quantization_config" not in c]
+        assert found.models == len(floats)
         assert 0 < found.logits_error < 2e-4
     assert read_compared().keys() <= FAMILIES.keys()
 

@@ -29,6 +29,7 @@ def test_all_projections_are_but_those_that_are_named():
         *("feed_forward.shared.gate_up", "feed_forward.shared.down"),
     }
     named = ["lm_head", "mlp.gate", "kv_b_proj", r"model\.layers\..*\.o_proj"]
+    named += ["model.layers.0.mlp.gate", "model.layers.1.self_attn.q"]  # parts of names
     for name in ("modules_to_not_convert", "ignored_layers"):
         left = read(**{name: named}).weights
         gone = {"mixer.kv_up", "mixer.o.weight"}

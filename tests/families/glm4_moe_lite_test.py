@@ -16,6 +16,7 @@ def test_released_model_is_read():
     assert dense == [True] + [False] * 46
     mixer, ff = config.layers[1].mixer, config.layers[1].feed_forward
     assert (mixer.key_dim, mixer.value_dim, mixer.latent_dim) == (256, 256, 512)
+    assert (config.norm.eps, mixer.norm.eps) == (1e-5, 1e-6)
     assert mixer.query_latent_dim == 768 and mixer.rope.pairs == "neighbours"
     assert (ff.num_experts, ff.experts_per_token, ff.shared.hidden) == (64, 4, 1536)
     assert ff.scoring.scale == 1.8 and ff.scoring.choice_bias

@@ -123,3 +123,15 @@ def test_degenerate_policies_are_top_k(model):
     plain = draw_first(model, policy=TopK())
     for policy in (ExpertSample(k_keep=k), ExpertSample(tau=0.0)):
         assert same_bits(plain, draw_first(model, policy=policy), 3)
+
+
+@pytest.mark.slow
+def test_a_continuation_scores_as_in_one_pass(model):
+    """What a mixer carries on from a context would not be what it computes whole."""
+    before, after = prompts_of(model)
+    pairs = [(before, after), (before, after[::-1])]
+    options = {"policy": ExpertSample(), "key": KEY, "batch": 2}
+    steps = jaxmoe.loglikelihood(model, pairs, **options)
+    whole = jaxmoe.loglikelihood(model, pairs, prompt_logprobs=True, **options)
+    for one, other in zip(steps, whole, strict=True):
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-3)

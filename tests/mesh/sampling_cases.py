@@ -127,3 +127,16 @@ def test_requests_of_their_own_rules(mixed):
         found.append(tokens)
     assert len(found[0]) == 22
     assert found[0] == found[1]
+
+
+def test_the_mesh_does_not_change_likelihoods(mixed):
+    """Scores would be those of the devices' own vocabulary, or slots mixed up."""
+    after = [PROMPTS[0][:1], PROMPTS[0][:4], np.tile(PROMPTS[0], 9)[:40]]
+    pairs = [(prompt, ids) for prompt in PROMPTS for ids in after]
+    options = {"policy": ExpertSample(), "key": KEY, "top_logprobs": 3}
+    alone = jaxmoe.loglikelihood(MODEL, pairs, **options)
+    for one, other in zip(
+        alone, jaxmoe.loglikelihood(mixed, pairs, **options), strict=True
+    ):
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-3)
+        np.testing.assert_array_equal(one.top_ids[0], other.top_ids[0])

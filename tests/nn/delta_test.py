@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.config import DeltaConfig, ModelConfig
+from jaxmoe.config import DeltaConfig, ModelConfig, NormConfig
 from jaxmoe.nn.base import Mixer, Sequences, Step
 from jaxmoe.nn.decoder import Decoder
 from tests.tiny import CONTEXT, EXECUTION, tiny_config, tiny_params
@@ -26,7 +26,7 @@ def mixed_config(turns: int = 1, **changes) -> ModelConfig:
     return tiny_config(layers=layers * turns, **changes)
 
 
-CONFIG = mixed_config()
+CONFIG = mixed_config(norm=NormConfig(0.1))  # an eps that shows
 PARAMS = tiny_params(CONFIG)
 
 

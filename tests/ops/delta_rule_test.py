@@ -74,6 +74,15 @@ def test_both_forms_are_the_recurrence(form):
     np.testing.assert_allclose(memory, last, atol=2e-6)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-4, 1e-3, 1.0])
+def test_small_keys_are_no_units(size):
+    """Another eps would show in keys near zero alone."""
+    x = np.random.default_rng(0).normal(size=(3, A)) * size
+    expected = x / np.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6)
+    found = delta_rule.unit(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_rows_are_apart():
     """A slot's answer would change with its neighbours."""
     x = positions(6)

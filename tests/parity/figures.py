@@ -60,7 +60,7 @@ others (GPTQ, AWQ and the like) are refused by name.
 
 def measure(names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Family -> figures, of the tests of these families; a failed test ends the run."""
-    select = " or ".join(f"{name}-" for name in names) or "computes"
+    select = " or ".join(f"{name}-" for name in names or FAMILIES)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", f"{TESTS}::{TEST}"]

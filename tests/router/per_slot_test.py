@@ -16,6 +16,7 @@ from jaxmoe.router.policies import (
     Policy,
     PolicyNumbers,
     TopK,
+    TopP,
 )
 from jaxmoe.router.routing import choose_experts, route_logprobs
 
@@ -38,6 +39,8 @@ POLICIES = [
     AdaptiveHead(mass=0.0, r=7),
     AdaptiveHead(mass=1.0, r=E, tau=2.0),
     AdaptiveHead(np.array([0.2, 0.7, 0.95]), tau=np.array([5.0, 0.0, 0.5])),
+    TopP(0.6),
+    TopP(np.array([0.0, 0.8, 1.0]), k_min=2, k_max=np.array([3, 4, 2])),
 ]
 EXACT = ["random", "tied", "all equal", "steep", "masked"]
 kinds = pytest.mark.parametrize("kind", EXACT)
@@ -131,7 +134,7 @@ def test_mixed_slots_choose_each_as_its_own_policy(kind):
 def test_reach_changes_nothing_but_the_ranks_looked_at(kind):
     """An answer would change when another request comes that looks further."""
     small = [p for p in POLICIES if np.max(p.resolve(**FIT).numbers(E).r) <= 4 * K]
-    assert {type(p) for p in small} == {TopK, ExpertSample, AdaptiveHead}
+    assert {type(p) for p in small} == {TopK, TopP, ExpertSample, AdaptiveHead}
     ranking = _ranking(kind)
     near = _filled(small)
     assert near.reach == 4 * K < E
@@ -224,7 +227,7 @@ def test_noise_is_wanted_where_it_has_a_say():
         wanted = bool(_set(_empty(), [3], policy).any_noisy())
         if not wanted:
             ranking = _ranking("random")
-            plain = _choose(alone.deterministic(L), ranking, NOISE)
+            plain = _choose(alone, ranking, jnp.zeros_like(NOISE))
             np.testing.assert_array_equal(_choose(alone, ranking, NOISE), plain)
     assert not _empty().any_noisy()
     assert _set(_empty(), [3], ExpertSample()).any_noisy()
@@ -286,6 +289,6 @@ def test_policies_without_numbers_are_refused():
 
 def test_unresolved_policies_are_refused():
     """Their defaults are not known yet."""
-    for policy in (TopK(), ExpertSample(), GumbelTopK(), AdaptiveHead()):
+    for policy in (TopK(), ExpertSample(), GumbelTopK(), AdaptiveHead(), TopP()):
         with pytest.raises(ValueError, match="resolve"):
             _empty().numbers_of(policy, E)

@@ -1,5 +1,6 @@
 """What every policy must keep to: defaults, exact limits, head, range and order."""
 
+import itertools
 from dataclasses import replace
 
 import jax
@@ -9,10 +10,12 @@ import pytest
 
 from jaxmoe.router.policies import (
     AdaptiveHead,
+    Dropout,
     ExpertSample,
     GumbelTopK,
     Policy,
     TopK,
+    TopP,
     ranked,
 )
 from jaxmoe.router.routing import choose_experts
@@ -121,6 +124,8 @@ LIMITS = {
     "GumbelTopK, tau = 0": GumbelTopK(tau=0.0),
     "AdaptiveHead, tau = 0": AdaptiveHead(tau=0.0),
     "AdaptiveHead, r = k": AdaptiveHead(mass=0.0, r=K, tau=5.0),
+    "TopP, k_min = k_max": TopP(0.3, k_min=K, k_max=K),
+    "Dropout, q = 0": Dropout(0.0),
 }
 
 
@@ -314,7 +319,77 @@ def test_noisy_policies_of_another_k(policy, k):
     )
 
 
-@pytest.mark.parametrize("policy", [TopK(), *NOISY], ids=lambda p: type(p).__name__)
+# -- as many as reach a mass, and dropout --------------------------------------------
+
+
+def _top_p(row: np.ndarray, mass: float, k_min: int, k_max: int) -> list[int]:
+    """NumPy reference of one token."""
+    order = np.argsort(-row, kind="stable")
+    p = np.exp(row[order] - row.max()) / np.exp(row - row.max()).sum()
+    reaching = next((j + 1 for j in range(E) if p[: j + 1].sum() >= mass), E)
+    chosen = order[: min(max(reaching, k_min), k_max)]
+    return [*chosen, *[-1] * (k_max - len(chosen))]
+
+
+@rankings
+@pytest.mark.parametrize("bounds", [(1, K), (2, 3), (3, 7), (1, E)])
+def test_top_p_takes_as_many_as_reach_the_mass(bounds, kind):
+    """Experts beyond the mass would be computed, or too few of them."""
+    # No sum of these ranks meets it exactly, where rounding would decide.
+    ranking, (least, most) = _ranking(kind), bounds
+    found = _experts(TopP(0.7123, k_min=least, k_max=most), ranking)
+    rows = np.asarray(ranking, np.float64)
+    expected = [_top_p(row, 0.7123, least, most) for row in rows]
+    np.testing.assert_array_equal(found, expected)
+
+
+def _dropout(row: np.ndarray, noise: np.ndarray, q: float) -> list[int]:
+    """NumPy reference of one token."""
+    best = np.argsort(-row, kind="stable")[:K]
+    uniform = np.exp(-np.exp(-noise.astype(np.float64)))
+    kept = [e for e in best if uniform[e] >= q] or [best[0]]
+    return [*kept, *[-1] * (K - len(kept))]
+
+
+@rankings
+@pytest.mark.parametrize("q", [0.3, 0.9, 1.0])
+def test_dropout_leaves_out_some_of_the_best(q, kind):
+    """Others than the k best would compute a token, or none at all."""
+    ranking = _ranking(kind)
+    rows = zip(np.asarray(ranking), np.asarray(NOISE), strict=True)
+    expected = [_dropout(*row, q) for row in rows]
+    np.testing.assert_array_equal(_experts(Dropout(q), ranking), expected)
+
+
+@pytest.mark.parametrize("q", [0.0, 0.3, 1.0])
+def test_the_law_of_dropout_is_how_often_sets_are_chosen(q):
+    """Recorded log-probabilities would be of another policy."""
+    policy, rows = Dropout(q).resolve(**FIT), 8_000
+    one = policy.at_layer(0)
+    ranking = _ranking("random")[0]
+    noise = np.random.default_rng(2).gumbel(size=(rows, E)).astype(np.float32)
+    wide = jnp.broadcast_to(ranking, (rows, E))
+    found = np.asarray(_choose(policy, wide, jnp.asarray(noise)))
+    best = _best(ranking[None])[0]
+    sets = [
+        [*chosen, *[-1] * (K - m)]
+        for m in range(K + 1)
+        for chosen in itertools.combinations(best[:K], m)
+    ]
+    law = jax.jit(jax.vmap(lambda experts: one.log_probability(ranking, experts)))
+    chances = np.exp(np.asarray(law(jnp.array(sets)), np.float64))
+    assert chances.sum() == pytest.approx(1, abs=1e-5)
+    counts = np.array([(found == np.array(s)).all(axis=1).sum() for s in sets])
+    assert counts.sum() == rows
+    spread = np.sqrt(rows * chances * (1 - chances))
+    assert (abs(counts - rows * chances) <= 4.5 * spread + 1e-2).all()
+    others = jnp.array([best[1 : K + 1], [best[0]] * K])
+    assert (law(others) == -np.inf).all()
+
+
+@pytest.mark.parametrize(
+    "policy", [TopK(), TopP(), Dropout(), *NOISY], ids=lambda p: type(p).__name__
+)
 def test_choice_is_the_same_in_batches_of_batches(policy):
     """Training routes several sequences at once; what is beside a row has no say."""
     ranking = jnp.stack([_ranking("random")] * 2)

@@ -18,10 +18,12 @@ from jaxmoe.config import (
 )
 from jaxmoe.router.policies import (
     AdaptiveHead,
+    Dropout,
     ExpertSample,
     GumbelTopK,
     Policy,
     TopK,
+    TopP,
     for_model,
 )
 from jaxmoe.router.routing import choose_experts
@@ -29,7 +31,7 @@ from jaxmoe.router.scores import SoftmaxScores
 
 E, K, L = 16, 4, 3
 FIT = {"k": K, "num_experts": E, "num_layers": L}
-POLICIES = [TopK(), ExpertSample(), GumbelTopK(), AdaptiveHead()]
+POLICIES = [TopK(), ExpertSample(), GumbelTopK(), AdaptiveHead(), TopP(), Dropout()]
 policies = pytest.mark.parametrize("policy", POLICIES, ids=lambda p: type(p).__name__)
 
 
@@ -127,6 +129,8 @@ SWEEPS = {
     "GumbelTopK": [GumbelTopK(), GumbelTopK(2), GumbelTopK(np.array([0.1, 0.2, 0.3]))],
     "AdaptiveHead": [AdaptiveHead(), AdaptiveHead(0, 5, 3), AdaptiveHead(jnp.ones(3))],
     "TopK": [TopK(), TopK(1), TopK(np.array([1, 2, 4])), TopK(3.0), TopK(jnp.int32(2))],
+    "TopP": [TopP(), TopP(0.9, k_min=2), TopP(np.array([0.1, 0.5, 1]), k_max=K)],
+    "Dropout": [Dropout(), Dropout(0), Dropout(np.array([0.0, 0.5, 1.0]))],
 }
 
 
@@ -221,6 +225,15 @@ WRONG = [
     (TopK, {"k": 6, "places": 4}, "places"),
     (TopK, {"places": E + 1}, "places"),
     (TopK, {"places": 0}, "places"),
+    (TopP, {"mass": 1.1}, "mass"),
+    (TopP, {"k_min": 0}, "k_min"),
+    (TopP, {"k_min": K + 1}, r"k_min must be 1\.\.4, found 5"),
+    (TopP, {"k_max": E + 1}, "k_max"),
+    (TopP, {"k_min": 3, "k_max": np.array([4, 3, 2])}, r"k_min.* 1\.\.2.*layer 2"),
+    (Dropout, {"q": -0.1}, "q must"),
+    (Dropout, {"q": 1.1}, "q must"),
+    (Dropout, {"q": float("nan")}, "q must"),
+    (Dropout, {"k": E + 1}, "k must"),
 ]
 
 

@@ -30,7 +30,7 @@ import openai  # noqa: E402
 
 from jaxmoe.decode.inputs import read_sampler  # noqa: E402
 from jaxmoe.serve.bodies import ChatBody, CompletionBody, read_body  # noqa: E402
-from jaxmoe.serve.build import _compile  # noqa: E402
+from jaxmoe.serve.build import Named, Shapes, _compile, make_service  # noqa: E402
 from jaxmoe.serve.driver import Driver  # noqa: E402
 from jaxmoe.serve.errors import RequestError  # noqa: E402
 from jaxmoe.serve.replies import CompletionReply  # noqa: E402
@@ -507,6 +507,8 @@ def test_what_the_page_shows_runs(served, http):
         ({"policy": {"type": "best"}}, 400, "policy", "expert-sample"),
         ({"policy": {"type": "topk", "tau": 1}}, 400, "policy", "tau"),
         ({"policy": {"type": "topk", "k": 9}}, 400, "policy", "9"),
+        ({"policy": {"type": "dropout"}}, 400, None, "Dropout has no numbers"),
+        ({"policy": {"type": "top-p", "k_min": 9}}, 400, None, "k_min must be 1..4"),
         ({"policy": {"type": "expert-sample", "tau": "x"}}, 400, "policy", "x"),
         ({"routes": "x"}, 400, "routes", "base64"),
         ({"response_format": {"type": "xml"}}, 400, "response_format", "json_schema"),
@@ -554,6 +556,13 @@ def test_unknown_names_cost_little():
     with pytest.raises(RequestError, match="unknown field"):
         read_body(CompletionBody, raw)
     assert time.perf_counter() - began < 1
+
+
+def test_a_default_that_no_slot_can_hold_is_refused_at_the_start(model):
+    """Every request would be refused instead."""
+    named = Named("tiny", jaxmoe.Dropout())
+    with pytest.raises(ValueError, match="Dropout has no numbers"):
+        make_service(model, Shapes(), named)
 
 
 def test_codes_that_programs_compare(client, http):
