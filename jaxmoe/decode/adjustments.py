@@ -9,8 +9,9 @@ In vLLM's order, where t is a token, n(t) how often the answer has it so far:
     4. repetition    z_t = z_t / p if z_t > 0 else z_t p, where prompt or answer has t
     5. frequency     z_t -= f n(t)
     6. presence      z_t -= q, where n(t) > 0
+    7. temperature and filters, in `jaxmoe.decode.sampler`
 
-Temperature and filters (`jaxmoe.decode.sampler`) come after. What is recorded of a
+What is recorded of a
 token is the model's own distribution, before all of it.
 
 Sources: Keskar et al. 2019 (arXiv 1909.05858) for the repetition penalty; vLLM's

@@ -506,10 +506,13 @@ class Engine:
             part = jax.tree.map(lambda a, s=slot, n=new: a[s, :n].copy(), trace)
             self.tokens += new
             deltas.append(_delta(sample, part))
+            guide = sample.guide
+            if guide is not None and deltas[-1].finish is None:
+                allowed = guide.take(part.token.tolist())
+                if not allowed or not self._table.allow(slot, guide):
+                    # Cut off, as at its last token: it can never be complete.
+                    deltas[-1] = replace(deltas[-1], finish="length")
             ended[slot] = deltas[-1].finish is not None
-            if sample.guide is not None and not ended[slot]:
-                sample.guide.take(part.token.tolist())
-                self._table.allow(slot, sample.guide)
         for delta in deltas:
             if delta.finish is not None:
                 self._count_down(delta.ticket)

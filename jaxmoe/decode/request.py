@@ -76,7 +76,9 @@ class Request:
             "samples": list(map(int, self.samples)),
             "policies": [f"{n} x {policy!r}" for policy, n in _runs(self.policies)],
             "sampler": repr(self.sampler),
-            "stops": (self.stops, self.stop_ids),
+            "stops": (self.stops, self.stop_ids, self.end_ids),
+            # A rule cannot be compared; that all have one can.
+            "rule": self.stop_when is not None,
             "rest": (self.max_new_tokens, self.noisy_prefill, routes),
         }
 

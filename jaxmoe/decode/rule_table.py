@@ -105,10 +105,10 @@ class RuleTable:
         self._allowed[slot], self._guided[slot] = EVERY, False
         self._set(slot, self._rest, GREEDY)
 
-    def allow(self, slot: int, guide: Guide) -> None:
-        """Gives a slot the tokens that its answer may go on with."""
-        guide.fill(self._allowed[slot])
+    def allow(self, slot: int, guide: Guide) -> bool:
+        """Gives a slot the tokens that its answer may go on with; whether any."""
         self._guided[slot], self._rules = True, None
+        return guide.fill(self._allowed[slot])
 
     @property
     def recent(self) -> int | None:

@@ -46,6 +46,9 @@ GUIDING = ("json_schema", "regex")
 
 BadWords = Sequence[str | Sequence[int]]
 
+LONGEST_WORD = 32
+"""Tokens of a bad word; every slot keeps room for the longest of all."""
+
 
 @partial(
     jax.tree_util.register_dataclass,
@@ -348,6 +351,11 @@ def _words(given: Any, vocab: int) -> tuple[tuple[int, ...], ...] | None:
             raise ValueError(
                 "sampler: each of bad_words must have at least one token, found "
                 f"{word!r}; leave it out"
+            )
+        if len(word) > LONGEST_WORD:
+            raise ValueError(
+                f"sampler: each of bad_words must have at most {LONGEST_WORD} tokens, "
+                f"found one of {len(word)}; shorten it"
             )
         _check_ids("bad_words", word, vocab)
         found.append(tuple(map(int, word)))

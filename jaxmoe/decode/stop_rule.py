@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import jax
 import numpy as np
 
-from jaxmoe.decode.trace import TokenTrace, join
+from jaxmoe.decode.trace import TokenTrace
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,36 @@ class Watcher:
     def __init__(self, rule: StopRule, prompt: int, sample: int):
         """See `SoFar`."""
         self._rule, self._prompt, self._sample = rule, prompt, sample
-        self._trace: TokenTrace | None = None
+        self._trace: TokenTrace | None = None  # with room for more tokens
         self._length = 0
 
     def push(self, part: TokenTrace) -> int | None:
         """Takes new tokens; says after how many of all the answer ends, or None."""
         before, self._length = self._length, self._length + len(part.token)
-        parts = [part] if self._trace is None else [self._trace, part]
-        trace = self._trace = join(parts, self._length)
+        trace = self._trace = _written(self._trace, part, before)
         for length in range(before + 1, self._length + 1):
             if self._rule(SoFar(self._prompt, self._sample, length, trace)):
                 return length
         return None
+
+
+def _written(into: TokenTrace | None, part: TokenTrace, start: int) -> TokenTrace:
+    """`into` with tokens written at `start`; twice as long each time it is full.
+
+    So an answer of T tokens costs O(T), and not O(T^2), to look at.
+    """
+    end = start + len(part.token)
+    if into is None or len(into.token) < end:
+        more = lambda new: np.empty((2 * end, *new.shape[1:]), new.dtype)  # noqa: E731
+        room = jax.tree.map(more, part)
+        into = room if into is None else _written(room, _first(into, start), 0)
+
+    def write(row: np.ndarray, new: np.ndarray) -> None:
+        row[start:end] = new
+
+    jax.tree.map(write, into, part)
+    return into
+
+
+def _first(trace: TokenTrace, length: int) -> TokenTrace:
+    return jax.tree.map(lambda array: array[:length], trace)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxmoe.decode.inputs import Prompt, check_whole
+from jaxmoe.decode.inputs import Prompt, check_whole, is_many
 from jaxmoe.decode.slots import default_slots
 from jaxmoe.decode.stop_rule import SoFar
 from jaxmoe.model import Model
@@ -91,8 +91,12 @@ def group_confidence(
 
 
 def threshold_of(lowest: Float[np.ndarray, "n"], keep: float) -> float:
-    """The percentile 100 (1 - keep) of lowest groups."""
-    return float(np.percentile(lowest, 100 * (1 - keep)))
+    """The percentile 100 (1 - keep) of lowest groups, of those that are finite.
+
+    -inf, below which nothing lies, where none is.
+    """
+    known = lowest[np.isfinite(lowest)]
+    return float(np.percentile(known, 100 * (1 - keep))) if len(known) else -np.inf
 
 
 def unsure(threshold: float, window: int) -> Callable[[SoFar], bool]:
@@ -134,8 +138,19 @@ def deep_conf(
       options: of `jaxmoe.stream`, such as policy, sampler and max_new_tokens.
 
     Raises:
-      ValueError: n is not more than the warm-up, or as `jaxmoe.stream`.
+      ValueError: n is not more than the warm-up, several prompts, `top_logprobs`
+        (which `rule.top` says), or as `jaxmoe.stream`.
     """
+    if is_many(prompt):
+        raise ValueError(
+            f"deep_conf takes one prompt, found a list of {len(prompt)}, which would "
+            "need a threshold each; call it for each of them"
+        )
+    if "top_logprobs" in options:
+        raise ValueError(
+            "top_logprobs is what rule=DeepConf(top=...) says, found "
+            f"{options['top_logprobs']!r} beside it; leave it out"
+        )
     if check_whole("n", n) <= rule.warm_up:
         raise ValueError(
             f"n must be more than the {rule.warm_up} answers of the warm-up, found "

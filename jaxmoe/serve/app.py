@@ -1,6 +1,5 @@
 """Endpoints: from HTTP to `Service` and back."""
 
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,9 +22,9 @@ from jaxmoe.serve.connection import (
     read_raw,
     while_connected,
 )
-from jaxmoe.serve.errors import RequestError, server_error
+from jaxmoe.serve.errors import RequestError, server_fault
 from jaxmoe.serve.metrics import CONTENT_TYPE
-from jaxmoe.serve.replies import Reply
+from jaxmoe.serve.replies import Reply, as_json
 from jaxmoe.serve.service import Service
 from jaxmoe.serve.work import Work
 from jaxmoe.text.printable import printable
@@ -43,7 +42,7 @@ class Guards:
 
     keys: of which it must have one; none for all comers. body_bytes: the largest body.
     body_seconds: until the body must be there. patience: seconds that a client may read
-    nothing of a stream.
+    nothing of a reply.
     """
 
     keys: tuple[bytes, ...] = ()
@@ -82,8 +81,12 @@ def make_app(service: Service, guards: Guards) -> Starlette:
 
 
 def _json(content: Any, status: int = 200, headers: Any = None) -> Response:
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return Response(text, status, headers, media_type="application/json")
+    return Response(as_json(content), status, headers, media_type="application/json")
+
+
+def _shown(text: str) -> str:
+    """A client's text, on one line of the log."""
+    return printable(text).replace("\n", " ")
 
 
 def _failed(error: RequestError) -> Response:
@@ -142,15 +145,15 @@ class _Endpoints:
 
     async def completions(self, request: Request) -> Any:
         """Answers to prompts."""
-        return await self._generate(request, self._service.completion)
+        return await self._generate("completions", request, self._service.completion)
 
     async def chat(self, request: Request) -> Any:
         """Answers to a conversation."""
-        return await self._generate(request, self._service.chat)
+        return await self._generate("chat", request, self._service.chat)
 
     # -- parts -----------------------------------------------------------------------
 
-    async def _generate(self, request: Request, take: Take) -> Any:
+    async def _generate(self, name: str, request: Request, take: Take) -> Any:
         trouble = self._service.trouble
         if trouble is not None:
             raise trouble
@@ -164,18 +167,17 @@ class _Endpoints:
 
             def end(left: bool) -> None:
                 self._service.end(work)
-                self._note(address, GONE if left else 200, work, reply)
+                status = GONE if left else work.status
+                self._note(address, status, work, reply)
+                self._count(name, status)
 
-            patience = self._guards.patience
-            return EventStream(events, end=end, patience=patience, headers=headers)
+            return EventStream(events, end=end, headers=headers)
         status = GONE
         try:
             whole = self._service.whole(work, reply)
-            response = _json(
-                await while_connected(request.receive, whole), headers=headers
-            )
+            text = await while_connected(request.receive, whole)
             status = 200
-            return response
+            return Response(text, headers=headers, media_type="application/json")
         except RequestError as error:
             status = error.status
             raise
@@ -192,7 +194,7 @@ class _Endpoints:
         log.info(
             "%s %s %s: %d prompt tokens, %d answers, %d tokens, first after %.3f s, "
             "%.3f s",
-            address,
+            _shown(address),
             status,
             reply.id,
             sum(map(len, work.asked.prompts)),
@@ -201,6 +203,12 @@ class _Endpoints:
             work.first_token,
             seconds,
         )
+
+    def _count(self, name: str, status: int) -> None:
+        """A request of an endpoint that is over."""
+        self._service.metrics.requests.labels(name, str(status)).inc()
+        if status == GONE:
+            self._service.metrics.gone.inc()
 
     async def _body(self, request: Request) -> bytes:
         guards = self._guards
@@ -223,36 +231,31 @@ class _Endpoints:
 
         @wraps(endpoint)
         async def answer(request: Request) -> Any:
-            status = 200
+            status: int | None = None  # of a stream, it counts where it ends
             try:
                 response = await endpoint(request)
-                status = getattr(response, "status_code", 200)
+                if not isinstance(response, EventStream):
+                    status = response.status_code
                 return response
             except RequestError as error:
                 status = error.status
                 if status != 401:
                     log.info(
                         "%s %d: %s",
-                        request.url.path,
+                        _shown(request.url.path),
                         status,
-                        printable(str(error)[:200]).replace("\n", " "),
+                        _shown(str(error)[:200]),
                     )
                 return _failed(error)
             except (ClientGoneError, ClientDisconnect):
                 status = GONE
-                self._service.metrics.gone.inc()
                 return Response(status_code=GONE)
             except Exception:
                 status = 500
-                log.exception("%s failed", request.url.path)
-                return _failed(
-                    server_error(
-                        "this request met a fault of the server; its log says which",
-                        code="internal_error",
-                    )
-                )
+                log.exception("%s failed", _shown(request.url.path))
+                return _failed(server_fault())
             finally:
-                named = endpoint.__name__
-                self._service.metrics.requests.labels(named, str(status)).inc()
+                if status is not None:
+                    self._count(endpoint.__name__, status)
 
         return answer

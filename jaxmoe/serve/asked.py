@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.engine import Engine
-from jaxmoe.decode.inputs import check_prompt, key_data, split_stops
+from jaxmoe.decode.inputs import check_prompt, key_data, read_policy, split_stops
 from jaxmoe.decode.request import Request
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.model import Model
@@ -28,8 +28,6 @@ COMPLETION_TOKENS = 16
 """Of a completion that names no number, as OpenAI and vLLM have it."""
 STOP_IDS = 32
 """Token ids that may end an answer, the model's own included."""
-MOST_BIASES = 300
-"""Tokens with a bias, as OpenAI has it."""
 _MOST_ROUTES = 1 << 26
 _TEMPLATE_OWN = ("messages", "tools", "chat_template", "add_generation_prompt")
 _TEMPLATE_OWN += ("continue_final_message",)
@@ -92,6 +90,11 @@ class Asked:
     def answers(self) -> int:
         """Answers that the engine draws."""
         return self.n * len(self.requests)
+
+    @property
+    def load(self) -> int:
+        """What it counts where answers queue: a prompt that is only scored is one."""
+        return self.answers or len(self.prompts)
 
     @property
     def scored(self) -> bool:
@@ -270,10 +273,11 @@ class RequestReader:
     ) -> Iterator[Request]:
         """Of each prompt, what the engine is asked; keys: key data of each."""
         sampler = self._sampler_of(body)
+        _checked("policy", read_policy, self.model, asked.policy)
         routes = self._routes(body, asked)
         for j, prompt in enumerate(asked.prompts):
-            yield _checked(
-                None,
+            yield _read(
+                body,
                 self._engine.read,
                 prompt,
                 key_data=keys[j],
@@ -420,10 +424,40 @@ def _guides(body: Drawing) -> dict[str, Any]:
 
 
 def _biases(given: dict[str, float]) -> dict[int, float]:
-    """By token id; JSON's names are texts."""
-    if len(given) > MOST_BIASES:
-        raise ValueError(f"logit_bias: {len(given)} are too many ({MOST_BIASES})")
-    return {int(token): bias for token, bias in given.items()}
+    """By token id; JSON's names are texts.
+
+    Raises:
+      ValueError: what is no token id, or one that is named twice, as 5 and 05.
+    """
+    found: dict[int, float] = {}
+    for name, bias in given.items():
+        if not (name.isascii() and name.isdecimal() and len(name) <= 10):
+            raise ValueError(
+                f'logit_bias must name token ids such as "198", found {name[:80]!r}'
+            )
+        if int(name) in found:
+            raise ValueError(
+                f"logit_bias must name each token once, found {int(name)} twice"
+            )
+        found[int(name)] = bias
+    return found
+
+
+def _read(body: Drawing, read: Any, *args: Any, **options: Any) -> Request:
+    """A request of the engine; what is wrong with it is told by the field's name."""
+    try:
+        return _checked(None, read, *args, **options)
+    except RequestError as error:
+        words = [word.strip(":,") for word in str(error)[:200].split()]
+        fields = {f.name for f in dataclasses.fields(TokenSampler)}
+        ours = words[0] == "sampler"
+        first = next((w for w in words if w in fields), "") if ours else words[0]
+        by_format = "response_format" if body.response_format else "structured_outputs"
+        own = {"stop_ids": "stop_token_ids", "stops": "stop"}
+        own |= {"json_schema": by_format, "regex": "structured_outputs"}
+        name = own.get(first, first)
+        error.param = name if name in type(body).model_fields else None
+        raise
 
 
 def _stack(routes: list[np.ndarray]) -> np.ndarray:

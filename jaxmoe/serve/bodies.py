@@ -5,9 +5,11 @@ Every field may be null, which is as good as absent. Types are strict: "1" is no
 
 import difflib
 import reprlib
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from jaxmoe.serve.errors import RequestError
 
@@ -15,6 +17,12 @@ SEEDS = 1 << 32
 """Seeds are those of `jax.random.key`, 0..2**32 - 1; sample indices too."""
 MOST_STOPS = 64
 """Stop strings of a request."""
+MOST_BIASES = 300
+"""Tokens with a bias, as OpenAI has it."""
+LONGEST_WORD = 1024
+"""Characters of a bad word; its tokens are few (`jaxmoe.decode.sampler`)."""
+MOST_NAMES = 64
+"""Names in a policy's object."""
 
 _INT32 = (1 << 31) - 1
 Whole = Annotated[int, Field(ge=-_INT32, le=_INT32)]
@@ -22,6 +30,10 @@ Number = Whole | float
 Numbers = Annotated[list[Number], Field(fail_fast=True)]
 TokenIds = Annotated[list[Whole], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True, max_length=MOST_STOPS)]
+Words = Annotated[
+    list[Annotated[str, Field(max_length=LONGEST_WORD)]],
+    Field(fail_fast=True, max_length=MOST_STOPS),
+]
 Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
 
 
@@ -109,7 +121,7 @@ class Drawing(_Ignored):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
-    bad_words: Texts | None = None
+    bad_words: Words | None = None
     # What is returned.
     prompt_logprobs: Whole | None = Field(None, ge=0)
     return_token_ids: bool | None = None
@@ -188,6 +200,12 @@ def read_body(kind: type[_Kind], raw: bytes) -> _Kind:
       RequestError: no JSON, an unknown field, or a value that does not fit.
     """
     try:
+        given = from_json(raw)
+    except ValueError as error:
+        raise RequestError(f"the body must be JSON: {error!s:.200}") from None
+    if isinstance(given, dict):
+        _check_names(kind, given)
+    try:
         return kind.model_validate_json(raw)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
@@ -199,11 +217,6 @@ def read_body(kind: type[_Kind], raw: bytes) -> _Kind:
     if not place:
         raise RequestError(f"the body must be a JSON object, found {found}")
     param = ".".join(map(str, place))
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(place[-1]), kind.model_fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else "leave it out"
-        message = f"unknown field {reprlib.repr(param)}; {hint}"
-        raise RequestError(message, param=param[:100], code="unknown_parameter")
     if first["type"] == "missing":
         raise RequestError(f"{param} is missing", param=param, code="missing_parameter")
     raise RequestError(
@@ -211,3 +224,47 @@ def read_body(kind: type[_Kind], raw: bytes) -> _Kind:
         param=str(place[0]),
         code="invalid_value",
     )
+
+
+def _check_names(kind: type[BaseModel], given: dict[str, Any], at: str = "") -> None:
+    """Refuses the first unknown name, and too many of them, before values are read.
+
+    A complaint about each of a million of them would be made otherwise.
+
+    Raises:
+      RequestError: which.
+    """
+    fields = {f.alias or name: f for name, f in kind.model_fields.items()}
+    if kind.model_config.get("extra") == "forbid":
+        for name in given:
+            if name not in fields:
+                raise _unknown(at + name, name[:64], [*fields])
+    elif len(given) > MOST_NAMES:
+        raise _too_many(at[:-1], len(given), MOST_NAMES)
+    biases = given.get("logit_bias")
+    if isinstance(biases, dict) and len(biases) > MOST_BIASES:
+        raise _too_many("logit_bias", len(biases), MOST_BIASES)
+    for name, about in fields.items():
+        value = given.get(name)
+        if isinstance(value, dict):
+            for inner in _bodies(about.annotation):
+                _check_names(inner, value, f"{at}{name}.")
+
+
+def _bodies(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The objects with names of their own among what a field may be."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, _Body):
+            yield one
+
+
+def _unknown(param: str, name: str, names: list[str]) -> RequestError:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else "leave it out"
+    message = f"unknown field {reprlib.repr(param)}; {hint}"
+    return RequestError(message, param=param[:100], code="unknown_parameter")
+
+
+def _too_many(param: str, found: int, most: int) -> RequestError:
+    message = f"{param}: {found} names are too many ({most})"
+    return RequestError(message, param=param, code="invalid_value")

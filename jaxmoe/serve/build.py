@@ -95,7 +95,10 @@ def make_service(model: Model, shapes: Shapes, named: Named) -> Service:
 
 
 def _compile(engine: Engine, model: Model, longest: int) -> None:
-    """Draws a few tokens after prompts of every padded length up to `longest`."""
+    """Draws a few tokens after prompts of every padded length up to `longest`.
+
+    Once more as the checkpoint's own sampler does, where that penalises repetition.
+    """
     began, length, lengths = time.perf_counter(), 1, []
     while prompt_bucket(length) < prompt_bucket(max(longest, 1)):
         length = prompt_bucket(length)
@@ -104,13 +107,13 @@ def _compile(engine: Engine, model: Model, longest: int) -> None:
     lengths.append(max(longest, 1))
     # Room for as many stop ids as a request may have: a wider table compiles anew.
     ends = [i % model.config.vocab_size for i in range(STOP_IDS)]
-    for length in lengths:
+    own = TokenSampler.from_config(model.config.generation)
+    draws = [(length, TokenSampler(0)) for length in lengths]
+    if own.resolve(model.config.vocab_size).adjusts:  # a step of its own
+        draws.append((lengths[0], own))
+    for length, sampler in draws:
         engine.submit(
-            [0] * length,
-            key=0,
-            sampler=TokenSampler(0),
-            max_new_tokens=2,
-            stop_ids=ends,
+            [0] * length, key=0, sampler=sampler, max_new_tokens=2, stop_ids=ends
         )
         while engine.busy:
             engine.step()

@@ -114,16 +114,14 @@ class EventStream:
         events: AsyncGenerator[str, None],
         *,
         end: Callable[[bool], None],
-        patience: float,
         headers: dict[str, str],
     ):
         """Take the events.
 
         Args:
           end: called once at the end, with whether the client left before it.
-          patience: seconds that a client may read nothing.
         """
-        self._events, self._end, self._patience = events, end, patience
+        self._events, self._end = events, end
         kinds = {"content-type": "text/event-stream; charset=utf-8"}
         kinds |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
         pairs = (kinds | headers).items()
@@ -135,7 +133,7 @@ class EventStream:
         try:
             await while_connected(receive, self._send_all(send))
             left = False
-        except (ClientGoneError, OSError, TimeoutError):
+        except (ClientGoneError, OSError):
             pass
         finally:
             self._end(left)
@@ -151,5 +149,4 @@ class EventStream:
 
     async def _send(self, send: Send, body: bytes, *, more: bool) -> None:
         event = {"type": "http.response.body", "body": body, "more_body": more}
-        async with asyncio.timeout(self._patience):
-            await send(event)
+        await send(event)

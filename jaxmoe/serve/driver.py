@@ -1,8 +1,8 @@
 """The one thread that drives the engine.
 
 All that touches the engine's state is done there, between two segments: taking
-requests, cancelling them, scoring prompts. What was drawn is handed to the event loop
-once a segment.
+requests, cancelling them, and scoring prompts, one at most. What was drawn is handed
+to the event loop once a segment.
 """
 
 import asyncio
@@ -41,6 +41,7 @@ class Driver:
         self.engine = engine
         self.failure: BaseException | None = None
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._live: dict[Ticket, Handle] = {}
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -65,7 +66,10 @@ class Driver:
         self._orders.put(lambda: self._cancel(handle))
 
     async def call(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns, computed between two segments."""
+        """What `work` returns, computed between two segments.
+
+        One such at most, so that who scores many prompts does not hold up answers.
+        """
         future: Future[Any] = Future()
 
         def run() -> None:
@@ -78,7 +82,8 @@ class Driver:
             except Exception as error:
                 future.set_exception(error)
 
-        self._orders.put(run)
+        self._calls.put(run)
+        self._orders.put(lambda: None)  # to wake who waits for an order
         return await asyncio.wrap_future(future)
 
     def stop(self) -> None:
@@ -109,14 +114,17 @@ class Driver:
 
         An order that fails says so itself.
         """
-        waiting = self.failure is not None or not self.engine.busy
+        resting = self.failure is not None or not self.engine.busy
+        waiting = resting and self._calls.empty()
         try:
             order = self._orders.get() if waiting else self._orders.get_nowait()
             while True:
                 order()
                 order = self._orders.get_nowait()
         except Empty:
-            return
+            pass
+        if not self._stopping and not self._calls.empty():
+            self._calls.get()()
 
     def _enqueue(self, handle: Handle) -> None:
         if handle.gone:

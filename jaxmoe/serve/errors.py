@@ -50,6 +50,14 @@ def server_error(message: str, *, status: int = 500, code: str) -> RequestError:
     )
 
 
+def server_fault() -> RequestError:
+    """What no code foresaw."""
+    return server_error(
+        "this request met a fault of the server; its log says which",
+        code="internal_error",
+    )
+
+
 def shutting_down() -> RequestError:
     """Of requests that come, or are still under way, when the server stops."""
     return server_error(

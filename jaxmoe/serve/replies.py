@@ -23,9 +23,14 @@ Event = dict[str, Any]
 DONE = "data: [DONE]\n\n"
 
 
+def as_json(content: Any) -> str:
+    """JSON, as short as it is."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False)
+
+
 def sse(event: Event) -> str:
     """A line of a stream of server-sent events."""
-    return f"data: {json.dumps(event, separators=(',', ':'), allow_nan=False)}\n\n"
+    return f"data: {as_json(event)}\n\n"
 
 
 @dataclass

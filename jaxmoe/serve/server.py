@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 
 from jaxmoe.serve.app import Guards, make_app
+from jaxmoe.serve.patience import patient_protocol
 from jaxmoe.serve.service import Service
 
 log = logging.getLogger("jaxmoe.serve")
@@ -72,6 +73,7 @@ def make_server(
         make_app(service, guards),
         host=host,
         port=port,
+        http=patient_protocol(guards.patience),
         log_config=None,
         access_log=False,
         server_header=False,

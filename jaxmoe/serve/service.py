@@ -21,11 +21,24 @@ from jaxmoe.serve.bodies import (
     read_body,
 )
 from jaxmoe.serve.driver import Driver
-from jaxmoe.serve.errors import RequestError, server_error, shutting_down
+from jaxmoe.serve.errors import (
+    RequestError,
+    server_error,
+    server_fault,
+    shutting_down,
+)
 from jaxmoe.serve.logprobs import TokenTexts
 from jaxmoe.serve.metrics import Metrics
 from jaxmoe.serve.prompt_scores import score_prompt
-from jaxmoe.serve.replies import DONE, ChatReply, CompletionReply, Event, Reply, sse
+from jaxmoe.serve.replies import (
+    DONE,
+    ChatReply,
+    CompletionReply,
+    Event,
+    Reply,
+    as_json,
+    sse,
+)
 from jaxmoe.serve.work import Work
 
 log = logging.getLogger("jaxmoe.serve")
@@ -36,7 +49,7 @@ class Service:
 
     Attributes:
       draining: whether it stops: nothing new is taken. in_flight: answers under way,
-        or waiting for a slot. driver: of the engine.
+        or waiting for a slot, and prompts that are scored. driver: of the engine.
     """
 
     def __init__(
@@ -140,18 +153,15 @@ class Service:
         """A request of `/v1/completions`, taken."""
         began = time.perf_counter()
 
-        def read() -> Asked:
+        def read() -> tuple[Asked, list[str]]:
             body = read_body(CompletionBody, raw)
             self.reader.check_model(body.model)
-            return self.reader.completion(body)
+            asked = self.reader.completion(body)
+            echoed = asked.prompts if asked.echo else ()
+            return asked, [self.reader.detokenize(p.tolist()) for p in echoed]
 
-        asked = await run_in_threadpool(read)
-        about = self._about(asked, "cmpl-")
-        reply = CompletionReply(**about)
-        if asked.echo:
-            reply.prompt_texts = [
-                self.reader.detokenize(prompt.tolist()) for prompt in asked.prompts
-            ]
+        asked, texts = await run_in_threadpool(read)
+        reply = CompletionReply(**self._about(asked, "cmpl-"), prompt_texts=texts)
         return await self._take(asked, reply, began)
 
     async def chat(self, raw: bytes) -> tuple[Work, Reply]:
@@ -167,25 +177,34 @@ class Service:
         reply = ChatReply(**self._about(asked, "chatcmpl-"))
         return await self._take(asked, reply, began)
 
-    async def whole(self, work: Work, reply: Reply) -> Event:
-        """The reply in one."""
+    async def whole(self, work: Work, reply: Reply) -> str:
+        """The reply in one, as JSON; written in a thread, since it may be long."""
         pieces: dict[int, list[Any]] = {}
         async for batch in work.batches():
             for answer, piece in batch:
                 pieces.setdefault(answer.index, []).append(piece)
         reply.drawn = sum(answer.length for answer in work.answers)
-        return reply.whole(pieces, work.answers)
+        return await run_in_threadpool(
+            lambda: as_json(reply.whole(pieces, work.answers))
+        )
 
     async def events(self, work: Work, reply: Reply) -> AsyncGenerator[str, None]:
         """The reply as server-sent events; an error is one of them."""
-        yield "".join(map(sse, reply.opening(work.answers)))
+        opening = lambda: "".join(map(sse, reply.opening(work.answers)))  # noqa: E731
         try:
+            yield await run_in_threadpool(opening)
             async for batch in work.batches():
                 yield "".join(sse(reply.chunk(*one)) for one in batch)
             reply.drawn = sum(answer.length for answer in work.answers)
             yield "".join(map(sse, reply.last()))
         except RequestError as error:
+            work.status = error.status
             yield sse(error.body())
+        except Exception:
+            log.exception("a stream failed")
+            fault = server_fault()
+            work.status = fault.status
+            yield sse(fault.body())
         yield DONE
 
     def end(self, work: Work) -> None:
@@ -193,7 +212,7 @@ class Service:
         work.cancel()
         if work in self._works:
             self._works.remove(work)
-            self.in_flight -= work.asked.answers
+            self.in_flight -= work.asked.load
 
     # -- parts -----------------------------------------------------------------------
 
@@ -229,10 +248,10 @@ class Service:
         trouble = self.trouble
         if trouble is not None:
             raise trouble
-        self.check_room(asked.answers)
+        self.check_room(asked.load)
         work = Work(asked, self.model.tokenizer, self.metrics, began)
         self._works.add(work)
-        self.in_flight += asked.answers
+        self.in_flight += asked.load
         try:
             if asked.scored:
                 reply.scores = [

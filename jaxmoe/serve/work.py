@@ -22,6 +22,10 @@ class Work:
 
     The engine never waits for a reader: what has come is kept until it is read, at most
     the answers themselves.
+
+    Attributes:
+      asked: what. began: when the request came. status: that logs and metrics have of
+        its stream, which an error may end after a 200.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Work:
     ):
         """Begin with empty answers; began: when the request came."""
         self.asked, self.began = asked, began
+        self.status = 200
         self._metrics = metrics
         self.first_token, self.tokens = 0.0, 0
         self._first_times: dict[int, float] = {}

@@ -5,6 +5,7 @@ request.
 """
 
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ _KEPT = 4
 """Vocabularies that are kept prepared; preparing one takes about a second."""
 
 _prepared: OrderedDict[tuple[Any, ...], tuple[Tokenizer, Any]] = OrderedDict()
+_preparing = threading.Lock()
+"""Of `_prepared`; requests are read in several threads."""
 
 
 def mask_width(vocab: int) -> int:
@@ -46,7 +49,8 @@ class Grammar:
           end_ids: tokens that end an answer, and are allowed where it is complete.
 
         Raises:
-          ValueError: a schema or an expression that cannot be followed; no end token.
+          ValueError: a schema or an expression that cannot be followed, or not with
+            this tokenizer; no end token.
           ImportError: no llguidance.
         """
         matcher = _library().LLMatcher
@@ -61,43 +65,66 @@ class Grammar:
         else:
             name, source = "json_schema", json_schema
             grammar = matcher.grammar_from_json_schema(json_schema)
-        words = _words_of(tokenizer, vocab, tuple(end_ids))
+        ends = sorted({*end_ids})
+        own = tokenizer.eos_id
+        # Which token ends a text for the library; the answer's own take its place.
+        end = ends[0] if own is None or own >= vocab else own
+        words = _words_of(tokenizer, vocab, end)
         wrong = matcher.validate_grammar(grammar, words)
         if wrong and not wrong.startswith("WARNING"):
             why = " ".join(wrong.split())
             raise ValueError(
                 f"sampler: {name} cannot be followed ({why}), found {source:.200}"
             )
-        self._first = matcher(words, grammar, log_level=0)
+        self._first, self._end = matcher(words, grammar, log_level=0), end
+        self._ends = np.array(ends, np.int64)
+        if not self.begin().fill(np.zeros(mask_width(vocab), np.int32)):
+            raise ValueError(
+                f"sampler: {name} cannot be followed (no token of this tokenizer can "
+                f"begin such an answer), found {source:.200}"
+            )
 
     def begin(self) -> "Guide":
         """For a new answer."""
-        return Guide(self._first.deep_copy())
+        return Guide(self._first.deep_copy(), self._end, self._ends)
 
 
 class Guide:
     """What one answer may go on with."""
 
-    def __init__(self, matcher: Any):
-        """Takes an `llguidance.LLMatcher` of its own; see `Grammar.begin`."""
-        self._matcher = matcher
+    def __init__(self, matcher: Any, end: int, ends: np.ndarray):
+        """Takes an `llguidance.LLMatcher` of its own; see `Grammar.begin`.
 
-    def take(self, ids: Iterable[int]) -> None:
-        """Takes the answer's next tokens.
-
-        Raises:
-          RuntimeError: one that was not allowed.
+        Args:
+          end: the token that the matcher ends with. ends: those of the answer, [E].
         """
-        for token in ids:
-            if not self._matcher.consume_token(token):
-                raise RuntimeError(
-                    f"a token that the grammar does not allow was drawn, {token} "
-                    f"({self._matcher.get_error()}); are there NaN among the logits?"
-                )
+        self._matcher, self._end, self._ends = matcher, end, ends
 
-    def fill(self, mask: np.ndarray) -> None:
-        """Writes which tokens may come next into int32 [W], a bit each."""
+    def take(self, ids: Iterable[int]) -> bool:
+        """Takes the answer's next tokens; whether all of them were allowed.
+
+        Where logits are NaN, one may be drawn that is not.
+        """
+        return all(map(self._matcher.consume_token, ids))
+
+    def fill(self, mask: np.ndarray) -> bool:
+        """Writes which tokens may come next into int32 [W], a bit each.
+
+        Returns:
+          Whether there is any. There may be none though the answer is incomplete: the
+          tokenizer has no token for what must follow.
+        """
         self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+        if self._matcher.is_error():
+            return False
+        complete = mask[self._end >> 5] >> (self._end & 31) & 1
+        bits = mask.view(np.uint32)
+        for token in (self._end, *self._ends):
+            bits[token >> 5] &= ~np.uint32(1 << (token & 31))
+        if complete:
+            for token in self._ends:
+                bits[token >> 5] |= np.uint32(1 << (token & 31))
+        return bool(mask.any())
 
 
 def schema_text(schema: str | Mapping[str, Any]) -> str:
@@ -132,16 +159,32 @@ def _library() -> Any:
     return llguidance
 
 
-def _words_of(tokenizer: Tokenizer, vocab: int, end_ids: tuple[int, ...]) -> Any:
-    """The tokens as an `llguidance.LLTokenizer`; the last few are kept."""
+def _words_of(tokenizer: Tokenizer, vocab: int, end: int) -> Any:
+    """The tokens as an `llguidance.LLTokenizer`; the last few are kept.
+
+    Raises:
+      ValueError: a tokenizer whose tokens' bytes the library cannot tell.
+    """
     # By identity: what is kept keeps its tokenizer alive, so no other has its id.
-    name = id(tokenizer), vocab, end_ids
-    if name not in _prepared:
-        words = _library().LLTokenizer(
-            tokenizer.as_json(), n_vocab=vocab, eos_token=list(end_ids)
-        )
-        _prepared[name] = tokenizer, words
-        while len(_prepared) > _KEPT:
-            _prepared.popitem(last=False)
-    _prepared.move_to_end(name)
-    return _prepared[name][1]
+    name = id(tokenizer), vocab, end
+    with _preparing:
+        if name not in _prepared:
+            _prepared[name] = tokenizer, _prepare(tokenizer, vocab, end)
+            while len(_prepared) > _KEPT:
+                _prepared.popitem(last=False)
+        _prepared.move_to_end(name)
+        return _prepared[name][1]
+
+
+def _prepare(tokenizer: Tokenizer, vocab: int, end: int) -> Any:
+    source, library = tokenizer.as_json(), _library()
+    try:
+        return library.LLTokenizer(source, n_vocab=vocab, eos_token=end)
+    except Exception as error:
+        decoder = (json.loads(source).get("decoder") or {}).get("type", "none")
+        raise ValueError(
+            "sampler: json_schema and regex need a tokenizer whose decoder is "
+            "ByteLevel or ByteFallback (those of released language models), found the "
+            f"decoder {decoder} ({' '.join(str(error).split()):.200}); draw without a "
+            "grammar"
+        ) from None

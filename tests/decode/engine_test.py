@@ -510,6 +510,8 @@ def test_processes_compare_all_that_decides_an_answer(model):
         {"samples": (1, 0)},
         {"max_new_tokens": 4},
         {"noisy_prefill": True},
+        {"end_ids": (1, 2)},
+        {"stop_when": lambda so_far: False},
     ]
     assert all(replace(request, **c).describe() != request.describe() for c in changes)
 

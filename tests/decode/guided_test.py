@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -11,6 +13,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 import jaxmoe
 from jaxmoe import Engine, TokenSampler, TopK
+from jaxmoe.text import grammar
+from jaxmoe.text.grammar import Grammar, mask_width
 from jaxmoe.text.tokenizer import Tokenizer
 from tests.tiny import STOP, VOCAB, prompt_of, tiny_config, tiny_params
 
@@ -130,6 +134,7 @@ def test_an_answer_is_its_requests_alone(model):
         ({"regex": "a", "min_tokens": 3}, "must stand alone.*min_tokens"),
         ({"regex": "a", "logit_bias": {5: -np.inf}}, "must stand alone.*logit_bias"),
         ({"regex": 5}, "regex must be a string"),
+        ({"regex": "漢"}, "regex cannot be followed.*no token"),
     ],
     ids=str,
 )
@@ -140,6 +145,79 @@ def test_what_cannot_be_followed_is_refused(model, given, said):
         jaxmoe.sample(
             model, prompt_of(20), key=KEY, sampler=TokenSampler(**given), **SHARED
         )
+
+
+def test_an_answer_that_cannot_go_on_is_cut_off_alone(model):
+    """It would be taken for complete, or end the engine and all others with it."""
+    stuck, free = TokenSampler(1.0, regex="a漢"), TokenSampler(1.0, regex="a{5}")
+    with Engine(model, slots=4) as engine:
+        options = {"key": KEY, "policy": TopK(), "max_new_tokens": 24}
+        tickets = [
+            engine.submit(prompt_of(20), sampler=sampler, n=1, **options)
+            for sampler in (stuck, free)
+        ]
+        deltas = [delta for _ in range(8) for delta in engine.step()]
+        assert not engine.busy
+    found = {
+        ticket: (
+            "".join(
+                model.decode(d.tokens.tolist()) for d in deltas if d.ticket is ticket
+            ),
+            [d.finish for d in deltas if d.ticket is ticket and d.finish],
+        )
+        for ticket in tickets
+    }
+    assert found[tickets[0]] == ("a", ["length"])
+    assert found[tickets[1]] == ("aaaaa", ["stop"])
+
+
+def test_a_token_that_is_not_allowed_ends_its_answer_alone(model):
+    """NaN logits of one answer would end the engine."""
+    one = Grammar(model.tokenizer, VOCAB, [STOP], regex="ab")
+    guide, mask = one.begin(), np.zeros(mask_width(VOCAB), np.int32)
+    assert guide.fill(mask)
+    assert not guide.take(model.encode("b"))
+
+
+def test_end_tokens_are_the_requests_own(model):
+    """Each request with other end tokens would prepare the vocabulary anew."""
+    (letter,) = model.encode("a")
+    grammars = [
+        Grammar(model.tokenizer, VOCAB, ends, regex="b|a")
+        for ends in ([STOP], [letter, STOP], [STOP, letter], [letter])
+    ]
+    for one, ends in zip(grammars, ({STOP}, {letter, STOP}), strict=False):
+        guide, mask = one.begin(), np.zeros(mask_width(VOCAB), np.int32)
+        for text, allowed in (("b", {*model.encode("b")}), (None, ends)):
+            assert guide.fill(mask)
+            bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
+            extra = {letter} - ends if text else set()
+            assert set(np.flatnonzero(bits).tolist()) == allowed | extra
+            assert text is None or guide.take(model.encode(text))
+
+
+def test_threads_prepare_a_vocabulary_once(model, monkeypatch):
+    """One would find it gone that another has just put away, or wait for each anew."""
+    prepared = []
+
+    def slow(*given):
+        prepared.append(given)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(grammar, "_prepare", slow)
+    tokenizer = Tokenizer(Backend.from_str(model.tokenizer.as_json()))
+    with ThreadPoolExecutor(8) as pool:
+        ends = [i % 2 for i in range(32)]
+        list(pool.map(lambda end: grammar._words_of(tokenizer, VOCAB, end), ends))
+    assert len(prepared) == 2
+
+
+def test_a_tokenizer_that_cannot_be_followed_is_named():
+    """The library's own message names nothing that a user knows."""
+    demo = jaxmoe.load("demo")
+    with pytest.raises(ValueError, match="ByteLevel or ByteFallback.*found.*Fuse"):
+        demo_options = {"key": KEY, "sampler": TokenSampler(regex="a")}
+        jaxmoe.sample(demo, "2,5,8,12=27:", **demo_options)
 
 
 def test_a_grammar_needs_an_end(model):

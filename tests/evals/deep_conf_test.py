@@ -37,6 +37,9 @@ def test_confidence_by_hand():
     )
     np.testing.assert_allclose(group_confidence(tokens, 5), [tokens.mean()])
     assert threshold_of(np.arange(11.0), 0.1) == pytest.approx(9.0)
+    unknown = np.array([np.nan, np.inf])
+    assert threshold_of(np.r_[np.arange(11.0), unknown], 0.1) == pytest.approx(9.0)
+    assert threshold_of(unknown, 0.1) == -np.inf
 
 
 def test_answers_are_cut_and_never_changed(model):
@@ -84,6 +87,20 @@ def test_all_answers_cannot_be_warm_up(model):
     """Nothing would be left to end."""
     with pytest.raises(ValueError, match="16 answers of the warm-up, found 16"):
         deep_conf(model, [1], key=0, n=16)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "more", "said"),
+    [
+        ([[1], [2]], {}, "one prompt, found a list of 2"),
+        ([1], {"top_logprobs": 5}, "5"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_what_it_cannot_take_is_refused(model, prompt, more, said):
+    """A caller's wish would be lost, or answers of several prompts mixed."""
+    with pytest.raises(ValueError, match=said):
+        deep_conf(model, prompt, key=0, n=20, **more)
 
 
 def test_the_rule_needs_the_most_likely_tokens(model):

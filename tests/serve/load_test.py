@@ -11,11 +11,10 @@ import time
 import pytest
 
 from jaxmoe import demo
+from jaxmoe.benchmarks import serving
 from tests.serve.server_test import bombard, httpx
 
 pytestmark = [pytest.mark.slow, pytest.mark.extras]
-
-serving = pytest.importorskip("jaxmoe.benchmarks.serving")
 
 SECONDS = float(os.environ.get("JAXMOE_LOAD_SECONDS", "300"))
 SMALL = ("--prompt-tokens", "16")

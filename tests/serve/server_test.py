@@ -23,14 +23,17 @@ from tests.serve.serving import END, serving, tiny_chat_model
 from tests.tiny import CHOSEN, SHAPES, STOP, answers, prompt_of
 
 for name in ("starlette", "uvicorn", "pydantic", "prometheus_client", "openai"):
-    pytest.importorskip(name, reason=f'no {name}; pip install "jaxmoe[parity]" adds it')
-httpx = pytest.importorskip("httpx", reason='no httpx; "jaxmoe[parity]" adds it')
+    pytest.importorskip(name, reason=f'no {name}; pip install "jaxmoe[client]" adds it')
+httpx = pytest.importorskip("httpx", reason='no httpx; "jaxmoe[client]" adds it')
 
 import openai  # noqa: E402
 
 from jaxmoe.decode.inputs import read_sampler  # noqa: E402
 from jaxmoe.serve.bodies import ChatBody, CompletionBody, read_body  # noqa: E402
-from jaxmoe.serve.build import Named, Shapes, make_service  # noqa: E402
+from jaxmoe.serve.build import Named, Shapes, _compile, make_service  # noqa: E402
+from jaxmoe.serve.driver import Driver  # noqa: E402
+from jaxmoe.serve.errors import RequestError  # noqa: E402
+from jaxmoe.serve.replies import CompletionReply  # noqa: E402
 
 pytestmark = pytest.mark.extras
 
@@ -503,7 +506,7 @@ def test_what_the_page_shows_runs(served, http):
         ({"logprobs": 6}, 400, "logprobs", "6"),
         ({"policy": {"type": "best"}}, 400, "policy", "expert-sample"),
         ({"policy": {"type": "topk", "tau": 1}}, 400, "policy", "tau"),
-        ({"policy": {"type": "topk", "k": 9}}, 400, None, "9"),
+        ({"policy": {"type": "topk", "k": 9}}, 400, "policy", "9"),
         ({"policy": {"type": "dropout"}}, 400, None, "Dropout has no numbers"),
         ({"policy": {"type": "top-p", "k_min": 9}}, 400, None, "k_min must be 1..4"),
         ({"policy": {"type": "expert-sample", "tau": "x"}}, 400, "policy", "x"),
@@ -515,13 +518,23 @@ def test_what_the_page_shows_runs(served, http):
             "response_format",
             "missing",
         ),
-        ({"structured_outputs": {"regex": "("}}, 400, None, ""),
+        ({"structured_outputs": {"regex": "("}}, 400, "structured_outputs", ""),
         ({"stop": ["<end>x"]}, 400, "stop", "special"),
         ({"stop_token_ids": [5] * 40 + [*range(40)]}, 400, "stop_token_ids", "32"),
         ({"stream_options": {"include_usage": True}}, 400, "stream_options", "stream"),
         ({"best_of": 3}, 400, "best_of", "n"),
         ({"model": "gpt"}, 404, "model", "tiny"),
         ({"logit_bias": {"a": 1}}, 400, "logit_bias", "a"),
+        ({"logit_bias": {"5": -100, "05": 3}}, 400, "logit_bias", "5 twice"),
+        ({"logit_bias": {"\u0665": 1}}, 400, "logit_bias", "token ids"),
+        ({"logit_bias": {str(i): "x" for i in range(301)}}, 400, "logit_bias", "300"),
+        ({"logit_bias": {"97": 1}}, 400, "logit_bias", "0..96"),
+        ({"bad_words": ["a" * 33]}, 400, "bad_words", "32 tokens"),
+        ({"bad_words": ["a" * 1025]}, 400, "bad_words", "1024"),
+        ({"stop_token_ids": [97]}, 400, "stop_token_ids", "97"),
+        ({"min_tokens": 30}, 400, "min_tokens", "30"),
+        ({"stream_options": {"includeusage": True}}, 400, None, "include_usage"),
+        ({"policy": {str(i): 1 for i in range(99)}}, 400, "policy", "64"),
     ],
 )
 def test_what_is_refused(http, fields, status, param, said):
@@ -533,6 +546,16 @@ def test_what_is_refused(http, fields, status, param, said):
     assert said in error["message"], error
     assert error["type"] == "invalid_request_error"
     assert "Traceback" not in found.text and len(found.text) < 2000
+
+
+def test_unknown_names_cost_little():
+    """A body of a million wrong names would hold everybody up."""
+    names = {f"{'x' * 1000}{i}": 1 for i in range(10_000)}
+    raw = json.dumps({"prompt": "a", **names}).encode()
+    began = time.perf_counter()
+    with pytest.raises(RequestError, match="unknown field"):
+        read_body(CompletionBody, raw)
+    assert time.perf_counter() - began < 1
 
 
 def test_a_default_that_no_slot_can_hold_is_refused_at_the_start(model):
@@ -661,17 +684,110 @@ def test_keys_sizes_and_queue(model):
         full = post(http, "/v1/completions", **ask)
         assert full.status_code == 429 and int(full.headers["retry-after"]) >= 1
         assert full.json()["error"]["code"] == "queue_full"
+        scored = {"prompt": [9], "echo": True, "max_tokens": 0, "logprobs": 1}
+        assert post(http, "/v1/completions", **scored).status_code == 429
         for stream in held:  # the clients leave: their answers end, too
             stream.__exit__(None, None, None)
         assert settled(one) == 0
         small = {"prompt": [9], "max_tokens": 1}
         assert post(http, "/v1/completions", **small).status_code == 200
         text = http.get("/metrics").text
-        assert 'jaxmoe_requests_total{endpoint="completions",status="429"} 1.0' in text
+        assert 'jaxmoe_requests_total{endpoint="completions",status="429"} 2.0' in text
+        assert 'jaxmoe_requests_total{endpoint="completions",status="499"} 2.0' in text
+        assert "jaxmoe_clients_gone_total 2.0" in text
         assert "jaxmoe_answers_in_flight 0.0" in text
 
 
+class _Busy(jaxmoe.Engine):
+    """An engine that always has something to do."""
+
+    busy = True  # type: ignore[assignment]
+
+    def __init__(self, order: list[str]):
+        self.order = order
+
+    def step(self, most: int | None = None) -> list:
+        self.order.append("step")
+        time.sleep(0.001)
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def test_scores_and_steps_take_turns():
+    """Who scores many prompts would hold up everybody's answers."""
+    order: list[str] = []
+
+    async def flood() -> None:
+        driver = Driver(_Busy(order))
+        driver.start()
+        calls = [driver.call(lambda: order.append("call")) for _ in range(9)]
+        await asyncio.gather(*calls)
+        await asyncio.to_thread(driver.stop)
+
+    asyncio.run(flood())
+    found = "".join(one[0] for one in order)
+    assert found.count("c") == 9 and "cc" not in found
+
+
+def test_long_replies_are_written_beside_the_event_loop(http, monkeypatch):
+    """Everybody would wait for one long reply to be written."""
+    whole, opening = CompletionReply.whole, CompletionReply.opening
+    loops = []
+
+    def noted(method):
+        def call(*given):
+            loops.append(asyncio._get_running_loop())
+            return method(*given)
+
+        return call
+
+    monkeypatch.setattr(CompletionReply, "whole", noted(whole))
+    monkeypatch.setattr(CompletionReply, "opening", noted(opening))
+    for stream in (False, True):
+        ask = {"prompt": [9], "max_tokens": 1, "stream": stream}
+        assert post(http, "/v1/completions", **ask).status_code == 200
+    assert loops == [None, None]
+
+
+@pytest.mark.parametrize("penalty", [None, 1.3])
+def test_what_the_checkpoint_asks_for_is_compiled_first(model, penalty, monkeypatch):
+    """The first request of all would wait for a program of its own."""
+    given = dataclasses.replace(
+        model.config.generation, temperature=0.7, repetition_penalty=penalty
+    )
+    config = dataclasses.replace(model.config, generation=given)
+    drawn = []
+    engine = jaxmoe.Engine(model, slots=8)
+    note = lambda _, **options: drawn.append(options["sampler"])  # noqa: E731
+    monkeypatch.setattr(engine, "submit", note)
+    _compile(engine, dataclasses.replace(model, config=config), 1)
+    own = [TokenSampler.from_config(given)] if penalty else []
+    assert list(map(repr, drawn)) == list(map(repr, [TokenSampler(0), *own]))
+
+
+def test_the_log_shows_controls(http, caplog):
+    """A client could write lines of its own, or clear the reader's screen."""
+    with caplog.at_level("INFO", logger="jaxmoe.serve"):
+        assert http.get("/v1/models/%1b[2Jx%0dy").status_code == 404
+    assert "x1b[2Jx" in caplog.text and "\x1b" not in caplog.text
+    assert "\r" not in caplog.text
+
+
 # -- ends ---------------------------
+
+
+def test_a_fault_within_a_stream_is_told(served, http, monkeypatch):
+    """A client would take a broken stream for a bad line, and metrics for a success."""
+    monkeypatch.setattr(CompletionReply, "chunk", lambda *_: 1 / 0)
+    ask = {"prompt": [9], "max_tokens": 3, "stream": True}
+    text = post(http, "/v1/completions", **ask).text
+    *_, last, done = text.split("\n\n")[:-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "internal_error"
+    assert done == "data: [DONE]" and settled(served) == 0
+    counted = 'jaxmoe_requests_total{endpoint="completions",status="500"} 1.0'
+    assert counted in http.get("/metrics").text
 
 
 def test_a_server_that_stops_ends_streams_cleanly(model, monkeypatch):
