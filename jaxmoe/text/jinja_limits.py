@@ -22,7 +22,7 @@ MAX_NUMBER = 1_000_000
 MAX_DEPTH = 100
 """Lists within lists."""
 _MAX_MARGIN = 100
-_VISITED = 5
+_VISITED = 2
 """Elements looked at that count as a turn of a loop."""
 _COPIED = 100
 """Elements copied that do."""
