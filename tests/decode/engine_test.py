@@ -500,6 +500,8 @@ def test_processes_compare_all_that_decides_an_answer(model):
         max_new_tokens=3,
         stop=None,
         stop_ids=None,
+        ignore_eos=False,
+        stop_when=None,
         noisy_prefill=False,
         routes=None,
     )
