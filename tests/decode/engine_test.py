@@ -506,8 +506,6 @@ def test_processes_compare_all_that_decides_an_answer(model):
         routes=None,
     )
     changes = [
-        {"stop_when": lambda _: True},
-        {"end_ids": (1,)},
         {"policies": request.policies[::-1]},
         {"stops": ("a",)},
         {"stop_ids": (1,)},
