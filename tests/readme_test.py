@@ -58,10 +58,13 @@ def exists(dotted: str) -> bool:
         try:
             found = getattr(found, name)
         except AttributeError:
-            try:
-                found = importlib.import_module(f"{found.__name__}.{name}")
-            except ImportError:
+            module = f"{found.__name__}.{name}"
+            if importlib.util.find_spec(module) is None:
                 return False
+            try:
+                found = importlib.import_module(module)
+            except ImportError:
+                return True  # it is there, and needs an extra that is not
     return True
 
 

@@ -1,12 +1,14 @@
 """How commands end: errors in one line, and ends that are no errors."""
 
 import os
+import select
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from typing import TextIO
 
 Main = Callable[[list[str] | None], int]
 """A command: from its arguments, None for the process's, to its exit code."""
@@ -32,12 +34,28 @@ def ends_quietly() -> Iterator[None]:
         finally:
             # Here, where a reader that went away is expected; not at Python's end.
             sys.stdout.flush()
+            if _nobody_reads(sys.stdout):
+                raise BrokenPipeError
     except BrokenPipeError:
         # Python flushes once more at its end: to where that cannot fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+    """Whether it is a pipe whose reader has gone.
+
+    Asked, as argparse passes over the error where its text is longer than a buffer.
+    """
+    try:
+        number = stream.fileno()
+    except OSError:  # no file
+        return False
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ LINES = {
     "jaxmoe bench dec": {"decode"},
     "jaxmoe bench decode --st": {"--steps"},
     "jaxmoe list pol": {"policies"},
-    "jaxmoe sample --prompt x --jso": {"--json"},
+    "jaxmoe sample --prompt x --jso": {"--json", "--json-schema"},
     "jaxmoe ": set(cli.COMMANDS),
 }
 

@@ -241,7 +241,7 @@ def _verdict(steps, machine: int, call: int, flags: int = 0) -> int:
 ALLOWED, KILLED, NO_SUCH_CALL = 0x7FFF0000, 0x80000000, 0x00050000 | 38
 
 
-@pytest.mark.parametrize("place, machine", enumerate(sandbox_child._MACHINES))
+@pytest.mark.parametrize("place, machine", [*enumerate(sandbox_child._MACHINES)])
 def test_calls_are_filtered_on_each_machine(place, machine):
     """Numbers of another machine would refuse nothing, or what Python needs."""
     steps = sandbox_child._filter(machine)
