@@ -91,7 +91,7 @@ def _written(into: TokenTrace | None, part: TokenTrace, start: int) -> TokenTrac
     end = start + len(part.token)
     if into is None or len(into.token) < end:
         more = lambda new: np.empty((2 * end, *new.shape[1:]), new.dtype)  # noqa: E731
-        room = jax.tree.map(more, part)
+        room: TokenTrace = jax.tree.map(more, part)
         into = room if into is None else _written(room, _first(into, start), 0)
 
     def write(row: np.ndarray, new: np.ndarray) -> None:
