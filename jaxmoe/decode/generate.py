@@ -5,14 +5,15 @@ import jax.numpy as jnp
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.adjustment_table import alike
-from jaxmoe.decode.cache import PrefixCache, bucket
+from jaxmoe.decode.cache import bucket
+from jaxmoe.decode.memory import Size, empty_memory
 from jaxmoe.decode.prefill import prefill
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.decode.slots import Admission, Running, SlotRules, Slots, Turn
+from jaxmoe.decode.slots import Admission, SlotRules, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
 from jaxmoe.decode.trace import Drawn, Record
 from jaxmoe.execution import Execution, execution_for
-from jaxmoe.nn.decoder import compute_dtype, empty_states
+from jaxmoe.nn.decoder import compute_dtype
 from jaxmoe.router.policies import Policy, for_model
 from jaxmoe.typing import Array, Int, Key, Params
 
@@ -62,6 +63,11 @@ def generate(
     )
     policy = for_model(policy, config)
     sampler = sampler.resolve(config.vocab_size)
+    if isinstance(sampler, TokenSampler) and sampler.guided:
+        raise ValueError(
+            "a JSON schema or a regex is followed on the host, between steps, and "
+            "generate has none; use jaxmoe.sample or jaxmoe.Engine"
+        )
     plain = policy.deterministic(config.num_layers)
     prompt = prefill(
         config,
@@ -71,38 +77,26 @@ def generate(
         plain,
         execution=execution,
     )
-    count, dtype = keys.shape[0], compute_dtype(params["embed.weight"])
-    prefix = PrefixCache.empty(
+    count = keys.shape[0]
+    prefix, begun = empty_memory(
         config,
         execution,
-        prompts=1,
-        size=bucket(tokens.shape[0]),
-        width=policy.width,
-        dtype=dtype,
-    ).put(jnp.zeros(1, jnp.int32), prompt)
-    states = empty_states(
-        config, execution, rows=count, size=bucket(max_new_tokens), dtype=dtype
+        size=Size(1, count, policy.width, compute_dtype(params["embed.weight"])),
+        prompt_size=bucket(tokens.shape[0]),
+        answer_size=bucket(max_new_tokens),
     )
+    prefix = prefix.put(jnp.zeros(1, jnp.int32), prompt)
     stops = jnp.asarray(config.stop_ids if stop_ids is None else stop_ids, jnp.int32)
-    drawing, adjustments, history = sampler, None, None
-    if isinstance(sampler, TokenSampler) and sampler.guided:
-        raise ValueError(
-            "a JSON schema or a regex is followed on the host, between steps, and "
-            "generate has none; use jaxmoe.sample or jaxmoe.Engine"
-        )
+    rules = SlotRules(policy, sampler, jnp.broadcast_to(stops, (count, len(stops))))
     if isinstance(sampler, TokenSampler) and sampler.adjusts:
-        drawing = sampler.without_adjustments()
         prompt_ids = jnp.where(jnp.arange(tokens.shape[0]) < length, tokens, -1)
         ends = config.stop_ids if stop_ids is None else (*config.stop_ids, *stop_ids)
         adjustments, history = alike(
             sampler, ends, prompt_ids, slots=count, vocab=config.vocab_size
         )
-    rules = SlotRules(
-        policy,
-        drawing,
-        jnp.broadcast_to(stops, (count, len(stops))),
-        adjustments,
-    )
+        drawing = sampler.without_adjustments()
+        rules = rules._replace(sampler=drawing, adjustments=adjustments)
+        begun = begun._replace(history=history)
     everyone = Admission(
         jnp.ones(count, bool),
         jax.random.key_data(keys),
@@ -112,7 +106,7 @@ def generate(
     running, first = fill_slots(
         config,
         prefix,
-        Running(Slots.empty(count), states, history),
+        begun,
         everyone,
         rules,
         record=record,

@@ -151,7 +151,7 @@ def _stop(slots: Slots, stopped: Bool[Array, "S"]) -> Slots:
     return replace(slots, active=slots.active & ~stopped)
 
 
-def _empty(
+def empty_memory(
     config: ModelConfig,
     execution: Execution,
     *,
@@ -205,7 +205,7 @@ class _Programs:
         fresh = None if running is None else running._replace(history=None)
         # Made in their shards: no device could hold them whole.
         self.empty = jax.jit(
-            partial(_empty, config, execution),
+            partial(empty_memory, config, execution),
             static_argnames=("size", "prompt_size", "answer_size"),
             out_shardings=None if prefix is None else (prefix, fresh),
         )

@@ -1,18 +1,13 @@
 """Log-probabilities of a prompt's own tokens."""
 
-from functools import partial
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.decode.prefill import Given, prompt_bucket, score
+from jaxmoe.decode.prefill import prompt_bucket
+from jaxmoe.decode.scoring import Whole, score_whole
 from jaxmoe.model import Model
-from jaxmoe.ops.top_k import whole_top_k
 from jaxmoe.router.policies import Policy, for_model
 from jaxmoe.serve.logprobs import Scored
-from jaxmoe.typing import Array, Float, Int
 
 
 def score_prompt(model: Model, ids: np.ndarray, policy: Policy, top: int) -> Scored:
@@ -24,34 +19,29 @@ def score_prompt(model: Model, ids: np.ndarray, policy: Policy, top: int) -> Sco
     Args:
       ids: int32 [T]. policy: of the request. top: how many of the most likely tokens.
     """
-    config = model.config
-    plain = for_model(policy, config).deterministic(config.num_layers)
-    tokens = np.zeros(prompt_bucket(len(ids)), np.int32)
-    tokens[: len(ids)] = ids
-    given = Given(tokens, np.int32(len(ids)))
-    logits, _ = score(config, model.params, given, plain, execution=model.execution)
-    found = _of_logits(logits, tokens, top=min(top, config.vocab_size))
-    cut = [np.asarray(array)[: len(ids)] for array in found]
-    return Scored(ids.tolist(), cut[0], cut[2], cut[3], cut[1])
-
-
-@partial(jax.jit, static_argnames="top")
-def _of_logits(
-    logits: Float[Array, "T V"], tokens: Int[Array, "T"], *, top: int
-) -> tuple[Any, Any, Any, Any]:
-    """Log-probability and rank [T] of each token, ids and values [T, Q] of the best.
-
-    Row by row, so that no second array of the logits' size is made.
-    """
-
-    def row(given: tuple[Array, Array]) -> tuple[Any, Any, Any, Any]:
-        logits, token = given
-        total = jax.nn.logsumexp(logits)
-        # To `top_k`, 0.0 and -0.0 are no equals.
-        best, ids = whole_top_k(jnp.where(logits == 0, 0.0, logits), top)
-        rank = 1 + (logits > logits[token]).sum(dtype=jnp.int32)
-        return logits[token] - total, rank, ids.astype(jnp.int32), best - total
-
-    # The token at t is predicted at t - 1.
-    before = jnp.roll(logits, 1, axis=0)
-    return jax.lax.map(row, (before, tokens))
+    config, length = model.config, len(ids)
+    tokens, targets = np.zeros((2, 1, prompt_bucket(length)), np.int32)
+    tokens[0, :length], targets[0, : length - 1] = ids, ids[1:]
+    given = Whole(
+        tokens,
+        targets,
+        lengths=np.array([length - 1], np.int32),
+        first=np.zeros(1, np.int32),
+        key_data=np.zeros((1, 2), np.uint32),
+        noise_from=np.zeros(1, np.int32),
+    )
+    found = jax.device_get(
+        score_whole(
+            config,
+            model.params,
+            given,
+            for_model(policy, config).deterministic(config.num_layers),
+            top_logprobs=min(top, config.vocab_size),
+            execution=model.execution,
+        )
+    )
+    # The token at t is predicted at t - 1; what is past the targets is 0.
+    at = np.arange(length) - 1
+    scores = jax.tree.map(lambda a: a[0, at], found)
+    best = scores.top_ids, scores.top_logprobs
+    return Scored(ids.tolist(), scores.logprob, *best, scores.rank)
