@@ -130,6 +130,26 @@ class _Rules:
     before_text: re.Pattern[str]
 
 
+def _announced(upper: str) -> str:
+    """What says that the answer follows: "Answer:", "答案：" or "<answer>"."""
+    return (
+        rf"(?:(?<![A-Za-z])(?i:answer){_SOFT}:|{_OTHER}{_SOFT}(?:(?:{_BE}\s?)?:|{_BE}\s|{_BE}(?=[^\w\s]|[{upper}]))"
+        rf"|【{_OTHER}】|(?i:<(?:final_)?answer>)\s{{0,3}})"
+        r"(?:[*_ \t\r]{0,4}\n[ \t\r]{0,4}(?:\n[ \t\r]{0,4})?)?"
+    )
+
+
+def _several(upper: str) -> re.Pattern[str]:
+    """What makes a letter one of several that are named: "or B", ", B"."""
+    return re.compile(
+        rf"[)*.\s$}}\"'\]>】]{{0,4}}(?:[,/&;|+、]|\b(?:or|and|oder|und|ou|et|o|y|или|и)\b"
+        r"|或|和)[\s(*$\[<【]{0,4}(?:\\[a-z]{2,12}\{)?(?:\b(?i:or|and|maybe|possibly|perhaps|also|even|both"
+        rf"|option|choice)\b[\s(*\[<【]{{0,3}}){{0,3}}\(?[{upper}]\b"
+        r"(?!\s{1,3}(?!(?:and|or)\b)[a-z])"
+        rf"|\s{{0,2}}\(\s?(?:or|and)\s{{1,2}}\(?[{upper}]\b"
+    )
+
+
 @functools.lru_cache
 def _rules(count: int) -> _Rules:
     upper = f"A-{ascii_uppercase[count - 1]}"
@@ -140,11 +160,7 @@ def _rules(count: int) -> _Rules:
     letter = rf"(?P<letter>[{upper}]|[{lower}]{alone})(?![A-Za-zÀ-ɏ0-9_‐‑-]|['’]\w)"
     bare = f"(?P<letter>[{upper}])"
 
-    colon = (
-        rf"(?:(?<![A-Za-z])(?i:answer){_SOFT}:|{_OTHER}{_SOFT}(?:(?:{_BE}\s?)?:|{_BE}\s|{_BE}(?=[^\w\s]|[{upper}]))"
-        rf"|【{_OTHER}】|(?i:<(?:final_)?answer>)\s{{0,3}})"
-        r"(?:[*_ \t\r]{0,4}\n[ \t\r]{0,4}(?:\n[ \t\r]{0,4})?)?"
-    )
+    colon = _announced(upper)
     verb = r"(?:is|was|would be|must be|should be)\b"
     noun = rf"\b(?i:(?:answer|option|choice)\s{{1,3}}{verb}):?"
     opening = r"[*_$\"'`(\[{<【（ \t]{0,8}(?:\\[a-z]{2,12}\s?\{?[( \t$*]{0,2}){0,3}"
@@ -177,13 +193,7 @@ def _rules(count: int) -> _Rules:
             rf"\(?[{upper}]\)?(?:(?:[\s,/&;|+]|\\?\b(?:or|and)\b){{0,9}}\(?[{upper}]\)?)"
             r"{1,25}"
         ),
-        several=re.compile(
-            rf"[)*.\s$}}\"'\]>】]{{0,4}}(?:[,/&;|+、]|\b(?:or|and|oder|und|ou|et|o|y|или|и)\b"
-            r"|或|和)[\s(*$\[<【]{0,4}(?:\\[a-z]{2,12}\{)?(?:\b(?i:or|and|maybe|possibly|perhaps|also|even|both"
-            rf"|option|choice)\b[\s(*\[<【]{{0,3}}){{0,3}}\(?[{upper}]\b"
-            r"(?!\s{1,3}(?!(?:and|or)\b)[a-z])"
-            rf"|\s{{0,2}}\(\s?(?:or|and)\s{{1,2}}\(?[{upper}]\b"
-        ),
+        several=_several(upper),
         alone=re.compile(
             r"[)\]}>】*_$\"'`.,;! \t\r]{0,8}(?:</[a-z_]{1,12}>[ \t\r]{0,4})?(?:\n|\Z)"
         ),
