@@ -122,8 +122,8 @@ def shapes_of(args: argparse.Namespace) -> "Shapes":
 
 def named_of(args: argparse.Namespace) -> "Named":
     """Name, default policy and limits."""
-    from jaxmoe.serve.asked import Limits
     from jaxmoe.serve.build import Named
+    from jaxmoe.serve.request_reader import Limits
 
     limits = Limits(
         prompt_tokens=args.max_prompt_tokens,

@@ -23,10 +23,10 @@ from jaxmoe.serve.connection import (
     while_connected,
 )
 from jaxmoe.serve.errors import RequestError, server_fault
+from jaxmoe.serve.in_flight import Work
 from jaxmoe.serve.metrics import CONTENT_TYPE
 from jaxmoe.serve.replies import Reply, as_json
 from jaxmoe.serve.service import Service
-from jaxmoe.serve.work import Work
 from jaxmoe.text.printable import printable
 
 log = logging.getLogger("jaxmoe.serve")

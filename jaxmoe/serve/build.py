@@ -14,7 +14,7 @@ from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.model import Model
 from jaxmoe.router.per_slot import PerSlot
 from jaxmoe.router.policies import Policy, for_model
-from jaxmoe.serve.asked import STOP_IDS, Limits, RequestReader
+from jaxmoe.serve.request_reader import STOP_IDS, Limits, RequestReader
 from jaxmoe.serve.service import Service
 
 log = logging.getLogger("jaxmoe.serve")

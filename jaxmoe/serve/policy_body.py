@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from jaxmoe.router.policies import POLICIES, Policy
-from jaxmoe.serve.bodies import PolicyBody
 from jaxmoe.serve.errors import RequestError
+from jaxmoe.serve.request_body import PolicyBody
 
 
 def read_policy_body(body: str | PolicyBody) -> Policy:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxmoe.serve.answer import Answer, Piece, joined
-from jaxmoe.serve.asked import Asked
 from jaxmoe.serve.logprobs import (
     CompletionLogprobs,
     Scored,
@@ -17,6 +16,7 @@ from jaxmoe.serve.logprobs import (
     of_piece,
     prompt_logprobs,
 )
+from jaxmoe.serve.request_reader import Asked
 from jaxmoe.serve.route_codec import encode_routes
 
 Event = dict[str, Any]

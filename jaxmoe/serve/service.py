@@ -12,14 +12,6 @@ from starlette.concurrency import run_in_threadpool
 
 from jaxmoe.decode.engine import Engine
 from jaxmoe.model import Model
-from jaxmoe.serve.asked import Asked, RequestReader
-from jaxmoe.serve.bodies import (
-    ChatBody,
-    CompletionBody,
-    DetokenizeBody,
-    TokenizeBody,
-    read_body,
-)
 from jaxmoe.serve.driver import Driver
 from jaxmoe.serve.errors import (
     RequestError,
@@ -27,6 +19,7 @@ from jaxmoe.serve.errors import (
     server_fault,
     shutting_down,
 )
+from jaxmoe.serve.in_flight import Work
 from jaxmoe.serve.logprobs import TokenTexts
 from jaxmoe.serve.metrics import Metrics
 from jaxmoe.serve.prompt_scores import score_prompt
@@ -39,7 +32,14 @@ from jaxmoe.serve.replies import (
     as_json,
     sse,
 )
-from jaxmoe.serve.work import Work
+from jaxmoe.serve.request_body import (
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    TokenizeBody,
+    read_body,
+)
+from jaxmoe.serve.request_reader import Asked, RequestReader
 
 log = logging.getLogger("jaxmoe.serve")
 

@@ -29,11 +29,11 @@ httpx = pytest.importorskip("httpx", reason='no httpx; "jaxmoe[client]" adds it'
 import openai  # noqa: E402
 
 from jaxmoe.decode.inputs import read_sampler  # noqa: E402
-from jaxmoe.serve.bodies import ChatBody, CompletionBody, read_body  # noqa: E402
 from jaxmoe.serve.build import Named, Shapes, _compile, make_service  # noqa: E402
 from jaxmoe.serve.driver import Driver  # noqa: E402
 from jaxmoe.serve.errors import RequestError  # noqa: E402
 from jaxmoe.serve.replies import CompletionReply  # noqa: E402
+from jaxmoe.serve.request_body import ChatBody, CompletionBody, read_body  # noqa: E402
 
 pytestmark = pytest.mark.extras
 

@@ -74,8 +74,8 @@ def serving(
 ) -> Iterator[Served]:
     """Serves on a free port, from a thread; stopped at the end."""
     from jaxmoe.serve.app import Guards
-    from jaxmoe.serve.asked import Limits
     from jaxmoe.serve.build import Named, Shapes, make_service
+    from jaxmoe.serve.request_reader import Limits
     from jaxmoe.serve.server import address_of, make_server
 
     shapes = {"slots": 8, "prompt_tokens": 1, "answer_tokens": 1, **shapes}

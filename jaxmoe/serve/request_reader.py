@@ -19,9 +19,15 @@ from jaxmoe.decode.request import Request
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.model import Model
 from jaxmoe.router.policies import ExpertSample, Policy
-from jaxmoe.serve.bodies import SEEDS, ChatBody, CompletionBody, Drawing, TokenizeBody
 from jaxmoe.serve.errors import RequestError
 from jaxmoe.serve.policy_body import read_policy_body
+from jaxmoe.serve.request_body import (
+    SEEDS,
+    ChatBody,
+    CompletionBody,
+    Drawing,
+    TokenizeBody,
+)
 from jaxmoe.serve.route_codec import decode_routes
 
 COMPLETION_TOKENS = 16

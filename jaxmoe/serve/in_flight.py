@@ -8,10 +8,10 @@ import numpy as np
 
 from jaxmoe.decode.request import Delta
 from jaxmoe.serve.answer import Answer, AnswerText, Piece, joined
-from jaxmoe.serve.asked import Asked
 from jaxmoe.serve.driver import Driver, Handle
 from jaxmoe.serve.errors import RequestError, server_error
 from jaxmoe.serve.metrics import Metrics
+from jaxmoe.serve.request_reader import Asked
 from jaxmoe.text.tokenizer import Tokenizer
 
 Batch = list[tuple[Answer, Piece]]
