@@ -1,6 +1,5 @@
 """Evaluation: the demo model's own questions, from a process's start to its end."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from jaxmoe.benchmarks import targets
 from jaxmoe.benchmarks.report import Row
+from jaxmoe.benchmarks.startup import environment
 from jaxmoe.benchmarks.targets import Place
 from jaxmoe.benchmarks.timing import Spread
 
@@ -52,18 +52,12 @@ def _run(command: Sequence[str], cache: Path, checkout: Path | None) -> float:
       RuntimeError: it failed.
     """
     cache.mkdir(exist_ok=True)
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    if checkout is not None:
-        environment["PYTHONPATH"] = str(checkout.resolve())
     begin = time.perf_counter()
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
-        env=environment,
+        env=environment(str(cache), checkout),
         cwd=checkout,
         check=False,
     )

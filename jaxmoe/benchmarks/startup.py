@@ -49,16 +49,24 @@ def _spreads(pairs: list[tuple[float, float]]) -> tuple[Spread, Spread]:
     return first, last
 
 
+def environment(cache: str, checkout: Path | None) -> dict[str, str]:
+    """Of a process that keeps all its programs in `cache`.
+
+    checkout: of another commit, whose package it imports; None for this one.
+    """
+    found = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return (
+        found if checkout is None else found | {"PYTHONPATH": str(checkout.resolve())}
+    )
+
+
 def _start(
     command: Sequence[str], cache: str, checkout: Path | None
 ) -> tuple[float, float]:
     """Seconds until the first line of the command, and until its end."""
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    if checkout is not None:
-        environment["PYTHONPATH"] = str(checkout)
     # A file: a pipe that nobody reads would fill up, and stop the process.
     with tempfile.TemporaryFile("w+") as stderr:
         begin = time.perf_counter()
@@ -67,7 +75,7 @@ def _start(
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=environment,
+            env=environment(cache, checkout),
             cwd=checkout,
         ) as process:
             assert process.stdout is not None

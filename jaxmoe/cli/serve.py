@@ -137,7 +137,7 @@ def named_of(args: argparse.Namespace) -> "Named":
 
 
 def keys_of(args: argparse.Namespace) -> tuple[bytes, ...]:
-    """API keys from the environment and the file; none for all comers.
+    """API keys from the environment and the file; none where none is needed.
 
     Raises:
       ValueError: a file without keys, or a key that no header can carry.

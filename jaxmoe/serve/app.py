@@ -40,9 +40,9 @@ GONE = 499
 class Guards:
     """What is asked of every request.
 
-    keys: of which it must have one; none for all comers. body_bytes: the largest body.
-    body_seconds: until the body must be there. patience: seconds that a client may read
-    nothing of a reply.
+    keys: of which it must have one; none where none is needed. body_bytes: the
+    largest body. body_seconds: until the body must be there. patience: seconds that a
+    client may read nothing of a reply.
     """
 
     keys: tuple[bytes, ...] = ()

@@ -98,18 +98,18 @@ class Driver:
     def _run(self) -> None:
         try:
             while not self._stopping:
-                self._obey()
+                self._run_orders()
                 if self.engine.busy and not self._stopping:
                     self._hand_out(self.engine.step())
         except BaseException as error:
             log.exception("the engine failed; its requests end with an error")
             self._fail(error)
             while not self._stopping:
-                self._obey()
+                self._run_orders()
         finally:
             self.engine.close()
 
-    def _obey(self) -> None:
+    def _run_orders(self) -> None:
         """Carries out what was ordered; waits for an order where nothing else is due.
 
         An order that fails says so itself.
