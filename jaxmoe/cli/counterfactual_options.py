@@ -1,6 +1,7 @@
 """Options of counterfactual routes, and the report that they ask for."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,21 @@ from jaxmoe.analysis.counterfactual import (
     ablate,
     counterfactual,
 )
+from jaxmoe.analysis.lucky_routes import lucky_routes, lucky_rows, policy_of_run
 from jaxmoe.analysis.passages import Passages
 from jaxmoe.analysis.router_pass import Passage
+from jaxmoe.analysis.texts import Row
 from jaxmoe.cli.bars import ProgressBar
 from jaxmoe.cli.endings import figures_if_possible
+from jaxmoe.cli.loading_options import digest_of
+from jaxmoe.cli.questions import task_named
+from jaxmoe.cli.router_options import rows_of
 from jaxmoe.evals.draw import as_fields, in_words
+from jaxmoe.evals.run import read_run
 from jaxmoe.model import Model
 from jaxmoe.reports.counterfactual_files import write_counterfactual
 from jaxmoe.reports.counterfactual_table import importance_table, table
+from jaxmoe.reports.lucky_files import lucky_table, write_lucky
 from jaxmoe.router.policies import Policy
 
 
@@ -41,6 +49,11 @@ def add_counterfactual_options(parser: argparse.ArgumentParser) -> None:
     add("--positions", type=int, metavar="W", help=few)
     reach = "tokens that count, from the next one on, or `rest` (default: 1)"
     add("--reach", type=_reach, metavar="T", default=1, help=reach)
+    lucky = (
+        "a run: of problems that only the run of --data solved, lucky.csv lists the "
+    )
+    lucky += "routes that made the answer, against what the policy of RUN chooses there"
+    add("--lucky", metavar="RUN", type=Path, help=lucky)
     kept = "keep all other experts of the answer, instead of letting routers choose"
     add("--hold", action="store_true", help=kept)
 
@@ -80,25 +93,40 @@ def _reach(text: str) -> int | None:
 
 def asks_for_routes(args: argparse.Namespace) -> bool:
     """Whether routes are to be changed; a ValueError for options that do not fit."""
-    asked = args.counterfactual is not None or args.ablate
+    asked = args.counterfactual is not None or args.ablate or args.lucky is not None
     if asked and args.against is not None:
         raise ValueError(
             "--against compares routers and --counterfactual changes routes, found "
             "both; run the command once for each"
         )
+    if args.lucky is not None and (args.data is None or not args.data.is_dir()):
+        raise ValueError(
+            f"--lucky compares two runs, found --data {args.data}; name one"
+        )
     return asked
+
+
+def rows_to_change(args: argparse.Namespace) -> list[Row]:
+    """The rows asked for: of two runs, the answers that one alone has found."""
+    if args.lucky is None:
+        return rows_of(args)
+    digest = digest_of(args, args.checkpoint)
+    return lucky_rows(args.data, args.lucky, digest, task_named)[: args.limit]
 
 
 def change_routes(
     args: argparse.Namespace,
     model: Model,
     passages: Passages,
+    rows: Sequence[Row],
     policy: Policy,
-    *,
-    digest: str,
 ) -> None:
     """Measures what was asked for, writes the files and prints the tables."""
-    every = list(passages)
+    every, digest = list(passages), digest_of(args, args.checkpoint)
+    if args.lucky is not None:
+        _lucky(args, model, every, rows)
+    if args.counterfactual is None and not args.ablate:
+        return
     found = _counterfactual(args, model, every, policy)
     importance = _importance(args, model, every)
     settings: dict[str, Any] = {
@@ -152,6 +180,32 @@ def _importance(
             hold=args.hold,
             progress=bar.show,
         )
+
+
+def _lucky(
+    args: argparse.Namespace, model: Model, every: list[Passage], rows: Sequence[Row]
+) -> None:
+    """Each answer's routes against what the other run's policy chooses there."""
+    own, other = (
+        policy_of_run(read_run(path, partial=True)) for path in (args.data, args.lucky)
+    )
+    names = [row.name for row in rows for _ in row.answers]
+    found = []
+    with ProgressBar(len(every), quiet=False) as bar:
+        for name, one in zip(names, every, strict=True):
+            routes = lucky_routes(
+                model,
+                one,
+                own=own,
+                other=other,
+                key=args.seed,
+                positions=args.positions,
+                reach=args.reach,
+            )
+            found.append((name, routes))
+            bar.show(len(found))
+    write_lucky(args.out, found)
+    print(lucky_table(found))
 
 
 def _said(policy: Policy) -> str:

@@ -1,7 +1,8 @@
 """Measures how a model's routers score and choose experts, layer by layer.
 
 Writes router.json into OUT, and figures where there is matplotlib; prints a table with
-suggested k_keep and r. With --counterfactual or --ablate it changes routes instead.
+suggested k_keep and r. With --counterfactual, --ablate or --lucky it changes routes
+instead.
 """
 
 import argparse
@@ -14,11 +15,12 @@ from jaxmoe.cli.counterfactual_options import (
     add_counterfactual_options,
     asks_for_routes,
     change_routes,
+    rows_to_change,
 )
 from jaxmoe.cli.endings import command, figures_if_possible
 from jaxmoe.cli.loading_options import add_loading_options, digest_of, load
 from jaxmoe.cli.policy_options import add_policy_options, policy_of
-from jaxmoe.cli.router_options import add_router_options, rows_of
+from jaxmoe.cli.router_options import add_router_options, rows_of, write_routes
 from jaxmoe.cli.sampler_options import add_sampler_options, sampler_of
 from jaxmoe.reports.router_files import Against, check_folder, write_routers
 from jaxmoe.reports.router_table import suggestion, table
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     require_local(args.out)
     changing = asks_for_routes(args)
-    rows = rows_of(args)
+    rows = rows_to_change(args) if changing else rows_of(args)
     check_folder(args.out)
     policy = policy_of(args)
     model = load(args, args.checkpoint)
@@ -59,9 +61,10 @@ def main(argv: list[str] | None = None) -> int:
         max_new_tokens=args.max_new_tokens,
     )
     if changing:
-        digest = digest_of(args, args.checkpoint)
-        change_routes(args, model, passages, policy, digest=digest)
+        change_routes(args, model, passages, rows, policy)
         return 0
+    if args.write_routes is not None:
+        return write_routes(args, passages)
     with ProgressBar(len(passages), quiet=False) as bar:
         routing = passages.routing()
         layers = accumulate(model, passages, policy=routing, progress=bar.show)

@@ -9,7 +9,6 @@ from jaxmoe.evals.metrics import Interval
 from jaxmoe.reports.counterfactual_table import bin_name
 from jaxmoe.reports.plots import (
     BLUE,
-    GREEN,
     GREY,
     VERMILLION,
     Target,
@@ -22,9 +21,10 @@ if TYPE_CHECKING:
 
 _LOOKS: dict[str, dict[str, Any]] = {
     "utility": {"color": BLUE, "marker": "o", "label": "mean of the alternatives"},
-    "mixed": {"color": GREEN, "marker": "^", "label": "their distributions' mean"},
     "best": {"color": VERMILLION, "marker": "s", "label": "best alternative"},
 }
+_ASIDE = {"utility": -0.06, "best": 0.06}
+"""Bars beside one another."""
 
 
 def plot_counterfactuals(found: Counterfactuals, path: Target, *, title: str) -> None:
@@ -36,9 +36,9 @@ def plot_counterfactuals(found: Counterfactuals, path: Target, *, title: str) ->
         left, right = figure.subplots(1, 2, sharey=False)
         for measure, look in _LOOKS.items():
             by_layer = [found.mean(measure, name) for name in found.names]
-            _points(left, by_layer, look)
+            _points(left, by_layer, look, _ASIDE[measure])
             by_bin = [found.mean(measure, last, at) for at in there]
-            _points(right, by_bin, look)
+            _points(right, by_bin, look, _ASIDE[measure])
         step = -(-len(found.names) // 24)
         _ticks(left, [*found.names], step)
         left.set(xlabel="layers changed", ylabel="utility (nats)")
@@ -46,7 +46,7 @@ def plot_counterfactuals(found: Counterfactuals, path: Target, *, title: str) ->
         right.tick_params(axis="x", labelrotation=30)
         right.set_xlabel(f"entropy of the next token (nats); layers: {last}")
         figure.legend(
-            *left.get_legend_handles_labels(), loc="outside lower center", ncols=3
+            *left.get_legend_handles_labels(), loc="outside lower center", ncols=2
         )
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
 
@@ -77,8 +77,10 @@ def plot_importance(found: Importance, path: Target, *, title: str) -> None:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
 
 
-def _points(axes: "Axes", values: list[Interval], look: dict[str, Any]) -> None:
-    place = np.arange(len(values))
+def _points(
+    axes: "Axes", values: list[Interval], look: dict[str, Any], aside: float
+) -> None:
+    place = np.arange(len(values)) + aside
     mean = np.array([v.mean for v in values])
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.plot(place, mean, linewidth=1.2, markersize=4.5, **look)
