@@ -2,20 +2,24 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from jaxmoe.analysis.passages import Passages
+from jaxmoe.analysis.passages import Passages, beside
 from jaxmoe.analysis.route_exchange import as_line
+from jaxmoe.analysis.router_heads import Heads
+from jaxmoe.analysis.router_pass import measure
 from jaxmoe.analysis.run_texts import run_rows
 from jaxmoe.analysis.texts import Row, read_rows
-from jaxmoe.cli.loading_options import digest_of
+from jaxmoe.cli.loading_options import digest_of, load
 from jaxmoe.cli.problem_options import first_problems
 from jaxmoe.cli.questions import task_named
 from jaxmoe.cli.sampling_options import seed
 from jaxmoe.evals.route_codec import Form
 from jaxmoe.files import write_text
+from jaxmoe.model import Model
 
 
 def add_router_options(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +37,11 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="FILE", type=Path, help=data)
     add("--out", metavar="OUT", type=Path, required=True, help="a folder")
     add("--against", metavar="CKPT2", help=again)
+    more = "the heads of this checkpoint too, of any family, on the same texts; again "
+    more += "for more. Read by its own tokenizer where that differs, drawn answers not"
+    add("--beside", metavar="CKPT", action="append", default=[], help=more)
+    fewer = "what next tokens lose with so many experts, such as 1,2,4"
+    add("--cut", type=_sizes, metavar="M,M", help=fewer)
     add("--limit", type=int, metavar="P", help="only the first P prompts")
     add("--n", type=int, default=1, help="answers drawn to a prompt (default: 1)")
     add("--max-new-tokens", type=int, metavar="N", default=64, help=most)
@@ -60,6 +69,36 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
         return run_rows(args.data, digest, task_named)[: args.limit]
     rows = _demo_rows(args) if args.data is None else read_rows(args.data)[: args.limit]
     return [replace(row, chat={}) for row in rows] if args.chat else rows
+
+
+def _sizes(text: str) -> list[int]:
+    """Numbers parted by commas."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers such as 1,2,4, found {text!r}"
+        ) from None
+
+
+def heads_beside(
+    args: argparse.Namespace,
+    model: Model,
+    rows: Sequence[Row],
+    passages: Passages,
+    own: Heads | None,
+) -> dict[str, Heads]:
+    """Heads by name: the checkpoint's own, and those of --beside, one at a time.
+
+    A model without a tail to compare with has none.
+    """
+    found = {} if own is None else {str(args.checkpoint): own}
+    for path in args.beside:
+        other = load(args, path)
+        heads = measure(other, beside(model, other, rows, passages)).heads
+        if heads is not None:
+            found[path if path not in found else f"{path} ({len(found)})"] = heads
+    return found
 
 
 def write_routes(args: argparse.Namespace, passages: Passages) -> int:
