@@ -134,7 +134,7 @@ def _refuse_quantised(family: Family, tensors: Mapping[str, Tensor]):
 
 
 def _refuse_unquantised(matcher: "_Matcher", tensors: Mapping[str, Tensor]):
-    """Raises one sentence for floats whose config still says how they were quantised."""
+    """Raises one sentence for floats whose config says how they are quantised."""
     wanted = {
         dtype
         for rule, _ in matcher.rules
@@ -146,8 +146,8 @@ def _refuse_unquantised(matcher: "_Matcher", tensors: Mapping[str, Tensor]):
         raise CheckpointError(
             f"config.json has quantization_config, by which weights are quantised and "
             f"stored as {' or '.join(sorted(wanted))}, but all tensors are "
-            f"{' or '.join(found)}; if these weights are not quantised, leave the stale "
-            "entry out (--ignore quantization_config, ignore=['quantization_config'])"
+            f"{' or '.join(found)}; if these weights are not quantised, leave the "
+            "stale entry out (--ignore quantization_config, ignore=['quantization_config'])"
         )
 
 
