@@ -144,10 +144,10 @@ def _refuse_unquantised(matcher: "_Matcher", tensors: Mapping[str, Tensor]):
     found = sorted({tensor.dtype for tensor in tensors.values()})
     if wanted and found and not wanted & set(found):
         raise CheckpointError(
-            f"config.json has quantization_config, by which weights are quantised and "
-            f"stored as {' or '.join(sorted(wanted))}, but all tensors are "
-            f"{' or '.join(found)}; if these weights are not quantised, leave the "
-            "stale entry out (--ignore quantization_config, ignore=['quantization_config'])"
+            f"config.json has quantization_config, by which weights are stored as "
+            f"{' or '.join(sorted(wanted))}, but all tensors are {' or '.join(found)}; "
+            "if these weights are not quantised, leave the stale entry out (--ignore "
+            "quantization_config, ignore=['quantization_config'])"
         )
 
 
