@@ -39,7 +39,7 @@ ANSWERS = (1, 2, 3, 5)
 PILOT_PROBLEMS = 48
 """Problems of the pilot for each kind of sets and number of answers."""
 
-CHOSEN: Mapping[Kind, int] = {}
+CHOSEN: Mapping[Kind, int] = {"familiar": 2}
 """Answers of the study's problems, by kind of sets: what the pilot has decided."""
 STUDY_PROBLEMS = 2048
 """Problems of the study, as many of each kind of sets."""
