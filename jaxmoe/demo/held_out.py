@@ -39,10 +39,9 @@ ANSWERS = (1, 2, 3, 5)
 PILOT_PROBLEMS = 48
 """Problems of the pilot for each kind of sets and number of answers."""
 
-CHOSEN: Mapping[Kind, int] = {"familiar": 2}
-"""Answers of the study's problems, by kind of sets: what the pilot has decided."""
-STUDY_PROBLEMS = 2048
-"""Problems of the study, as many of each kind of sets."""
+CHOSEN: Mapping[tuple[Kind, int], int] = {("familiar", 2): 1911, ("familiar", 1): 137}
+"""The study's problems, by kind of sets and number of answers: what the pilot has
+decided. The 1911 are all that there are."""
 
 FILE = Path(__file__).resolve().parent / "study" / "problems.json"
 
@@ -81,10 +80,8 @@ def draw_parts() -> dict[Part, list[HeldOut]]:
     seen = published | {held_out.problem for held_out in asked}
     rest = [
         held_out
-        for kind, answers in CHOSEN.items()
-        for held_out in _draw(
-            study, counts[kind], kind, answers, STUDY_PROBLEMS // len(CHOSEN), seen
-        )
+        for (kind, answers), number in CHOSEN.items()
+        for held_out in _draw(study, counts[kind], kind, answers, number, seen)
     ]
     pilot.shuffle(asked)
     study.shuffle(rest)
