@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     }
     if whole:
         about = {"checkpoint": checkpoint}
-        print(write_study(args.out, model, outcomes, asked, about, args.slots))
+        print(write_study(args.out, model, outcomes, about, args.slots))
     return 0
 
 

@@ -2,10 +2,10 @@
 
 Every configuration answers the same problems (`jaxmoe.demo.held_out`) with the same
 keys. Differences are paired by problem, and intervals resample whole sets of numbers,
-whose problems are alike. jaxmoe/demo/study/design.md was written before.
+whose problems are alike. jaxmoe/demo/study/design.md was written before any answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.demo import configuration_names as names
-from jaxmoe.demo.claims import PRIMARY, SECONDARY, Finding, compare, judge, pair_of
+from jaxmoe.demo.claims import PRIMARY, SECONDARY, Finding, judge
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome
-from jaxmoe.demo.held_out import KINDS, STUDY_SEED, HeldOut
+from jaxmoe.demo.held_out import STUDY_SEED
 from jaxmoe.evals.draw import Draw
 from jaxmoe.evals.metrics import Interval
 from jaxmoe.router.policies import ExpertSample, GumbelTopK, Policy, TopK
@@ -73,11 +73,7 @@ MAIN = tuple(n for n, row in configurations().items() if row.problems is None)
 """Names of the rows that answer all problems."""
 
 
-def report(
-    outcomes: Mapping[str, Outcome],
-    asked: Sequence[HeldOut],
-    slots: int | None = None,
-) -> dict[str, Any]:
+def report(outcomes: Mapping[str, Outcome], slots: int | None = None) -> dict[str, Any]:
     """All that the study says of its answers, drawn with so many slots, as JSON."""
     rows = configurations()
     base = outcomes[names.BASE]
@@ -96,25 +92,7 @@ def report(
         },
         "primary": [_found(finding) for finding in judge(PRIMARY, outcomes)],
         "secondary": [_found(finding) for finding in judge(SECONDARY, outcomes)],
-        "by_kind": by_kind(outcomes, asked),
     }
-
-
-def by_kind(
-    outcomes: Mapping[str, Outcome], asked: Sequence[HeldOut]
-) -> dict[str, dict[str, list[float]]]:
-    """The primary differences of each kind of sets, not corrected, as JSON."""
-    kinds = {held_out.problem: held_out.kind for held_out in asked}
-    found: dict[str, dict[str, list[float]]] = {}
-    for claim in PRIMARY:
-        if (pair := pair_of(claim, outcomes)) is None:
-            continue
-        for kind in KINDS:
-            here = np.array([kinds[problem] == kind for problem in pair[0].problems])
-            if here.any():
-                some = compare(pair[0].of(here), pair[1].of(here), claim.measure)
-                found.setdefault(str(claim), {})[kind] = as_json(some)
-    return found
 
 
 def _found(finding: Finding) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxmoe.demo import router_study
 from jaxmoe.demo.configuration_names import BASE
 from jaxmoe.demo.game_runs import Outcome
-from jaxmoe.demo.held_out import HeldOut
 from jaxmoe.demo.network import first_params
 from jaxmoe.demo.recipe import Recipe
 from jaxmoe.demo.study import report
@@ -31,7 +30,6 @@ def write_study(
     out: Path,
     model: Model,
     outcomes: Mapping[str, Outcome],
-    asked: Sequence[HeldOut],
     about: dict[str, Any],
     slots: int,
 ) -> str:
@@ -50,7 +48,7 @@ def write_study(
         "trained": router_study.describe(*trained),
         "untrained": router_study.describe(*untrained),
     }
-    results = about | report(outcomes, asked, slots) | {"router": router}
+    results = about | report(outcomes, slots) | {"router": router}
     write_text(out / "results.json", _compact(results))
     text = tables(results)
     write_text(out / "table.md", text)

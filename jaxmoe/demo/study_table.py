@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmoe.demo.held_out import KINDS
 from jaxmoe.reports.text_table import markdown_table
 
 HEAD = ("configuration", "problems", "accuracy", "pass@8", "pass@32", "pass@64")
@@ -15,7 +14,7 @@ ROUTER = (
 
 
 def tables(results: Mapping[str, Any]) -> str:
-    """Configurations, both families of claims, kinds of sets, and the router."""
+    """Configurations, both families of claims, and the router."""
     parts = (
         f"{results['problems']} problems of {results['number_sets']} sets of numbers, "
         f"of which greedy solves {results['greedy_solves']}; percent, with 95 % "
@@ -25,8 +24,6 @@ def tables(results: Mapping[str, Any]) -> str:
         markdown_table(CLAIM, map(_claim, results["primary"])),
         "Secondary claims, corrected for theirs:",
         markdown_table(CLAIM, map(_claim, results["secondary"])),
-        "By kind of sets, not corrected:",
-        markdown_table(("difference", *KINDS), _kinds(results["by_kind"])),
         "The router:",
         markdown_table(ROUTER, _router(results["router"])),
     )
@@ -58,11 +55,6 @@ def _configurations(rows: Mapping[str, Any]):
     for name, row in rows.items():
         shown = (percent(row[m]) if m in row else "" for m in HEAD[2:])
         yield (name, str(row["problems"]), *shown)
-
-
-def _kinds(rows: Mapping[str, Any]):
-    for name, row in rows.items():
-        yield (name, *(points(row[kind]) if kind in row else "" for kind in KINDS))
 
 
 def _router(router: Mapping[str, Any]):

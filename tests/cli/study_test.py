@@ -102,7 +102,7 @@ def test_everything_is_written(study):
     assert results["checkpoint"] == open_source("demo").digest()
     assert text.count("\n") < 1500  # a list is a line
     table = (out / "table.md").read_text(encoding="utf-8")
-    assert f"| {BASE} | " in table
+    assert f"| {BASE} " in table
 
 
 @pytest.mark.slow
@@ -124,11 +124,11 @@ def test_routers_are_those_of_the_answers(study):
 def test_parts_of_a_study(asked, tmp_path):
     """Two machines could not share the work, or the first would end with an error."""
     asked.clear()
-    argv = [str(tmp_path), "--problems", str(PLAYED), "--only", "k_keep 3", BASE]
+    argv = [str(tmp_path), "--problems", str(PLAYED), "--only", "k_keep 2", BASE]
     assert main(argv) == 0
     rows = configurations()
     assert [run.draw for run in asked] == [
-        rows[n].draw(256) for n in (BASE, "k_keep 3")
+        rows[n].draw(256) for n in (BASE, "k_keep 2")
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["answers"]
 
