@@ -1,8 +1,9 @@
 """Questions made by the library reasoning-gym, and graded by its own checkers.
 
 A data set of the library is a generator: question i is a function of the data set's
-name, a seed and i. Some of its checkers, and one generator, run text as Python: an
-answer could then do whatever the user can. Those data sets are refused.
+name, a seed, i and, in some, how many questions there are. Some of its checkers, and
+one generator, run text as Python: an answer could then do whatever the user can. Those
+data sets are refused.
 """
 
 import functools
@@ -13,13 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jaxmoe.evals.tasks import GYM
 from jaxmoe.evals.tasks.base import Grade, Question
 from jaxmoe.evals.tasks.extract import final_boxes, last_line
 from jaxmoe.evals.tasks.prompts import TAGGED, fill, shown
 from jaxmoe.evals.tasks.reasoning import answer_in
 
-PREFIX = "reasoning-gym:"
-"""How the names of these tasks begin; the name of a data set follows."""
 SIZE = 500
 """Questions of a data set where nobody says how many; the library's own number."""
 
@@ -44,17 +44,18 @@ class ReasoningGym:
     that are right in part, is wrong; the details say how much.
 
     data_set: its name in the library, as "leg_counting".
-    seed: of the questions.
+    seed: of the questions. size: how many there are.
     """
 
-    data_set: str = "leg_counting"
+    data_set: str = "NAME"
     seed: int = 0
+    size: int = SIZE
     chat: bool = True
 
     @property
     def name(self) -> str:
         """As `--task` has it."""
-        return PREFIX + self.data_set
+        return GYM + self.data_set
 
     @property
     def fields(self) -> Mapping[str, str]:
@@ -74,34 +75,42 @@ class ReasoningGym:
           ImportError: the library is not installed.
         """
         index = row.get("index")
-        if type(index) is not int or index < 0:
+        if type(index) is not int or not 0 <= index < self.size:
             raise ValueError(
-                f'expected a whole number from 0 in the field "index", found '
-                f"{shown(index)}; write which question of the data set is meant"
+                f'expected a whole number below {self.size} in the field "index", '
+                f"found {shown(index)}; write which question of the data set is meant"
             )
-        entry = _entry(self.data_set, self.seed, index)
+        entry = _entry(self.data_set, self.seed, self.size, index)
         prompt = fill(template or TAGGED, {"question": entry["question"]})
         details = {"index": index}
         return Question(id, prompt, entry["answer"], group=id, details=details)
 
-    def questions(self, count: int = SIZE) -> list[Question]:
-        """The first questions, with ids such as "leg_counting-0"."""
+    def questions(self) -> list[Question]:
+        """All questions, with ids such as "leg_counting-0"."""
+        ids = (f"{self.data_set}-{i}" for i in range(self.size))
         return [
-            self.question(
-                {"index": i}, id=f"{self.data_set}-{i}", seed=0, template=None
-            )
-            for i in range(count)
+            self.question({"index": i}, id=id, seed=0, template=None)
+            for i, id in enumerate(ids)
         ]
 
     def grade(self, question: Question, text: str) -> Grade:
         """See `Task`. Details: score, what the checker gave."""
-        text = answer_in(text)
-        answer = ", ".join(final_boxes(text)) or last_line(text).strip()
+        answer = _answer(answer_in(text))
         if not answer:
             return Grade(None, False, {"score": 0.0})
-        entry = _entry(self.data_set, self.seed, question.details["index"])
-        score = float(_data_set(self.data_set, self.seed).score_answer(answer, entry))
+        made = self.data_set, self.seed, self.size
+        entry = _entry(*made, question.details["index"])
+        score = float(_data_set(*made).score_answer(answer, entry))
         return Grade(answer, score >= 1, {"score": score})
+
+
+def _answer(text: str) -> str:
+    """What the checker is asked about; "" for nothing."""
+    before, closed, _ = text.rpartition("</answer>")
+    _, opened, tagged = before.rpartition("<answer>")
+    if closed and opened:
+        return tagged.strip()
+    return ", ".join(final_boxes(text)) or last_line(text)
 
 
 def data_sets() -> list[str]:
@@ -123,7 +132,9 @@ def _registry() -> Mapping[str, tuple[type, type]]:
             "tasks of reasoning-gym need that library, which is not installed "
             f'({error}); install it with: pip install "jaxmoe[reasoning-gym]"'
         ) from error
-    return importlib.import_module("reasoning_gym.factory").DATASETS
+    found = importlib.import_module("reasoning_gym.factory").DATASETS
+    # That one is made of others, and of which must be said.
+    return {name: made for name, made in found.items() if name != "composite"}
 
 
 def _runs_text(made: type) -> bool:
@@ -136,7 +147,7 @@ def _runs_text(made: type) -> bool:
 
 
 @functools.lru_cache
-def _data_set(name: str, seed: int) -> Any:
+def _data_set(name: str, seed: int, size: int) -> Any:
     """The library's object.
 
     Raises:
@@ -150,14 +161,14 @@ def _data_set(name: str, seed: int) -> Any:
         )
     if _runs_text(registry[name][0]):
         raise ValueError(
-            f"{PREFIX}{name}: expected a data set whose questions and checker run no "
+            f"{GYM}{name}: expected a data set whose questions and checker run no "
             "text as Python, found one that does, with the rights of this process; "
             "take another one"
         )
     made, settings = registry[name]
-    return made(settings(seed=seed, size=sys.maxsize))
+    return made(settings(seed=seed, size=size))
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _entry(name: str, seed: int, index: int) -> Mapping[str, Any]:
-    return _data_set(name, seed)[index]
+def _entry(name: str, seed: int, size: int, index: int) -> Mapping[str, Any]:
+    return _data_set(name, seed, size)[index]
