@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.demo.claims import CLAIMS, SOLVED, Claim
+from jaxmoe.demo.claims import CLAIMS, SOLVED
 from jaxmoe.demo.configuration_names import (
     BASE,
     ES,
@@ -26,6 +26,7 @@ from jaxmoe.demo.configuration_names import (
 )
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, of_band
 from jaxmoe.demo.numbers_game import Problem
+from jaxmoe.evals.claims import Claim
 from jaxmoe.evals.draw import Draw
 from jaxmoe.evals.metrics import Interval, bootstrap, paired_difference
 from jaxmoe.router.policies import AdaptiveHead, ExpertSample, GumbelTopK, Policy, TopK
