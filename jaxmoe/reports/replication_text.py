@@ -107,8 +107,9 @@ def costs_text(
     tokens = f"{number(cost.tokens)} tokens"
     if cost.tokens < cost.most:
         tokens += f" (at most {number(cost.most)})"
+    rows = words.counted(len(recipe.rows), "row")
     head = (
-        f"{recipe.name} on {benchmark}: {len(recipe.rows)} rows, {problems} problems, "
+        f"{recipe.name} on {benchmark}: {rows}, {words.counted(problems, 'problem')}, "
         f"{number(cost.answers)} answers, {tokens}"
     )
     note = (
