@@ -230,6 +230,17 @@ def check_passage(model: Model, one: Passage, width: int) -> Passage:
     return one
 
 
+def padded(one: Passage) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "P L K"]]:
+    """Tokens and recorded routes as long as their bucket; -1 past the end."""
+    assert one.routes is not None
+    length, size = len(one.tokens), prompt_bucket(len(one.tokens))
+    tokens = np.zeros(size, np.int32)
+    tokens[:length] = one.tokens
+    routes = np.full((size, *one.routes.shape[1:]), -1, np.int16)
+    routes[:length] = one.routes
+    return tokens, routes
+
+
 def _add(sums: dict[tuple[int, str], RouterStats], part: RouterStats, config) -> None:
     for index, layer in enumerate(config.moe_layers):
         for place, name in enumerate(CLASSES):

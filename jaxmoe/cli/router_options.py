@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from jaxmoe.analysis.passages import Passages, beside
-from jaxmoe.analysis.route_exchange import as_line
+from jaxmoe.analysis.route_exchange import as_line, expert_weights
 from jaxmoe.analysis.router_heads import Heads
 from jaxmoe.analysis.router_pass import measure
 from jaxmoe.analysis.run_texts import run_rows
@@ -49,6 +49,8 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
     form = "write the answers with their routes into OUT/routes.jsonl, as vLLM or "
     form += "SGLang send them, and no statistics; --data reads such a file"
     add("--write-routes", choices=get_args(Form), help=form)
+    weights = "write what the model's router weighs these experts by, too"
+    add("--write-weights", action="store_true", help=weights)
     add("--seed", type=seed, default=0, help="0..2**32 - 1 (default: 0)")
 
 
@@ -101,9 +103,17 @@ def heads_beside(
     return found
 
 
-def write_routes(args: argparse.Namespace, passages: Passages) -> int:
+def write_routes(args: argparse.Namespace, model: Model, passages: Passages) -> int:
     """Writes a line for each answer; 0."""
-    lines = [as_line(one, form=args.write_routes) for one in passages]
+    wanted = args.write_weights
+    lines = [
+        as_line(
+            one,
+            form=args.write_routes,
+            weights=expert_weights(model, one) if wanted else None,
+        )
+        for one in passages
+    ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     write_text(args.out / "routes.jsonl", text)
     print(f"{len(lines)} answers with their routes: {args.out / 'routes.jsonl'}")

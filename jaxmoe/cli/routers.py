@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         change_routes(args, model, passages, rows, policy)
         return 0
     if args.write_routes is not None:
-        return write_routes(args, passages)
+        return write_routes(args, model, passages)
     with ProgressBar(len(passages), quiet=False) as bar:
         routing = passages.routing()
         found = measure(model, passages, policy=routing, progress=bar.show)
