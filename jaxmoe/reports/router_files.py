@@ -16,8 +16,10 @@ from jaxmoe.reports.plots import Picture, has_matplotlib, require_matplotlib
 from jaxmoe.reports.router_table import summary
 from jaxmoe.reports.steepness import (
     as_json,
+    cutting_cells,
     cutting_rows,
     heads_csv,
+    plot_cutting,
     plot_steepness,
     rows,
     shown_rows,
@@ -94,14 +96,19 @@ def write_routers(
     if every:
         results["heads"] = as_json(every)
         write_text(out / "heads.csv", heads_csv(every))
-    if cutting is not None:
-        results["cutting"] = as_json(cutting_rows(cutting, layers))
+    cuts = [] if cutting is None else cutting_rows(cutting, layers)
+    if cuts:
+        results["cutting"] = as_json(cuts)
     write_text(out / "router.json", json.dumps(results, allow_nan=False) + "\n")
     pictures = _drawn(out, layers, k, against) if has_matplotlib() else {}
     if heads and pictures:
         pictures["steepness"] = _picture(out, "steepness")
         title = "How much steeper the head falls than the tail"
         plot_steepness(heads, pictures["steepness"], title=title)
+    if cuts and pictures:
+        pictures["cutting"] = _picture(out, "cutting")
+        title = "What fewer experts lose (numbers: experts kept)"
+        plot_cutting(cuts, pictures["cutting"], title=title)
     page = router_page.render(
         layers,
         pictures,
@@ -109,6 +116,7 @@ def write_routers(
         checkpoint=digest,
         policy=policy,
         heads=shown_rows(every),
+        cutting=cutting_cells(cuts),
     )
     write_text(out / "router.html", page)
     require_matplotlib()
@@ -118,7 +126,7 @@ def _drawn(
     out: Path, layers: LayerStats, k: int, against: Against | None
 ) -> dict[str, Picture]:
     """All figures, for the page and as scores.png, mass.png, loads.png and so on."""
-    extra = ("comparison", "steepness")
+    extra = ("comparison", "steepness", "cutting")
     names = [name for name in router_page.FIGURES if name not in extra]
     pictures = {name: _picture(out, name) for name in names}
     spread = "(median, 10 to 90 %)"

@@ -34,6 +34,10 @@ FIGURES = {
         "Fall of log p over the head's ranks over that behind them, a rank each; 1 is "
         "an even fall. Bars: 95 % intervals over prompts.",
     ),
+    "cutting": (
+        "Fewer experts",
+        "What next tokens lose, over the mean probability of the experts left.",
+    ),
     "comparison": (
         "Against the other checkpoint",
         "Mean log-probability by rank of both on the same tokens, and the difference.",
@@ -50,6 +54,7 @@ def render(
     checkpoint: str,
     policy: Mapping[str, str | None],
     heads: Sequence[Sequence[str]] = (),
+    cutting: Sequence[Sequence[str]] = (),
 ) -> str:
     """The page; equal arguments give equal text.
 
@@ -59,7 +64,7 @@ def render(
       k: experts per token.
       checkpoint: digest of its weights.
       policy: how experts were chosen, of "drawn" and of "given" texts.
-      heads: rows of `jaxmoe.reports.steepness.shown_rows`.
+      heads, cutting: rows of `jaxmoe.reports.steepness`.
     """
     figures = [
         {"name": name, "heading": heading, "chart": chart_of(pictures[name], caption)}
@@ -76,6 +81,8 @@ def render(
         rows=list(_rows(layers, k)),
         heads_head=[*steepness.HEAD, *steepness.MEASURES],
         heads=heads,
+        cutting_head=list(steepness.CUTTING_HEAD),
+        cutting=cutting,
         figures=figures,
         charts_possible=has_matplotlib(),
         notes=[NOTE, *([steepness.NOTE] if heads else [])],

@@ -95,6 +95,9 @@ def heads_table(heads: Mapping[str, Heads]) -> str:
     return "\n".join([head, *lines, "", NOTE])
 
 
+CUTTING_HEAD = ("experts", "mass", "log p lost (nats)", "accuracy lost (next token)")
+
+
 def cutting_rows(found: Cutting, layers: LayerStats) -> list[Row]:
     """By m: the mean probability of the best m experts, and what is lost with them.
 
@@ -145,6 +148,41 @@ def plot_steepness(heads: Mapping[str, Heads], path: Target, *, title: str) -> N
         axes.grid(axis="y")
         axes.set(xlabel="depth (layer over the last one)", ylabel="steepness")
         figure.legend(loc="outside lower center", ncols=2)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+
+
+def cutting_cells(every: Sequence[Row]) -> list[list[str]]:
+    """Rows of a page."""
+    return [
+        [
+            str(row["experts"]),
+            f"{row['mass']:.3f}",
+            with_bounds(row["log p lost"]),
+            str(row["accuracy lost"]),
+        ]
+        for row in every
+    ]
+
+
+def plot_cutting(every: Sequence[Row], path: Target, *, title: str) -> None:
+    """What so few experts lose, over the probability that they have."""
+    require_rows(every, "rows")
+    with figure_file(path, 6.4, 3.4) as figure:
+        panels = figure.subplots(1, 2)
+        mass = [row["mass"] for row in every]
+        for axes, name, scale, label in (
+            (panels[0], "log p lost", 1, "log p lost (nats)"),
+            (panels[1], "accuracy lost", 100, "accuracy lost (points)"),
+        ):
+            three = scale * np.array([_three(row[name]) for row in every])
+            axes.axhline(0, color=GREY, linewidth=0.8)
+            axes.plot(mass, three[:, 0], **look_of(1))
+            axes.vlines(mass, three[:, 1], three[:, 2], color=look_of(1)["color"])
+            for row, at, value in zip(every, mass, three[:, 0], strict=True):
+                place: Any = {"xytext": (4, 4), "textcoords": "offset points"}
+                axes.annotate(str(row["experts"]), (at, value), fontsize=8, **place)
+            axes.grid(axis="y")
+            axes.set(xlabel="probability of the experts kept", ylabel=label)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
 
 
