@@ -7,14 +7,17 @@ them. With m = k // 2 + 1 (the paper's k_keep, 2 at least) and r = min(4 k, R) r
     head = (log p_1 - log p_m) / (m - 1),   tail = (log p_m - log p_r) / (r - m)
 
 in nats a rank, of one token; p is the softmax of what experts are ranked by over the R
-that the token may have. `steepness`, the mean of the one over the mean of the other,
-is 1 where scores fall evenly, and can be compared between models of any size; where
-its interval lies above 1 there is a head. Sums are taken on the device, by layer, class
-and position, for each prompt apart: answers to one prompt are alike.
+that the token may have. `steepness` is the mean of the one over the mean of the other.
+Any scores fall faster at the top: R independent normal numbers, of whatever deviation,
+have the steepness `Ranks.normal` (4.1 with R = 64 and k = 8). So there is a head where
+the interval lies above that, and models of other sizes are compared by their distance
+from it. Sums are taken on the device, by layer, class and position, for each prompt
+apart: answers to one prompt are alike.
 """
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import jax
@@ -31,16 +34,32 @@ PLACES = (16, 64, 256, 1024)
 
 
 class Ranks(NamedTuple):
-    """Where the head ends, m, and how far the tail is looked at, r; static."""
+    """Where the head ends, m, and how far the tail is looked at, r, of R; static."""
 
     head: int
     tail: int
+    allowed: int
+
+    @property
+    def normal(self) -> float:
+        """Steepness of R independent normal numbers, by their expected order.
+
+        The i-th largest is about Phi^-1(1 - (i - 3/8) / (R + 1/4)) deviations above the
+        mean (Blom 1958, "Statistical estimates and transformed beta-variables").
+        """
+        height = NormalDist().inv_cdf
+        first, end, last = (
+            height(1 - (i - 0.375) / (self.allowed + 0.25))
+            for i in (1, self.head, self.tail)
+        )
+        head = (first - end) / (self.head - 1)
+        return head / ((end - last) / (self.tail - self.head))
 
 
 def ranks_of(k: int, allowed: int) -> Ranks | None:
     """m and r of a model; None where fewer than three ranks can be told apart."""
     head, tail = max(2, k // 2 + 1), min(4 * k, allowed)
-    return Ranks(head, tail) if head < tail else None
+    return Ranks(head, tail, allowed) if head < tail else None
 
 
 def head_sums(
@@ -55,7 +74,7 @@ def head_sums(
     Z are the bins of `PLACES`; the four: tokens, head, tail (nats a rank), and the
     probability of the head's m experts.
     """
-    m, r = ranks
+    m, r, _ = ranks
     finite = classes.any(axis=0)
     log_p = jax.nn.log_softmax(jnp.where(finite[:, None], ranking, 0.0), axis=-1)
     best = whole_top_k(log_p, r)[0]
@@ -99,7 +118,7 @@ class Heads:
         of_class: str | None = None,
         place: int | None = None,
     ) -> Interval:
-        """Mean fall of the head over that of the tail; above 1 there is a head.
+        """Mean fall of the head over that of the tail; a head: above `ranks.normal`.
 
         Args:
           layer: None for all together.

@@ -92,8 +92,11 @@ def heads_beside(
 ) -> dict[str, Heads]:
     """Heads by name: the checkpoint's own, and those of --beside, one at a time.
 
-    A model without a tail to compare with has none.
+    Beside others it is routed as they are, by top-k. A model without a tail to compare
+    with has none.
     """
+    if args.beside:
+        own = measure(model, passages.tokens).heads
     found = {} if own is None else {str(args.checkpoint): own}
     for path in args.beside:
         other = load(args, path)

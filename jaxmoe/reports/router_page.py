@@ -31,8 +31,8 @@ FIGURES = {
     "heads": ("Heads", f"Experts that reach a probability, by layer: {SPREAD}."),
     "steepness": (
         "Steepness of heads",
-        "Fall of log p over the head's ranks over that behind them, a rank each; 1 is "
-        "an even fall. Bars: 95 % intervals over prompts.",
+        "Fall of log p over the head's ranks over that behind them, a rank each; "
+        "dotted: of normal numbers. Bars: 95 % intervals over prompts.",
     ),
     "cutting": (
         "Fewer experts",

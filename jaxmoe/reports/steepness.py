@@ -15,12 +15,13 @@ from jaxmoe.reports.comparison_csv import csv_text
 from jaxmoe.reports.counterfactual_table import with_bounds
 from jaxmoe.reports.plots import GREY, Target, figure_file, look_of, require_rows
 
-HEAD = ("checkpoint", "layer", "tokens", "positions", "count")
+HEAD = ("checkpoint", "layer", "tokens", "positions", "count", "normal")
 MEASURES = ("steepness", "head", "tail", "mass")
 NOTE = """\
 steepness: fall of log p over the head's ranks (1 to k // 2 + 1), over the fall behind
-them (to 4 k), a rank each: 1 is an even fall; above 1, with its interval, there is a
-head. mass: probability of the head. Intervals: 95 %, over prompts (jackknife)."""
+them (to 4 k), a rank each. normal: the same of scores without structure, independent
+normal numbers; above it, with the interval, there is a head. mass: probability of the
+head. Intervals: 95 %, over prompts (jackknife)."""
 
 
 Row = dict[str, Any]
@@ -44,6 +45,7 @@ def rows(heads: Mapping[str, Heads], *, whole: bool = False) -> Iterator[Row]:
                         "tokens": of_class or "all",
                         "positions": place_name(place),
                         "count": count,
+                        "normal": found.ranks.normal,
                         "steepness": found.steepness(**of),
                     }
                     yield row | {m: found.mean(m, **of) for m in MEASURES[1:]}
@@ -77,7 +79,8 @@ def as_json(every: Sequence[Row]) -> list[Row]:
 def shown_rows(every: Sequence[Row]) -> list[list[str]]:
     """Those of a page: by class, all positions; then by layer."""
     return [
-        [str(row[n]) for n in HEAD] + [with_bounds(row[m]) for m in MEASURES]
+        [*(str(row[n]) for n in HEAD[:-1]), f"{row['normal']:.2f}"]
+        + [with_bounds(row[m]) for m in MEASURES]
         for row in every
         if row["positions"] == "all"
         and (row["layer"] == "all" or row["tokens"] == "all")
@@ -88,10 +91,11 @@ def heads_table(heads: Mapping[str, Heads]) -> str:
     """A line a checkpoint and class, all layers together."""
     lines = [
         f"{row['tokens']:<10} {row['count']:8}  {with_bounds(row['steepness']):>24}  "
-        f"{row['mass'].mean:6.3f}  {row['checkpoint']}"
+        f"{row['normal']:6.2f}  {row['mass'].mean:6.3f}  {row['checkpoint']}"
         for row in rows(heads, whole=True)
     ]
-    head = f"{'tokens':<10} {'count':>8}  {'steepness':>24}  {'mass':>6}  checkpoint"
+    head = f"{'tokens':<10} {'count':>8}  {'steepness':>24}  {'normal':>6}  {'mass':>6}"
+    head += "  checkpoint"
     return "\n".join([head, *lines, "", NOTE])
 
 
@@ -131,15 +135,16 @@ def cutting_table(found: Cutting, layers: LayerStats) -> str:
 
 
 def plot_steepness(heads: Mapping[str, Heads], path: Target, *, title: str) -> None:
-    """Steepness over relative depth, a line a checkpoint, with its intervals."""
+    """Steepness over relative depth, a line a checkpoint; dotted: normal scores."""
     require_rows(list(heads), "checkpoints")
     with figure_file(path, 6.4, 3.8) as figure:
         axes = figure.add_subplot()
-        axes.axhline(1, color=GREY, linewidth=1)
         for index, (name, found) in enumerate(heads.items()):
             depth = np.array(found.layers) / max(found.layers[-1], 1)
             each = [found.steepness(layer=layer) for layer in found.layers]
             look = look_of(index)
+            normal: Any = {"color": look["color"], "linestyle": ":", "linewidth": 1.2}
+            axes.axhline(found.ranks.normal, **normal)
             axes.plot(depth, [one.mean for one in each], label=name, **look)
             bounds = np.array([(one.low, one.high) for one in each])
             if np.isfinite(bounds).any():

@@ -21,7 +21,7 @@ def _heads(steepness: float) -> Heads:
     sums[..., :2, :] = random.uniform(4, 6, (3, 2, 2, 2, 4))
     sums[..., :2, 0] = 10
     sums[..., 1] = steepness * sums[..., 2]
-    return Heads(Ranks(3, 8), (1, 2), ("prompt", "generated"), tuple("abc"), sums)
+    return Heads(Ranks(3, 8, 16), (1, 2), ("prompt", "generated"), tuple("abc"), sums)
 
 
 def test_numbers_are_the_same_everywhere(monkeypatch, matplotlib, tmp_path):
