@@ -50,6 +50,7 @@ def test_a_text_of_sglang_is_its_values():
     assert (whole[:2] == -1).all() and whole[2, 0].tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.usefixtures("untyped")  # `logits_of` wants experts in every layer
 @pytest.mark.parametrize("form", ["vllm", "sglang"])
 def test_weights_are_those_of_the_rule(form):
     """A trainer would weigh experts by another token's scores, or by none."""
