@@ -30,6 +30,7 @@ UNOPTIMISED = (
     "decode/compile_test.py",
     "decode/inputs_test.py",
     "decode/loglikelihood_test.py",
+    "decode/replay_test.py",
     "decode/sampler_test.py",
     "decode/stop_test.py",
     "decode/trace_test.py",
