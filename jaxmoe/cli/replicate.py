@@ -342,7 +342,7 @@ def _report(
     if wanted and (missing := [row for row in runs if row not in scores]):
         text += "\nNo verifier's scores of " + ", ".join(missing) + "; for each:\n"
         run, file = args.out / missing[0], args.out / "scores" / f"{missing[0]}.jsonl"
-        text += f"  jaxmoe verify {run} --out {file} (and which verifier)\n"
+        text += f"  jaxmoe verify {run} --verifier CKPT --out {file}\n"
     return f"{text}\nwritten: {args.out / 'replication.html'}, .md, .json"
 
 
