@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.evals.rad import density, route_agreement, route_profile
-from jaxmoe.evals.run import pack_routes
+from jaxmoe.evals.run import pack_routes, routes_of
 from jaxmoe.evals.summary import scores_of, values_of
 from tests.evals.compare_test import RIGHT, run_of
 
@@ -94,7 +94,9 @@ def test_anchors():
     free = route_agreement(run)
     assert free[0, 0] == free[0, 1] == 1 > free[0, 2]
     # The last 7 is followed by one token; no answer has 5.
-    assert np.isfinite(route_agreement(run, anchor=(7,))).all()
+    opened = [route_profile(routes_of(r), 3, experts=E) for r in run.records[0]]
+    wanted = density(np.stack(opened), 1)
+    np.testing.assert_allclose(route_agreement(run, anchor=(7,))[0], wanted)
     assert np.isnan(route_agreement(run, anchor=(5,))).all()
     assert np.isnan(route_agreement(run, anchor=(9,))).all()  # nothing follows
     with pytest.raises(ValueError, match="keep-tokens"):
