@@ -32,6 +32,7 @@ from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.mixers import kind_of
 from jaxmoe.nn.moe import MoEFeedForward
 from jaxmoe.nn.norm import RMSNorm
+from jaxmoe.nn.scorer import Scorer
 from jaxmoe.nn.segments import Segment, segments, stored_names
 from jaxmoe.ops import fp8
 from jaxmoe.ops.bf16_bits import is_bits, widen
@@ -117,7 +118,9 @@ class Frame(nnx.Module):
         d_model = config.d_model
         self.embed = Embedding(config.vocab_size, d_model, dtype)
         self.final_norm = RMSNorm(d_model, config.norm, dtype, "embed")
-        if not config.tie_embeddings:
+        if config.scorer is not None:
+            self.score = Scorer(config.scorer, d_model, dtype)
+        elif not config.tie_embeddings:
             self.head = Embedding(config.vocab_size, d_model, dtype, inputs=1)
 
 
@@ -258,6 +261,13 @@ class Decoder:
         out = project(normed, head.weight[...], context.execution)
         divisor = self.config.logits_divisor
         return (out if divisor == 1 else out / divisor).astype(jnp.float32)
+
+    def labels(
+        self, hidden: Float[Array, "N D"], context: Context
+    ) -> Float[Array, "N labels"]:
+        """float32 logits of a scorer's labels."""
+        normed = self.frame.final_norm(hidden)
+        return self.frame.score(normed, context.execution).astype(jnp.float32)
 
 
 def _times(x: Float[Array, "N D"], factor: float) -> Float[Array, "N D"]:
