@@ -79,8 +79,8 @@ if jax.__version__.startswith("0.10."):
     given = os.environ.get("XLA_FLAGS", "").split()
     os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys([*given, *FLAGS]))
 
-# JAX makes objects by the thousand, few of them in cycles: collections took a tenth of
-# the tests' time.
+# JAX makes objects by the thousand, few of them in cycles: with Python's thresholds
+# collections take a tenth of the tests' time.
 gc.set_threshold(100_000, 20, 100)
 
 CACHE, KEPT_FROM = "jax_compilation_cache_dir", 0.2
@@ -127,6 +127,11 @@ def _loop_of_large_experts():
 
 
 ALL_OPTIMISED = os.environ.get("JAXMOE_TEST_OPTIMISED") == "1"
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, and is not looked through again."""
+    gc.freeze()
 
 
 def _name(path: Path) -> str:
