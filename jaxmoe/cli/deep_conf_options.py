@@ -41,7 +41,8 @@ def deep_conf_of(args: argparse.Namespace) -> DeepConf | None:
     unread = set(numbers) - ({"group", "top"} if args.deep_conf == "offline" else set())
     if not online and unread:
         first = (_PREFIX + min(unread)).replace("_", "-")
-        raise ValueError(f"--{first} needs --deep-conf online, found {args.deep_conf}")
+        found = f"--deep-conf {args.deep_conf}" if args.deep_conf else "no --deep-conf"
+        raise ValueError(f"--{first} needs --deep-conf online, found {found}")
     if args.deep_conf is None:
         return None
     rule = DeepConf(**numbers)
