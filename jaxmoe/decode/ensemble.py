@@ -28,9 +28,9 @@ def averaged(logits: Float[Array, "J *N V"]) -> Float[Array, "*N V"]:
     """
     first = logits[0]
     total = logsumexp(logits, axis=-1, keepdims=True)
-    relative = (logits - total) - (first - total[0])
+    relative = (logits - total) - (first - total[0])[None]
     best = relative.max(axis=0)
-    mean = jnp.exp(relative - best).sum(axis=0) / logits.shape[0]
+    mean = jnp.exp(relative - best[None]).mean(axis=0)
     return first + (best + jnp.log(mean))
 
 
