@@ -126,6 +126,16 @@ def test_what_the_scoring_page_shows_runs():
     assert all(value > 1 for value in names["perplexity"])
 
 
+@pytest.mark.slow
+def test_what_the_routes_page_shows_runs():
+    """A researcher would copy it."""
+    blocks = code("routes.md")
+    assert len(blocks) == 3
+    names = run(blocks)
+    assert names["logprobs"].shape == (1, names["tokens"].shape[1] - 1)
+    assert names["found"].effective > 0
+
+
 @pytest.mark.usefixtures("untyped")
 def test_what_the_extending_page_shows_runs(monkeypatch):
     """A contributor would begin from it."""

@@ -131,4 +131,5 @@ def _routed(one: Passage, find: Callable[[], Any] | None) -> Passage:
         return one
     length = len(one.tokens) - one.prompt_length
     placed = place_routes(one.prompt_length, length, find())
-    return replace(one, tokens=one.tokens[:-1], routes=placed[:-1])
+    last = int(one.tokens[-1])
+    return replace(one, tokens=one.tokens[:-1], routes=placed[:-1], following=last)

@@ -47,11 +47,13 @@ class Passage:
     tokens: ids, prompt and answer, int32 [T]. prompt_length: how many are the prompt's,
     1..T. routes: int16 [T, L, K], experts to take where not -1, as
     `jaxmoe.sampling.place_routes` makes them; None leaves all to the policy.
+    following: the token after the last, where it is known: nothing is computed from it.
     """
 
     tokens: Int[np.ndarray, "T"]
     prompt_length: int
     routes: Int[np.ndarray, "T L K"] | None = None
+    following: int | None = None
 
 
 def passage(model: Model, prompt: Prompt, answer: Prompt | None = None) -> Passage:
@@ -84,7 +86,8 @@ def draw(
 ) -> list[Passage]:
     """Answers to each prompt, with the experts that computed them.
 
-    The last token of an answer is left out: nothing was computed from it.
+    The last token of an answer is what follows its passage: nothing was computed from
+    it.
 
     Args:
       key, policy, options: as in `jaxmoe.sample` with a list of prompts.
@@ -103,7 +106,8 @@ def draw(
         ):
             placed = place_routes(len(ids), int(length), routes)[:-1]
             whole = np.concatenate([ids, tokens[: length - 1]])
-            passages.append(Passage(whole, len(ids), placed))
+            last = int(tokens[length - 1])
+            passages.append(Passage(whole, len(ids), placed, last))
     return passages
 
 
@@ -132,19 +136,10 @@ def accumulate(
         model, or router logits that are not finite.
     """
     config = model.config
-    if model.layout is not None:
-        raise ValueError(
-            "router statistics are taken on one device, found a model on a mesh of "
-            f"{model.layout.mesh.size}; load it without a mesh"
-        )
-    if not config.num_experts:
-        raise ValueError(
-            "router statistics need routers, found a model without experts; pass "
-            "another one"
-        )
+    require_routers(model, "router statistics")
     resolved = for_model(TopK() if policy is None else policy, config)
     plain = resolved.deterministic(config.num_layers)
-    checked = (_checked(model, one, plain.width) for one in passages)
+    checked = (check_passage(model, one, plain.width) for one in passages)
     sums: dict[tuple[int, str], RouterStats] = {}
     done, execution = 0, model.execution.using(implementation)
     for batch in _batches(checked, config.num_layers, plain.width, rows):
@@ -181,7 +176,25 @@ def require_alike(first: ModelConfig, second: ModelConfig) -> None:
             )
 
 
-def _checked(model: Model, one: Passage, width: int) -> Passage:
+def require_routers(model: Model, what: str) -> None:
+    """Raises a ValueError unless the model has experts, and lies on one device."""
+    if model.layout is not None:
+        raise ValueError(
+            f"{what} are taken on one device, found a model on a mesh of "
+            f"{model.layout.mesh.size}; load it without a mesh"
+        )
+    if not model.config.num_experts:
+        raise ValueError(
+            f"{what} need routers, found a model without experts; pass another one"
+        )
+
+
+def check_passage(model: Model, one: Passage, width: int) -> Passage:
+    """The passage, whose routes are `width` wide.
+
+    Raises:
+      TypeError, ValueError: one that does not fit the model.
+    """
     check_prompt(model, one.tokens, 0)
     if not 1 <= one.prompt_length <= len(one.tokens):
         raise ValueError(

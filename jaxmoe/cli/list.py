@@ -1,4 +1,4 @@
-"""Lists what there is: policies, tasks, model families, or presets."""
+"""Lists what there is: policies, tasks, model families, recipes, or presets."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from jaxmoe.cli.fields import fields_of, option_of
 from jaxmoe.cli.policy_options import MODIFIED_BY
 from jaxmoe.cli.questions import task_named
 from jaxmoe.cli.task_options import DEMO_TASK
+from jaxmoe.evals.replication.recipe import read_recipe, recipe_names
 from jaxmoe.evals.tasks import TASKS
 from jaxmoe.families.compared import facts
 from jaxmoe.families.registry import FAMILIES
@@ -64,6 +65,20 @@ def families() -> Rows:
     return [facts(family) for family in FAMILIES.values()]
 
 
+def recipes() -> Rows:
+    """What `jaxmoe replicate` takes."""
+    found = [read_recipe(name) for name in recipe_names()]
+    return [
+        {
+            "recipe": recipe.name,
+            "rows": str(len(recipe.rows)),
+            "benchmarks": " ".join(recipe.benchmarks),
+            "what it draws": recipe.about,
+        }
+        for recipe in found
+    ]
+
+
 def presets() -> Rows:
     """What --preset (of `bench` and `random-checkpoint`) and --rules take."""
     shapes = [
@@ -88,6 +103,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "policies": policies,
     "tasks": tasks,
     "families": families,
+    "recipes": recipes,
     "presets": presets,
 }
 

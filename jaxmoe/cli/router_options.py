@@ -1,15 +1,21 @@
 """Options of a router report: which texts, and how many."""
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
+from jaxmoe.analysis.passages import Passages
+from jaxmoe.analysis.route_exchange import as_line
 from jaxmoe.analysis.run_texts import run_rows
 from jaxmoe.analysis.texts import Row, read_rows
 from jaxmoe.cli.loading_options import digest_of
 from jaxmoe.cli.problem_options import first_problems
 from jaxmoe.cli.questions import task_named
 from jaxmoe.cli.sampling_options import seed
+from jaxmoe.evals.route_codec import Form
+from jaxmoe.files import write_text
 
 
 def add_router_options(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +37,9 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
     add("--n", type=int, default=1, help="answers drawn to a prompt (default: 1)")
     add("--max-new-tokens", type=int, metavar="N", default=64, help=most)
     add("--chat", action="store_true", help="put prompts into the chat template")
+    form = "write the answers with their routes into OUT/routes.jsonl, as vLLM or "
+    form += "SGLang send them, and no statistics; --data reads such a file"
+    add("--write-routes", choices=get_args(Form), help=form)
     add("--seed", type=seed, default=0, help="0..2**32 - 1 (default: 0)")
 
 
@@ -51,6 +60,15 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
         return run_rows(args.data, digest, task_named)[: args.limit]
     rows = _demo_rows(args) if args.data is None else read_rows(args.data)[: args.limit]
     return [replace(row, chat={}) for row in rows] if args.chat else rows
+
+
+def write_routes(args: argparse.Namespace, passages: Passages) -> int:
+    """Writes a line for each answer; 0."""
+    lines = [as_line(one, form=args.write_routes) for one in passages]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    write_text(args.out / "routes.jsonl", text)
+    print(f"{len(lines)} answers with their routes: {args.out / 'routes.jsonl'}")
+    return 0
 
 
 def _demo_rows(args: argparse.Namespace) -> list[Row]:

@@ -20,8 +20,11 @@ GRADING = "grading.json"
 VERSION = 3
 """Of the graders; higher where one of them reads an answer otherwise than before."""
 
-LIBRARIES = {"math": ("math-verify", "sympy")}
-"""Task -> the libraries that its grades depend on."""
+LIBRARIES = {
+    "math": ("math-verify", "sympy"),
+    "reasoning-gym": ("reasoning-gym",),
+}
+"""Task, up to a colon -> the libraries that its grades depend on."""
 
 OPENS = "opens_reasoning"
 """Entry of a manifest: whether the prompts end within thinking."""
@@ -59,7 +62,7 @@ def grade_answer(
 def grading_of(task: Task) -> dict[str, Any]:
     """How this task grades here and now, for grading.json."""
     versions = {}
-    for name in ("jaxmoe", *LIBRARIES.get(task.name, ())):
+    for name in ("jaxmoe", *LIBRARIES.get(task.name.partition(":")[0], ())):
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxmoe.evals.route_codec import encode_routes
 from jaxmoe.serve.answer import Answer, Piece, joined
 from jaxmoe.serve.logprobs import (
     CompletionLogprobs,
@@ -17,7 +18,6 @@ from jaxmoe.serve.logprobs import (
     prompt_logprobs,
 )
 from jaxmoe.serve.request_reader import Asked
-from jaxmoe.serve.route_codec import encode_routes
 
 Event = dict[str, Any]
 DONE = "data: [DONE]\n\n"

@@ -17,6 +17,7 @@ from jaxmoe.decode.engine import Engine
 from jaxmoe.decode.inputs import check_prompt, key_data, read_policy, split_stops
 from jaxmoe.decode.request import Request
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.evals.route_codec import decode_routes
 from jaxmoe.model import Model
 from jaxmoe.router.policies import ExpertSample, Policy
 from jaxmoe.serve.errors import RequestError
@@ -28,7 +29,6 @@ from jaxmoe.serve.request_body import (
     Drawing,
     TokenizeBody,
 )
-from jaxmoe.serve.route_codec import decode_routes
 
 COMPLETION_TOKENS = 16
 """Of a completion that names no number, as OpenAI and vLLM have it."""

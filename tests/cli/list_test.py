@@ -7,6 +7,7 @@ import pytest
 
 from jaxmoe.benchmarks.presets import PRESETS
 from jaxmoe.cli.list import KINDS, main
+from jaxmoe.evals.replication.recipe import recipe_names
 from jaxmoe.evals.tasks import TASKS
 from jaxmoe.families.registry import FAMILIES
 from jaxmoe.router.modifiers import MODIFIERS
@@ -17,6 +18,7 @@ NAMES = {
     "policies": [*POLICIES, *MODIFIERS],
     "tasks": ["countdown", *TASKS],
     "families": [*FAMILIES],
+    "recipes": recipe_names(),
     "presets": [*PRESETS, *get_args(Preset)],
 }
 

@@ -1,43 +1,62 @@
-"""Experts of an answer's tokens as text: base64 of a `.npy` file.
+"""Experts of an answer's tokens as text, as vLLM and SGLang send them.
 
-The rows are SGLang's, the encoding vLLM's: an integer array [P + T - 1, L, k], whose
-row p holds the experts of the pass over position p of prompt and answer, P and T tokens
-long; -1 where nothing is recorded (the prompt's rows before its last, dense layers).
+The rows are of both: an integer array [P + T - 1, L, k], whose row p holds the experts
+of the pass over position p of prompt and answer, P and T tokens long; -1 where nothing
+is recorded (the prompt's rows before its last, dense layers). vLLM sends base64 of a
+`.npy` file, SGLang base64 of the int32 values alone, in C order:
 
     np.load(io.BytesIO(base64.b64decode(text)))
+    np.frombuffer(base64.b64decode(text), np.int32).reshape(P + T - 1, L, k)
 """
 
 import base64
 import io
+from typing import Literal, get_args
 
 import numpy as np
 
 from jaxmoe.sampling import place_routes
 
+Form = Literal["vllm", "sglang"]
+"""Whose text: with a header that says the shape, or without."""
 
-def encode_routes(prompt_length: int, routes: np.ndarray) -> str:
+
+def encode_routes(
+    prompt_length: int, routes: np.ndarray, *, form: Form = "vllm"
+) -> str:
     """Recorded routes [T, L, K] of one answer (`Samples.routes`), as text."""
+    if form not in get_args(Form):
+        raise ValueError(f"form must be one of {get_args(Form)}, found {form!r}")
     length = len(routes)
-    placed = place_routes(prompt_length, length, routes)[:-1]
+    placed = place_routes(prompt_length, length, routes)[:-1].astype("<i4")
+    if form == "sglang":
+        return base64.b64encode(placed.tobytes()).decode("ascii")
     file = io.BytesIO()
-    np.save(file, placed.astype(np.int32))
+    np.save(file, placed)
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def decode_routes(prompt_length: int, text: str) -> np.ndarray:
+def decode_routes(
+    prompt_length: int, text: str, *, shape: tuple[int, int, int] | None = None
+) -> np.ndarray:
     """Routes [T, L, K] of one answer to replay, from text.
 
     Of the rows before the prompt's last nothing is used: prompts have no noise.
+
+    Args:
+      shape: [P + T - 1, L, k] of a text that is SGLang's and does not say it; None for
+        vLLM's, which does.
 
     Raises:
       ValueError: another encoding, or an array that does not reach the answer.
     """
     try:
         raw = base64.b64decode(text, validate=True)
-        array = _read(raw)
+        array = _read(raw) if shape is None else _values(raw, shape)
     except Exception as error:  # whatever a made-up header makes of NumPy
+        found = "a .npy file of integers" if shape is None else f"int32 of {shape}"
         raise ValueError(
-            f"routes must be base64 of a .npy file of integers, found {text[:40]!r} "
+            f"routes must be base64 of {found}, found {text[:40]!r} "
             f"({str(error)[:120]}); encode it with np.save and base64.b64encode"
         ) from None
     if array.ndim != 3 or len(array) < prompt_length:
@@ -46,6 +65,10 @@ def decode_routes(prompt_length: int, text: str) -> np.ndarray:
             f"({prompt_length}), found shape {array.shape}"
         )
     return array[prompt_length - 1 :]
+
+
+def _values(raw: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    return np.frombuffer(raw, "<i4").reshape(shape)
 
 
 def _read(raw: bytes) -> np.ndarray:
