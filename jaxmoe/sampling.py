@@ -18,7 +18,6 @@ from jaxmoe.decode.inputs import (
     check_slots,
     is_many,
     key_data,
-    read_one_pass,
     sample_indices,
     split_stops,
 )
@@ -31,7 +30,7 @@ from jaxmoe.decode.trace import TokenTrace, stack
 from jaxmoe.model import Model
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.random.keys import as_key
-from jaxmoe.router.policies import ExpertSample, Policy
+from jaxmoe.router.policies import ExpertSample, Policy, TopK, for_model
 from jaxmoe.sharding.processes import check_equal
 from jaxmoe.text.stop import stop_span, text_length
 from jaxmoe.typing import Array, Float, Key
@@ -422,7 +421,7 @@ def forward(
       return_routes: also return the experts, int16 [T, L, K].
     """
     config = model.config
-    resolved = read_one_pass(model, policy, "forward")
+    resolved = for_model(TopK() if policy is None else policy, config)
     ids = check_prompt(model, prompt, 0)
     if resolved.noisy and key is None:
         raise ValueError(

@@ -18,9 +18,9 @@ from jaxmoe.decode.stop_rule import StopRule
 from jaxmoe.decode.trace import Record
 from jaxmoe.model import Model
 from jaxmoe.random.keys import as_key, check_key, prompt_key
-from jaxmoe.router.ensemble import RouteEnsemble, require_one_pass
+from jaxmoe.router.ensemble import RouteEnsemble
 from jaxmoe.router.plackett_luce import MOST_DRAWN
-from jaxmoe.router.policies import ExpertSample, Policy, TopK, for_model
+from jaxmoe.router.policies import ExpertSample, Policy, for_model, require_one_pass
 from jaxmoe.text.grammar import Grammar
 from jaxmoe.text.stop import check_stops
 from jaxmoe.typing import Array
@@ -226,16 +226,8 @@ def read_policies(
 
 def read_policy(model: Model, policy: Policy | None) -> Policy:
     """A policy resolved for the model; `ExpertSample()` for None."""
-    return for_model(ExpertSample() if policy is None else policy, model.config)
-
-
-def read_one_pass(model: Model, policy: Policy | None, whose: str) -> Policy:
-    """A policy of one pass resolved for the model; `TopK()` for None.
-
-    whose: what asks, for the message of a ValueError.
-    """
-    chosen = TopK() if policy is None else policy
-    return for_model(require_one_pass(chosen, whose), model.config)
+    policy = ExpertSample() if policy is None else policy
+    return for_model(policy, model.config, several=True)
 
 
 def read_sampler(model: Model, sampler: TokenSampler | None) -> TokenSampler:

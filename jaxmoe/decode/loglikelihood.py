@@ -18,7 +18,6 @@ from jaxmoe.decode.inputs import (
     check_flag,
     check_top_logprobs,
     check_whole,
-    read_one_pass,
 )
 from jaxmoe.decode.prefill import Prompts, load_prompts, prompt_bucket
 from jaxmoe.decode.prompt_loader import PREFILL_TOKENS
@@ -40,7 +39,7 @@ from jaxmoe.decode.slots import default_slots
 from jaxmoe.model import Model
 from jaxmoe.nn.decoder import compute_dtype
 from jaxmoe.random.keys import as_key
-from jaxmoe.router.policies import Policy
+from jaxmoe.router.policies import Policy, TopK, for_model
 from jaxmoe.typing import Array, Key
 
 STEPS = 32
@@ -152,7 +151,7 @@ def loglikelihood(
     encoded = [encode_pair(model, *_two(pair)) for pair in pairs]
     for pair in encoded:
         check_pair(model, *pair)
-    resolved = read_one_pass(model, policy, "loglikelihood")
+    resolved = for_model(TopK() if policy is None else policy, model.config)
     keys = _key_data(resolved, key, len(encoded))
     asked = [
         _Pair(_bytes(before), _bytes(after), of_key)

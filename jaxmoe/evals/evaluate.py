@@ -44,7 +44,6 @@ from jaxmoe.evals.tasks.reasoning import opens_reasoning
 from jaxmoe.evals.times import Go, add_go
 from jaxmoe.model import Model
 from jaxmoe.ops.bf16_bits import is_bits
-from jaxmoe.router.ensemble import require_one_pass
 from jaxmoe.router.policies import for_model
 from jaxmoe.sampling import Finished, stream
 from jaxmoe.sharding.processes import check_equal, first_decides, wait_for_all
@@ -240,9 +239,7 @@ def evaluate(
     check_whole("graders", graders)
     # What does not fit is to be found before the directory is made: the options put
     # right would be another configuration.
-    for_model(draw.policy, model.config)
-    if draw.noisy_prefill:
-        require_one_pass(draw.policy, "noisy_prefill")
+    for_model(draw.policy, model.config, several=not draw.noisy_prefill)
     read_sampler(model, draw.sampler)
     prompts = [
         check_prompt(model, prompt, draw.max_new_tokens)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from jaxmoe.router.policies import Policy, pytree
+from jaxmoe.router.policies import Policy, pytree, require_one_pass
 from jaxmoe.typing import Array, Float, Int
 
 MOST_ROUTES = 64
@@ -80,18 +80,3 @@ class RouteEnsemble(Policy):
     def has_log_probability(self) -> bool:
         """As the policy within."""
         return self.policy.has_log_probability
-
-
-def require_one_pass(policy: Policy, whose: str) -> Policy:
-    """`policy`, which must be of one pass a token.
-
-    Raises:
-      ValueError: an ensemble; whose: what asks, for the message.
-    """
-    if isinstance(policy, RouteEnsemble):
-        raise ValueError(
-            f"policy: {whose} takes policies of one pass a token, found "
-            f"RouteEnsemble of {type(policy.policy).__name__}; pass the policy that it "
-            "draws routes by, or draw answers with it (jaxmoe.sample)"
-        )
-    return policy

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxmoe.router.ensemble import RouteEnsemble, require_one_pass
+from jaxmoe.router.ensemble import RouteEnsemble
 from jaxmoe.router.policies import (
     DERIVED,
     Changes,
@@ -25,6 +25,7 @@ from jaxmoe.router.policies import (
     per_layer,
     pytree,
     ranked,
+    require_one_pass,
 )
 from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int
 

@@ -791,8 +791,25 @@ def _check(
         raise ValueError(f"policy: {name} must be {bounds}, found {found}")
 
 
-def for_model(policy: Policy, config: ModelConfig) -> Policy:
+def require_one_pass(policy: Policy, whose: str) -> Policy:
+    """`policy`, which must be of one pass a token.
+
+    Raises:
+      ValueError: an ensemble; whose: what asks, for the message.
+    """
+    if policy.of_pass is not policy:
+        raise ValueError(
+            f"policy: {whose} takes policies of one pass a token, found "
+            f"{type(policy).__name__} of {type(policy.of_pass).__name__}; pass the "
+            "policy that it draws routes by, or draw answers with it (jaxmoe.sample)"
+        )
+    return policy
+
+
+def for_model(policy: Policy, config: ModelConfig, *, several: bool = False) -> Policy:
     """`policy` resolved against a model; one without experts gets `TopK` of nothing.
+
+    several: whether it may take several passes a token (`RouteEnsemble`).
 
     Raises:
       TypeError: not a policy. ValueError: values that do not fit the model.
@@ -801,6 +818,8 @@ def for_model(policy: Policy, config: ModelConfig) -> Policy:
         raise TypeError(
             f"policy must be a jaxmoe policy such as ExpertSample(), found {policy!r}"
         )
+    if not several:
+        require_one_pass(policy, "this function")
     if not config.num_experts:
         policy = TopK()
     resolved = policy.resolve(

@@ -19,7 +19,7 @@ def test_every_policy_has_a_row_that_fits():
     assert next(iter(found)) == BASE
     kinds = set()
     for row in found.values():
-        policy = for_model(row.policy, config)
+        policy = for_model(row.policy, config, several=True)
         kinds |= {
             type(policy),
             type(policy.of_pass),
