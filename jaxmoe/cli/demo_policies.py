@@ -6,7 +6,7 @@ from pathlib import Path
 import jaxmoe
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.bars import EvaluationBar
-from jaxmoe.cli.problem_options import add_problems_option, first_problems
+from jaxmoe.cli.problem_options import first_problems
 from jaxmoe.demo import policy_study
 from jaxmoe.demo.countdown import questions
 from jaxmoe.files import write_text
@@ -21,7 +21,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add, where = parser.add_argument, Path("demo-policies")
     out = "the directory to write into (default: demo-policies)"
     add("out", metavar="OUT", type=Path, nargs="?", default=where, help=out)
-    add_problems_option(parser)
+    problems = "only the first P of the test problems (default: all)"
+    add("--problems", type=int, metavar="P", help=problems)
     add("--n", type=int, default=8, help="answers to each problem (default: 8)")
     slots = "answers computed side by side (default: 256)"
     add("--slots", type=int, metavar="S", default=256, help=slots)
