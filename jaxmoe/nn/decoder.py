@@ -317,6 +317,30 @@ def one_step(prefix: tuple[Any, ...], step: Step, context: Context) -> Mix:
     return mix
 
 
+def one_step_of_routes(
+    prefix: tuple[Any, ...], step: Step, context: Context, routes: int
+) -> Mix:
+    """As `one_step`, with rows [1 + routes, S]: the first ones' states are carried on.
+
+    Each row sees what the first ones left of earlier positions, and its own position
+    as it computes it itself.
+    """
+    alone = one_step(prefix, step, context)
+
+    def mix(mixer, x, stack, at, state):
+        first, others = jnp.split(x.reshape(1 + routes, -1, x.shape[1]), [1])
+
+        def pass_one(state, x):
+            out, after, _ = alone(mixer, x, stack, at, state)
+            return after.rewound(state), out
+
+        state, outs = lax.scan(pass_one, state, others)
+        out, state, _ = alone(mixer, first[0], stack, at, state)
+        return jnp.concatenate([out[None], outs]).reshape(x.shape), state, None
+
+    return mix
+
+
 # -- states --------------------------------------------------------------------------
 
 

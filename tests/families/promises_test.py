@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxmoe
-from jaxmoe import ExpertSample, TokenSampler, TopK
+from jaxmoe import ExpertSample, GumbelTopK, RouteEnsemble, TokenSampler, TopK
 from jaxmoe.config import MoEConfig
 from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.registry import FAMILIES
@@ -120,6 +120,25 @@ def test_a_sample_is_a_function_of_its_key(model):
     keys = [jaxmoe.keys.prompt_key(KEY, j) for j in (1, 0)]
     turned = draw(model, prompts[::-1], key=keys)
     assert all(same_bits(a, b, 3) for a, b in zip(both, turned[::-1], strict=True))
+
+
+@pytest.mark.slow
+def test_several_routes_share_one_clean_state(model):
+    """What routes leave behind would be read, or a memory count a position often."""
+    policy, prompt = RouteEnsemble(GumbelTopK(2.0), 2), prompts_of(model)[0]
+    drawn = draw_first(model, policy=policy)
+    recurrent = model.config.family in ("qwen3_next", "qwen3_5_moe")
+    for i, t in ((0, 1), (1, 6), (2, 9)):
+        ids = np.concatenate([prompt, drawn.tokens[i, :t]])
+        chances = []
+        for route in np.split(drawn.routes[i, t], 2, axis=-1):
+            routes = np.full((len(ids), *route.shape), -1)
+            routes[-1] = route
+            passed = jaxmoe.forward(model, ids, policy=TopK(), routes=routes)
+            chances.append(jax.nn.softmax(passed[-1])[drawn.tokens[i, t]])
+        found = np.exp(drawn.logprobs[i, t])
+        atol = 5e-3 if recurrent else 2e-4
+        np.testing.assert_allclose(found, np.mean(chances), rtol=atol)
 
 
 def test_decoding_is_the_pass_over_the_whole(model):
