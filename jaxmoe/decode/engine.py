@@ -287,6 +287,9 @@ class Engine:
             **rest,
         )
         self._table.check(request)
+        if self._record.route_logprobs:
+            for one in {id(one): one for one in request.policies}.values():
+                check_route_law(one)
         return request
 
     def enqueue(self, request: Request) -> Ticket:

@@ -44,7 +44,8 @@ class TokenTrace(NamedTuple):
     Leading dimensions: [S] in a step, [S, M] over a segment, [T] in an answer.
 
     token: int32. logprob: float32, under the model's own distribution.
-    routes: int16 [..., L, K], experts of the pass whose logits it was drawn from.
+    routes: int16 [..., L, K], experts of the pass whose logits it was drawn from; of
+      all passes, side by side, where several were averaged (`RouteEnsemble`).
     certainty: float32 (`self_certainty`).
     top_ids, top_logprobs: int32 and float32 [..., Q], the most likely tokens.
     route_logprobs: float32 [..., L], log-probability of each layer's set of experts

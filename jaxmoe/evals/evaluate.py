@@ -247,7 +247,7 @@ def evaluate(
     check_whole("graders", graders)
     # What does not fit is to be found before the directory is made: the options put
     # right would be another configuration.
-    for_model(draw.policy, model.config)
+    for_model(draw.policy, model.config, several=not draw.noisy_prefill)
     read_sampler(model, draw.sampler)
     if draw.deep_conf is not None:
         check_top_logprobs(model, draw.deep_conf.top)
