@@ -7,14 +7,21 @@ from pathlib import Path
 import jaxmoe
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.bars import EvaluationBar
-from jaxmoe.cli.problem_options import add_problems_option, first_problems
 from jaxmoe.demo import game_runs
+from jaxmoe.demo.game_runs import Outcome
+from jaxmoe.demo.held_out import HeldOut, problems_of, read_part
+from jaxmoe.demo.pilot import chosen, measured, pilot_draw
 from jaxmoe.demo.study import configurations
 from jaxmoe.demo.study_files import answers_folder, write_study
+from jaxmoe.evals.draw import Draw
+from jaxmoe.model import Model
 from jaxmoe.reports.plots import require_matplotlib
 
+PILOT = "pilot"
+
 EPILOG = """\
-Draws the answers of every configuration of jaxmoe/demo/study.py, and writes
+Draws the answers of every configuration of jaxmoe/demo/study.py to the problems of
+jaxmoe/demo/study/problems.json, as jaxmoe/demo/study/design.md says, and writes
 results.json, table.md and three figures into OUT."""
 
 
@@ -25,13 +32,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "out", metavar="OUT", type=Path, nargs="?", default=Path("demo-study"), help=out
     )
-    add_problems_option(parser)
+    problems = "only the first P (default: all)"
     slots = "answers computed side by side (default: 256)"
     only = (
         "draw just these configurations, and write no results (two runs can share OUT)"
     )
+    pilot = "draw the pilot's answers, and say how hard the study's problems are to be"
+    add("--problems", type=int, metavar="P", help=problems)
     add("--slots", type=int, metavar="S", default=256, help=slots)
     add("--only", metavar="NAME", nargs="+", default=[], help=only)
+    add("--pilot", action="store_true", help=pilot)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,28 +49,63 @@ def run(args: argparse.Namespace) -> int:
     rows = configurations()
     if unknown := [name for name in args.only if name not in rows]:
         raise ValueError(f"expected names of {list(rows)}, found {unknown}")
-    problems = first_problems("test", args.problems)
-    if not args.only:
+    asked = _first(read_part("pilot" if args.pilot else "study"), args.problems)
+    whole = not (args.only or args.pilot)
+    if whole:
         require_matplotlib()  # now rather than after hours
-    about = {"checkpoint": open_source("demo").digest()}
+    checkpoint = open_source("demo").digest()
     model = jaxmoe.load("demo")
-    outcomes = {}
-    for name, row in rows.items():
-        if args.only and name not in args.only:
-            continue
-        began = time.perf_counter()
-        with EvaluationBar(quiet=False) as bar:
-            outcomes[name] = game_runs.play(
-                model,
-                problems,
-                row.draw(args.slots),
-                answers_folder(args.out, name),
-                checkpoint=about["checkpoint"],
-                progress=bar.show,
-            )
-        accuracy = outcomes[name].values("accuracy").mean()
-        seconds = time.perf_counter() - began
-        print(f"{name:24} accuracy {accuracy:.1%}  {seconds:.0f} s", flush=True)
-    if not args.only:
+    if args.pilot:
+        draw = pilot_draw(args.slots)
+        outcome = _play(args.out, PILOT, model, asked, draw, checkpoint)
+        found = measured(outcome, asked)
+        for (kind, answers), interval in found.items():
+            print(f"{kind:9} {answers} answers: pass@64 {interval}")
+        print(f"chosen: {chosen(found)}")
+        return 0
+    outcomes = {
+        name: _play(
+            args.out,
+            name,
+            model,
+            asked[: row.problems],
+            row.draw(args.slots),
+            checkpoint,
+        )
+        for name, row in rows.items()
+        if not args.only or name in args.only
+    }
+    if whole:
+        about = {"checkpoint": checkpoint}
         print(write_study(args.out, model, outcomes, about, args.slots))
     return 0
+
+
+def _first(asked: list[HeldOut], count: int | None) -> list[HeldOut]:
+    if count is not None and not 1 <= count <= len(asked):
+        raise ValueError(f"--problems must be 1 to {len(asked)}, found {count}")
+    return asked[:count]
+
+
+def _play(
+    out: Path,
+    name: str,
+    model: Model,
+    asked: list[HeldOut],
+    draw: Draw,
+    checkpoint: str,
+) -> Outcome:
+    """Draws a configuration's answers, or goes on with them, and says how it did."""
+    began = time.perf_counter()
+    with EvaluationBar(quiet=False) as bar:
+        outcome = game_runs.play(
+            model,
+            problems_of(asked),
+            draw,
+            answers_folder(out, name),
+            checkpoint=checkpoint,
+            progress=bar.show,
+        )
+    accuracy, seconds = outcome.values("accuracy").mean(), time.perf_counter() - began
+    print(f"{name:24} accuracy {accuracy:.1%}  {seconds:.0f} s", flush=True)
+    return outcome

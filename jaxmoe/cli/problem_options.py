@@ -1,15 +1,7 @@
 """Options: which of the demo's problems."""
 
-import argparse
-
 from jaxmoe import demo
 from jaxmoe.demo import Problem
-
-
-def add_problems_option(parser: argparse.ArgumentParser) -> None:
-    """Adds --problems."""
-    text = "only the first P (default: all 512)"
-    parser.add_argument("--problems", type=int, metavar="P", help=text)
 
 
 def first_problems(split: str, count: int | None) -> list[Problem]:

@@ -1,6 +1,9 @@
 """The questions that options ask for."""
 
 import argparse
+import json
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from jaxmoe import demo
@@ -12,6 +15,7 @@ from jaxmoe.evals.questions import digest, read_questions, template_of
 from jaxmoe.evals.sandbox import available_isolation
 from jaxmoe.evals.tasks.base import Question, Task
 from jaxmoe.evals.tasks.code import CodeTask
+from jaxmoe.evals.tasks.reasoning_gym import ReasoningGym
 
 
 def task_named(name: str) -> Task:
@@ -27,10 +31,14 @@ def questions_of(
     args: argparse.Namespace,
 ) -> tuple[Task, list[Question], dict[str, Any]]:
     """The task, its questions, and where they are from."""
-    task = _code_task(args) if args.task == "code" else task_named(args.task)
+    task = _task_of(args)
     if args.problems is not None and args.problems < 1:
         raise ValueError(f"--problems must be at least 1, found {args.problems}")
     if args.data is None:
+        if args.template is not None:
+            raise ValueError("--template goes with --data, whose fields it names")
+        if isinstance(task, ReasoningGym):
+            return task, *_made_questions(task)
         if args.task != DEMO_TASK:
             fields = "; ".join(f"{k}: {v}" for k, v in task.fields.items())
             raise ValueError(
@@ -49,6 +57,25 @@ def questions_of(
         skip_bad_rows=args.skip_bad_rows,
     )
     return task, asked, {"file": file.name, "sha256": digest(file)}
+
+
+def _task_of(args: argparse.Namespace) -> Task:
+    """The task, with what options say of it."""
+    if args.task == "code":
+        return _code_task(args)
+    task = task_named(args.task)
+    if isinstance(task, ReasoningGym):
+        size = task.size if args.problems is None or args.data else args.problems
+        return replace(task, seed=args.data_seed, size=size)
+    return task
+
+
+def _made_questions(task: ReasoningGym) -> tuple[list[Question], dict[str, Any]]:
+    """The questions that a library makes."""
+    asked = task.questions()
+    text = json.dumps([[question.prompt, question.answer] for question in asked])
+    about = f"{task.name}, seed {task.seed}, size {task.size}"
+    return asked, {"file": about, "sha256": sha256(text.encode()).hexdigest()}
 
 
 def _code_task(args: argparse.Namespace) -> CodeTask:

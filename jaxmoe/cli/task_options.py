@@ -2,12 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from jaxmoe.cli.sampling_options import seed
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS as IN_A_GAME
 from jaxmoe.evals.draw import Draw
-from jaxmoe.evals.tasks import TASKS
+from jaxmoe.evals.tasks import GYM, TASKS
 from jaxmoe.router.policies import Policy
 
 DEMO_TASK = "countdown"
@@ -16,20 +17,37 @@ MAX_NEW_TOKENS = 4096
 """Of an answer, where the task is not the demo's."""
 
 
+class _Names(tuple[str, ...]):
+    """Names of tasks; that of any data set of reasoning-gym is among them."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or str(name).startswith(GYM)
+
+
 def add_task_options(parser: argparse.ArgumentParser) -> None:
     """Adds --task and what goes with it."""
     group = parser.add_argument_group("questions")
     add = group.add_argument
     add(
         "--task",
-        choices=(DEMO_TASK, *TASKS),
+        choices=_Names((DEMO_TASK, *TASKS)),
         default=DEMO_TASK,
         help="`jaxmoe list tasks` says what each asks (default: countdown)",
     )
-    data = "JSON lines, one question each, here or at gs:// (default: the demo's own, "
-    data += "for countdown)"
+    add_data_options(group)
+
+
+def add_data_options(group: Any) -> None:
+    """Adds --data and what goes with it, whatever the task is."""
+    add = group.add_argument
+    data = "JSON lines, one question each, here or at gs:// (default: the task's own, "
+    data += "for countdown and reasoning-gym)"
     add("--data", metavar="FILE", type=Path, help=data)
-    add("--problems", type=int, metavar="P", help="only the first P (default: all)")
+    problems = "only the first P (default: all); of reasoning-gym, how many are made "
+    problems += "(default: 500)"
+    add("--problems", type=int, metavar="P", help=problems)
+    made = "seed of the questions that reasoning-gym makes (default: 0)"
+    add("--data-seed", type=seed, default=0, help=made)
     skip = "go on without rows that the task cannot read, and say how many"
     add("--skip-bad-rows", action="store_true", help=skip)
     split = "of the demo's own questions (default: test)"

@@ -64,6 +64,11 @@ def is_chat(prompt: Any) -> bool:
 
 def check_prompt(model: Model, prompt: Prompt, max_new_tokens: int) -> np.ndarray:
     """Checked token ids, int32 [T], of text, of messages, or of ids."""
+    if model.config.scorer is not None:
+        raise ValueError(
+            "a model that writes text is needed, found one that scores it "
+            f"({model.config.family}); use it as `jaxmoe verify --verifier`"
+        )
     try:
         ids = np.asarray(_tokens(model, prompt))
     except ValueError as error:
@@ -150,6 +155,7 @@ def read_request(
     routes: np.ndarray | None,
     width: int,
     number: int = 0,
+    tops: bool = True,
 ) -> Request:
     """Samples of one prompt, checked and resolved; see `jaxmoe.stream`.
 
@@ -158,6 +164,7 @@ def read_request(
       policy: for all samples, or a list with one for each.
       width: K of `routes`.
       number: the prompt's among several.
+      tops: as of `Request`.
     """
     most, config = check_whole("max_new_tokens", max_new_tokens), model.config
     ids = check_prompt(model, prompt, most)
@@ -193,6 +200,7 @@ def read_request(
         grammar=_grammar(model, drawing, stop_ids),
         noisy_prefill=check_flag("noisy_prefill", noisy_prefill),
         routes=routes,
+        tops=tops,
     )
 
 

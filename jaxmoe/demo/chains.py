@@ -1,8 +1,8 @@
 """All problems of the numbers game with all their answers, and who may see which.
 
-There are 1820 sets of four numbers. A set belongs to training, validation or test with
-every one of its targets, so a test problem is not a training problem with another
-target, let alone the same one.
+There are 1820 sets of four numbers up to 13. A set belongs to training, validation or
+test with every one of its targets, so a test problem is not a training problem with
+another target, let alone the same one.
 """
 
 import hashlib
@@ -16,7 +16,6 @@ import numpy as np
 
 from jaxmoe.demo.numbers_game import (
     COUNT,
-    LARGEST,
     MAX_RESULT,
     MAX_TARGET,
     SMALLEST,
@@ -25,6 +24,9 @@ from jaxmoe.demo.numbers_game import (
 
 Split = Literal["train", "validation", "test"]
 Band = Literal["easy", "hard"]
+
+LARGEST_TRAINED = 13
+"""Sets that hold a larger number are in no split."""
 
 OPERATIONS = "+-*/"
 FEWEST_ANSWERS = 3
@@ -54,8 +56,8 @@ class Chains:
 
 
 def number_sets() -> list[tuple[int, ...]]:
-    """All sets of numbers, each in ascending order."""
-    numbers = range(SMALLEST, LARGEST + 1)
+    """The sets that are split, each in ascending order."""
+    numbers = range(SMALLEST, LARGEST_TRAINED + 1)
     return list(itertools.combinations_with_replacement(numbers, COUNT))
 
 

@@ -1,177 +1,99 @@
 """What is claimed of the method, as differences that answers can decide.
 
-Verdicts are by 95 % intervals, not corrected for there being many of them.
+Two families, each corrected for its size: PRIMARY, which the study was made for, and
+SECONDARY, about the parts of the method. jaxmoe/demo/study/design.md says why these.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 from jaxmoe.demo.configuration_names import (
+    ALONE,
     BASE,
+    COLD,
     ES,
-    ES_GREEDY,
+    ES_ALONE,
+    ES_HOT,
     GREEDY,
     GUMBEL,
+    HALF,
     HOT,
-    NOISY,
+    KEEP_2,
+    KEEP_7,
+    UNIFORM,
+    WARM,
 )
-from jaxmoe.evals.metrics import Interval
+from jaxmoe.demo.game_runs import Outcome
+from jaxmoe.evals.claims import ALPHA, Claim, Evidence, Finding, findings
+from jaxmoe.evals.metrics import Interval, paired_difference
 
 SOLVED = "problems that greedy solves"
 
-PAPER = "paper"
-"""Claimed in arXiv 2602.02443, of models of 15 to 80 billion parameters."""
-OURS = "ours"
-"""Asked here, to make sense of the others."""
+RESAMPLES = 100_000
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim, and the paired difference that decides it here.
-
-    a, b: configurations; the difference is a's `measure` minus b's, or minus b's
-    `measure_b`. expects: that the difference is above or below 0, or that it is no
-    lower than -margin. only: the problems it is about, where not all.
-    """
-
-    text: str
-    by: Literal["paper", "ours"]
-    a: str
-    b: str
-    measure: str
-    expects: Literal["higher", "lower", "no worse", "no better"]
-    measure_b: str | None = None
-    only: str | None = None
-    margin: float = 0.02
-
-    def __str__(self) -> str:
-        b = f"{self.b} ({self.measure_b})" if self.measure_b else self.b
-        where = f", {self.only}" if self.only else ""
-        return f"{self.measure}: {self.a} minus {b}{where}"
-
-    def judge(
-        self, difference: Interval
-    ) -> Literal["holds", "does not hold", "cannot tell"]:
-        """What the interval says.
-
-        "higher" holds above 0, and does not hold where an effect of `margin` is ruled
-        out; "no worse" holds above -margin, and does not hold below it. "lower" and "no
-        better" are their mirrors.
-        """
-        low, high = difference.low, difference.high
-        if self.expects in ("lower", "no better"):
-            low, high = -high, -low
-        if self.expects in ("higher", "lower"):
-            holds, refuted = low > 0, high < self.margin
-        else:
-            holds, refuted = low >= -self.margin, high < -self.margin
-        return "holds" if holds else "does not hold" if refuted else "cannot tell"
+def _of_sampler(sampler: str, es: str, base: str) -> tuple[Claim, ...]:
+    solves = (
+        Claim(f"{n} answers solve more ({sampler})", es, base, f"pass@{n}", "higher")
+        for n in (8, 32, 64)
+    )
+    single = f"a single answer is no worse ({sampler})"
+    solved = f"what greedy solves is solved as often ({sampler})"
+    return (
+        *solves,
+        Claim(single, es, base, "accuracy", "no worse"),
+        Claim(solved, es, base, "accuracy", "no worse", only=SOLVED),
+    )
 
 
-CLAIMS = (
-    Claim("8 answers solve more problems", PAPER, ES, BASE, "pass@8", "higher"),
-    Claim("32 answers solve more problems", PAPER, ES, BASE, "pass@32", "higher"),
-    Claim("64 answers solve more problems", PAPER, ES, BASE, "pass@64", "higher"),
-    Claim("a single answer is no worse", PAPER, ES, BASE, "accuracy", "no worse"),
-    Claim(
-        "a single greedy answer is no worse",
-        PAPER,
-        ES_GREEDY,
-        GREEDY,
-        "accuracy",
-        "no worse",
-    ),
-    Claim(
-        "what greedy solves is solved as often with sampled experts",
-        PAPER,
-        ES,
-        BASE,
-        "accuracy",
-        "no worse",
-        only=SOLVED,
-    ),
-    Claim(
-        "a head of 2, below k / 2, costs accuracy",
-        PAPER,
-        ES,
-        "k_keep 2",
-        "accuracy",
-        "higher",
-    ),
-    Claim(
-        "a range of 10, below 2 k, solves fewer problems",
-        PAPER,
-        ES,
-        "r 10",
-        "pass@8",
-        "higher",
-    ),
-    Claim(
-        "a range beyond 4 k solves no more", PAPER, "r 64", ES, "pass@8", "no better"
-    ),
-    Claim(
-        "a tau of 0.3, below 0.7, solves fewer problems",
-        PAPER,
-        ES,
-        "tau 0.3",
-        "pass@8",
-        "higher",
-    ),
-    Claim(
-        "half the experts are no worse for a greedy answer",
-        PAPER,
-        "k 4, greedy",
-        GREEDY,
-        "accuracy",
-        "no worse",
-    ),
-    Claim(
-        "half the experts solve fewer problems in 32 answers",
-        PAPER,
-        "k 4, 0.7",
-        BASE,
-        "pass@32",
-        "lower",
-    ),
-    Claim(
-        "routes alone find what one greedy answer does not",
-        OURS,
-        ES_GREEDY,
-        GREEDY,
-        "pass@32",
-        "higher",
-        measure_b="pass@1",
-    ),
-    Claim(
-        "noise on the prompt too finds more",
-        OURS,
-        f"{ES_GREEDY}, {NOISY}",
-        ES_GREEDY,
-        "pass@32",
-        "higher",
-    ),
-    Claim(
-        "noise on the prompt too costs no accuracy",
-        OURS,
-        f"{ES}, {NOISY}",
-        ES,
-        "accuracy",
-        "no worse",
-    ),
-    Claim(
-        "keeping a head is better than noise on all experts",
-        OURS,
-        "r 64",
-        GUMBEL,
-        "accuracy",
-        "higher",
-    ),
-    Claim(
-        "a higher temperature costs accuracy (a control)",
-        OURS,
-        BASE,
-        HOT,
-        "accuracy",
-        "higher",
-    ),
+PRIMARY = (*_of_sampler("normal", ES, BASE), *_of_sampler("high", ES_HOT, HOT))
+
+SECONDARY = (
+    Claim("a head of 2, below k / 2, costs accuracy", ES, KEEP_2, "accuracy", "higher"),
+    Claim("a head of 7 finds less", ES, KEEP_7, "pass@32", "higher"),
+    Claim("a tau of 0.3 finds less", ES, COLD, "pass@32", "higher"),
+    Claim("a tau of 2 costs accuracy", ES, WARM, "accuracy", "higher"),
+    Claim("a uniform tail costs accuracy", ES, UNIFORM, "accuracy", "higher"),
+    Claim("noise on all experts costs accuracy", ES, GUMBEL, "accuracy", "higher"),
+    Claim("half the experts are no worse", HALF, BASE, "accuracy", "no worse"),
+    Claim("half the experts find less", BASE, HALF, "pass@32", "higher"),
+    Claim("without top-p and top-k too", ES_ALONE, ALONE, "pass@32", "higher"),
+    Claim("more than a high temperature finds", ES, HOT, "pass@32", "higher"),
+    Claim("a high temperature costs accuracy", BASE, HOT, "accuracy", "higher"),
 )
+
+
+def pair_of(
+    claim: Claim, outcomes: Mapping[str, Outcome]
+) -> tuple[Outcome, Outcome] | None:
+    """The outcomes that a claim is about, of equal problems and numbers of answers.
+
+    The first ones of both, which were drawn with equal keys. None where no problem is
+    left.
+    """
+    a, b = outcomes[claim.a], outcomes[claim.b]
+    problems, n = min(len(a.problems), len(b.problems)), min(a.n, b.n)
+    a, b = a.first_of(problems, n), b.first_of(problems, n)
+    if claim.only == SOLVED:
+        solved = outcomes[GREEDY].first_of(problems, 1).right > 0
+        if not solved.any():
+            return None
+        a, b = a.of(solved), b.of(solved)
+    return a, b
+
+
+def compare(
+    a: Outcome, b: Outcome, measure: str, *, level: float = 1 - ALPHA
+) -> Interval:
+    """The paired difference of a's measure and b's, over sets of numbers."""
+    values = a.values(measure), b.values(measure)
+    return paired_difference(*values, groups=a.groups, level=level)
+
+
+def judge(family: Sequence[Claim], outcomes: Mapping[str, Outcome]) -> list[Finding]:
+    """What is found of the claims of a family, but for those about no problem."""
+    pairs = [(c, pair) for c in family if (pair := pair_of(c, outcomes)) is not None]
+    evidence = [
+        Evidence(c, a.values(c.measure), b.values(c.measure), a.groups)
+        for c, (a, b) in pairs
+    ]
+    return findings(evidence, size=len(family), resamples=RESAMPLES)

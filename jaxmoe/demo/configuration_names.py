@@ -1,9 +1,15 @@
-"""Names of the study's configurations that are spoken of by name."""
+"""Names of the study's configurations that are spoken of by name.
 
-GREEDY, BASE, HOT = (f"top-k, {temperature}" for temperature in ("greedy", 0.7, 1.3))
-ES_GREEDY, ES, ES_HOT = (
-    f"expert-sample, {temperature}" for temperature in ("greedy", 0.7, 1.3)
+normal and high are the paper's token samplers; alone is a temperature of 0.7 without
+top-p and top-k. Where no sampler is named it is the normal one.
+"""
+
+GREEDY = "top-k, greedy"
+BASE, HOT, ALONE = (f"top-k, {sampler}" for sampler in ("normal", "high", "alone"))
+ES, ES_HOT, ES_ALONE = (
+    f"expert-sample, {sampler}" for sampler in ("normal", "high", "alone")
 )
-GUMBEL = "gumbel-topk, 0.7"
-NOISY = "noisy prompt"
-"""The prompt's tokens are routed with noise too, and so is the first token's pass."""
+KEEP_2, KEEP_7 = "k_keep 2", "k_keep 7"
+COLD, WARM, UNIFORM = "tau 0.3", "tau 2", "uniform tail"
+GUMBEL = "gumbel-topk"
+HALF = "k 4"

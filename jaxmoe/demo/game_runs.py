@@ -1,6 +1,6 @@
 """The demo's problems put to a model, and how it did."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,12 @@ MAX_NEW_TOKENS = ANSWER_LENGTH + 6
 class Outcome:
     """How n answers to each of P problems came out.
 
-    marks: bool [P, n], whether each answer is right. distinct: int [P], distinct right
-    answers (`expression`). first: the first answer to each problem.
+    marks: bool [P, n], whether each answer is right. first: the first answer to each
+    problem.
     """
 
     problems: tuple[Problem, ...]
     marks: Bool[np.ndarray, "P n"]
-    distinct: Int[np.ndarray, "P"]
     first: tuple[str, ...] = ()
 
     @property
@@ -53,16 +52,11 @@ class Outcome:
         powers = [1 << i for i in range(self.n.bit_length())]
         return powers if powers[-1] == self.n else [*powers, self.n]
 
-    def values(self, measure: str, first: int | None = None) -> np.ndarray:
-        """ "accuracy" (the share of right answers) or "pass@k", float64 [P].
-
-        first: only so many answers are looked at, where not all.
-        """
-        marks = self.marks[:, :first]
-        right, n = marks.sum(axis=1), marks.shape[1]
+    def values(self, measure: str) -> np.ndarray:
+        """ "accuracy" (the share of right answers) or "pass@k", float64 [P]."""
         if measure == "accuracy":
-            return right / n
-        return pass_at(right, n, int(measure.removeprefix("pass@")))
+            return self.right / self.n
+        return pass_at(self.right, self.n, int(measure.removeprefix("pass@")))
 
     def interval(self, measure: str) -> Interval:
         """The mean of `values`; whole sets of numbers are resampled."""
@@ -73,10 +67,15 @@ class Outcome:
         names = ["accuracy", *(f"pass@{k}" for k in self.budgets()[1:])]
         return {name: self.interval(name) for name in names}
 
+    def first_of(self, problems: int, n: int) -> "Outcome":
+        """The outcome of the first n answers to the first problems."""
+        some = self.problems[:problems]
+        return Outcome(some, self.marks[:problems, :n], self.first[:problems])
+
     def of(self, chosen: Bool[np.ndarray, "P"]) -> "Outcome":
         """The outcome of some of the problems."""
         some = [p for p, c in zip(self.problems, chosen, strict=True) if c]
-        return Outcome(tuple(some), self.marks[chosen], self.distinct[chosen])
+        return Outcome(tuple(some), self.marks[chosen])
 
 
 def play(
@@ -110,15 +109,5 @@ def play(
     )
     records = read_run(path).records
     marks = [[record.correct for record in row] for row in records]
-    # The answer of a right one is its expression.
-    distinct = [len({r.answer for r in row if r.correct}) for row in records]
     first = tuple(row[0].text for row in records)
-    return Outcome(tuple(problems), np.array(marks), np.array(distinct), first)
-
-
-def of_band(
-    outcome: Outcome, bands: Mapping[Problem, str], band: str
-) -> Outcome | None:
-    """The outcome of the problems of a band; None where there are none."""
-    chosen = np.array([bands.get(problem) == band for problem in outcome.problems])
-    return outcome.of(chosen) if chosen.any() else None
+    return Outcome(tuple(problems), np.array(marks), first)

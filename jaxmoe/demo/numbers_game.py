@@ -12,8 +12,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-SMALLEST, LARGEST = 1, 13
-"""The numbers of a problem."""
+SMALLEST, LARGEST = 1, 16
+"""The numbers of a problem. The demo's model was trained on those up to
+`jaxmoe.demo.chains.LARGEST_TRAINED`."""
 MAX_TARGET = 99
 MAX_RESULT = 199
 """Results of steps are whole numbers from 1 to this."""

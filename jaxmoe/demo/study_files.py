@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxmoe import demo
 from jaxmoe.demo import router_study
+from jaxmoe.demo.configuration_names import BASE
 from jaxmoe.demo.game_runs import Outcome
 from jaxmoe.demo.network import first_params
 from jaxmoe.demo.recipe import Recipe
-from jaxmoe.demo.study import BASE, report
+from jaxmoe.demo.study import report
 from jaxmoe.demo.study_figures import plot_outcomes, plot_router
 from jaxmoe.demo.study_table import tables
 from jaxmoe.files import write_text
 from jaxmoe.model import Model
+
+ROUTED = 512
+"""Answers whose tokens the router's curves are of."""
 
 
 def answers_folder(out: Path, name: str) -> Path:
@@ -37,7 +40,7 @@ def write_study(
     """
     base = outcomes[BASE]
     pairs = zip(base.problems, base.first, strict=True)
-    texts = [problem.prompt + answer for problem, answer in pairs]
+    texts = [problem.prompt + answer for problem, answer in pairs][:ROUTED]
     trained = router_study.router_logits(model.config, model.params, texts)
     params = first_params(model.config, Recipe().seed)
     untrained = router_study.router_logits(model.config, params, texts)
@@ -45,12 +48,11 @@ def write_study(
         "trained": router_study.describe(*trained),
         "untrained": router_study.describe(*untrained),
     }
-    bands = demo.bands("test")
-    results = about | report(outcomes, bands, slots) | {"router": router}
+    results = about | report(outcomes, slots) | {"router": router}
     write_text(out / "results.json", _compact(results))
     text = tables(results)
     write_text(out / "table.md", text)
-    plot_outcomes(out, outcomes, bands)
+    plot_outcomes(out, outcomes)
     plot_router(out, model, trained[0])
     return text
 

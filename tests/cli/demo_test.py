@@ -157,7 +157,7 @@ def test_token_ids_are_not_judged(capsys, model, texts):
         ("--problem 1 --prompt 2,5,8,12=27:", "--problem stands for a prompt"),
         ("--problem 1 --token-ids 10,6", "--problem stands for a prompt"),
         ("--prompt hello", "expected a problem as \"2,5,8,12=27:\", found 'hello'"),
-        ("--prompt 2,5,8,14=27:", "four numbers from 1 to 13"),
+        ("--prompt 2,5,8,17=27:", "four numbers from 1 to 16"),
         ("--prompt 2,5,8,12=27", "expected a problem as"),
         ("--chat hello", "chat"),
         ("--system hello", "--system goes with --chat"),

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmoe import demo
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli import demo as demo_command
 from jaxmoe.demo import game_runs
 from jaxmoe.demo.chains import all_chains
 from jaxmoe.demo.configuration_names import BASE
+from jaxmoe.demo.held_out import PILOT_PROBLEMS, problems_of, read_part
+from jaxmoe.demo.pilot import pilot_draw
 from jaxmoe.demo.study import configurations
 from jaxmoe.evals.draw import Draw
 from tests.outcomes import outcome_of
@@ -42,17 +43,20 @@ class Run:
 def asked(tmp_path_factory) -> Iterator[list[Run]]:
     """The runs that were asked for; their answers are made up."""
     asked = []
-    chains = all_chains([problem.numbers for problem in demo.problems()[:PLAYED]])
+    first = problems_of(read_part("study")[:PLAYED])
+    chains = all_chains([problem.numbers for problem in first])
     solutions = dict(zip(map(tuple, chains.numbers), chains.texts(), strict=True))
 
     def play(model, problems, draw, path, *, checkpoint, progress):
         asked.append(Run(draw, path, checkpoint))
         path.mkdir(parents=True, exist_ok=True)
-        first = [solutions[problem.numbers] for problem in problems]
-        first[0] = "12"  # of another length
-        right = np.array([0, 1, draw.n, draw.n])
-        found = outcome_of(problems, draw.n, right, np.minimum(right, 1))
-        return replace(found, first=tuple(first))
+        right = np.arange(len(problems)) % (draw.n + 1)
+        found = outcome_of(problems, draw.n, right)
+        if problems != first:  # the pilot's
+            return found
+        texts = [solutions[problem.numbers] for problem in problems]
+        texts[0] = "12"  # of another length
+        return replace(found, first=tuple(texts))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
@@ -94,11 +98,11 @@ def test_everything_is_written(study):
     text = (out / "results.json").read_text(encoding="utf-8")
     results = json.loads(text, parse_constant=pytest.fail)
     assert list(results["configurations"]) == list(configurations())
-    assert results["configurations"][BASE]["right"] == [0, 1, 64, 64]
+    assert results["configurations"][BASE]["right"] == [0, 1, 2, 3]
     assert results["checkpoint"] == open_source("demo").digest()
     assert text.count("\n") < 1500  # a list is a line
     table = (out / "table.md").read_text(encoding="utf-8")
-    assert f"| {BASE} | " in table
+    assert f"| {BASE} " in table
 
 
 @pytest.mark.slow
@@ -120,13 +124,23 @@ def test_routers_are_those_of_the_answers(study):
 def test_parts_of_a_study(asked, tmp_path):
     """Two machines could not share the work, or the first would end with an error."""
     asked.clear()
-    argv = [str(tmp_path), "--problems", str(PLAYED), "--only", "k_keep 3", BASE]
+    argv = [str(tmp_path), "--problems", str(PLAYED), "--only", "k_keep 2", BASE]
     assert main(argv) == 0
     rows = configurations()
     assert [run.draw for run in asked] == [
-        rows[n].draw(256) for n in (BASE, "k_keep 3")
+        rows[n].draw(256) for n in (BASE, "k_keep 2")
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["answers"]
+
+
+def test_the_pilot(asked, tmp_path, capsys):
+    """The study's problems would be drawn before it is known which."""
+    asked.clear()
+    assert main([str(tmp_path), "--pilot"]) == 0
+    assert [run.draw for run in asked] == [pilot_draw(256)]
+    *rows, last = capsys.readouterr().out.splitlines()[1:]
+    assert len(rows) * PILOT_PROBLEMS == len(read_part("pilot"))
+    assert last.startswith("chosen: ")
 
 
 def test_without_matplotlib_nothing_is_drawn(asked, tmp_path, capsys, monkeypatch):
@@ -145,8 +159,8 @@ def test_without_matplotlib_nothing_is_drawn(asked, tmp_path, capsys, monkeypatc
     ("options", "message"),
     [
         (["--only", BASE, "k_keep 8"], "found ['k_keep 8']"),
-        (["--problems", "0"], "--problems must be 1 to 512, found 0"),
-        (["--problems", "-1"], "--problems must be 1 to 512, found -1"),
+        (["--problems", "0"], "--problems must be 1 to 2048, found 0"),
+        (["--problems", "-1"], "--problems must be 1 to 2048, found -1"),
     ],
 )
 def test_what_the_study_refuses(asked, tmp_path, capsys, options, message):

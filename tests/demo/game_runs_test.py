@@ -6,7 +6,7 @@ import pytest
 import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler
 from jaxmoe.demo.encoding import ANSWER_LENGTH, encode
-from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, of_band, play
+from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, play
 from jaxmoe.demo.numbers_game import Problem
 from jaxmoe.evals import evaluate as evaluation
 from jaxmoe.evals.draw import Draw
@@ -53,7 +53,6 @@ def test_answers_are_counted(monkeypatch, tmp_path):
         )
         assert (outcome.problems, outcome.n) == (tuple(PROBLEMS), 5)
         assert outcome.right.tolist() == [4, 0, 0]
-        assert outcome.distinct.tolist() == [2, 0, 0]
         assert outcome.first == tuple(texts[0] for texts in ANSWERS)
     assert heard[-1].done == 15
 
@@ -70,7 +69,7 @@ def _outcome(right, n: int) -> Outcome:
     """An outcome; problem j is of number set j modulo 3."""
     right = np.array(right)
     problems = [Problem(SETS[j % 3], 1 + j) for j in range(len(right))]
-    return outcome_of(problems, n, right, np.minimum(right, 2))
+    return outcome_of(problems, n, right)
 
 
 def test_shares_of_right_answers():
@@ -128,21 +127,15 @@ def test_whole_sets_of_numbers_are_resampled():
 
 def test_some_of_the_problems():
     """Counts would go to other problems than they belong to."""
-    whole = outcome_of(PROBLEMS, 5, [4, 0, 3], [2, 0, 1])
+    whole = outcome_of(PROBLEMS, 5, [4, 0, 3])
     some = whole.of(np.array([True, False, True]))
     assert some.problems == (whole.problems[0], whole.problems[2])
     assert some.n == whole.n
     assert some.right.tolist() == [4, 3]
-    assert some.distinct.tolist() == [2, 1]
 
 
-def test_bands():
-    """A band would be made up of other problems."""
-    whole = outcome_of(PROBLEMS, 5, [4, 0, 3], [2, 0, 1])
-    bands = dict(zip(PROBLEMS, ["hard", "easy", "hard"], strict=True))
-    bands[Problem((1, 1, 1, 1), 4)] = "not asked"
-    hard, easy = (of_band(whole, bands, band) for band in ("hard", "easy"))
-    assert hard is not None and hard.right.tolist() == [4, 3]
-    assert easy is not None and easy.problems == (PROBLEMS[1],)
-    assert of_band(whole, bands, "not asked") is None
-    assert of_band(whole, {}, "easy") is None
+def test_the_first_answers_to_the_first_problems():
+    """Rows of unequal size would be compared by answers of unequal keys."""
+    first = outcome_of(PROBLEMS, 5, [4, 0, 3]).first_of(2, 3)
+    assert (first.problems, first.n) == (tuple(PROBLEMS[:2]), 3)
+    assert first.right.tolist() == [3, 0]

@@ -52,7 +52,7 @@ def test_numbers_stand_in_order():
         ((2, 5, 8, 12, 13), 27),
         ((), 27),
         ((0, 5, 8, 12), 27),
-        ((2, 5, 8, 14), 27),
+        ((2, 5, 8, 17), 27),
         ((-2, 5, 8, 12), 27),
         ((2, 5, 8, 12), 0),
         ((2, 5, 8, 12), 100),
@@ -60,7 +60,7 @@ def test_numbers_stand_in_order():
 )
 def test_a_problem_outside_the_game_is_refused(numbers, target):
     """The model would be asked about tokens or sums that it never saw."""
-    with pytest.raises(ValueError, match=f"4 numbers from 1 to 13.*and {target}"):
+    with pytest.raises(ValueError, match=f"4 numbers from 1 to 16.*and {target}"):
         Problem(numbers, target)
 
 
@@ -76,7 +76,7 @@ def test_a_problem_outside_the_game_is_refused(numbers, target):
         "2,5,8,12=27:\n",
         "2,5,8,12=27:" + ANSWER,
         "0,5,8,12=27:",
-        "2,5,8,14=27:",
+        "2,5,8,17=27:",
         "2,5,8,12=0:",
         "2,5,8,12=100:",
         "-2,5,8,12=27:",

@@ -63,7 +63,7 @@ def _run(config, params, x, context=CONTEXT):
     run = jax.jit(
         lambda params, x: _ff(config, params, context.execution)(x, 1, _top_k, context)
     )
-    out, experts, _ = run(params, x)
+    out, (experts, *_) = run(params, x)
     return np.asarray(out), np.asarray(experts)
 
 

@@ -2,7 +2,7 @@
 
 aime: integers from 0 to 999 in a box. math: LaTeX, compared by the optional library
 math-verify. gpqa, mcq: multiple choice. exact: one of a few strings. code: programs
-that are run against tests.
+that are run against tests. reasoning-gym:NAME: a data set of that library.
 
 The demo's numbers game is a task as well, `jaxmoe.demo.countdown.Countdown`; it lives
 with the demo, on which nothing here depends.
@@ -21,10 +21,14 @@ _PLACES = {
     "mcq": ("choice", "mcq"),
     "exact": ("exact", "Exact"),
     "code": ("code", "CodeTask"),
+    "reasoning-gym:NAME": ("reasoning_gym", "ReasoningGym"),
 }
 
 TASKS = tuple(_PLACES)
-"""The names that `task` knows."""
+"""The names that `task` knows, where NAME stands for any data set of reasoning-gym."""
+
+GYM = "reasoning-gym:"
+"""How the names of its data sets begin."""
 
 
 def task(name: str) -> Task:
@@ -33,6 +37,10 @@ def task(name: str) -> Task:
     Raises:
       ValueError: no task has this name.
     """
+    if name.startswith(GYM):
+        from jaxmoe.evals.tasks.reasoning_gym import ReasoningGym
+
+        return ReasoningGym(name.removeprefix(GYM))
     if name not in _PLACES:
         raise ValueError(
             f"expected one of the tasks {', '.join(TASKS)}, found {name!r}; countdown "
@@ -43,4 +51,4 @@ def task(name: str) -> Task:
     return getattr(import_module(f"jaxmoe.evals.tasks.{module}"), made_by)()
 
 
-__all__ = ["TASKS", "Grade", "Question", "Task", "task"]
+__all__ = ["GYM", "TASKS", "Grade", "Question", "Task", "task"]

@@ -13,6 +13,12 @@ BOXED = r"""{problem}
 
 Please reason step by step, and put your final answer within \boxed{}."""
 
+TAGGED = """\
+{question}
+
+Please reason step by step, and give your final answer within <answer> and </answer>."""
+"""For questions of reasoning-gym, whose own prompts ask for these tags too."""
+
 AIME = BOXED
 """AIME answers are integers, which the problems themselves say."""
 
