@@ -29,7 +29,11 @@ SAMPLERS = [
     TokenSampler(1.0, top_k=3, min_p=1.0),
 ]
 S = 64
-VOCABULARIES = (50, pytest.param(CANDIDATES, marks=pytest.mark.slow), 2000)
+VOCABULARIES = (
+    pytest.param(50, marks=pytest.mark.optimised(False)),
+    pytest.param(CANDIDATES, marks=pytest.mark.slow),
+    2000,
+)
 
 
 @pytest.fixture(autouse=True)
