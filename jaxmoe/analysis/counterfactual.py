@@ -281,8 +281,8 @@ def ablate(
             progress(j + 1)
     if not total:
         raise ValueError("importance needs answers, found no passages; pass some")
-    arrays = [np.stack(parts) for parts in zip(*total, strict=True)]
-    return Importance(config.moe_layers, *arrays, tuple(groups))
+    loss, count, by_rank, tokens = (np.stack(part) for part in zip(*total, strict=True))
+    return Importance(config.moe_layers, loss, count, by_rank, tokens, tuple(groups))
 
 
 def answer_positions(one: Passage, most: int | None = None) -> Int[np.ndarray, "W"]:

@@ -260,12 +260,11 @@ class _Position(NamedTuple):
     ) -> Callable[[Array | int, Array], Array]:
         """Own experts, as held or as the router chooses, and others where changed."""
         noise = self._noise(at, draw)
+        held = jnp.broadcast_to(self.held[at], (len(draw), *self.held.shape[1:]))
 
         def choose(layer: Array | int, ranking: Float[Array, "S E"]) -> Array:
-            given = jnp.broadcast_to(
-                of_layer(self.held[at][None], layer, jnp.int32),
-                (ranking.shape[0], self.own.width),
-            )
+            given, here = of_layer(held, layer, jnp.int32), of_layer(changed, layer)
+            assert given is not None and here is not None
             kept = choose_experts(self.own.at_layer(layer), ranking, None, forced=given)
             if self.policy is None:
                 place = jnp.arange(self.own.width)[None] != draw[:, None]
@@ -274,7 +273,6 @@ class _Position(NamedTuple):
                 other = choose_experts(
                     self.policy.at_layer(layer), ranking, of_layer(noise, layer)
                 )
-            here = of_layer(changed, layer)
             return jnp.where(here[:, None], other, kept)
 
         return choose

@@ -18,9 +18,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.analysis.router_pass import Passage, check_passage, require_routers
+from jaxmoe.analysis.router_pass import (
+    Passage,
+    check_passage,
+    padded,
+    require_routers,
+)
 from jaxmoe.config import ModelConfig
-from jaxmoe.decode.prefill import prompt_bucket, run_sequences
+from jaxmoe.decode.prefill import run_sequences
 from jaxmoe.decode.program import program
 from jaxmoe.execution import Execution
 from jaxmoe.model import Model
@@ -160,11 +165,7 @@ def route_logprobs(
                 "implement it, or pass another policy"
             )
     check_passage(model, one, width)
-    length, size = len(one.tokens), prompt_bucket(len(one.tokens))
-    tokens = np.zeros(size, np.int32)
-    tokens[:length] = one.tokens
-    routes = np.full((size, *one.routes.shape[1:]), -1, np.int16)
-    routes[:length] = one.routes
+    length, (tokens, routes) = len(one.tokens), padded(one)
     found = _logprobs(
         config,
         model.params,

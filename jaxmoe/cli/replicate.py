@@ -112,14 +112,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _benchmark(args: argparse.Namespace, recipe: Recipe) -> tuple[str, Benchmark]:
     known = recipe.benchmarks
-    if args.benchmark is None and len(known) == 1:
+    name: str = args.benchmark or ""
+    if not name and len(known) == 1:
         return next(iter(known.items()))
-    if args.benchmark not in known:
+    if name not in known:
         raise ValueError(
             f"--benchmark must be one of {', '.join(known)} with recipe "
-            f"{recipe.name}, found {args.benchmark or 'none'}"
+            f"{recipe.name}, found {name or 'none'}"
         )
-    return args.benchmark, known[args.benchmark]
+    return name, known[name]
 
 
 def _fill(args: argparse.Namespace, recipe: Recipe, benchmark: Benchmark) -> None:
@@ -341,7 +342,7 @@ def _report(
     if wanted and (missing := [row for row in runs if row not in scores]):
         text += "\nNo verifier's scores of " + ", ".join(missing) + "; for each:\n"
         run, file = args.out / missing[0], args.out / "scores" / f"{missing[0]}.jsonl"
-        text += f"  jaxmoe verify {run} --out {file} (and which verifier)\n"
+        text += f"  jaxmoe verify {run} --verifier CKPT --out {file}\n"
     return f"{text}\nwritten: {args.out / 'replication.html'}, .md, .json"
 
 

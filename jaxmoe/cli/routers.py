@@ -7,8 +7,9 @@ instead.
 
 import argparse
 
+from jaxmoe.analysis.cutting import cut
 from jaxmoe.analysis.passages import Passages
-from jaxmoe.analysis.router_pass import accumulate, require_alike
+from jaxmoe.analysis.router_pass import accumulate, measure, require_alike
 from jaxmoe.checkpoints.gcs import require_local
 from jaxmoe.cli.bars import ProgressBar
 from jaxmoe.cli.counterfactual_options import (
@@ -20,10 +21,16 @@ from jaxmoe.cli.counterfactual_options import (
 from jaxmoe.cli.endings import command, figures_if_possible
 from jaxmoe.cli.loading_options import add_loading_options, digest_of, load
 from jaxmoe.cli.policy_options import add_policy_options, policy_of
-from jaxmoe.cli.router_options import add_router_options, rows_of, write_routes
+from jaxmoe.cli.router_options import (
+    add_router_options,
+    heads_beside,
+    rows_of,
+    write_routes,
+)
 from jaxmoe.cli.sampler_options import add_sampler_options, sampler_of
 from jaxmoe.reports.router_files import Against, check_folder, write_routers
 from jaxmoe.reports.router_table import suggestion, table
+from jaxmoe.reports.steepness import cutting_table, heads_table
 from jaxmoe.router.policies import TopK
 
 
@@ -64,10 +71,13 @@ def main(argv: list[str] | None = None) -> int:
         change_routes(args, model, passages, rows, policy)
         return 0
     if args.write_routes is not None:
-        return write_routes(args, passages)
+        return write_routes(args, model, passages)
     with ProgressBar(len(passages), quiet=False) as bar:
         routing = passages.routing()
-        layers = accumulate(model, passages, policy=routing, progress=bar.show)
+        found = measure(model, passages, policy=routing, progress=bar.show)
+    layers = found.layers
+    heads = heads_beside(args, model, rows, passages, found.heads)
+    cutting = None if args.cut is None else cut(model, passages.tokens, args.cut)
     against = None
     if args.against is not None and other is not None:
         against = Against(
@@ -85,7 +95,13 @@ def main(argv: list[str] | None = None) -> int:
             digest=digest_of(args, args.checkpoint),
             policy=passages.described(),
             against=against,
+            heads=heads,
+            cutting=cutting,
         )
     print(table(layers, k))
+    if heads:
+        print(heads_table(heads))
+    if cutting is not None:
+        print(cutting_table(cutting, layers))
     print(suggestion(layers, model.config))
     return 0

@@ -65,6 +65,11 @@ def is_chat(prompt: Any) -> bool:
 
 def check_prompt(model: Model, prompt: Prompt, max_new_tokens: int) -> np.ndarray:
     """Checked token ids, int32 [T], of text, of messages, or of ids."""
+    if model.config.scorer is not None:
+        raise ValueError(
+            "a model that writes text is needed, found one that scores it "
+            f"({model.config.family}); use it as `jaxmoe verify --verifier`"
+        )
     try:
         ids = np.asarray(_tokens(model, prompt))
     except ValueError as error:

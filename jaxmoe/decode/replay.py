@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxmoe.config import ModelConfig
@@ -31,10 +32,10 @@ ROWS = 128
 def score(
     config: ModelConfig,
     params: Params,
-    tokens: Int[Array, "B T"],
-    routes: Int[Array, "B T L K"] | None = None,
+    tokens: Int[Array | np.ndarray, "B T"],
+    routes: Int[Array | np.ndarray, "B T L K"] | None = None,
     *,
-    lengths: Int[Array, "B"] | None = None,
+    lengths: Int[Array | np.ndarray, "B"] | None = None,
     execution: Execution | None = None,
 ) -> Float[Array, "B T1"]:
     """log p(tokens[:, t + 1] | tokens[:, :t + 1], routes), [B, T - 1]; differentiable.
@@ -59,12 +60,15 @@ def score(
     """
     execution = trainable(params, execution)
     context = Context(execution, DeviceContext(execution.layout))
+    tokens = jnp.asarray(tokens)
     count, size = tokens.shape
     lengths = jnp.full(count, size) if lengths is None else jnp.asarray(lengths)
     decoder = bind(config, params, context)
     positions = jnp.tile(jnp.arange(size, dtype=jnp.int32), count)
     active = positions < jnp.repeat(lengths, size)
-    flat = None if routes is None else routes.reshape(-1, *routes.shape[2:])
+    flat = None
+    if routes is not None:
+        flat = jnp.asarray(routes).reshape(-1, *routes.shape[2:])
     hidden = _run(decoder, tokens.reshape(-1), positions, active, flat, context, count)
     targets = jnp.roll(tokens, -1, axis=1).reshape(-1)
     logprobs = _in_chunks(decoder, hidden, targets, context).reshape(count, size)

@@ -125,12 +125,12 @@ def _differences(
     names = [ACCURACY, *(m for m in values_a if m.startswith(("pass@", MAJORITY)))]
     both = [name for name in names if name in values_a and name in values_b]
     return [
-        difference_of(a.name, b.name, m, values_a[m], values_b[m], a.groups, seed)
+        _difference(a.name, b.name, m, values_a[m], values_b[m], a.groups, seed)
         for m in both
     ]
 
 
-def difference_of(
+def _difference(
     a: str,
     b: str,
     measure: str,
@@ -139,7 +139,6 @@ def difference_of(
     groups: Sequence[str],
     seed: int,
 ) -> Difference:
-    """b's measure less a's over the same problems."""
     interval = paired_difference(values_b, values_a, groups=groups, seed=seed)
     test = permutation_test(values_b, values_a, groups, seed=seed)
     return Difference(a, b, measure, interval, test.p_value, test.exact)
@@ -177,7 +176,7 @@ def _within(
     seed: int,
 ) -> list[Difference]:
     return [
-        difference_of(
+        _difference(
             a.name, b.name, name, split_a[name][0], split_b[name][0], groups[name], seed
         )
         for name in split_a

@@ -21,19 +21,48 @@ Form = Literal["vllm", "sglang"]
 """Whose text: with a header that says the shape, or without."""
 
 
+def encode_weights(weights: np.ndarray, *, form: Form = "vllm") -> str:
+    """Weights [P + T - 1, L, K] of experts, float32, as text of the same rows."""
+    return _encoded(np.asarray(weights, "<f4"), form)
+
+
+def decode_weights(text: str, shape: tuple[int, int, int]) -> np.ndarray:
+    """Weights from text, whoever's: the values are the last ones in both.
+
+    Raises:
+      ValueError: another encoding, or other than as many values.
+    """
+    try:
+        raw = base64.b64decode(text, validate=True)
+        values = raw[-4 * int(np.prod(shape)) :] if raw[:6] == _MAGIC else raw
+        return np.frombuffer(values, "<f4").reshape(shape)
+    except ValueError as error:
+        raise ValueError(
+            f"weights must be base64 of float32 {list(shape)}, found {text[:40]!r} "
+            f"({error})"
+        ) from None
+
+
+_MAGIC = b"\x93NUMPY"
+
+
+def _encoded(array: np.ndarray, form: Form) -> str:
+    """With a header that says the shape, or the values alone."""
+    if form not in get_args(Form):
+        raise ValueError(f"form must be one of {get_args(Form)}, found {form!r}")
+    if form == "sglang":
+        return base64.b64encode(array.tobytes()).decode("ascii")
+    file = io.BytesIO()
+    np.save(file, array)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
 def encode_routes(
     prompt_length: int, routes: np.ndarray, *, form: Form = "vllm"
 ) -> str:
     """Recorded routes [T, L, K] of one answer (`Samples.routes`), as text."""
-    if form not in get_args(Form):
-        raise ValueError(f"form must be one of {get_args(Form)}, found {form!r}")
-    length = len(routes)
-    placed = place_routes(prompt_length, length, routes)[:-1].astype("<i4")
-    if form == "sglang":
-        return base64.b64encode(placed.tobytes()).decode("ascii")
-    file = io.BytesIO()
-    np.save(file, placed)
-    return base64.b64encode(file.getvalue()).decode("ascii")
+    placed = place_routes(prompt_length, len(routes), routes)[:-1]
+    return _encoded(placed.astype("<i4"), form)
 
 
 def decode_routes(

@@ -9,6 +9,7 @@ from jaxmoe.evals.comparison import Curve, RunSummary
 from jaxmoe.evals.diversity import distinct, mean_route_jaccard
 from jaxmoe.evals.equal_answers import codes_of
 from jaxmoe.evals.metrics import Interval, bootstrap, pass_at
+from jaxmoe.evals.rad import route_agreement
 from jaxmoe.evals.run import Run, routes_of
 from jaxmoe.evals.votes import (
     best_of_k,
@@ -26,6 +27,8 @@ MAJORITY = "majority vote"
 LOGPROB = "mean log-probability"
 LOGPROB_SUM = "sum of log-probabilities"
 CERTAINTY = "self-certainty"
+AGREEMENT = "route agreement at the first tokens"
+"""RAD (`jaxmoe.evals.rad`); at another anchor it is a score that the caller gives."""
 
 
 SECONDS = "seconds, compiling included"
@@ -59,6 +62,8 @@ def scores_of(
         LOGPROB_SUM: run.logprob_sum,
         CERTAINTY: run.self_certainty,
     }
+    if run.n > 1 and all(r.routes is not None for row in run.records for r in row):
+        own[AGREEMENT] = route_agreement(run)
     known = {name: s for name, s in own.items() if not np.isnan(s).all()}
     return known | dict(more or {})
 

@@ -81,13 +81,13 @@ def replication_object(found: Replication) -> dict[str, Any]:
 
 
 def _claim(judged: Judged) -> dict[str, Any]:
-    difference = judged.difference
-    known = difference is not None
-    return {
-        **asdict(judged.claim),
-        "stated": judged.stated,
-        "difference": bounds(difference.interval) if known else None,
-        "p_value": difference.p_value if known else None,
-        "adjusted": difference.adjusted if known else None,
-        "verdict": judged.verdict,
+    about = asdict(judged.claim) | {"stated": judged.stated}
+    if (found := judged.found) is None:
+        return about | {"verdict": None}
+    return about | {
+        "difference": bounds(found.difference),
+        "together": bounds(found.together),
+        "p_value": found.p_value,
+        "adjusted": found.adjusted,
+        "verdict": found.verdict,
     }

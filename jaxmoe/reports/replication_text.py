@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 
-from jaxmoe.evals.comparison import Difference
 from jaxmoe.evals.metrics import Interval
 from jaxmoe.evals.replication.costs import Cost, Hours
 from jaxmoe.evals.replication.recipe import Recipe
@@ -43,16 +42,16 @@ def measure_rows(found: Replication) -> list[list[str]]:
 
 def claim_row(judged: Judged) -> list[str]:
     """A claim's cells, under `CLAIM_HEAD`."""
-    claim, found = judged.claim, judged.difference
+    claim, found = judged.claim, judged.found
     return [
         claim.text,
         claim.by,
         str(claim),
         f"{claim.expects}, margin {100 * claim.margin:g}",
         judged.stated or "",
-        "" if found is None else " ".join(words.points(found.interval)),
-        "" if found is None else _p_value(found),
-        judged.verdict or NOT_MEASURED,
+        "" if found is None else " ".join(words.points(found.difference)),
+        "" if found is None else words.p_value(found.adjusted).removeprefix("= "),
+        NOT_MEASURED if found is None else found.verdict,
     ]
 
 
@@ -72,10 +71,11 @@ def notes_of(found: Replication) -> list[str]:
         "Means over problems in percent, with 95 % intervals over problems, or groups "
         "of those that are alike (Student's t, with problems made up at both ends of "
         "the scale). Differences are paired by problem.",
-        "Verdicts are by the interval alone: that an effect is there (higher, lower) "
-        "holds where it lies beyond 0, and does not hold where an effect of the margin "
-        "is ruled out; that none is (no worse, no better) holds where a loss of the "
-        "margin is. p: permutation test, after Holm's correction over the claims.",
+        "Verdicts hold together: the chance that any of them is false is 5 %. Higher: "
+        "yes where the difference is significant, no where an effect of the margin is "
+        "ruled out. No worse: yes where a loss of the margin is ruled out, no where "
+        "one is significant. Bounds that rule out have level 1 - 0.05 / claims: wider "
+        "than those shown; p: permutation test, after Holm's correction.",
         published,
     ]
 
@@ -137,7 +137,3 @@ def _is_published(found: Replication, measure: str) -> bool:
 
 def _percent(interval: Interval | None) -> str:
     return "" if interval is None else " ".join(words.percent(interval)).strip()
-
-
-def _p_value(found: Difference) -> str:
-    return words.p_value(found.adjusted).removeprefix("= ")

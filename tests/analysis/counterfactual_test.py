@@ -20,6 +20,8 @@ from jaxmoe.analysis.counterfactual import (
 from jaxmoe.analysis.counterfactual_pass import Found
 from jaxmoe.analysis.router_pass import Passage
 from jaxmoe.config import LayerConfig
+from jaxmoe.families.config_json import from_hf
+from jaxmoe.families.registry import FAMILIES
 from jaxmoe.nn.decoder import stack_params
 from tests.tiny import (
     CHOSEN,
@@ -139,6 +141,35 @@ def test_recorded_routes_are_the_own(model, answer):
     found = _try(model, recorded, reach=3)
     _check_replays(model, recorded, found, reach=3, base=routes)
     np.testing.assert_array_equal(found.routes, routes[POSITIONS])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen3_next", "deepseek_v2", "gpt_oss"])
+def test_every_kind_of_mixer_is_replayed(family):
+    """What is before a position would be read of a later one, or of none."""
+    config = from_hf(dict(FAMILIES[family].test_configs[-1]))
+    model = jaxmoe.Model(config, stack_params(config, tiny_params(config)))
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, 10)
+    one, places = Passage(tokens.astype(np.int32), 1), [0, 6]
+    asked = {"key": 1, "draws": 2, "layers": ["all"], "reach": 3}
+    found = alternatives(model, one, places, policy=ExpertSample(k_keep=1), **asked)
+    free = np.full((10, config.num_layers, config.experts_per_token), -1, np.int16)
+
+    def logprob(routes, position):
+        logits = jaxmoe.forward(model, one.tokens, routes=routes)
+        log_p = np.asarray(jax.nn.log_softmax(logits, axis=-1))
+        return sum(log_p[p, tokens[p + 1]] for p in range(position, position + 3))
+
+    for w, position in enumerate(places):
+        own = logprob(free, position)
+        for m in range(2):
+            routes = free.copy()
+            routes[position] = found.others[w, 0, m]
+            other = logprob(routes, position)
+            assert found.utility[w, 0, m] == pytest.approx(other - own, abs=2e-4)
+    quiet = ExpertSample(k_keep=1, tau=0.0)
+    assert (alternatives(model, one, places, policy=quiet, **asked).utility == 0).all()
+    assert (found.utility != 0).all()
 
 
 # -- sums --------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """Lucky routes: in order of what they were worth, of answers that one run alone has."""
 
-import types
 from typing import Any
 
 import numpy as np
 import pytest
 
+import jaxmoe
 from jaxmoe import ExpertSample, TopK
 from jaxmoe.analysis import lucky_routes as module
 from jaxmoe.analysis.counterfactual_pass import Found
@@ -13,6 +13,7 @@ from jaxmoe.analysis.lucky_routes import lucky_routes, policy_of_run, solved_by_
 from jaxmoe.analysis.router_pass import Passage
 from jaxmoe.evals.draw import as_fields
 from jaxmoe.reports.lucky_files import lucky_table, write_lucky
+from tests.evals.compare_test import RIGHT, run_of
 from tests.tiny import CHOSEN, tiny_config
 
 LAYERS = (1, 2)
@@ -41,7 +42,7 @@ def found(monkeypatch):
 
     monkeypatch.setattr(module, "alternatives", alternatives)
     one = Passage(np.array([5, 6, 7, 8], np.int32), 2)
-    model: Any = types.SimpleNamespace(config=config)
+    model = jaxmoe.Model(config, {})
     made = lucky_routes(model, one, own=ExpertSample(), other=TopK())
     assert (asked["positions"], asked["hold"]) == ([1, 2], True)
     assert asked["layers"] == LAYERS
@@ -61,24 +62,18 @@ def test_routes_are_ranked_where_they_differ(found):
 
 def test_problems_that_one_run_alone_solved():
     """A problem that both solved says nothing of the policy."""
-
-    def run(ids, correct) -> Any:
-        return types.SimpleNamespace(ids=ids, correct=np.array(correct, bool))
-
-    first = run("abcd", [[1, 0], [0, 1], [0, 0], [1, 1]])
-    second = run("bacx", [[0, 0], [0, 1], [0, 0], [0, 0]])
-    assert solved_by_one(first, second) == ("b",)
+    first = run_of([[RIGHT, "a"], ["a", RIGHT], ["a", "a"], [RIGHT, RIGHT]])
+    second = run_of([["a", "b"], [RIGHT, "b"], ["a", "a"]], "other")
+    assert solved_by_one(first, second) == ("p0",)
 
 
 @pytest.mark.parametrize("policy", [TopK(3), ExpertSample(k_keep=np.array([2, 3]))])
 def test_a_run_says_by_which_policy_it_was_drawn(policy):
     """Routes would be asked about under another policy than that of the run."""
-    run: Any = types.SimpleNamespace(name="run", manifest={"policy": as_fields(policy)})
-    made = policy_of_run(run)
+    made = policy_of_run(run_of([["a"]], policy=as_fields(policy)))
     assert as_fields(made) == as_fields(policy)
-    run.manifest["policy"] = "Own()"
     with pytest.raises(ValueError, match=r"drawn by Own\(\)"):
-        policy_of_run(run)
+        policy_of_run(run_of([["a"]], policy="Own()"))
 
 
 def test_files_have_the_largest_loss_first(found, tmp_path):

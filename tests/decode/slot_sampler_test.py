@@ -70,6 +70,7 @@ def _draw_alike(sampler, keys, logits):
 
 
 @pytest.mark.parametrize("vocab", VOCABULARIES)
+@pytest.mark.optimised
 def test_each_slot_draws_as_its_own_sampler(vocab):
     """What other slots hold must have no say, and no filter be lost."""
     logits, keys = _logits(vocab), _keys()
@@ -83,6 +84,7 @@ def test_each_slot_draws_as_its_own_sampler(vocab):
     assert ((mixed >= 0) & (mixed < vocab)).all()
 
 
+@pytest.mark.optimised
 def test_all_samplers_share_one_program():
     """Each new request would compile the decode step again."""
     logits, keys = _logits(2000), _keys()
@@ -94,6 +96,7 @@ def test_all_samplers_share_one_program():
     assert not compiled
 
 
+@pytest.mark.optimised
 def test_empty_slots_are_greedy():
     """A slot at rest must cost as little as it can."""
     logits = _logits(2000)

@@ -18,6 +18,8 @@ from tests.mesh.cases import (
     same_bits,
 )
 
+pytestmark = pytest.mark.optimised  # equal bits
+
 
 @pytest.fixture(scope="module")
 def alone() -> list[jaxmoe.Samples]:

@@ -25,12 +25,14 @@ def test_files_say_the_same(tmp_path):
     held = json.loads((tmp_path / "replication.json").read_text("utf-8"))
     assert [run["name"] for run in held["runs"]] == ["normal", "normal-es"]
     verdicts = [claim["verdict"] for claim in held["claims"]]
-    assert verdicts == [judged.verdict for judged in found.judged]
+    told = [judged.found and judged.found.verdict for judged in found.judged]
+    assert verdicts == told and "yes" in told
     assert {figure["percent"] for figure in held["published"]} == {85.4, 91.9}
     text = (tmp_path / "replication.md").read_text("utf-8")
     rows = _rows((tmp_path / "replication.html").read_text("utf-8"))
     for judged in found.judged:
-        assert rows[judged.claim.text][-1] == (judged.verdict or "not measured")
+        verdict = judged.found.verdict if judged.found else "not measured"
+        assert rows[judged.claim.text][-1] == verdict
         assert judged.claim.text in text
     assert rows["normal"][0].startswith("25.0 [") and "91.9" in rows["normal-es"]
     assert (

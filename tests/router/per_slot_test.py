@@ -198,6 +198,7 @@ def test_reach_changes_nothing_but_the_ranks_looked_at(kind):
     np.testing.assert_allclose(*chances, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.optimised
 def test_adaptive_heads_end_alike_on_many_rows():
     """Probabilities summed in another order would move the end of some heads."""
     rows = np.random.default_rng(5).normal(size=(4000, E)).astype(np.float32)

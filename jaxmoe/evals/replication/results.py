@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from jaxmoe.evals.claims import Claim, Verdict
-from jaxmoe.evals.compare import difference_of
-from jaxmoe.evals.comparison import Comparison, Difference
+from jaxmoe.evals.claims import Claim, Evidence, Finding, findings
+from jaxmoe.evals.comparison import Comparison
 from jaxmoe.evals.replication.recipe import Figure, Recipe
 from jaxmoe.evals.run import Run, shared
-from jaxmoe.evals.significance import holm
 from jaxmoe.evals.summary import Values, scores_of, summarise, values_of
 
 Scores = Mapping[str, Float[np.ndarray, "P n"]]
@@ -25,13 +23,12 @@ VERIFIER = "verifier"
 class Judged:
     """A claim, and what the answers say of it.
 
-    difference: None where a row, or the measure, is not there. stated: what the source
-    says of the difference, None where that is not known.
+    found: None where a row, or the measure, is not there. stated: what the source says
+    of the difference, None where that is not known.
     """
 
     claim: Claim
-    difference: Difference | None
-    verdict: Verdict | None
+    found: Finding | None
     stated: str | None
 
 
@@ -39,9 +36,9 @@ class Judged:
 class Replication:
     """All that a report shows.
 
-    model: the recipe's name of it; None for another model. runs: of `comparison`, in
-    the recipe's order; its differences are those of the claims. measures: of the table,
-    in order. figures: (row, measure) -> the published one.
+    model: the recipe's name of it; None for another model. comparison: its runs are in
+    the recipe's order, and it has no differences. measures: of the table, in order.
+    figures: (row, measure) -> the published one.
     """
 
     recipe: Recipe
@@ -94,7 +91,7 @@ def replicated(
             problems=given[0].ids,
             groups=len(set(given[0].groups)),
             runs=tuple(summarise(run, scores=cut[run.name]) for run in given),
-            differences=tuple(j.difference for j in judged if j.difference),
+            differences=(),
             examples=(),
         ),
         tuple(_filled(measure, count) for measure in recipe.measures),
@@ -120,29 +117,22 @@ def _judged(
     n: int,
     figures: Mapping[tuple[str, str], Figure],
 ) -> tuple[Judged, ...]:
-    """Every claim; p-values after Holm's correction over all of them."""
-    found = []
-    for claim in recipe.claims:
-        measure = _filled(claim.measure, n)
-        claim = replace(claim, measure=measure)
-        a, b = values.get(claim.a, {}), values.get(claim.b, {})
-        measure_b = _filled(claim.measure_b, n) if claim.measure_b else measure
-        difference = None
-        if measure in a and measure_b in b:
-            difference = difference_of(
-                claim.b, claim.a, measure, b[measure_b], a[measure], groups, 0
-            )
-        verdict = claim.judge(difference.interval) if difference else None
-        pair = figures.get((claim.a, measure)), figures.get((claim.b, measure_b))
-        stated = "; ".join(filter(None, (_points(*pair), claim.stated))) or None
-        found.append(Judged(claim, difference, verdict, stated))
-    adjusted = iter(holm([j.difference.p_value for j in found if j.difference]))
-    return tuple(
-        replace(j, difference=replace(j.difference, adjusted=float(next(adjusted))))
-        if j.difference
-        else j
-        for j in found
-    )
+    """Every claim; all of a recipe's are one family, also those without answers."""
+    claims = [replace(c, measure=_filled(c.measure, n)) for c in recipe.claims]
+    known = [
+        Evidence(c, a[c.measure], b[c.measure], groups)
+        for c in claims
+        if c.measure in (a := values.get(c.a, {}))
+        and c.measure in (b := values.get(c.b, {}))
+    ]
+    found = {f.claim: f for f in findings(known, size=len(claims))}
+    return tuple(Judged(c, found.get(c), _stated(c, figures)) for c in claims)
+
+
+def _stated(claim: Claim, figures: Mapping[tuple[str, str], Figure]) -> str | None:
+    """What is published of a claim's difference; None where nothing is known."""
+    pair = (figures.get((row, claim.measure)) for row in (claim.a, claim.b))
+    return "; ".join(filter(None, (_points(*pair), claim.stated))) or None
 
 
 def _points(a: Figure | None, b: Figure | None) -> str:
