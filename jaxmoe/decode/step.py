@@ -259,14 +259,15 @@ def _with_routes(
     record: Record,
 ) -> TokenTrace:
     """`trace` with what is asked for of routes; layers: those with experts."""
-    routes, chances, several = passed.routes, None, isinstance(policy, RouteEnsemble)
+    routes, chances = passed.routes, None
+    several = policy if isinstance(policy, RouteEnsemble) else None
     if record.route_logprobs:
-        rows = jnp.tile(active, policy.routes) if several else active
+        rows = active if several is None else jnp.tile(active, several.routes)
         chances = every_route_logprob(
             policy.of_pass, layers, passed.rankings, routes, rows
         )
-    if several:
-        routes, chances = ensemble.of_tokens(policy.routes, routes, chances)
+    if several is not None:
+        routes, chances = ensemble.of_tokens(several.routes, routes, chances)
     if record.routes:
         trace = trace._replace(routes=routes)
     return trace._replace(route_logprobs=chances)

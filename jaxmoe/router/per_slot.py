@@ -122,7 +122,9 @@ class PerSlot(HeadAndTail):
         v = self.values
         tau, r, k_keep = map(jnp.asarray, (v.tau, v.r, v.k_keep))
         drawn = ((tau > 0) & (r > k_keep)).any()
-        return drawn if v.changes is None else drawn | (v.changes.q > 0).any()
+        if v.changes is None:
+            return drawn
+        return drawn | (jnp.asarray(v.changes.q) > 0).any()
 
     def choose_each(
         self, ranking: Float[Array, "S E"], noise: Float[Array, "S E"]
@@ -187,10 +189,10 @@ class PerSlot(HeadAndTail):
         v, changes = self.values, self.values.changes
         assert changes is not None
         noisy = self._uncertain(changes, ranking)
-        certain = v._replace(k_keep=v.k, r=v.k, tau=0.0, mass=-1.0, k_min=v.k)
+        drawn = v._replace(changes=None)
+        certain = drawn._replace(k_keep=v.k, r=v.k, tau=0.0, mass=-1.0, k_min=v.k)
         pick = lambda a, b: jnp.where(noisy, a, b)  # noqa: E731
-        numbers = map(pick, v[:-1], certain[:-1])
-        own = replace(self, values=PolicyNumbers(*numbers))
+        own = replace(self, values=jax.tree.map(pick, drawn, certain))
         return own, pick(changes.q, -1.0)
 
     def _uncertain(
