@@ -228,7 +228,7 @@ class Gated(Policy):
         found, plain = numbers_of(self.policy, num_experts), self.plain
         while isinstance(plain, Biased):
             plain = plain.policy
-        if found is None or type(plain) is not TopK:
+        if found is None or type(plain) is not TopK or plain.k is None:
             return None
         changes = found.changes or Changes.none(np.shape(found.k), num_experts)
         gated = (np.asarray(changes.entropy) >= 0) | (

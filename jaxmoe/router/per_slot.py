@@ -202,10 +202,10 @@ class PerSlot(HeadAndTail):
         v, changes = self.values, self.values.changes
         assert changes is not None
         noisy = self._uncertain(changes, ranking)
-        without = v._replace(changes=None)
-        certain = without._replace(k_keep=v.k, r=v.k, tau=0.0, mass=-1.0, k_min=v.k)
+        drawn = v._replace(changes=None)
+        certain = drawn._replace(k_keep=v.k, r=v.k, tau=0.0, mass=-1.0, k_min=v.k)
         pick = lambda a, b: jnp.where(noisy, a, b)  # noqa: E731
-        own = replace(self, values=jax.tree.map(pick, without, certain))
+        own = replace(self, values=jax.tree.map(pick, drawn, certain))
         return own, pick(changes.q, -1.0)
 
     def _uncertain(

@@ -36,7 +36,9 @@ def test_averages_are_of_probabilities():
     of_logits = np.asarray(jax.nn.log_softmax(logits.mean(axis=0), axis=-1))
     assert abs(of_logits - expected).max() > 1
     extreme = np.float32([[[0, -1e4, 9]], [[-1e4, 0, 9]]])
-    np.testing.assert_allclose(averaged(extreme)[0, :2] - 9, [-9.6931] * 2, atol=1e-3)
+    np.testing.assert_allclose(
+        averaged(jnp.asarray(extreme))[0, :2] - 9, [-9.6931] * 2, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("routes", [1, 7])
