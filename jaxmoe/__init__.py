@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
     from jaxmoe.model import Model, load
     from jaxmoe.random import keys
+    from jaxmoe.router.ensemble import RouteEnsemble
     from jaxmoe.router.modifiers import Biased, Gated
     from jaxmoe.router.policies import (
         AdaptiveHead,
@@ -59,6 +60,7 @@ _PLACES = {
     "QWEN3_235B_A22B": "jaxmoe.families.qwen3_moe:QWEN3_235B_A22B",
     "QWEN3_30B_A3B": "jaxmoe.families.qwen3_moe:QWEN3_30B_A3B",
     "Record": "jaxmoe.decode.trace:Record",
+    "RouteEnsemble": "jaxmoe.router.ensemble:RouteEnsemble",
     "Samples": "jaxmoe.sampling:Samples",
     "SoFar": "jaxmoe.decode.stop_rule:SoFar",
     "Ticket": "jaxmoe.decode.request:Ticket",
@@ -127,6 +129,7 @@ __all__ = [
     "Policy",
     "Progress",
     "Record",
+    "RouteEnsemble",
     "Samples",
     "SoFar",
     "Ticket",

@@ -379,6 +379,23 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True)
+class ScorerConfig:
+    """A head that classifies positions, in the place of one over the vocabulary.
+
+    Two layers with a ReLU between them, from the final norm to `labels` logits; the
+    last label stands for a right step. `separator` is the token that follows each step
+    of an answer, where the head is read; `instruction` what the chat begins with.
+    """
+
+    labels: int
+    separator: str
+    instruction: str
+
+    def __post_init__(self):
+        _check_positive(labels=self.labels)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A decoder-only model: embedding, layers, final norm, output head.
 
@@ -388,7 +405,8 @@ class ModelConfig:
     divides logits. `weights` says how those of products are held: as their
     own format has it ("float"), or quantised (`jaxmoe.ops.int8`): experts, projections,
     and a head of its own, while embedding, routers, norms and biases stay as they are;
-    or as they were released (`Fp8Weights`).
+    or as they were released (`Fp8Weights`). `scorer`: such a head instead of one over
+    the vocabulary; the model then writes no text.
     """
 
     family: str
@@ -404,6 +422,8 @@ class ModelConfig:
     embed_scale: float = 1.0
     logits_divisor: float = 1.0
     weights: ModelWeights | Fp8Weights = "float"
+    # Not in the text that tells the runs of models apart, which have none.
+    scorer: ScorerConfig | None = field(default=None, repr=False)
 
     def __post_init__(self):
         _check_above_zero(

@@ -31,6 +31,7 @@ from jaxmoe.nn.decoder import (
 from jaxmoe.nn.segments import stored_names
 from jaxmoe.ops.bf16_bits import held_dtype, hold_for
 from jaxmoe.ops.packed import SCALES
+from jaxmoe.router.scores import ExtraExperts
 from jaxmoe.sharding.layout import Layout, layout_for, single_device_layout
 from jaxmoe.sharding.rules import Preset, Rules
 from jaxmoe.text.tokenizer import Tokenizer
@@ -68,7 +69,9 @@ class Model:
         """
         return self.require_tokenizer("a chat").chat(messages, **options)
 
-    def weighing(self, weights: Literal["model", "chosen"]) -> "Model":
+    def weighing(
+        self, weights: Literal["model", "chosen"] = "model", *, alpha: float = 1.0
+    ) -> "Model":
         """This model, where experts other than the best weigh by another reading.
 
         Some models do not normalise the weights of chosen experts: they are
@@ -79,24 +82,29 @@ class Model:
         Args:
           weights: "model" for the probabilities p as they are; "chosen" for
             p / sum(p of the chosen) * sum(p of as many best).
+          alpha: what experts beside the model's own k best weigh, times what they would
+            (`jaxmoe.router.scores.ExtraExperts`); of every model.
 
         Raises:
-          ValueError: another reading, or "chosen" for a router that does not normalise
-            and ranks by more than it weighs (a choice bias).
+          ValueError: another reading, or "chosen" or another alpha than 1 for a router
+            that ranks by more than it weighs (a choice bias).
         """
         if weights not in ("model", "chosen"):
             raise ValueError(f"weights must be 'model' or 'chosen', found {weights!r}")
 
         def changed(layer: LayerConfig) -> LayerConfig:
             ff = layer.feed_forward
-            if not isinstance(ff, MoEConfig) or ff.scoring.normalises:
+            if not isinstance(ff, MoEConfig):
                 return layer
-            if weights == "chosen" and ff.scoring.choice_bias:
+            keep_sum = weights == "chosen" and not ff.scoring.normalises
+            if (keep_sum or alpha != 1) and ff.scoring.choice_bias:
+                asked = "weights='chosen'" if keep_sum else f"alpha={alpha}"
                 raise ValueError(
-                    "weights='chosen' needs a router that ranks by what it weighs, "
-                    "found one with a choice bias; use weights='model'"
+                    f"{asked} needs a router that ranks by what it weighs, found one "
+                    "with a choice bias; use weights='model' and alpha=1"
                 )
-            scoring = replace(ff.scoring, keep_sum=weights == "chosen")
+            extra = None if alpha == 1 else ExtraExperts(ff.experts_per_token, alpha)
+            scoring = replace(ff.scoring, keep_sum=keep_sum, extra=extra)
             return replace(layer, feed_forward=replace(ff, scoring=scoring))
 
         layers = tuple(changed(layer) for layer in self.config.layers)

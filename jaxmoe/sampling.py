@@ -61,7 +61,8 @@ class Samples:
       each length.
     finish: "stop", "length" or "stop_when" for each.
     routes: int16 [n, T, L, K], the experts of the pass whose logits the token was
-      drawn from, -1 in dense layers and past each length; None where not asked for.
+      drawn from, -1 in dense layers and past each length (of all J passes side by side,
+      K = J k, under `RouteEnsemble`); None where not asked for.
     texts: the answers' text, the stop left out; None without a tokenizer.
     certainties: float32 [n, T], each token's self-certainty, KL(uniform || model) in
       nats (Kang et al. 2025, arXiv 2502.18581); None where not asked for.

@@ -21,33 +21,20 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 PARITY_TESTS = REPOSITORY / "tests" / "parity"
 DATA_MISSING = "test data missing: ../shared/data/"
-# Unless bits are promised or machine code is looked at, what is tested is what programs
-# compute, not how LLVM optimises them; that takes half of a test's time.
-UNOPTIMISED = (
-    "analysis/",
-    "cli/",
-    "conveniences_test.py",
-    "decode/compile_test.py",
-    "decode/inputs_test.py",
-    "decode/loglikelihood_test.py",
-    "decode/sampler_test.py",
-    "decode/stop_test.py",
-    "decode/trace_test.py",
-    "demo/",
-    "evals/evaluate_test.py",
-    "evals/lm_eval_test.py",
-    "mesh/loading_cases.py",
-    "mesh/mixture_cases.py",
-    "mesh/options_cases.py",
-    "parity/config_test.py",
+LONGEST_FIRST = (
+    "mesh/",
+    "families/promises_test.py",
     "parity/families_test.py",
-    "parity/mixture_test.py",
-    "readme_test.py",
-    "router/draws_test.py",
-    "router/plackett_luce_test.py",
-    "router/policies_test.py",
+    "decode/",
+    "sampling_test.py",
+    "ops/",
+    "benchmarks/",
+    "nn/",
     "serve/",
+    "router/",
 )
+"""Files that take long, whatever their number of tests: a worker that began one last
+would be alone with it at the end."""
 REQUIRE_PARITY = os.environ.get("JAXMOE_REQUIRE_PARITY") == "1"
 
 
@@ -77,32 +64,38 @@ if os.environ.get("JAXMOE_TYPE_CHECKS") == "1":
     sys.modules[_checks.__name__] = _checks
     jaxtyping.install_import_hook(["jaxmoe", "convert"], f"{_checks.__name__}.check")
 
-# Folding is no use of a key: one key may be folded any number of times, also inside
-# vmap and loops (tried with jax 0.10.2). Drawing twice from a key, or indexing an
-# array of keys after a draw from it, raises. So a test that repeats a draw on purpose
-# rebuilds its key, or opens `jax.debug_key_reuse(False)`.
-jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 # XLA's older emitter compiles small programs in four fifths of the time, and is what
-# models run by on CPU (`jaxmoe.execution.compiler_options`). A flag that XLA does not
-# know ends the process.
-EMITTER, FLAGS = "--xla_cpu_use_fusion_emitters=false", "XLA_FLAGS"
-if jax.__version__.startswith("0.10.") and EMITTER not in os.environ.get(FLAGS, ""):
-    os.environ[FLAGS] = f"{os.environ.get(FLAGS, '')} {EMITTER}".strip()
+# models run by on CPU (`jaxmoe.execution.compiler_options`); parts of a program that
+# are compiled at once have no core of their own beside workers. A flag that XLA does
+# not know ends the process.
+FLAGS = (
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+if jax.__version__.startswith("0.10."):
+    given = os.environ.get("XLA_FLAGS", "").split()
+    os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys([*given, *FLAGS]))
 
-CACHE, KEPT_FROM = "jax_compilation_cache_dir", 0.2
+# JAX makes objects by the thousand, few of them in cycles: with Python's thresholds
+# collections take a tenth of the tests' time.
+gc.set_threshold(100_000, 20, 100)
+
+CACHE, KEPT_FROM = "jax_compilation_cache_dir", 0.1
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep compiled programs in a folder that workers, processes and runs share.
+    """Keep the order of files, and programs in a folder that workers and runs share.
 
     The one of JAX_COMPILATION_CACHE_DIR where that is set; else a folder beside
     pytest's own cache. JAX names a program by all that goes into it, versions and
     options too. Counting compilations still works: jax reports a program read from
     there as compiled, only sooner.
     """
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # xdist's order is by number of tests
     if getattr(jax.config, CACHE) is None and config.pluginmanager.hasplugin(
         "cacheprovider"
     ):
@@ -133,24 +126,74 @@ def _loop_of_large_experts():
     lanes.LEAST_VALUES = 0  # type: ignore[attr-defined]
 
 
+ALL_OPTIMISED = os.environ.get("JAXMOE_TEST_OPTIMISED") == "1"
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, and is not looked through again."""
+    gc.freeze()
+
+
+def _name(path: Path) -> str:
+    """A file's path below tests/."""
+    return path.as_posix().rpartition("/tests/")[2]
+
+
 class _Compiler:
-    unoptimised = False
+    optimised = True
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _programs(request: pytest.FixtureRequest):
-    """How this file's programs are compiled; those of others go with a change.
+def _is_optimised(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("optimised")
+    return ALL_OPTIMISED or (marker is not None and marker.args != (False,))
 
-    They also go where they pile up: a worker would hold 5 GB of them at the end.
+
+# Folding is no use of a key: one key may be folded any number of times, also inside
+# vmap and loops (tried with jax 0.10.2). Drawing twice from a key, or indexing an
+# array of keys after a draw from it, raises. So a test that repeats a draw on purpose
+# rebuilds its key, or opens `jax.debug_key_reuse(False)`.
+WITHOUT_KEYS = (
+    "benchmarks/",
+    "checkpoints/",
+    "convert/",
+    "nn/",
+    "ops/",
+    "parity/",
+    "router/per_slot_test.py",
+    "router/plackett_luce_test.py",
+    "router/policies_test.py",
+    "router/resolve_test.py",
+    "router/scores_test.py",
+)
+"""What draws nothing, or as others do. Where keys are watched, jax takes its slow path
+for every call: a fifth of such a file's time."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Say whether keys may be drawn from twice, and how programs are compiled.
+
+    Those of other tests go where that changes.
+
+    What LLVM optimises takes half of a test's time, and most tests are of what programs
+    compute. Where equal bits are promised or machine code is looked at, the marker
+    `optimised` has them compiled as users' programs are; JAXMOE_TEST_OPTIMISED=1 does
+    so everywhere.
     """
-    path = request.path.relative_to(REPOSITORY / "tests").as_posix()
-    unoptimised = path.startswith(UNOPTIMISED)
-    if unoptimised != _Compiler.unoptimised:
+    watched = not _name(item.path).startswith(WITHOUT_KEYS)
+    jax.config.update("jax_debug_key_reuse", watched)
+    optimised = _is_optimised(item)
+    if optimised != _Compiler.optimised:
         # A look at optimised code, whose result is kept.
         importlib.import_module("jaxmoe.execution").lanes_found()
         jax.clear_caches()
-        jax.config.update("jax_disable_most_optimizations", unoptimised)
-        _Compiler.unoptimised = unoptimised
+        jax.config.update("jax_disable_most_optimizations", not optimised)
+        _Compiler.optimised = optimised
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory():
+    """Programs go where they pile up: a worker would hold 5 GB of them at the end."""
     yield
     if _resident() > LARGE:
         jax.clear_caches()
@@ -194,9 +237,23 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return None
 
 
+def _rank(path: Path) -> int:
+    """Where a file stands in `LONGEST_FIRST`."""
+    starts = enumerate(LONGEST_FIRST)
+    found = (i for i, start in starts if _name(path).startswith(start))
+    return next(found, len(LONGEST_FIRST))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all of tests/parity, and what needs an extra, before `-m` selects."""
+    """Mark all of tests/parity, and what needs an extra, before `-m` selects.
+
+    Of each file the tests that are compiled alike follow one another.
+    """
+    files = {path: i for i, path in enumerate(dict.fromkeys(i.path for i in items))}
+    items.sort(
+        key=lambda i: (_rank(i.path), files[i.path], _is_optimised(i)),
+    )
     for item in items:
         if PARITY_TESTS in item.path.parents:
             item.add_marker("parity")

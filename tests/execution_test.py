@@ -14,6 +14,8 @@ from jaxmoe.ops import lanes
 from jaxmoe.sharding.layout import single_device_layout
 from tests.tiny import tiny_model
 
+pytestmark = pytest.mark.optimised  # machine code
+
 LAYOUT = single_device_layout(jax.devices("cpu")[0])
 
 

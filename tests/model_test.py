@@ -10,7 +10,7 @@ import pytest
 import convert
 import jaxmoe
 from convert import ConversionError
-from jaxmoe.router.scores import SigmoidScores, SoftmaxScores
+from jaxmoe.router.scores import ExtraExperts, SigmoidScores, SoftmaxScores
 from tests.hugging_face import make
 from tests.tiny import tiny_config
 
@@ -74,16 +74,22 @@ def test_the_tokenizer_comes_along():
 def test_rarer_experts_weigh_by_either_reading():
     """A model that normalises would change, or one that does not would stay."""
 
-    def reading(scoring, weights):
+    def reading(scoring, weights, **options):
         layers = tiny_config().layers
         moe = replace(layers[1].feed_forward, scoring=scoring)
         config = tiny_config(layers=(layers[0], replace(layers[1], feed_forward=moe)))
-        found = jaxmoe.Model(config, {}).weighing(weights).config
+        found = jaxmoe.Model(config, {}).weighing(weights, **options).config
         return found.layers[1].feed_forward.scoring
 
     plain, normal = SoftmaxScores(False), SoftmaxScores(True)
     assert reading(plain, "chosen") == replace(plain, keep_sum=True)
     assert reading(replace(plain, keep_sum=True), "model") == plain
     assert reading(normal, "chosen") == normal
+    softly = replace(plain, extra=ExtraExperts(4, 0.5))
+    assert reading(plain, "model", alpha=0.5) == softly
+    assert reading(normal, "chosen", alpha=0.5) == replace(normal, extra=softly.extra)
+    assert reading(softly, "model") == plain
+    with pytest.raises(ValueError, match="alpha=0.5 .*choice bias"):
+        reading(SigmoidScores(choice_bias=True), "model", alpha=0.5)
     with pytest.raises(ValueError, match="choice bias.*weights='model'"):
         reading(SigmoidScores(False, choice_bias=True), "chosen")

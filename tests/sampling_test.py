@@ -49,6 +49,7 @@ def equal_bits(a: jaxmoe.Samples, b: jaxmoe.Samples) -> bool:
 
 
 @pytest.mark.parametrize("n", [1, 4, 20])
+@pytest.mark.optimised
 def test_sample_does_not_depend_on_n(model, n):
     """Answer i would change with how many answers are drawn beside it."""
     prompt = prompt_of(20)
@@ -59,6 +60,7 @@ def test_sample_does_not_depend_on_n(model, n):
 
 
 @pytest.mark.parametrize("slots", [3, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.optimised
 def test_sample_does_not_depend_on_slots(model, slots):
     """Answers would change with the number of slots they are decoded in."""
     prompt = prompt_of(20)
@@ -67,6 +69,7 @@ def test_sample_does_not_depend_on_slots(model, slots):
     )
 
 
+@pytest.mark.optimised
 def test_sample_does_not_depend_on_other_prompts_or_their_order(model):
     """An answer would change with the prompts in flight, their order or its slot."""
     # Passes over prompts are compiled for two padded lengths: 32 and 256.
@@ -80,6 +83,7 @@ def test_sample_does_not_depend_on_other_prompts_or_their_order(model):
             assert equal_bits(one, draw(model, prompts[j], n=5, key=keys[j]))
 
 
+@pytest.mark.optimised
 def test_any_sample_can_be_drawn_alone(model):
     """Sample 17 drawn on its own would not be sample 17 of twenty."""
     prompt = prompt_of(20)
@@ -96,6 +100,7 @@ def test_any_sample_can_be_drawn_alone(model):
     assert alone.tokens.tolist() == answers(all_)[17]
 
 
+@pytest.mark.optimised
 def test_streamed_answers_are_the_same(model):
     """Taking answers as they finish would change them, or lose one."""
     prompt = prompt_of(20)
@@ -106,6 +111,7 @@ def test_streamed_answers_are_the_same(model):
         assert answer.tokens.tolist() == answers(whole)[answer.sample]
 
 
+@pytest.mark.optimised
 def test_stopping_a_stream_early_changes_nothing(model):
     """A run that was broken off and begun again would give other answers."""
     prompt = prompt_of(20)
@@ -130,6 +136,7 @@ def test_routes_alone_make_answers_differ(model):
     assert len({tuple(a) for a in answers(drawn)}) > 1
 
 
+@pytest.mark.optimised
 def test_nan_in_one_prompt_stays_there(model):
     """What a broken prompt left in the cache would spoil the one that follows."""
     params = dict(model.params)
@@ -143,6 +150,7 @@ def test_nan_in_one_prompt_stays_there(model):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_an_array_of_keys_is_one_key_a_prompt(model):
     """Keys made by `jax.random.split` would be refused, or dealt out wrongly."""
     keys = jax.random.split(key(), 2)
@@ -171,6 +179,7 @@ def test_an_array_of_keys_is_one_key_a_prompt(model):
     ],
     ids=repr,
 )
+@pytest.mark.optimised
 def test_degenerate_policy_is_top_k_bit_for_bit(model, policy):
     """A policy that can only choose the best k would give other bits than TopK."""
     prompt = prompt_of(20)
@@ -190,6 +199,7 @@ def test_temperature_zero_is_argmax(model):
     assert best.tolist() == answers(greedy)[0]
 
 
+@pytest.mark.optimised
 def test_skipped_answers_change_no_bit_of_the_others(model):
     """A run that was killed would go on with other numbers than it began with."""
     prompts = [prompt_of(20), prompt_of(140, 1), prompt_of(17, 2)]
@@ -240,6 +250,7 @@ def test_decoding_equals_one_forward_pass(model, length):
         assert np.array_equal(drawn.routes[i], routes[length - 1 : -1])
 
 
+@pytest.mark.optimised
 def test_long_answers_cross_chunks_and_allocations(model, monkeypatch):
     """An answer longer than a chunk of the cache would see the wrong positions.
 
@@ -314,6 +325,7 @@ def test_routes_are_those_of_the_pass_behind_each_token(model):
         assert routes.max() < EXPERTS
 
 
+@pytest.mark.optimised
 def test_replayed_routes_give_the_same_answers(model):
     """Recorded routes fed back, under any policy, would give other numbers."""
     prompt = prompt_of(20)
@@ -323,6 +335,7 @@ def test_replayed_routes_give_the_same_answers(model):
     assert np.array_equal(drawn.routes, replayed.routes)
 
 
+@pytest.mark.optimised
 def test_chosen_samples_come_in_the_order_asked_for(model):
     """Recorded routes fed back would reach another sample than they came from."""
     prompt = prompt_of(20)

@@ -114,6 +114,34 @@ class Passages:
             )
 
 
+def beside(model: Model, other: Model, rows: Sequence[Row], read: Passages) -> Any:
+    """The texts that another model reads, whatever its family: its passages.
+
+    Where both read the rows' texts as the same tokens, those that were run, drawn
+    answers among them; else its own reading of what was given: prompts alone where
+    answers were drawn.
+
+    Args:
+      read: the passages of `model`, which have been run.
+    """
+    if _read_alike(model, other, rows):
+        return read.tokens
+    plain = [replace(row, routes=()) for row in rows]
+    sampler = TokenSampler()
+    return Passages(other, plain, policy=TopK(), sampler=sampler, max_new_tokens=0)
+
+
+def _read_alike(model: Model, other: Model, rows: Sequence[Row]) -> bool:
+    """Whether token ids mean the same to both, as far as the rows show."""
+    if model.config.vocab_size != other.config.vocab_size:
+        return False
+    if model.tokenizer is None or other.tokenizer is None:
+        return model.tokenizer is other.tokenizer
+    texts = [text for row in rows for text in (row.prompt, *row.answers)]
+    given = {text for text in texts if isinstance(text, str)}
+    return all(model.encode(text) == other.encode(text) for text in given)
+
+
 def _read(model: Model, row: Row) -> Any:
     """A row's prompt as the model reads it."""
     if row.chat is None:
@@ -131,4 +159,5 @@ def _routed(one: Passage, find: Callable[[], Any] | None) -> Passage:
         return one
     length = len(one.tokens) - one.prompt_length
     placed = place_routes(one.prompt_length, length, find())
-    return replace(one, tokens=one.tokens[:-1], routes=placed[:-1])
+    last = int(one.tokens[-1])
+    return replace(one, tokens=one.tokens[:-1], routes=placed[:-1], following=last)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmoe.analysis.router_heads import Heads, Ranks, gathered, head_sums, ranks_of
 from jaxmoe.analysis.router_stats import RouterStats, empty, merge, to_host, update
 from jaxmoe.config import ModelConfig, MoEConfig
 from jaxmoe.decode.inputs import Prompt, check_prompt, check_routes
@@ -47,11 +48,13 @@ class Passage:
     tokens: ids, prompt and answer, int32 [T]. prompt_length: how many are the prompt's,
     1..T. routes: int16 [T, L, K], experts to take where not -1, as
     `jaxmoe.sampling.place_routes` makes them; None leaves all to the policy.
+    following: the token after the last, where it is known: nothing is computed from it.
     """
 
     tokens: Int[np.ndarray, "T"]
     prompt_length: int
     routes: Int[np.ndarray, "T L K"] | None = None
+    following: int | None = None
 
 
 def passage(model: Model, prompt: Prompt, answer: Prompt | None = None) -> Passage:
@@ -84,7 +87,8 @@ def draw(
 ) -> list[Passage]:
     """Answers to each prompt, with the experts that computed them.
 
-    The last token of an answer is left out: nothing was computed from it.
+    The last token of an answer is what follows its passage: nothing was computed from
+    it.
 
     Args:
       key, policy, options: as in `jaxmoe.sample` with a list of prompts.
@@ -103,11 +107,24 @@ def draw(
         ):
             placed = place_routes(len(ids), int(length), routes)[:-1]
             whole = np.concatenate([ids, tokens[: length - 1]])
-            passages.append(Passage(whole, len(ids), placed))
+            last = int(tokens[length - 1])
+            passages.append(Passage(whole, len(ids), placed, last))
     return passages
 
 
-def accumulate(
+class Measured(NamedTuple):
+    """layers: statistics. heads: of all layers; None where too few ranks are there."""
+
+    layers: LayerStats
+    heads: Heads | None
+
+
+def accumulate(model: Model, passages: Iterable[Passage], **options: Any) -> LayerStats:
+    """The statistics of every layer with experts alone; see `measure`."""
+    return measure(model, passages, **options).layers
+
+
+def measure(
     model: Model,
     passages: Iterable[Passage],
     *,
@@ -115,8 +132,8 @@ def accumulate(
     rows: int = ROWS,
     implementation: Implementation = "auto",
     progress: Callable[[int], None] | None = None,
-) -> LayerStats:
-    """Runs a model over passages; the statistics of every layer with experts.
+) -> Measured:
+    """Runs a model over passages; what every layer with experts did.
 
     Passages whose lengths have one bucket (`jaxmoe.decode.prefill.prompt_bucket`) share
     a compiled program, and few are held at a time: a generator may make them.
@@ -132,24 +149,21 @@ def accumulate(
         model, or router logits that are not finite.
     """
     config = model.config
-    if model.layout is not None:
-        raise ValueError(
-            "router statistics are taken on one device, found a model on a mesh of "
-            f"{model.layout.mesh.size}; load it without a mesh"
-        )
-    if not config.num_experts:
-        raise ValueError(
-            "router statistics need routers, found a model without experts; pass "
-            "another one"
-        )
+    require_routers(model, "router statistics")
     resolved = for_model(TopK() if policy is None else policy, config)
     plain = resolved.deterministic(config.num_layers)
-    checked = (_checked(model, one, plain.width) for one in passages)
+    checked = (check_passage(model, one, plain.width) for one in passages)
     sums: dict[tuple[int, str], RouterStats] = {}
+    by_prompt: dict[bytes, np.ndarray] = {}
+    ranks = ranks_of(config.experts_per_token, _allowed(config))
     done, execution = 0, model.execution.using(implementation)
-    for batch in _batches(checked, config.num_layers, plain.width, rows):
-        part = _run(config, model.params, batch, plain, execution=execution)
+    for batch in batches(checked, config.num_layers, plain.width, rows):
+        part, heads = _run(
+            config, model.params, batch, plain, ranks=ranks, execution=execution
+        )
         _add(sums, to_host(part), config)
+        if heads is not None:
+            _add_heads(by_prompt, batch, np.asarray(heads, np.float64))
         done += int((batch.lengths > 0).sum())
         if progress is not None:
             progress(done)
@@ -157,10 +171,14 @@ def accumulate(
         raise ValueError(
             "router statistics need tokens, found no passages; pass at least one"
         )
-    return {
+    layers = {
         layer: {name: sums[layer, name] for name in CLASSES if (layer, name) in sums}
         for layer in config.moe_layers
     }
+    if ranks is None:
+        return Measured(layers, None)
+    known = {"ranks": ranks, "layers": config.moe_layers, "classes": CLASSES}
+    return Measured(layers, gathered(by_prompt, **known))
 
 
 def require_alike(first: ModelConfig, second: ModelConfig) -> None:
@@ -181,7 +199,25 @@ def require_alike(first: ModelConfig, second: ModelConfig) -> None:
             )
 
 
-def _checked(model: Model, one: Passage, width: int) -> Passage:
+def require_routers(model: Model, what: str) -> None:
+    """Raises a ValueError unless the model has experts, and lies on one device."""
+    if model.layout is not None:
+        raise ValueError(
+            f"{what} are taken on one device, found a model on a mesh of "
+            f"{model.layout.mesh.size}; load it without a mesh"
+        )
+    if not model.config.num_experts:
+        raise ValueError(
+            f"{what} need routers, found a model without experts; pass another one"
+        )
+
+
+def check_passage(model: Model, one: Passage, width: int) -> Passage:
+    """The passage, whose routes are `width` wide.
+
+    Raises:
+      TypeError, ValueError: one that does not fit the model.
+    """
     check_prompt(model, one.tokens, 0)
     if not 1 <= one.prompt_length <= len(one.tokens):
         raise ValueError(
@@ -194,6 +230,17 @@ def _checked(model: Model, one: Passage, width: int) -> Passage:
     return one
 
 
+def padded(one: Passage) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "P L K"]]:
+    """Tokens and recorded routes as long as their bucket; -1 past the end."""
+    assert one.routes is not None
+    length, size = len(one.tokens), prompt_bucket(len(one.tokens))
+    tokens = np.zeros(size, np.int32)
+    tokens[:length] = one.tokens
+    routes = np.full((size, *one.routes.shape[1:]), -1, np.int16)
+    routes[:length] = one.routes
+    return tokens, routes
+
+
 def _add(sums: dict[tuple[int, str], RouterStats], part: RouterStats, config) -> None:
     for index, layer in enumerate(config.moe_layers):
         for place, name in enumerate(CLASSES):
@@ -204,7 +251,16 @@ def _add(sums: dict[tuple[int, str], RouterStats], part: RouterStats, config) ->
                 sums[layer, name] = here if old is None else merge(old, here)
 
 
-class _Batch(NamedTuple):
+def _add_heads(
+    by_prompt: dict[bytes, np.ndarray], batch: "Batch", heads: np.ndarray
+) -> None:
+    """Adds sums [X, B, C, Z, 4] of sequences to those of their prompts."""
+    for row in np.flatnonzero(batch.lengths):
+        prompt = batch.tokens[row, : batch.prompt_lengths[row]].tobytes()
+        by_prompt[prompt] = by_prompt.get(prompt, 0) + heads[:, row]
+
+
+class Batch(NamedTuple):
     """Passages of one bucket T, B of them; those of length 0 fill it up.
 
     tokens: int32 [B, T]. lengths, prompt_lengths: int32 [B]. routes: int16
@@ -217,9 +273,9 @@ class _Batch(NamedTuple):
     routes: np.ndarray
 
 
-def _batches(
+def batches(
     passages: Iterable[Passage], layers: int, width: int, rows: int
-) -> Iterator[_Batch]:
+) -> Iterator[Batch]:
     """Batches of about `rows` positions, all of one bucket of the same shape."""
     waiting: dict[int, list[Passage]] = defaultdict(list)
     full = set()
@@ -238,7 +294,7 @@ def _batches(
         yield _batch(members, (count, size, layers, width))
 
 
-def _batch(members: list[Passage], shape: tuple[int, ...]) -> _Batch:
+def _batch(members: list[Passage], shape: tuple[int, ...]) -> Batch:
     tokens = np.zeros(shape[:2], np.int32)
     lengths, prompts = np.zeros((2, shape[0]), np.int32)
     routes = np.full(shape, -1, np.int16)
@@ -248,20 +304,21 @@ def _batch(members: list[Passage], shape: tuple[int, ...]) -> _Batch:
         lengths[row], prompts[row] = length, one.prompt_length
         if one.routes is not None:
             routes[row, :length] = one.routes
-    return _Batch(tokens, lengths, prompts, routes)
+    return Batch(tokens, lengths, prompts, routes)
 
 
-@program(static_argnames=("config", "execution"))
+@program(static_argnames=("config", "ranks", "execution"))
 def _run(
     config: ModelConfig,
     params: Params,
     batch: Any,
     policy: TopK,
     *,
+    ranks: Ranks | None,
     execution: Execution,
-) -> RouterStats:
-    """The statistics of one `_Batch`: each array has layers with experts and classes
-    before its own dimensions.
+) -> tuple[RouterStats, Array | None]:
+    """The statistics of one `Batch`: each array has layers with experts and classes
+    before its own dimensions. And `head_sums` of each layer, [X, B, C, Z, 4].
     """
     context = Context(execution, DeviceContext(execution.layout))
     decoder = bind(config, params, context)
@@ -290,9 +347,13 @@ def _run(
     classes = jnp.stack([active & (position < prompt), active & (position >= prompt)])
     start = empty(config.num_experts, _allowed(config))
 
-    def one_layer(given: tuple[Array, Array]) -> RouterStats:
+    def one_layer(given: tuple[Array, Array]) -> tuple[RouterStats, Array | None]:
         ranking, experts = given
-        return jax.vmap(lambda mask: update(start, ranking, experts, mask))(classes)
+        heads = None
+        if ranks is not None:
+            heads = head_sums(ranking, classes, position, count, ranks)
+        stats = jax.vmap(lambda mask: update(start, ranking, experts, mask))(classes)
+        return stats, heads
 
     experts = jnp.moveaxis(passed.routes[:, np.array(config.moe_layers)], 1, 0)
     # A loop over layers, so that what is summed up is compiled once.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.analysis.route_exchange import routes_in
 from jaxmoe.files import parse_json
 
 Text = str | list[int]
@@ -61,7 +62,13 @@ def _row(name: str, value: dict[str, Any]) -> Row:
             f'{name} must have a "prompt", found {sorted(value)}; add it to each line'
         )
     given = [value[key] for key in ("answer", "text") if value.get(key) is not None]
-    return Row(name, _text(name, value["prompt"]), tuple(_text(name, a) for a in given))
+    answers = tuple(_text(name, answer) for answer in given)
+    try:
+        routes = routes_in(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    recorded = () if routes is None else (routes,)
+    return Row(name, _text(name, value["prompt"]), answers, recorded)
 
 
 def _text(name: str, value: Any) -> Text:

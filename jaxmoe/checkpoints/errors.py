@@ -1,6 +1,7 @@
 """The error of a checkpoint that cannot be read or written."""
 
-SHOWN = 60
+SHOWN, LONGEST = 20, 400
+"""Failures that a message shows, and letters of each."""
 
 
 class CheckpointError(ValueError):
@@ -14,7 +15,9 @@ class CheckpointError(ValueError):
     @classmethod
     def listing(cls, title: str, failures: list[str]) -> "CheckpointError":
         """One error for many failures; the message shows the first `SHOWN`."""
-        lines = failures[:SHOWN]
+        lines = [
+            f if len(f) <= LONGEST else f"{f[:LONGEST]} ..." for f in failures[:SHOWN]
+        ]
         if more := len(failures) - len(lines):
             lines.append(f"... and {more} more")
         return cls("\n  ".join([f"{title}:", *lines]), tuple(failures))

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.checkpoints.safetensors import DTYPES, Tensor
-from jaxmoe.families.base import Family, TensorRule
+from jaxmoe.families.base import FLOATS, Family, TensorRule
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ def make_plan(
     """
     matcher = _Matcher(family, {name: p.shape for name, p in params.items()})
     _refuse_quantised(family, tensors)
+    _refuse_unquantised(matcher, tensors)
     for tensor in tensors.values():
         matcher.place(tensor)
     return matcher.finish()
@@ -130,6 +131,24 @@ def _refuse_quantised(family: Family, tensors: Mapping[str, Tensor]):
             raise CheckpointError.quantised(f"{tensor.name} has type {tensor.dtype}")
         if _QUANTISED_NAMES.fullmatch(tensor.name):
             raise CheckpointError.quantised(f"{tensor.name} is among the tensors")
+
+
+def _refuse_unquantised(matcher: "_Matcher", tensors: Mapping[str, Tensor]):
+    """Raises one sentence for floats whose config says how they are quantised."""
+    wanted = {
+        dtype
+        for rule, _ in matcher.rules
+        if not set(rule.dtypes) & set(FLOATS) and matcher.takes(rule)
+        for dtype in rule.dtypes
+    }
+    found = sorted({tensor.dtype for tensor in tensors.values()})
+    if wanted and found and not wanted & set(found):
+        raise CheckpointError(
+            f"config.json has quantization_config, by which weights are stored as "
+            f"{' or '.join(sorted(wanted))}, but all tensors are {' or '.join(found)}; "
+            "if these weights are not quantised, leave the stale entry out (--ignore "
+            "quantization_config, ignore=['quantization_config'])"
+        )
 
 
 class _Matcher:
@@ -166,6 +185,11 @@ class _Matcher:
             self.ignored.append(tensor.name)
         else:
             self._apply(*matches[0], tensor)
+
+    def takes(self, rule: TensorRule) -> bool:
+        """Whether the model has parameters that the rule fills."""
+        pattern = _pattern(rule.params[0])
+        return any(pattern.fullmatch(name) for name in self.shapes)
 
     def _is_beyond(self, name: str) -> bool:
         """Whether it is of a part that is not run, or a layer after the last."""

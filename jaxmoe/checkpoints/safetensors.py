@@ -166,9 +166,9 @@ def _entry(name: str, value: Any, file: str, start: int) -> Tensor:
             f"{name}: expected dtype, shape and data_offsets, found {str(value)[:120]}"
         )
     if re.fullmatch(r"F[468](_.*)?", dtype) and dtype not in DTYPES:
-        raise CheckpointError.quantised(f"{name} has type {dtype}")
+        raise CheckpointError.quantised(f"{name} has type {dtype[:40]}")
     if dtype not in DTYPES:
-        raise ValueError(f"{name}: dtype {dtype} is none of {', '.join(DTYPES)}")
+        raise ValueError(f"{name}: dtype {dtype[:40]} is none of {', '.join(DTYPES)}")
     tensor = Tensor(name, dtype, tuple(shape), file, start + begin)
     if end - begin != tensor.nbytes:
         raise ValueError(

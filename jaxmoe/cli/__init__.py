@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": "compare runs on the same questions, as a table or a report",
     "grade": "grade a run's answers again, or answers drawn elsewhere",
     "sweep": "evaluate a grid of policies",
+    "replicate": "draw a paper's tables anew, beside its figures",
     "verify": "ask a chat model how good a run's answers are",
     "routers": "measure how routers score and choose experts",
     "plan": "say which slice a model fits, and what a step takes, on paper",
@@ -27,7 +28,7 @@ COMMANDS = {
     "random-checkpoint": "write a checkpoint with random weights",
     "convert": "make a checkpoint of a Hugging Face directory",
     "export": "write a checkpoint as Hugging Face safetensors",
-    "list": "list policies, tasks, families or presets",
+    "list": "list policies, tasks, families, recipes or presets",
     "completion": "print a script that completes commands in a shell",
 }
 """Subcommand -> what it does; its module has the same name, with _ for -."""

@@ -1,11 +1,11 @@
-"""Measures the method on the demo model, or trains the model anew."""
+"""Measures the method or every policy on the demo model, or trains it anew."""
 
 import argparse
 
-from jaxmoe.cli import demo_study, demo_train
+from jaxmoe.cli import demo_policies, demo_study, demo_train
 from jaxmoe.cli.endings import command
 
-PARTS = {"study": demo_study, "train": demo_train}
+PARTS = {"study": demo_study, "policies": demo_policies, "train": demo_train}
 """Subcommand -> its module, with `add_options`, `run` and a docstring."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jaxmoe
 from convert.__main__ import add_changes, read_override
-from jaxmoe.checkpoints.source import open_source
+from jaxmoe.checkpoints.source import Source, open_source
 
 
 def add_loading_options(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +39,11 @@ def load(args: argparse.Namespace, path: str | os.PathLike) -> jaxmoe.Model:
     return jaxmoe.load(path, **loading_of(args))
 
 
+def opened(args: argparse.Namespace, path: str | os.PathLike) -> Source:
+    """The checkpoint at `path`, its config read and checked."""
+    return open_source(path, **_opening_of(args))
+
+
 def digest_of(args: argparse.Namespace, path: str | os.PathLike) -> str:
     """The digest of the weights at `path`."""
-    return open_source(path, **_opening_of(args)).digest()
+    return opened(args, path).digest()

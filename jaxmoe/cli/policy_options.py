@@ -14,10 +14,15 @@ from jaxmoe.cli.fields import (
     numbers,
     option_of,
 )
+from jaxmoe.router.ensemble import RouteEnsemble
 from jaxmoe.router.modifiers import Biased, Gated, Uncertainty
 from jaxmoe.router.policies import POLICIES, Policy
 
-MODIFIED_BY = {"biased": "--expert-bias", "gated": "--gate-by --gate-threshold"}
+MODIFIED_BY = {
+    "biased": "--expert-bias",
+    "gated": "--gate-by --gate-threshold",
+    "route-ensemble": "--ensemble",
+}
 """Options of each of `MODIFIERS`, which change the policy of --policy."""
 
 
@@ -58,6 +63,13 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         help="a .npy of [E] or [L, E] numbers that are added to what experts are "
         "ranked by; -inf bans an expert",
     )
+    gate(
+        "--ensemble",
+        type=int,
+        metavar="J",
+        help="J routes a token, whose next-token probabilities are averaged (RoE); "
+        "costs J + 1 passes a token",
+    )
 
 
 def policy_of(args: argparse.Namespace) -> Policy:
@@ -74,13 +86,15 @@ def policy_of(args: argparse.Namespace) -> Policy:
 
 
 def _modified(policy: Policy, args: argparse.Namespace) -> Policy:
-    """The policy, gated and biased as is asked for."""
+    """The policy, biased, gated and several times as is asked for."""
     if (args.gate_by is None) != (args.gate_threshold is None):
         raise ValueError("--gate-by and --gate-threshold go together, found one")
     if args.expert_bias is not None:
         policy = Biased(policy, _array_in(args.expert_bias))
     if args.gate_by is not None:
         policy = Gated(policy, by=args.gate_by, threshold=args.gate_threshold)
+    if args.ensemble is not None:
+        policy = RouteEnsemble(policy, args.ensemble)
     return policy
 
 

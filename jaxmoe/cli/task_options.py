@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from jaxmoe.cli.sampling_options import seed
 from jaxmoe.decode.sampler import TokenSampler
@@ -33,6 +34,12 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
         default=DEMO_TASK,
         help="`jaxmoe list tasks` says what each asks (default: countdown)",
     )
+    add_data_options(group)
+
+
+def add_data_options(group: Any) -> None:
+    """Adds --data and what goes with it, whatever the task is."""
+    add = group.add_argument
     data = "JSON lines, one question each, here or at gs:// (default: the task's own, "
     data += "for countdown and reasoning-gym)"
     add("--data", metavar="FILE", type=Path, help=data)

@@ -1,4 +1,4 @@
-"""Asks a chat model how good a run's answers are; keeps its scores in a file."""
+"""Scores a run's answers by a chat model or a process-reward one, kept in a file."""
 
 import argparse
 import os
@@ -7,15 +7,19 @@ from pathlib import Path
 
 from jaxmoe.cli.bars import ProgressBar
 from jaxmoe.cli.endings import command, say_error
+from jaxmoe.cli.loading_options import add_loading_options, load
 from jaxmoe.evals.chat_verifier import ChatVerifier
+from jaxmoe.evals.process_reward import REDUCTIONS, ProcessReward
 from jaxmoe.evals.run import read_run
 from jaxmoe.evals.score_files import score_run
-from jaxmoe.evals.verifiers import VerifierError
+from jaxmoe.evals.verifiers import Verifier, VerifierError
 
 EPILOG = """\
-Works with any endpoint that takes OpenAI's chat completions, one request an answer.
-Scores are kept as they come; the same command goes on where it was stopped. Give each
-run and each model its own file."""
+--url asks any endpoint that takes OpenAI's chat completions, one request an answer.
+--verifier runs a process-reward model such as Qwen2.5-Math-PRM-7B in this process: each
+step of an answer, between blank lines, gets a probability. Scores are kept as they
+come; the same command goes on where it was stopped. Give each run and each model its
+own file."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,15 +27,23 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("jaxmoe verify", description=__doc__, epilog=EPILOG)
     add = made.add_argument
     add("run", metavar="RUN", type=Path, help="a run directory")
+    either = made.add_mutually_exclusive_group(required=True)
     url = "up to and without /chat/completions, such as http://localhost:8000/v1"
-    add("--url", required=True, help=url)
-    add("--model", metavar="NAME", required=True, help="the model's name there")
+    either.add_argument("--url", help=url)
+    verifier = "the checkpoint of a process-reward model"
+    either.add_argument("--verifier", metavar="CKPT", help=verifier)
+    add("--model", metavar="NAME", help="the model's name there; needed with --url")
     key = "the environment variable that holds the key (default: no key)"
     add("--key-env", metavar="VAR", help=key)
     workers = "problems scored at once (default: 4)"
     add("--workers", type=int, default=4, help=workers)
+    reduce = "how steps' probabilities become a score (default: product)"
+    add("--reduce", choices=REDUCTIONS, default="product", help=reduce)
+    cut = "of answers too long for --verifier take the last steps that fit"
+    add("--cut", action="store_true", help=cut)
     out = "the file of scores (JSON lines)"
     add("--out", metavar="FILE", type=Path, required=True, help=out)
+    add_loading_options(made)
     return made
 
 
@@ -39,11 +51,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command: 0 if done, 1 if scores did not come, 2 on unfit input."""
     args = parser().parse_args(argv)
-    verifier = ChatVerifier(args.url, args.model, _key(args.key_env))
+    # One queue of work on the device: threads would only wait for each other.
+    workers = args.workers if args.verifier is None else 1
+    verifier = _verifier(args)
     run = read_run(args.run)
     try:
         with ProgressBar(len(run.ids), quiet=False) as bar:
-            score_run(run, verifier, args.out, workers=args.workers, progress=bar.show)
+            score_run(run, verifier, args.out, workers=workers, progress=bar.show)
     except VerifierError as error:
         say_error(error)
         return 1
@@ -51,6 +65,14 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{args.out} holds {run.n} scores for each of {len(run.ids)} problems; now:")
     print(shlex.join(["jaxmoe", "compare", str(args.run), *scores]))
     return 0
+
+
+def _verifier(args: argparse.Namespace) -> Verifier:
+    if args.verifier is not None:
+        return ProcessReward(load(args, args.verifier), args.reduce, args.cut)
+    if args.model is None:
+        raise ValueError("--model is needed with --url, the model's name there")
+    return ChatVerifier(args.url, args.model, _key(args.key_env))
 
 
 def _key(variable: str | None) -> str | None:

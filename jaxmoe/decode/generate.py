@@ -61,7 +61,7 @@ def generate(
         return_route_logprobs,
         steps=max(max_new_tokens - 1, 1),
     )
-    policy = for_model(policy, config)
+    policy = for_model(policy, config, several=True)
     sampler = sampler.resolve(config.vocab_size)
     if isinstance(sampler, TokenSampler) and sampler.guided:
         raise ValueError(

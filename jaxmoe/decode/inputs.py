@@ -18,8 +18,9 @@ from jaxmoe.decode.stop_rule import StopRule
 from jaxmoe.decode.trace import Record
 from jaxmoe.model import Model
 from jaxmoe.random.keys import as_key, check_key, prompt_key
+from jaxmoe.router.ensemble import RouteEnsemble
 from jaxmoe.router.plackett_luce import MOST_DRAWN
-from jaxmoe.router.policies import ExpertSample, Policy, for_model
+from jaxmoe.router.policies import ExpertSample, Policy, for_model, require_one_pass
 from jaxmoe.text.grammar import Grammar
 from jaxmoe.text.stop import check_stops
 from jaxmoe.typing import Array
@@ -64,6 +65,11 @@ def is_chat(prompt: Any) -> bool:
 
 def check_prompt(model: Model, prompt: Prompt, max_new_tokens: int) -> np.ndarray:
     """Checked token ids, int32 [T], of text, of messages, or of ids."""
+    if model.config.scorer is not None:
+        raise ValueError(
+            "a model that writes text is needed, found one that scores it "
+            f"({model.config.family}); use it as `jaxmoe verify --verifier`"
+        )
     try:
         ids = np.asarray(_tokens(model, prompt))
     except ValueError as error:
@@ -150,6 +156,7 @@ def read_request(
     routes: np.ndarray | None,
     width: int,
     number: int = 0,
+    tops: bool = True,
 ) -> Request:
     """Samples of one prompt, checked and resolved; see `jaxmoe.stream`.
 
@@ -158,10 +165,15 @@ def read_request(
       policy: for all samples, or a list with one for each.
       width: K of `routes`.
       number: the prompt's among several.
+      tops: as of `Request`.
     """
     most, config = check_whole("max_new_tokens", max_new_tokens), model.config
     ids = check_prompt(model, prompt, most)
     policies = read_policies(model, policy, len(samples))
+    noisy_prefill = check_flag("noisy_prefill", noisy_prefill)
+    if noisy_prefill:
+        for one in policies:
+            require_one_pass(one, "noisy_prefill")
     stops, special = split_stops(model, stop)
     decode = model.require_tokenizer("a stop string").decode if stops else None
     ends = () if check_flag("ignore_eos", ignore_eos) else config.stop_ids
@@ -169,7 +181,9 @@ def read_request(
     own = check_stop_ids(own, config.vocab_size)
     if routes is not None:
         shape = (len(samples), None, config.num_layers, width)
-        routes = check_routes(routes, shape, config.num_experts)
+        several = isinstance(policies[0], RouteEnsemble)
+        one = policies[0].of_pass.width if several else width
+        routes = check_routes(routes, shape, config.num_experts, one)
     if stop_when is not None and not callable(stop_when):
         raise TypeError(
             f"stop_when must be a function of an answer so far, found {stop_when!r}"
@@ -191,8 +205,9 @@ def read_request(
         stop_when=stop_when,
         number=number,
         grammar=_grammar(model, drawing, stop_ids),
-        noisy_prefill=check_flag("noisy_prefill", noisy_prefill),
+        noisy_prefill=noisy_prefill,
         routes=routes,
+        tops=tops,
     )
 
 
@@ -219,7 +234,8 @@ def read_policies(
 
 def read_policy(model: Model, policy: Policy | None) -> Policy:
     """A policy resolved for the model; `ExpertSample()` for None."""
-    return for_model(ExpertSample() if policy is None else policy, model.config)
+    policy = ExpertSample() if policy is None else policy
+    return for_model(policy, model.config, several=True)
 
 
 def read_sampler(model: Model, sampler: TokenSampler | None) -> TokenSampler:
@@ -301,6 +317,7 @@ def check_flag(name: str, value: Any) -> bool:
 
 def check_route_law(policy: Policy) -> None:
     """Refuses a resolved policy whose routes have no log-probability here."""
+    policy = policy.of_pass
     name = type(policy).__name__
     if policy.width > MOST_DRAWN:
         raise ValueError(
@@ -413,9 +430,12 @@ def check_top_logprobs(model: Model, count: Any) -> int:
 
 
 def check_routes(
-    routes: Any, shape: tuple[int | None, ...], experts: int
+    routes: Any, shape: tuple[int | None, ...], experts: int, width: int | None = None
 ) -> np.ndarray:
-    """Routes checked against a shape (None matches any size) and the experts."""
+    """Routes checked against a shape (None matches any size) and the experts.
+
+    width: places of one pass, where several lie side by side.
+    """
     array = np.asarray(routes)
     fits = array.ndim == len(shape) and all(
         want in (None, have) for want, have in zip(shape, array.shape, strict=True)
@@ -430,7 +450,8 @@ def check_routes(
             f"routes must name experts 0..{experts - 1} or -1, found "
             f"{array.min()}..{array.max()}"
         )
-    ordered = np.sort(array, axis=-1)
+    each = width or array.shape[-1]
+    ordered = np.sort(array.reshape(*array.shape[:-1], -1, each), axis=-1)
     if ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any():
         raise ValueError("routes must name an expert once for a token, found one twice")
     return array.astype(np.int16)

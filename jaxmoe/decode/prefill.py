@@ -55,6 +55,7 @@ def run_sequences(
     routes: Int[Array, "N L K"] | None = None,
     keep: bool = False,
     keep_rankings: bool = False,
+    keep_weights: bool = False,
 ) -> Passed:
     """All positions of padded sequences at once, N = B T rows.
 
@@ -66,8 +67,8 @@ def run_sequences(
       noise_from: positions before it are routed by the policy without noise; one for
         all sequences, or [B].
       routes: experts to take instead, where not -1.
-      keep, keep_rankings: whether the states after the sequences are wanted, and what
-        experts were ranked by.
+      keep, keep_rankings, keep_weights: whether the states after the sequences are
+        wanted, what experts were ranked by, and what they weigh.
     """
     device, num_layers = context.device, decoder.config.num_layers
     count, size = tokens.shape
@@ -90,12 +91,14 @@ def run_sequences(
         context,
         width=policy.width,
         keep_rankings=keep_rankings,
+        keep_weights=keep_weights,
     )
     hidden, taken = device.everyone((passed.hidden, passed.routes))
-    rankings = passed.rankings
-    if rankings is not None:
-        rankings = device.everyone(rankings.swapaxes(0, 1)).swapaxes(0, 1)
-    return passed._replace(hidden=hidden, routes=taken, rankings=rankings)
+    by_row = lambda a: device.everyone(a.swapaxes(0, 1)).swapaxes(0, 1)  # noqa: E731
+    rankings, weights = jax.tree.map(by_row, (passed.rankings, passed.weights))
+    return passed._replace(
+        hidden=hidden, routes=taken, rankings=rankings, weights=weights
+    )
 
 
 def pass_context(execution: Execution, size: int) -> Context:

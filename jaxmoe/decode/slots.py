@@ -6,9 +6,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmoe.decode.cache import PrefixCache
+from jaxmoe.nn.base import Step
+from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.random.keys import position_key
 from jaxmoe.sharding.layout import Layout
 from jaxmoe.typing import Array, Leaf
+
+PROMPT_BLOCK = 8
+"""Slots that read a prompt's prefix together, where several prompts are in flight."""
 
 
 @jax.tree_util.register_dataclass
@@ -77,6 +83,8 @@ class SlotRules(NamedTuple):
     that end each slot's answer, padded with -1. adjustments: what each slot's sampler
     changes in the logits (`jaxmoe.decode.adjustments.Adjustments`), or None. allowed:
     int32 [S, W], a bit for each token that may come next, for one step; or None.
+    tops: bool [], whether the most likely tokens that are recorded are looked up; None
+    for yes.
     """
 
     policy: Any
@@ -84,6 +92,7 @@ class SlotRules(NamedTuple):
     stop_ids: Any
     adjustments: Any = None
     allowed: Any = None
+    tops: Any = None
 
 
 class Admission(NamedTuple):
@@ -111,6 +120,22 @@ class Turn(NamedTuple):
     steps: Any
     enough: Any = 1
     routes: Any = None
+
+
+def step_of(prefix: PrefixCache, slots: Slots) -> Step:
+    """What mixers are told of the slots; those that share a prompt read it together."""
+    groups = jnp.where(slots.active, slots.prompt, -1)
+    prompts = prefix.length.shape[0]
+    block = min(PROMPT_BLOCK, slots.active.shape[0])
+    return Step(
+        positions=slots.position,
+        start=slots.start,
+        active=slots.active,
+        longest=jnp.where(slots.active, slots.position - slots.start + 1, 0).max(),
+        prompt_lengths=prefix.length,
+        blocks=cut_blocks(groups, prompts, block) if prompts > 1 else None,
+        block=block,
+    )
 
 
 def default_slots(samples: int, layout: Layout | None = None) -> int:

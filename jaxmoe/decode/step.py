@@ -15,15 +15,23 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.config import ModelConfig
+from jaxmoe.decode import ensemble
 from jaxmoe.decode.adjustments import History, adjust, allow_only
 from jaxmoe.decode.cache import PrefixCache, fork
 from jaxmoe.decode.program import program
 from jaxmoe.decode.sampler import TokenSampler, is_stop
 from jaxmoe.decode.slot_sampler import SlotSampler
-from jaxmoe.decode.slots import Admission, Running, SlotRules, Slots, Turn
+from jaxmoe.decode.slots import (
+    Admission,
+    Running,
+    SlotRules,
+    Slots,
+    Turn,
+    step_of,
+)
 from jaxmoe.decode.trace import Drawn, Record, TokenTrace, empty, of_logits, put
 from jaxmoe.execution import Execution
-from jaxmoe.nn.base import Context, Step
+from jaxmoe.nn.base import Context
 from jaxmoe.nn.decoder import (
     Decoder,
     Passed,
@@ -32,17 +40,14 @@ from jaxmoe.nn.decoder import (
     param_specs,
     state_specs,
 )
-from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.random.keys import position_key, route_noise
+from jaxmoe.router.ensemble import RouteEnsemble
 from jaxmoe.router.per_slot import PerSlot
 from jaxmoe.router.policies import Policy
 from jaxmoe.router.routing import choose_experts, every_route_logprob, of_layer
 from jaxmoe.sharding.collectives import DeviceContext, spread
 from jaxmoe.sharding.layout import Layout
-from jaxmoe.typing import Array, Float, Int, Key, Params
-
-PROMPT_BLOCK = 8
-"""Slots that read a prompt's prefix together, where several prompts are in flight."""
+from jaxmoe.typing import Array, Bool, Float, Int, Key, Params
 
 
 @program(
@@ -94,6 +99,7 @@ def _rule_specs(rules: SlotRules, layout: Layout) -> SlotRules:
         stop_ids=own,
         adjustments=own,
         allowed=own,
+        tops=whole,
     )
 
 
@@ -121,7 +127,7 @@ def _fill(
     fresh = Slots(key_data, prompt, start, start, tokens, limit - 1, going)
     rows = lambda a: new.reshape(-1, *(1 for _ in a.shape[1:]))  # noqa: E731
     slots = jax.tree.map(lambda a, b: jnp.where(rows(a), a, b), fresh, running.slots)
-    trace = of_logits(record, logits, tokens)
+    trace = of_logits(record, logits, tokens, rules.tops)
     if record.routes:
         trace = trace._replace(routes=prefix.routes[prompt])
     if record.route_logprobs:
@@ -223,20 +229,17 @@ def _segment(
     def advance(carry):
         index, _, running, drawn = carry
         forced = None if turn.routes is None else turn.routes[:, index]
-        passed = next_pass(decoder, prefix, running, policy, context, forced, record)
+        several = isinstance(policy, RouteEnsemble)
+        advanced = ensemble.next_passes if several else next_pass
+        passed = advanced(decoder, prefix, running, policy, context, forced, record)
         was_active = running.slots.active
         logits = decoder.logits(passed.hidden, context)
         slots, trace = _draw(running, logits, rules, record, device)
         history = running.history
         if history is not None:
             history = history.note(trace.token, was_active)
-        if record.routes:
-            trace = trace._replace(routes=passed.routes)
-        if record.route_logprobs:
-            chances = every_route_logprob(
-                policy, config.moe_layers, passed.rankings, passed.routes, was_active
-            )
-            trace = trace._replace(route_logprobs=chances)
+        layers = config.moe_layers
+        trace = _with_routes(trace, passed, policy, layers, was_active, record)
         # What slots at rest write is past their count.
         drawn = Drawn(put(drawn.trace, index, trace), drawn.count + was_active)
         running = Running(slots, passed.states, history)
@@ -246,6 +249,29 @@ def _segment(
     start = (jnp.int32(0), busy(running.slots), running, none)
     _, _, running, drawn = lax.while_loop(unfinished, advance, start)
     return running, device.everyone(drawn)
+
+
+def _with_routes(
+    trace: TokenTrace,
+    passed: Passed,
+    policy: Policy,
+    layers: tuple[int, ...],
+    active: Bool[Array, "S"],
+    record: Record,
+) -> TokenTrace:
+    """`trace` with what is asked for of routes; layers: those with experts."""
+    routes, chances = passed.routes, None
+    several = policy.routes if isinstance(policy, RouteEnsemble) else None
+    if record.route_logprobs:
+        rows = active if several is None else jnp.tile(active, several)
+        chances = every_route_logprob(
+            policy.of_pass, layers, passed.rankings, routes, rows
+        )
+    if several is not None:
+        routes, chances = ensemble.of_tokens(several, routes, chances)
+    if record.routes:
+        trace = trace._replace(routes=routes)
+    return trace._replace(route_logprobs=chances)
 
 
 def next_pass(
@@ -272,28 +298,12 @@ def next_pass(
 
     return decoder.run(
         slots.token,
-        one_step(prefix.states, _step(prefix, slots), context),
+        one_step(prefix.states, step_of(prefix, slots), context),
         choose,
         context,
         width=policy.width,
         states=running.states,
         keep_rankings=record.route_logprobs,
-    )
-
-
-def _step(prefix: PrefixCache, slots: Slots) -> Step:
-    """What mixers are told of the slots; those that share a prompt read it together."""
-    groups = jnp.where(slots.active, slots.prompt, -1)
-    prompts = prefix.length.shape[0]
-    block = min(PROMPT_BLOCK, slots.active.shape[0])
-    return Step(
-        positions=slots.position,
-        start=slots.start,
-        active=slots.active,
-        longest=jnp.where(slots.active, slots.position - slots.start + 1, 0).max(),
-        prompt_lengths=prefix.length,
-        blocks=cut_blocks(groups, prompts, block) if prompts > 1 else None,
-        block=block,
     )
 
 
@@ -316,7 +326,7 @@ def _step_noise(slots: Slots, policy: Policy, config: ModelConfig):
 
 def _draw(
     running: Running,
-    logits: Float[Array, "S V"],
+    logits: Float[Array, "N V"],
     rules: SlotRules,
     record: Record,
     device: DeviceContext,
@@ -324,22 +334,27 @@ def _draw(
     """Each active slot's next token, and what the logits tell of it.
 
     On several devices the logits are those of the part of the vocabulary that lies
-    here.
+    here. Where a token has several routes there are rows [J, S].
     """
     slots = running.slots
     position = jnp.where(slots.active, slots.position + 1, slots.position)
     # Devices that have the same slots draw some of them each.
-    logits = device.rows_for_columns(logits, "vocab")
+    if logits.shape[0] == position.shape[0]:
+        logits = device.rows_for_columns(logits, "vocab")
+    else:
+        routes = logits.reshape(-1, position.shape[0], logits.shape[1])
+        whole = [device.rows_for_columns(route, "vocab") for route in routes]
+        logits = ensemble.averaged(jnp.stack(whole))
     own, at = device.mine((slots, position), "vocab")
     sampler = rules.sampler
     if isinstance(sampler, SlotSampler):
         sampler = device.mine(sampler, "vocab")
-    changes = rules._replace(policy=None, sampler=None, stop_ids=None)
+    changes = rules._replace(policy=None, sampler=None, stop_ids=None, tops=None)
     changes, history = device.mine((changes, running.history), "vocab")
     to_draw_from = _adjusted(logits, changes, history, own.drawn)
     drawn = _draw_each(sampler, own.position_keys(at), to_draw_from)
     tokens = jnp.where(own.active, drawn, own.token)
-    trace = of_logits(record, logits, tokens)
+    trace = of_logits(record, logits, tokens, rules.tops)
     trace = device.share(trace, "vocab", position.shape[0])
     left = jnp.where(slots.active, slots.left - 1, slots.left)
     active = slots.active & ~is_stop(trace.token, rules.stop_ids) & (left > 0)

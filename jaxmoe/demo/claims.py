@@ -5,8 +5,6 @@ SECONDARY, about the parts of the method. jaxmoe/demo/study/design.md says why t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from jaxmoe.demo.configuration_names import (
     ALONE,
@@ -25,79 +23,12 @@ from jaxmoe.demo.configuration_names import (
     WARM,
 )
 from jaxmoe.demo.game_runs import Outcome
+from jaxmoe.evals.claims import ALPHA, Claim, Evidence, Finding, findings
 from jaxmoe.evals.metrics import Interval, paired_difference
-from jaxmoe.evals.significance import holm, permutation_test
 
 SOLVED = "problems that greedy solves"
 
-ALPHA = 0.05
-"""The chance of any false verdict in a family."""
-MARGIN = 0.01
-"""The size of an effect that counts: one point."""
 RESAMPLES = 100_000
-
-Verdict = Literal["yes", "no", "cannot be told"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim, and the paired difference that decides it here.
-
-    a, b: configurations; the difference is a's `measure` minus b's. expects: that the
-    difference is above 0, or that it is no lower than -`MARGIN`. only: the problems it
-    is about, where not all.
-    """
-
-    text: str
-    a: str
-    b: str
-    measure: str
-    expects: Literal["higher", "no worse"]
-    only: str | None = None
-
-    def __str__(self) -> str:
-        where = f", {self.only}" if self.only else ""
-        return f"{self.measure}: {self.a} minus {self.b}{where}"
-
-    def judge(self, difference: Interval, p_value: float) -> Verdict:
-        """What answers say.
-
-        "higher": yes where the difference is above 0 and significant; else no where an
-        effect of `MARGIN` is ruled out. "no worse": yes where a loss of `MARGIN` is
-        ruled out; else no where the difference is below 0 and significant.
-
-        Args:
-          difference: with bounds that hold for all of the family at once.
-          p_value: of the difference, adjusted for the family.
-        """
-        significant = p_value <= ALPHA
-        if self.expects == "higher":
-            yes = significant and difference.mean > 0
-            no = difference.high < MARGIN
-        else:
-            yes = difference.low > -MARGIN
-            no = significant and difference.mean < 0
-        return "yes" if yes else "no" if no else "cannot be told"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found of a claim.
-
-    difference: with its 95 % interval. together: with the interval of level
-    1 - `ALPHA` / size of the family. p_value, adjusted: before and after Holm.
-    """
-
-    claim: Claim
-    difference: Interval
-    together: Interval
-    p_value: float
-    adjusted: float
-
-    @property
-    def verdict(self) -> Verdict:
-        """See `Claim.judge`."""
-        return self.claim.judge(self.together, self.adjusted)
 
 
 def _of_sampler(sampler: str, es: str, base: str) -> tuple[Claim, ...]:
@@ -161,22 +92,8 @@ def compare(
 def judge(family: Sequence[Claim], outcomes: Mapping[str, Outcome]) -> list[Finding]:
     """What is found of the claims of a family, but for those about no problem."""
     pairs = [(c, pair) for c in family if (pair := pair_of(c, outcomes)) is not None]
-    p_values = [_p_value(*pair, claim.measure) for claim, pair in pairs]
-    level = 1 - ALPHA / len(family)
-    return [
-        Finding(
-            claim,
-            compare(*pair, claim.measure),
-            compare(*pair, claim.measure, level=level),
-            p_value,
-            adjusted,
-        )
-        for (claim, pair), p_value, adjusted in zip(
-            pairs, p_values, holm(p_values).tolist(), strict=True
-        )
+    evidence = [
+        Evidence(c, a.values(c.measure), b.values(c.measure), a.groups)
+        for c, (a, b) in pairs
     ]
-
-
-def _p_value(a: Outcome, b: Outcome, measure: str) -> float:
-    values = a.values(measure), b.values(measure)
-    return permutation_test(*values, a.groups, resamples=RESAMPLES).p_value
+    return findings(evidence, size=len(family), resamples=RESAMPLES)

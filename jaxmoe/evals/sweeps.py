@@ -93,7 +93,7 @@ def check_points(points: Sequence[Point], config: ModelConfig) -> None:
     """
     for point in points:
         try:
-            for_model(point.policy, config)
+            for_model(point.policy, config, several=True)
         except ValueError as error:
             raise ValueError(f"{point.name}: {error}") from None
 

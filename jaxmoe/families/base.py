@@ -102,6 +102,7 @@ class Family:
         and merges.txt alone.
       marks: special tokens that stay in the text of answers, which they divide.
       formats: released formats of weights that are read, beside floats.
+      scores: whether its models score text and write none (`ModelConfig.scorer`).
       released: size -> config.json values of a released model, for planning.
       test_configs: small config.json values that cover what the family can vary.
     """
@@ -117,5 +118,6 @@ class Family:
     byte_level: Mapping[str, str] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
+    scores: bool = False
     released: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     test_configs: tuple[Mapping[str, Any], ...] = ()

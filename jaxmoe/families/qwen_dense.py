@@ -3,6 +3,7 @@
 Qwen2 has biases of queries, keys and values; Qwen3 norms queries and keys instead.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from jaxmoe.config import ModelConfig
@@ -31,18 +32,27 @@ def read_qwen3(a: Attributes, g: Attributes) -> ModelConfig:
     bias = a.take("attention_bias", FLAG, False)
     c = read_common(a, g, max_length=32768, head_dim=128, kv_heads=32)
     more = {"qkv_bias": bias, "output_bias": bias, "qk_norm": "head"}
-    return _model(a, c, "qwen3", QWEN3_CLASS, more)
+    make = _model(a, c, more)
+    check_rest(a, "qwen3", QWEN3_CLASS)
+    return make("qwen3")
 
 
 def read_qwen2(a: Attributes, g: Attributes) -> ModelConfig:
     """The Qwen2 that config.json `a` and generation_config.json `g` describe."""
+    make = read_qwen2_layers(a, g)
+    check_rest(a, "qwen2", QWEN2_CLASS)
+    return make("qwen2")
+
+
+def read_qwen2_layers(a: Attributes, g: Attributes) -> Callable[[str], ModelConfig]:
+    """A dense Qwen2 by the name of its family, built once the file is known."""
     c = read_common(a, g, max_length=32768, kv_heads=32)
-    return _model(a, c, "qwen2", QWEN2_CLASS, {"qkv_bias": True, "qk_norm": None})
+    return _model(a, c, {"qkv_bias": True, "qk_norm": None})
 
 
 def _model(
-    a: Attributes, c: Common, family: str, architecture: str, mixer: dict[str, Any]
-) -> ModelConfig:
+    a: Attributes, c: Common, mixer: dict[str, Any]
+) -> Callable[[str], ModelConfig]:
     hidden = a.take("intermediate_size", POSITIVE)
     window = a.take("sliding_window", COUNT, 4096, None)
     used = a.take("use_sliding_window", FLAG, False)
@@ -50,9 +60,12 @@ def _model(
     window = window if used else None
     sliding = [window is not None and i >= first for i in range(c.num_layers)]
     windows = read_windows(a, c.num_layers, window, sliding)
-    check_rest(a, family, architecture)
-    mixers = [c.attention(**mixer, window=each) for each in windows]
-    return c.model(family, stacked(mixers, c.num_layers, hidden, None))
+
+    def make(family: str) -> ModelConfig:
+        mixers = [c.attention(**mixer, window=each) for each in windows]
+        return c.model(family, stacked(mixers, c.num_layers, hidden, None))
+
+    return make
 
 
 _QWEN3_8B: dict[str, Any] = {

@@ -19,6 +19,7 @@ from jaxmoe.families.minimax_m2 import MINIMAX_M2
 from jaxmoe.families.mixtral import MIXTRAL
 from jaxmoe.families.olmoe import OLMOE
 from jaxmoe.families.qwen2_moe import QWEN2_MOE
+from jaxmoe.families.qwen2_prm import QWEN2_PRM
 from jaxmoe.families.qwen3_5_moe import QWEN3_5_MOE
 from jaxmoe.families.qwen3_moe import QWEN3_MOE
 from jaxmoe.families.qwen3_next import QWEN3_NEXT
@@ -42,6 +43,7 @@ FAMILIES: dict[str, Family] = {
         QWEN2_MOE,
         QWEN3,
         QWEN2,
+        QWEN2_PRM,
         DOTS1,
         ERNIE4_5_MOE,
         MINIMAX_M2,

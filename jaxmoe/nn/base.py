@@ -140,6 +140,14 @@ class LayerState(Protocol):
         """
         ...
 
+    def rewound(self, before: Self) -> Self:
+        """After a position that will be passed once more, with other inputs.
+
+        Itself where that overwrites what is held of the position; else `before`, the
+        state that it was passed with.
+        """
+        ...
+
     def grow(self, size: int) -> Self:
         """With room for `size` positions; itself where it does not grow."""
         ...

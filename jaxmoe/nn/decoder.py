@@ -32,6 +32,7 @@ from jaxmoe.nn.linear import project, weight
 from jaxmoe.nn.mixers import kind_of
 from jaxmoe.nn.moe import MoEFeedForward
 from jaxmoe.nn.norm import RMSNorm
+from jaxmoe.nn.scorer import Scorer
 from jaxmoe.nn.segments import Segment, segments, stored_names
 from jaxmoe.ops import fp8
 from jaxmoe.ops.bf16_bits import is_bits, widen
@@ -56,6 +57,7 @@ class Passed(NamedTuple):
     hidden: [N, D], before the final norm. routes: int16 [N, L, K], -1 in dense layers.
     states: one a stack (`stacks`), carried on. kept: what mixers kept, one a stack,
     [layers of the stack, ...]. rankings: float32 [layers with experts, N, E], if asked.
+    weights: float32 [layers with experts, N, K], of the experts, if asked.
     """
 
     hidden: Array
@@ -63,6 +65,7 @@ class Passed(NamedTuple):
     states: tuple[Any, ...]
     kept: tuple[Any, ...]
     rankings: Array | None
+    weights: Array | None = None
 
 
 class Layer(nnx.Module):
@@ -115,7 +118,9 @@ class Frame(nnx.Module):
         d_model = config.d_model
         self.embed = Embedding(config.vocab_size, d_model, dtype)
         self.final_norm = RMSNorm(d_model, config.norm, dtype, "embed")
-        if not config.tie_embeddings:
+        if config.scorer is not None:
+            self.score = Scorer(config.scorer, d_model, dtype)
+        elif not config.tie_embeddings:
             self.head = Embedding(config.vocab_size, d_model, dtype, inputs=1)
 
 
@@ -157,6 +162,7 @@ class Decoder:
         width: int,
         states: tuple[Any, ...] | None = None,
         keep_rankings: bool = False,
+        keep_weights: bool = False,
     ) -> Passed:
         """One pass of rows over all layers.
 
@@ -175,7 +181,13 @@ class Decoder:
             size, first = len(segment.period), len(after)
             mine, left = tuple(left[:size]), left[size:]
             body = self._period(
-                segment, first, mix, choose, context, width, keep_rankings
+                segment,
+                first,
+                mix,
+                choose,
+                context,
+                width,
+                (keep_rankings, keep_weights),
             )
             if segment.count == 1:
                 (x, mine), found = body((x, mine), 0)
@@ -187,12 +199,14 @@ class Decoder:
             outs += [(segment.layers(place), out) for place, out in enumerate(found)]
         routes = _in_order([(layers, out.routes) for layers, out in outs])
         ranked = [(layers, o.ranking) for layers, o in outs if o.ranking is not None]
+        weighed = [(layers, o.weights) for layers, o in outs if o.weights is not None]
         return Passed(
             x,
             jnp.moveaxis(routes, 0, 1),
             tuple(after),
             tuple(out.kept for _, out in outs),
             _in_order(ranked) if ranked else None,
+            _in_order(weighed) if weighed else None,
         )
 
     def _period(
@@ -203,9 +217,11 @@ class Decoder:
         choose: Choose,
         context: Context,
         width: int,
-        keep_rankings: bool,
+        kept_of_routers: tuple[bool, bool],
     ):
         """One turn of a segment's period, as `lax.scan` wants it."""
+
+        keep_rankings, keep_weights = kept_of_routers
 
         def body(carry, turn):
             x, states = carry
@@ -218,19 +234,19 @@ class Decoder:
                         layer.mixer, normed, first + place, turn, state
                     )
                     x = layer.add(x, out)
-                normed, ranking = layer.ff_norm(x), None
+                normed, ranking, weights = layer.ff_norm(x), None, None
                 if isinstance(layer.feed_forward, MoEFeedForward):
                     index = segment.index(turn, place)
-                    out, experts, ranking = layer.feed_forward(
-                        normed, index, choose, context
-                    )
+                    out, routed = layer.feed_forward(normed, index, choose, context)
+                    experts, ranking, weights = routed
                 else:
                     out = layer.feed_forward(normed, context)
                     experts = jnp.full((x.shape[0], width), -1, jnp.int32)
                 x = layer.add(x, out)
                 after.append(state)
                 ranking = ranking if keep_rankings else None
-                outs.append(_Out(experts.astype(jnp.int16), kept, ranking))
+                weights = weights if keep_weights else None
+                outs.append(_Out(experts.astype(jnp.int16), kept, ranking, weights))
             return (x, tuple(after)), tuple(outs)
 
         return body
@@ -246,17 +262,25 @@ class Decoder:
         divisor = self.config.logits_divisor
         return (out if divisor == 1 else out / divisor).astype(jnp.float32)
 
+    def labels(
+        self, hidden: Float[Array, "N D"], context: Context
+    ) -> Float[Array, "N labels"]:
+        """float32 logits of a scorer's labels."""
+        normed = self.frame.final_norm(hidden)
+        return self.frame.score(normed, context.execution).astype(jnp.float32)
+
 
 def _times(x: Float[Array, "N D"], factor: float) -> Float[Array, "N D"]:
     return x if factor == 1 else x * factor
 
 
 class _Out(NamedTuple):
-    """Of one layer: routes int16 [N, K], what its mixer kept, its ranking."""
+    """Of one layer: routes int16 [N, K], what its mixer kept, its ranking, weights."""
 
     routes: Array
     kept: Any
     ranking: Array | None
+    weights: Array | None
 
 
 def _in_order(stacked: list[tuple[range, Array]]) -> Array:
@@ -289,6 +313,30 @@ def one_step(prefix: tuple[Any, ...], step: Step, context: Context) -> Mix:
     def mix(mixer, x, stack, at, state):
         out, state = mixer.decode(x, at, prefix[stack], state, step, context)
         return out, state, None
+
+    return mix
+
+
+def one_step_of_routes(
+    prefix: tuple[Any, ...], step: Step, context: Context, routes: int
+) -> Mix:
+    """As `one_step`, with rows [1 + routes, S]: the first ones' states are carried on.
+
+    Each row sees what the first ones left of earlier positions, and its own position
+    as it computes it itself.
+    """
+    alone = one_step(prefix, step, context)
+
+    def mix(mixer, x, stack, at, state):
+        first, others = jnp.split(x.reshape(1 + routes, -1, x.shape[1]), [1])
+
+        def pass_one(state, x):
+            out, after, _ = alone(mixer, x, stack, at, state)
+            return after.rewound(state), out
+
+        state, outs = lax.scan(pass_one, state, others)
+        out, state, _ = alone(mixer, first[0], stack, at, state)
+        return jnp.concatenate([out[None], outs]).reshape(x.shape), state, None
 
     return mix
 

@@ -1,5 +1,7 @@
 """The mixture of experts: router, policy, experts, and what every token has of them."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -18,6 +20,15 @@ from jaxmoe.ops.stack import whole
 from jaxmoe.router.routing import Choose
 from jaxmoe.router.scores import Scores
 from jaxmoe.typing import Array, Float, Int
+
+
+class Routed(NamedTuple):
+    """Of rows: experts int [N, K], what they were ranked by, float32 [N, E], and what
+    they weigh, float32 [N, K]."""
+
+    experts: Array
+    ranking: Array
+    weights: Array
 
 
 class MoEFeedForward(nnx.Module):
@@ -50,8 +61,8 @@ class MoEFeedForward(nnx.Module):
         layer: Array | int,
         choose: Choose,
         context: Context,
-    ) -> tuple[Float[Array, "N D"], Int[Array, "N K"], Float[Array, "N E"]]:
-        """The output, the experts that made it, and what they were ranked by.
+    ) -> tuple[Float[Array, "N D"], "Routed"]:
+        """The output, and the experts that made it.
 
         layer: its index among all layers of the model.
         """
@@ -60,12 +71,13 @@ class MoEFeedForward(nnx.Module):
             ranking = self.scores.ranking(logits, self.router.bias_of_choice)
             experts = choose(layer, ranking)
             weights = self.scores.weights(logits, experts)
+        routed = Routed(experts, ranking, weights)
         weights = weights.astype(self.scores.weight_dtype(x.dtype))
         out = self.apply(x, experts, weights, context)
         if self.has_shared:
             with jax.named_scope("shared_expert"):
                 out = out + self.shared(x, context)
-        return out, experts, ranking
+        return out, routed
 
     def apply(
         self,

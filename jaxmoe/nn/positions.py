@@ -70,6 +70,11 @@ class Positions:
         stacks, kind = jax.tree.flatten(self)
         return jax.tree.unflatten(kind, map(put, stacks, new))
 
+    def rewound(self, before: Self) -> Self:
+        """See `LayerState`: the next write is to the same place."""
+        del before  # not read again, so that writes are in place
+        return self
+
     def grow(self, size: int) -> Self:
         """See `LayerState`."""
         room = ((0, 0), (0, 0), (0, 0), (0, size - self.size), (0, 0))

@@ -99,6 +99,10 @@ class Recurrent:
 
         return Recurrent(put(self.memory, memory), put(self.inputs, inputs))
 
+    def rewound(self, before: "Recurrent") -> "Recurrent":
+        """See `LayerState`: a position would count twice."""
+        return before
+
     def grow(self, size: int) -> "Recurrent":
         """See `LayerState`."""
         return self

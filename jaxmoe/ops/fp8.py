@@ -72,7 +72,8 @@ def dequantise(values: np.ndarray, scales: np.ndarray, block: Block) -> np.ndarr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Fp8(Packed):
-    """values: float8 [*A, *outputs, *inputs]. scales: float32 [*A, blocks, blocks].
+    """values: uint8, the bits of float8, [*A, *outputs, *inputs]. scales: float32
+    [*A, blocks, blocks].
 
     Each index of A has a matrix of its own, of `rows` rows; outputs lie one after the
     other in them, and so do inputs. `inputs` counts the axes of these. Where outputs
@@ -92,9 +93,13 @@ class Fp8(Packed):
     def of(
         cls, values: Leaf | OfLayer, scales: Leaf | OfLayer, block: Block, inputs: int
     ) -> "Fp8":
-        """Of arrays as a model holds them."""
+        """Of arrays as a model holds them, float8 or their bits.
+
+        Bits before anything is cut: XLA's CPU backend computes on no float8, and puts a
+        conversion, one value at a time, around each slice of them.
+        """
         outputs = values.shape[scales.ndim - 2 : values.ndim - inputs]
-        return cls(values, scales, block, math.prod(outputs), inputs)
+        return cls(_as_bits(values), scales, block, math.prod(outputs), inputs)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -124,7 +129,7 @@ class Fp8(Packed):
         values, scales = whole(self.values), whole(self.scales)
         outer = scales.shape[:-2]
         width = math.prod(self.shape[len(self.shape) - self.inputs :])
-        matrices = values.reshape(*outer, -1, width).astype(jnp.float32)
+        matrices = _through_half(values.reshape(*outer, -1, width)) * _HALF
         rows = jnp.arange(matrices.shape[-2], dtype=jnp.int32)
         scales = jnp.take(scales, self._block_row(rows), axis=-2)
         scales = jnp.repeat(scales, self.block[1], axis=-1)[..., :width]
@@ -143,6 +148,15 @@ class Fp8(Packed):
             return row // self.block[0]
         return row // self.rows * each + row % self.rows // self.block[0]
 
+    def _by_row(self, scales: Array) -> Array:
+        """Rows of scales of matrices below each other, one for each row of these.
+
+        What `_block_row` picks, without a gather, which a loop would not vectorise.
+        """
+        each, width = -(-self.rows // self.block[0]), scales.shape[-1]
+        scales = jnp.repeat(scales.reshape(-1, each, width), self.block[0], axis=1)
+        return scales[:, : self.rows].reshape(-1, width)
+
     def read(
         self, index: Array | int, start: Array | int, first: int, size: int, width: int
     ) -> Array:
@@ -151,8 +165,7 @@ class Fp8(Packed):
         blocks, columns = self.scales.shape[-2], self.block[1]
         left, right = first // columns, -(-(first + width) // columns)
         scales = piece(self.scales, (index, 0, left), (1, blocks, right - left))[0]
-        rows = start + jnp.arange(size, dtype=jnp.int32)
-        scales = scales[self._block_row(rows)] * _HALF
+        scales = lax.dynamic_slice_in_dim(self._by_row(scales), start, size) * _HALF
         if right - left > 1:
             scales = jnp.repeat(scales, columns, axis=1)
             skip = first - left * columns
@@ -160,12 +173,21 @@ class Fp8(Packed):
         return _through_half(part) * scales
 
 
-def _through_half(values: Array) -> Array:
+def _as_bits(values: Leaf | OfLayer) -> Leaf | OfLayer:
+    if values.dtype == jnp.uint8:
+        return values
+    if isinstance(values, OfLayer):
+        stack = lax.bitcast_convert_type(values.stack, jnp.uint8)
+        return OfLayer(stack, values.layer)
+    return lax.bitcast_convert_type(values, jnp.uint8)
+
+
+def _through_half(bits: Array) -> Array:
     """Values of E4M3 over 256, float32: their bits are moved into those of float16.
 
     Processors widen float16 in one instruction, subnormal numbers too. NaN, which no
     checkpoint is loaded with unwarned, becomes 480.
     """
-    bits = lax.bitcast_convert_type(values, jnp.uint8).astype(jnp.uint16)
+    bits = bits.astype(jnp.uint16)
     bits = (bits & 0x80) << 8 | (bits & 0x7F) << 7
     return lax.bitcast_convert_type(bits, jnp.float16).astype(jnp.float32)

@@ -21,6 +21,7 @@ from jaxmoe.typing import Array, Float, Integer, Key
 
 TOKEN = 0
 ROUTE = 1
+ROUTES = 2
 
 
 def check_key(key: object) -> None:
@@ -106,6 +107,14 @@ def token_key(key: Key[Array, ""]) -> Key[Array, ""]:
 def route_key(key: Key[Array, ""], layer: Integer[Array, ""] | int) -> Key[Array, ""]:
     """The key that routes the token in layer `layer`, from k_it."""
     return jax.random.fold_in(jax.random.fold_in(key, ROUTE), layer)
+
+
+def ensemble_keys(key: Key[Array, ""], routes: int) -> Key[Array, "J"]:
+    """k_it of each of a token's routes, from k_it: the first is k_it itself."""
+    others = jnp.arange(1, routes, dtype=jnp.int32)
+    base = jax.random.fold_in(key, ROUTES)
+    folded = jax.vmap(lambda j: jax.random.fold_in(base, j))(others)
+    return jnp.concatenate([key[None], folded])
 
 
 def route_noise(

@@ -32,7 +32,7 @@ def measures_csv(comparison: Comparison) -> str:
     empty.
     """
     head = ("run", "kind", "name", "k", "value", "low", "high")
-    return _table(head, (row for run in comparison.runs for row in _rows(run)))
+    return csv_text(head, (row for run in comparison.runs for row in _rows(run)))
 
 
 def problems_csv(comparison: Comparison) -> str:
@@ -41,7 +41,7 @@ def problems_csv(comparison: Comparison) -> str:
     Raises:
       ValueError: a run with other than one count for each problem.
     """
-    return _table(
+    return csv_text(
         ("problem", "run", "right", "n"),
         (
             (problem, run.name, right, run.n)
@@ -57,7 +57,7 @@ def differences_csv(comparison: Comparison) -> str:
     difference, low, high: fractions. holm: the p-value by Holm's method among all
     lines. test: "exact" or "Monte Carlo".
     """
-    return _table(
+    return csv_text(
         ("a", "b", "measure", "difference", "low", "high", "p", "holm", "test"),
         (
             (d.a, d.b, d.measure, d.interval.mean, d.interval.low, d.interval.high)
@@ -83,7 +83,8 @@ def _rows(run: RunSummary) -> Iterator[Row]:
         yield run.name, "number", name, "", number, "", ""
 
 
-def _table(head: tuple[str, ...], rows: Iterable[Row]) -> str:
+def csv_text(head: tuple[str, ...], rows: Iterable[Row]) -> str:
+    """Rows under a head; texts are made safe, see above."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(head)

@@ -6,12 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.analysis.cutting import Cutting
+from jaxmoe.analysis.router_heads import Heads
 from jaxmoe.analysis.router_pass import LayerStats
 from jaxmoe.analysis.router_stats import to_json
 from jaxmoe.files import write_text
 from jaxmoe.reports import router_figures, router_page
 from jaxmoe.reports.plots import Picture, has_matplotlib, require_matplotlib
 from jaxmoe.reports.router_table import summary
+from jaxmoe.reports.steepness import (
+    as_json,
+    cutting_cells,
+    cutting_rows,
+    heads_csv,
+    plot_cutting,
+    plot_steepness,
+    rows,
+    shown_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,10 @@ def write_routers(
     digest: str,
     policy: Mapping[str, str | None],
     against: Against | None = None,
+    heads: Mapping[str, Heads] | None = None,
+    cutting: Cutting | None = None,
 ) -> None:
-    """Writes router.json, router.html, and a PNG for each figure.
+    """Writes router.json, router.html, heads.csv, and a PNG for each figure.
 
     Args:
       out: a folder that is there.
@@ -60,6 +74,8 @@ def write_routers(
       digest: of the checkpoint's weights.
       policy: how experts were chosen, of "drawn" and of "given" texts.
       against: another checkpoint to compare with.
+      heads: by name, of this checkpoint and of those beside it.
+      cutting: what fewer experts lose on the same texts.
 
     Raises:
       ImportError: without matplotlib; all but the figures has been written.
@@ -76,9 +92,32 @@ def write_routers(
             "checkpoint": against.digest,
             "routed by top-k": [_as_json(part, k) for part in pair],
         }
+    every = list(rows(heads or {}))
+    if every:
+        results["heads"] = as_json(every)
+        write_text(out / "heads.csv", heads_csv(every))
+    cuts = [] if cutting is None else cutting_rows(cutting, layers)
+    if cuts:
+        results["cutting"] = as_json(cuts)
     write_text(out / "router.json", json.dumps(results, allow_nan=False) + "\n")
     pictures = _drawn(out, layers, k, against) if has_matplotlib() else {}
-    page = router_page.render(layers, pictures, k=k, checkpoint=digest, policy=policy)
+    if heads and pictures:
+        pictures["steepness"] = _picture(out, "steepness")
+        title = "How much steeper the head falls than the tail"
+        plot_steepness(heads, pictures["steepness"], title=title)
+    if cuts and pictures:
+        pictures["cutting"] = _picture(out, "cutting")
+        title = "What fewer experts lose (numbers: experts kept)"
+        plot_cutting(cuts, pictures["cutting"], title=title)
+    page = router_page.render(
+        layers,
+        pictures,
+        k=k,
+        checkpoint=digest,
+        policy=policy,
+        heads=shown_rows(every),
+        cutting=cutting_cells(cuts),
+    )
     write_text(out / "router.html", page)
     require_matplotlib()
 
@@ -87,7 +126,8 @@ def _drawn(
     out: Path, layers: LayerStats, k: int, against: Against | None
 ) -> dict[str, Picture]:
     """All figures, for the page and as scores.png, mass.png, loads.png and so on."""
-    names = [name for name in router_page.FIGURES if name != "comparison"]
+    extra = ("comparison", "steepness", "cutting")
+    names = [name for name in router_page.FIGURES if name not in extra]
     pictures = {name: _picture(out, name) for name in names}
     spread = "(median, 10 to 90 %)"
     title = f"Router probability by rank {spread}"

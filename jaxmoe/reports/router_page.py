@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxmoe.analysis.router_pass import LayerStats
+from jaxmoe.reports import steepness
 from jaxmoe.reports.comparison_charts import chart_of
 from jaxmoe.reports.page import render_page
 from jaxmoe.reports.plots import Picture, has_matplotlib
@@ -28,6 +29,15 @@ FIGURES = {
         "is more often, blue less, white within three standard deviations of it.",
     ),
     "heads": ("Heads", f"Experts that reach a probability, by layer: {SPREAD}."),
+    "steepness": (
+        "Steepness of heads",
+        "Fall of log p over the head's ranks over that behind them, a rank each; "
+        "dotted: of normal numbers. Bars: 95 % intervals over prompts.",
+    ),
+    "cutting": (
+        "Fewer experts",
+        "What next tokens lose, over the mean probability of the experts left.",
+    ),
     "comparison": (
         "Against the other checkpoint",
         "Mean log-probability by rank of both on the same tokens, and the difference.",
@@ -43,6 +53,8 @@ def render(
     k: int,
     checkpoint: str,
     policy: Mapping[str, str | None],
+    heads: Sequence[Sequence[str]] = (),
+    cutting: Sequence[Sequence[str]] = (),
 ) -> str:
     """The page; equal arguments give equal text.
 
@@ -52,6 +64,7 @@ def render(
       k: experts per token.
       checkpoint: digest of its weights.
       policy: how experts were chosen, of "drawn" and of "given" texts.
+      heads, cutting: rows of `jaxmoe.reports.steepness`.
     """
     figures = [
         {"name": name, "heading": heading, "chart": chart_of(pictures[name], caption)}
@@ -66,9 +79,13 @@ def render(
         policy=[(name, how) for name, how in policy.items() if how],
         head=list(HEAD),
         rows=list(_rows(layers, k)),
+        heads_head=[*steepness.HEAD, *steepness.MEASURES],
+        heads=heads,
+        cutting_head=list(steepness.CUTTING_HEAD),
+        cutting=cutting,
         figures=figures,
         charts_possible=has_matplotlib(),
-        notes=[NOTE],
+        notes=[NOTE, *([steepness.NOTE] if heads else [])],
         date=None,
     )
 

@@ -1,10 +1,10 @@
 """Policies that change another policy: what it ranks by, or where it is noisy.
 
-They have no `numbers` that a slot could hold, so each runs in a program of its own, as
-`sample` and evaluation make one, and an `Engine` with `policy=`.
+A slot holds them (`Changes`), one bias and one gate about a policy that it holds; what
+has more of them runs in a program of its own.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import jax.numpy as jnp
@@ -12,14 +12,20 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from jaxmoe.router.ensemble import RouteEnsemble
 from jaxmoe.router.policies import (
     DERIVED,
+    Changes,
     Policy,
+    PolicyNumbers,
+    TopK,
     certainty_of_set,
+    numbers_of,
     packed,
     per_layer,
     pytree,
     ranked,
+    require_one_pass,
 )
 from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int
 
@@ -58,10 +64,10 @@ class Biased(Policy):
 
     def resolve(self, *, k: int, num_experts: int, num_layers: int) -> "Biased":
         fit = {"k": k, "num_experts": num_experts, "num_layers": num_layers}
-        policy = self.policy.resolve(**fit)
+        policy = require_one_pass(self.policy, "Biased").resolve(**fit)
         if isinstance(self.bias, Tracer):
             whole = jnp.broadcast_to(self.bias, (num_layers, num_experts))
-            return Biased(policy, whole.astype(jnp.float32))
+            return replace(self, policy=policy, bias=whole.astype(jnp.float32))
         bias = np.asarray(self.bias, np.float32)
         if bias.shape not in ((num_experts,), (num_layers, num_experts)):
             raise ValueError(
@@ -82,7 +88,7 @@ class Biased(Policy):
                 f"policy: bias must leave {policy.width} experts or more (those that "
                 f"the policy chooses), found {left[layer]} in layer {layer}"
             )
-        return Biased(policy, bias)
+        return replace(self, policy=policy, bias=bias)
 
     def deterministic(self, num_layers: int) -> Policy:
         return Biased(self.policy.deterministic(num_layers), self.bias)
@@ -95,9 +101,7 @@ class Biased(Policy):
         self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
     ) -> Int[Array, "K"]:
         chosen = self.policy.choose(self.biased(ranking), noise)
-        # Where too few are left a policy fills its places with whom the rule forbids.
-        banned = jnp.asarray(self.bias)[chosen] == -jnp.inf
-        return packed(chosen, (chosen >= 0) & ~banned)
+        return without_banned(chosen, jnp.asarray(self.bias))
 
     def log_probability(
         self, ranking: Float[Array, "E"], experts: Int[Array, "K"]
@@ -118,6 +122,18 @@ class Biased(Policy):
     def fills(self) -> bool:
         """As the policy within."""
         return self.policy.fills
+
+    def numbers(self, num_experts: int) -> PolicyNumbers | None:
+        """See `Policy`; None about a policy that has a bias."""
+        found = numbers_of(self.policy, num_experts)
+        if found is None:
+            return None
+        changes = found.changes or Changes.none(np.shape(found.k), num_experts)
+        if np.asarray(changes.bias).any():
+            return None
+        biased = np.ones(np.shape(found.k), bool)
+        changes = changes._replace(bias=self.bias, gate_biased=biased)
+        return found._replace(changes=changes)
 
 
 Uncertainty = Literal["entropy", "margin"]
@@ -163,10 +179,10 @@ class Gated(Policy):
                 f"found {name}"
             )
         fit = {"k": k, "num_experts": num_experts, "num_layers": num_layers}
-        policy = self.policy.resolve(**fit)
+        policy = require_one_pass(self.policy, "Gated").resolve(**fit)
         threshold = per_layer("threshold", self.threshold, num_layers, low=0)
         plain = policy.deterministic(num_layers)
-        return Gated(policy, by=self.by, threshold=threshold, plain=plain)
+        return replace(self, policy=policy, threshold=threshold, plain=plain)
 
     def deterministic(self, num_layers: int) -> Policy:
         return self.policy.deterministic(num_layers)
@@ -175,10 +191,7 @@ class Gated(Policy):
         """Whether noise has a say for this token."""
         if self.by == "entropy":
             return entropy(ranking) > self.threshold
-        if self.width == ranking.shape[0]:
-            return jnp.bool_(False)  # no expert is left out
-        best = ranked(ranking, self.width + 1).scores
-        return best[-2] - best[-1] < self.threshold
+        return margin(ranking, self.width, most=self.width) < self.threshold
 
     def choose(
         self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
@@ -210,9 +223,48 @@ class Gated(Policy):
         """As the policy within."""
         return self.policy.fills
 
+    def numbers(self, num_experts: int) -> PolicyNumbers | None:
+        """See `Policy`; None about a gate, or where `plain` is not the best k."""
+        found, plain = numbers_of(self.policy, num_experts), self.plain
+        while isinstance(plain, Biased):
+            plain = plain.policy
+        if found is None or type(plain) is not TopK:
+            return None
+        changes = found.changes or Changes.none(np.shape(found.k), num_experts)
+        gated = (np.asarray(changes.entropy) >= 0) | (
+            np.asarray(changes.margin) < np.inf
+        )
+        if gated.any() or plain.k is None or not np.array_equal(plain.k, found.k):
+            return None
+        not_biased = np.zeros(np.shape(found.k), bool)
+        changes = changes._replace(gate_biased=not_biased, **{self.by: self.threshold})
+        return found._replace(changes=changes)
 
-MODIFIERS: dict[str, type[Policy]] = {"biased": Biased, "gated": Gated}
+
+MODIFIERS: dict[str, type[Policy]] = {
+    "biased": Biased,
+    "gated": Gated,
+    "route-ensemble": RouteEnsemble,
+}
 """By the names that `jaxmoe list policies` has for them."""
+
+
+def without_banned(chosen: Int[Array, "K"], bias: Float[Array, "E"]) -> Int[Array, "K"]:
+    """The experts that a bias of -inf does not ban; -1 in the places behind them.
+
+    Where too few are left a policy fills its places with whom the rule forbids.
+    """
+    return packed(chosen, (chosen >= 0) & (bias[chosen] > -jnp.inf))
+
+
+def margin(ranking: Float[Array, "E"], k: ArrayLike, *, most: int) -> Float[Array, ""]:
+    """log p_(k) - log p_(k+1) in nats; inf where no expert is left out.
+
+    most: the largest k. NaN where the rule forbids both experts.
+    """
+    best = ranked(ranking, min(most + 1, ranking.shape[0])).scores
+    apart = best[k - 1] - best[jnp.minimum(k, best.shape[0] - 1)]
+    return jnp.where(jnp.asarray(k) < ranking.shape[0], apart, jnp.inf)
 
 
 def entropy(ranking: Float[Array, "E"]) -> Float[Array, ""]:

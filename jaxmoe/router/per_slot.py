@@ -10,16 +10,22 @@ import numpy as np
 from jax import lax
 
 from jaxmoe.config import ModelConfig
+from jaxmoe.router.modifiers import entropy, margin, without_banned
 from jaxmoe.router.policies import (
+    Changes,
     HeadAndTail,
     Policy,
     PolicyNumbers,
     Split,
     certain_head,
+    certainty_of_set,
+    drop_out,
+    log_probability_of_dropout,
+    numbers_of,
     pytree,
     ranked,
 )
-from jaxmoe.typing import Array, Float, Int
+from jaxmoe.typing import Array, Bool, Float, Int
 
 
 @pytree("k", "reach")
@@ -36,9 +42,13 @@ class PerSlot(HeadAndTail):
     (k_min where the head is shorter than that, and nothing otherwise, where k_min < k.)
     `TopK` is a head of all k and no rank to draw from, so that noise has no say.
 
+    With changes, all of that is done with ranking + bias; where the router is certain
+    of a token, by a gate, as `TopK` of as many experts; and of the experts chosen some
+    are left out, and those that are banned. Without them none of that is computed.
+
     Attributes:
-      values: The numbers, [S, L] each; [S] in a policy of one layer, and scalars in a
-        policy of one slot.
+      values: The numbers, [S, L] each (bias: [S, L, E]); [S] in a policy of one layer,
+        and scalars in a policy of one slot.
       k: K, places for experts; no slot's k may be larger.
       reach: Ranks looked at while no slot's r is larger; else all E are. Of 128
         experts, the best 32 are found on CPU in an eighth of the time that ranking
@@ -92,7 +102,7 @@ class PerSlot(HeadAndTail):
           ValueError: a policy that is wider than K, or one without numbers.
         """
         name = type(policy).__name__
-        numbers = None if _changed(policy) else policy.numbers(num_experts)
+        numbers = numbers_of(policy, num_experts)
         if numbers is None:
             raise ValueError(
                 f"policy: {name} has no numbers that a slot can hold; implement "
@@ -111,14 +121,30 @@ class PerSlot(HeadAndTail):
         """Whether noise has a say in any slot and layer."""
         v = self.values
         tau, r, k_keep = map(jnp.asarray, (v.tau, v.r, v.k_keep))
-        return ((tau > 0) & (r > k_keep)).any()
+        drawn = ((tau > 0) & (r > k_keep)).any()
+        if v.changes is None:
+            return drawn
+        return drawn | (jnp.asarray(v.changes.q) > 0).any()
 
     def choose_each(
         self, ranking: Float[Array, "S E"], noise: Float[Array, "S E"]
     ) -> Int[Array, "S K"]:
         """Experts of each slot, in a policy of one layer."""
         each = jax.vmap(lambda policy, row, noise: policy.choose(row, noise))
-        return self._looking_far(ranking, lambda p: each(p, ranking, noise))
+        drawn = lambda: self._looking_far(ranking, lambda p: each(p, ranking, noise))  # noqa: E731
+        return lax.cond(self._all_head(), lambda: self._best_each(ranking), drawn)
+
+    def _all_head(self) -> Array:
+        """Whether the best ranks alone are chosen in every slot, whatever the noise."""
+        v = self.values
+        mass, k_keep, k_min = map(jnp.asarray, (v.mass, v.k_keep, v.k_min))
+        return ((mass < 0) & (k_keep >= k_min)).all()
+
+    def _best_each(self, ranking: Float[Array, "S E"]) -> Int[Array, "S K"]:
+        """What `choose_each` gives where `_all_head`: far less to compute."""
+        best = jax.vmap(lambda row: ranked(row, self.k).experts)(ranking)
+        kept = jnp.arange(self.k)[None] < jnp.asarray(self.values.k_keep)[:, None]
+        return jnp.where(kept, best, -1)
 
     def log_probability_each(
         self, ranking: Float[Array, "S E"], experts: Int[Array, "S K"]
@@ -138,6 +164,62 @@ class PerSlot(HeadAndTail):
         needed = (jnp.asarray(self.values.r) > self.reach).any()
         return lax.cond(needed, lambda: of(far), lambda: of(self))
 
+    def choose(
+        self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
+    ) -> Int[Array, "K"]:
+        """Experts of one token, in a policy of one slot."""
+        if self.values.changes is None:
+            return super().choose(ranking, noise)
+        assert noise is not None
+        bias = jnp.asarray(self.values.changes.bias)
+        own, q = self._of_token(ranking)
+        chosen = own.choose(ranking + bias, noise)
+        left = drop_out(chosen, ranking + bias, noise, jnp.maximum(q, 0.0))
+        return without_banned(jnp.where(q >= 0, left, chosen), bias)
+
+    def log_probability(
+        self, ranking: Float[Array, "E"], experts: Int[Array, "K"]
+    ) -> Float[Array, ""]:
+        """See `Policy`, in a policy of one slot."""
+        if self.values.changes is None:
+            return super().log_probability(ranking, experts)
+        bias = jnp.asarray(self.values.changes.bias)
+        own, q = self._of_token(ranking)
+        biased, none = ranking + bias, jnp.zeros_like(ranking)
+        law = own.log_probability(biased, experts)
+        dropout = log_probability_of_dropout(
+            experts, own.choose(biased, none), biased, jnp.maximum(q, 0.0)
+        )
+        # As of `Biased`.
+        few = (bias != 0).any() & ((biased > -jnp.inf).sum() < self.values.k)
+        all_left = certainty_of_set(experts, self.choose(ranking, none))
+        return jnp.where(few, all_left, jnp.where(q >= 0, dropout, law))
+
+    def _of_token(
+        self, ranking: Float[Array, "E"]
+    ) -> tuple[Self, Float[Array, ""] | Float[np.ndarray, ""]]:
+        """Without changes, as the router's certainty of a token has it; and q or -1."""
+        v, changes = self.values, self.values.changes
+        assert changes is not None
+        noisy = self._uncertain(changes, ranking)
+        without = v._replace(changes=None)
+        certain = without._replace(k_keep=v.k, r=v.k, tau=0.0, mass=-1.0, k_min=v.k)
+        pick = lambda a, b: jnp.where(noisy, a, b)  # noqa: E731
+        own = replace(self, values=jax.tree.map(pick, without, certain))
+        return own, pick(changes.q, -1.0)
+
+    def _uncertain(
+        self, changes: Changes, ranking: Float[Array, "E"]
+    ) -> Bool[Array, ""]:
+        """Whether noise has a say for this token; everywhere without a gate."""
+        seen = jnp.where(changes.gate_biased, ranking + changes.bias, ranking)
+        apart = margin(seen, self.values.k, most=self.k)
+        spread = entropy(seen)
+        # Either number may be NaN, which is no token's without a gate.
+        wide = (spread > changes.entropy) | (jnp.asarray(changes.entropy) < 0)
+        near = (apart < changes.margin) | (jnp.asarray(changes.margin) == jnp.inf)
+        return wide & near
+
     def split(self, ranking: Float[Array, "E"]) -> Split:
         """Head and candidates of one token, in a policy of one slot."""
         best = ranked(ranking, self.reach)
@@ -148,11 +230,3 @@ class PerSlot(HeadAndTail):
         size = jnp.where(jnp.asarray(values.mass) >= 0, certain, values.k_keep)
         count = jnp.maximum(size, values.k_min)
         return Split(best, rank < size, rank < values.r, values.tau, count)
-
-
-def _changed(policy: Policy) -> bool:
-    """Whether a subclass chooses otherwise than the class that states the numbers."""
-    kinds = type(policy).__mro__
-    states = next(i for i, kind in enumerate(kinds) if "numbers" in vars(kind))
-    chooses = {"choose", "split", "head"}
-    return any(chooses & vars(kind).keys() for kind in kinds[:states])

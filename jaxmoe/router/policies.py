@@ -14,7 +14,7 @@ another one.
 
 import dataclasses
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple, Self
 
 import jax
@@ -115,12 +115,74 @@ def packed(experts: Int[Array, "K"], kept: Bool[Array, "K"]) -> Int[Array, "K"]:
     return jnp.where(kept, experts, -1)[order]
 
 
+def drop_out(
+    best: Int[Array, "K"],
+    ranking: Float[Array, "E"],
+    noise: Float[Array, "E"],
+    q: ArrayLike,
+) -> Int[Array, "K"]:
+    """Each of the best experts left out with probability q, but never all of them.
+
+    best: in rank order, -1 in places behind them.
+    """
+    # u >= q in Gumbel numbers: -inf at q = 0 and inf at q = 1, which are exact.
+    kept = noise[best] >= -jnp.log(-jnp.log(q))
+    kept &= (best >= 0) & (ranking[best] > -jnp.inf)
+    kept = kept.at[0].set(kept[0] | ~kept.any())
+    return packed(best, kept)
+
+
+def log_probability_of_dropout(
+    experts: Int[Array, "K"],
+    best: Int[Array, "K"],
+    ranking: Float[Array, "E"],
+    q: ArrayLike,
+) -> Float[Array, ""]:
+    """Log-probability that `drop_out` leaves this set of the best experts."""
+    q, there = jnp.asarray(q), (best >= 0) & (ranking[best] > -jnp.inf)
+    kept = (experts[:, None] == best[None, :]).any(axis=0) & there
+    k, m = there.sum(), kept.sum()
+    # Experts given twice, or others than the best k.
+    possible = ((experts >= 0).sum() == m) & (m > 0)
+    law = xlog1py(m, -q) + xlogy(k - m, q)
+    law = jnp.where((m == 1) & kept[0], xlogy(k - 1, q), law)
+    return jnp.where(possible, law, -jnp.inf)
+
+
 def certainty_of_set(
     experts: Int[Array, "K"], chosen: Int[Array, "K"]
 ) -> Float[Array, ""]:
     """Log-probability of a set where `chosen` is the only one: 0, or -inf."""
     same = (jnp.sort(experts) == jnp.sort(chosen)).all()
     return jnp.where(same, 0.0, -jnp.inf)
+
+
+class Changes(NamedTuple):
+    """What changes a choice by numbers; scalars or [..., L], bias [..., L, E].
+
+    bias: float32, added to the ranking; 0 for none, -inf bans (`Biased`).
+    entropy, margin: float32, there is noise where the router's entropy is above the
+      one and its margin below the other (`Gated`); -1 and inf where there always is.
+    gate_biased: bool, whether that is asked of the ranking with its bias.
+    q: float32, probability of leaving out each expert (`Dropout`); -1 for keeping all.
+    """
+
+    bias: ArrayLike
+    entropy: ArrayLike
+    margin: ArrayLike
+    gate_biased: ArrayLike
+    q: ArrayLike
+
+    @classmethod
+    def none(cls, shape: tuple[int, ...], num_experts: int) -> Self:
+        """Nothing changed, in NumPy arrays; shape: [..., L]."""
+        return cls(
+            bias=np.zeros((*shape, num_experts), np.float32),
+            entropy=np.full(shape, -1, np.float32),
+            margin=np.full(shape, np.inf, np.float32),
+            gate_biased=np.zeros(shape, bool),
+            q=np.full(shape, -1, np.float32),
+        )
 
 
 class PolicyNumbers(NamedTuple):
@@ -132,6 +194,7 @@ class PolicyNumbers(NamedTuple):
       k_keep alone says how long the head is.
     k_min: int32, 1..k: where the head is shorter than k, so many experts are chosen, or
       as many as the head has (`TopP`). k where all k always are.
+    changes: what else there is to it; None for nothing, which costs nothing.
     """
 
     k: ArrayLike
@@ -140,6 +203,7 @@ class PolicyNumbers(NamedTuple):
     tau: ArrayLike
     mass: ArrayLike
     k_min: ArrayLike
+    changes: Changes | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +222,11 @@ class Policy:
     def width(self) -> int:
         """K, the static number of places for chosen experts (after `resolve`)."""
         raise NotImplementedError
+
+    @property
+    def of_pass(self) -> "Policy":
+        """What chooses in one pass: itself, but for a `RouteEnsemble`."""
+        return self
 
     def resolve(self, *, k: int, num_experts: int, num_layers: int) -> Self:
         """Fill defaults from the model and give every number one value per layer.
@@ -259,7 +328,7 @@ class TopK(Policy):
         if not least <= places <= num_experts:
             bounds = f"{least}..{num_experts} (the largest k, the model's experts)"
             raise ValueError(f"policy: places must lie in {bounds}, found {places}")
-        return TopK(chosen, places=places)
+        return replace(self, k=chosen, places=places)
 
     def deterministic(self, num_layers: int) -> "TopK":
         return self
@@ -371,7 +440,8 @@ class ExpertSample(HeadAndTail):
         _check("k_keep", keep, low=0, high=k)
         _check("r", r, low=k, high=num_experts)
         _check("tau", tau, low=0)
-        return ExpertSample(keep, r, tau, k=k, reach=_reach(r, k, num_experts))
+        reach = _reach(r, k, num_experts)
+        return replace(self, k_keep=keep, r=r, tau=tau, k=k, reach=reach)
 
     def split(self, ranking: Float[Array, "E"]) -> Split:
         best = ranked(ranking, _resolved(self.reach))
@@ -402,7 +472,7 @@ class GumbelTopK(HeadAndTail):
         k = _width(self.k, k, num_experts)
         tau = _per_layer("tau", self.tau, num_layers, float)
         _check("tau", tau, low=0)
-        return GumbelTopK(tau, k=k)
+        return replace(self, tau=tau, k=k)
 
     def split(self, ranking: Float[Array, "E"]) -> Split:
         best = ranked(ranking, ranking.shape[0])
@@ -448,7 +518,8 @@ class AdaptiveHead(HeadAndTail):
         _check("mass", mass, low=0, high=1)
         _check("r", r, low=k, high=num_experts)
         _check("tau", tau, low=0)
-        return AdaptiveHead(mass, r, tau, k=k, reach=_reach(r, k, num_experts))
+        reach = _reach(r, k, num_experts)
+        return replace(self, mass=mass, r=r, tau=tau, k=k, reach=reach)
 
     def head(self, ranking: Float[Array, "E"], best: Ranked) -> Bool[Array, "R"]:
         """Which ranks are in the head; `best` are those of `ranking`."""
@@ -505,7 +576,7 @@ class TopP(Policy):
         _check("mass", mass, low=0, high=1)
         widest = num_experts if largest is None else int(largest.max())
         places = widest if self.places is None else self.places
-        return TopP(mass, k_min=k_min, k_max=k_max, places=places)
+        return replace(self, mass=mass, k_min=k_min, k_max=k_max, places=places)
 
     def deterministic(self, num_layers: int) -> Policy:
         return TopK(_set(self.k_max), places=self.width)
@@ -558,31 +629,27 @@ class Dropout(Policy):
         k = _width(self.k, k, num_experts)
         q = _per_layer("q", self.q, num_layers, float)
         _check("q", q, low=0, high=1)
-        return Dropout(q, k=k)
+        return replace(self, q=q, k=k)
 
     def choose(
         self, ranking: Float[Array, "E"], noise: Float[Array, "E"] | None
     ) -> Int[Array, "K"]:
         assert noise is not None
-        best = ranked(ranking, self.width)
-        # u >= q in Gumbel numbers: -inf at q = 0 and inf at q = 1, which are exact.
-        kept = noise[best.experts] >= -jnp.log(-jnp.log(self.q))
-        kept &= best.scores > -jnp.inf
-        kept = kept.at[0].set(kept[0] | ~kept.any())
-        return packed(best.experts, kept)
+        best = ranked(ranking, self.width).experts
+        return drop_out(best, ranking, noise, self.q)
 
     def log_probability(
         self, ranking: Float[Array, "E"], experts: Int[Array, "K"]
     ) -> Float[Array, ""]:
-        q, best = jnp.asarray(self.q), ranked(ranking, self.width)
-        there = best.scores > -jnp.inf
-        kept = (experts[:, None] == best.experts[None, :]).any(axis=0) & there
-        k, m = there.sum(), kept.sum()
-        # Experts given twice, or others than the best k.
-        possible = ((experts >= 0).sum() == m) & (m > 0)
-        law = xlog1py(m, -q) + xlogy(k - m, q)
-        law = jnp.where((m == 1) & kept[0], xlogy(k - 1, q), law)
-        return jnp.where(possible, law, -jnp.inf)
+        best = ranked(ranking, self.width).experts
+        return log_probability_of_dropout(experts, best, ranking, self.q)
+
+    def numbers(self, num_experts: int) -> PolicyNumbers:
+        # The best k, of which some are left out afterwards.
+        q, k = self.q, self.width
+        best = _numbers(q, k=k, k_keep=k, r=k, tau=0.0)
+        changes = Changes.none(np.shape(q), num_experts)
+        return best._replace(changes=changes._replace(q=q))
 
 
 POLICIES: dict[str, type[Policy]] = {
@@ -594,6 +661,19 @@ POLICIES: dict[str, type[Policy]] = {
     "dropout": Dropout,
 }
 """By the names that the command line has for them; the first is its default."""
+
+
+def numbers_of(policy: Policy, num_experts: int) -> PolicyNumbers | None:
+    """The numbers of a resolved policy; None where they do not say how it chooses.
+
+    So it is of a subclass that chooses otherwise than the class that states them.
+    """
+    kinds = type(policy).__mro__
+    states = next(i for i, kind in enumerate(kinds) if "numbers" in vars(kind))
+    chooses = {"choose", "split", "head", "biased", "uncertain"}
+    if any(chooses & vars(kind).keys() for kind in kinds[:states]):
+        return None
+    return policy.numbers(num_experts)
 
 
 _UNRESOLVED = (
@@ -711,8 +791,25 @@ def _check(
         raise ValueError(f"policy: {name} must be {bounds}, found {found}")
 
 
-def for_model(policy: Policy, config: ModelConfig) -> Policy:
+def require_one_pass(policy: Policy, whose: str) -> Policy:
+    """`policy`, which must be of one pass a token.
+
+    Raises:
+      ValueError: an ensemble; whose: what asks, for the message.
+    """
+    if policy.of_pass is not policy:
+        raise ValueError(
+            f"policy: {whose} takes policies of one pass a token, found "
+            f"{type(policy).__name__} of {type(policy.of_pass).__name__}; pass the "
+            "policy that it draws routes by, or draw answers with it (jaxmoe.sample)"
+        )
+    return policy
+
+
+def for_model(policy: Policy, config: ModelConfig, *, several: bool = False) -> Policy:
     """`policy` resolved against a model; one without experts gets `TopK` of nothing.
+
+    several: whether it may take several passes a token (`RouteEnsemble`).
 
     Raises:
       TypeError: not a policy. ValueError: values that do not fit the model.
@@ -721,6 +818,8 @@ def for_model(policy: Policy, config: ModelConfig) -> Policy:
         raise TypeError(
             f"policy must be a jaxmoe policy such as ExpertSample(), found {policy!r}"
         )
+    if not several:
+        require_one_pass(policy, "this function")
     if not config.num_experts:
         policy = TopK()
     resolved = policy.resolve(
@@ -728,9 +827,10 @@ def for_model(policy: Policy, config: ModelConfig) -> Policy:
         num_experts=config.num_experts or 1,
         num_layers=config.num_layers,
     )
-    if config.num_experts and resolved.width > config.allowed_experts:
+    width = resolved.of_pass.width
+    if config.num_experts and width > config.allowed_experts:
         raise ValueError(
             f"policy: k must be at most {config.allowed_experts}, the experts of the "
-            f"groups that a token may use; found {resolved.width}"
+            f"groups that a token may use; found {width}"
         )
     return resolved

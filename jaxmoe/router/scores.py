@@ -65,6 +65,32 @@ class Groups:
 
 
 @dataclass(frozen=True)
+class ExtraExperts:
+    """What experts beside the model's own weigh: alpha times what they would.
+
+    With weights w of the chosen set C by the scoring rule, and B the k best experts:
+
+        v_e = w_e for e in B, alpha w_e for others;    weight_e = v_e sum(w) / sum(v)
+
+    where the rule keeps the sum of weights, and weight_e = v_e where it does not. At
+    alpha = 1 all weigh by their original scores (arXiv 2602.02443), at 0 experts that
+    are drawn, or come on top of the k best (`TopK(k + m)`), compute for nothing. Of no
+    paper: it parts what further experts say from how loudly.
+
+    Attributes:
+      k: The model's own number of experts per token.
+      alpha: 0 or more.
+    """
+
+    k: int
+    alpha: float
+
+    def __post_init__(self):
+        if not 0 <= self.alpha < float("inf"):
+            raise ValueError(f"alpha must be finite and >= 0, found {self.alpha}")
+
+
+@dataclass(frozen=True)
 class Scores:
     """Contract of a scoring rule.
 
@@ -79,6 +105,7 @@ class Scores:
       keep_sum: Of a rule that does not normalise: whether experts other than the best
         share what the best would have weighed, instead of their own, smaller sum. The
         best weigh what they did, bit for bit (`jaxmoe.Model.weighing`).
+      extra: What experts beside the best weigh; None for what their scores say.
     """
 
     weight_type: WeightType = field(default="activations", kw_only=True)
@@ -86,6 +113,7 @@ class Scores:
     choice_bias: bool = field(default=False, kw_only=True)
     groups: Groups | None = field(default=None, kw_only=True)
     keep_sum: bool = field(default=False, kw_only=True)
+    extra: ExtraExperts | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
         if self.weight_type not in get_args(WeightType):
@@ -100,6 +128,8 @@ class Scores:
                 "keep_sum is for rules that do not normalise, and have no choice bias, "
                 f"found {self}"
             )
+        if self.extra is not None and self.choice_bias:
+            raise ValueError(f"extra is for rules without a choice bias, found {self}")
 
     @property
     def normalises(self) -> bool:
@@ -162,7 +192,26 @@ class Scores:
             both = jnp.stack([self.plain_weights(logits, best), found])
             wanted, own = both.sum(axis=-1, keepdims=True)
             found *= wanted / jnp.maximum(own, jnp.finfo(jnp.float32).tiny)
+        if self.extra is not None:
+            found = self._with_extra(self.extra, logits, experts, found)
         return found if self.scale == 1 else found * self.scale
+
+    def _with_extra(
+        self,
+        extra: ExtraExperts,
+        logits: Float[Array, "*N E"],
+        experts: Int[Array, "*N K"],
+        weights: Float[Array, "*N K"],
+    ) -> Float[Array, "*N K"]:
+        """See `ExtraExperts`."""
+        best = whole_top_k(self.ranking(logits), extra.k)[1]
+        own = (experts[..., :, None] == best[..., None, :]).any(axis=-1)
+        found = jnp.where(own, weights, extra.alpha * weights)
+        if not (self.normalises or self.keep_sum):
+            return found
+        # One sum of both: at alpha = 1 the ratio is 1 exactly.
+        wanted, left = jnp.stack([weights, found]).sum(axis=-1, keepdims=True)
+        return found * (wanted / jnp.maximum(left, jnp.finfo(jnp.float32).tiny))
 
     def weight_dtype(self, activations: Any) -> Any:
         """The type that weights are rounded to, where activations have this one."""

@@ -68,7 +68,7 @@ def make_service(model: Model, shapes: Shapes, named: Named) -> Service:
     if named.policy is not None:
         # One that no slot can hold would be refused with every request.
         slot = PerSlot.for_model(1, model.config)
-        policy = for_model(named.policy, model.config)
+        policy = for_model(named.policy, model.config, several=True)
         slot.numbers_of(policy, model.config.num_experts or 1)
     engine = Engine(
         model,

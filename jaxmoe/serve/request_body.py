@@ -28,6 +28,7 @@ _INT32 = (1 << 31) - 1
 Whole = Annotated[int, Field(ge=-_INT32, le=_INT32)]
 Number = Whole | float
 Numbers = Annotated[list[Number], Field(fail_fast=True)]
+Biases = Annotated[list[Number | None], Field(fail_fast=True)]
 TokenIds = Annotated[list[Whole], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True, max_length=MOST_STOPS)]
 Words = Annotated[
@@ -52,12 +53,18 @@ class StreamOptions(_Body):
 
 
 class PolicyBody(_Body):
-    """A policy by its name in the registry, and its numbers."""
+    """A policy by its name in the registry, and its numbers.
+
+    by, policy, bias: of those that change another; in a bias null bans an expert.
+    """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Number | Numbers | None] = Field(init=False)
 
     type: str
+    by: str | None = None
+    policy: "str | PolicyBody | None" = None
+    bias: Biases | Annotated[list[Biases], Field(fail_fast=True)] | None = None
 
 
 class JsonSchema(_Body):

@@ -29,6 +29,7 @@ DATA, MODEL = "data", "model"
 
 LOGICAL_AXES = (
     "vocab",
+    "label",
     "embed",
     "heads",
     "kv_heads",

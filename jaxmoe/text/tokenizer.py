@@ -27,6 +27,8 @@ _SWITCHES = (
     "add_prefix_space",
     "split_special_tokens",
 )
+_BEGIN_BY_CONFIG = ("LlamaTokenizer", "LlamaTokenizerFast")
+"""Classes that, in transformers 4, put a first token before text by config alone."""
 
 
 class Tokenizer:
@@ -110,7 +112,7 @@ class Tokenizer:
         special = _special_tokens(directory, config)
         _add_tokens(backend, config, special, directory)
         backend.encode_special_tokens = bool(config.get("split_special_tokens"))
-        _add_ends(backend, config, special, end=not whole)
+        _add_ends(backend, config, special, whole=whole)
         named = {name: special[name] for name in SPECIAL_TOKENS if name in special}
         templates = read_templates(directory, config)
         return cls(backend, special_tokens=named, chat_templates=templates, marks=marks)
@@ -267,6 +269,10 @@ class Tokenizer:
     def token_to_id(self, token: str) -> int | None:
         """Id of a token given as text, or None."""
         return self._backend.token_to_id(token)
+
+    def id_to_token(self, id: int) -> str | None:
+        """A token as its vocabulary writes it, or None."""
+        return self._backend.id_to_token(id)
 
     @property
     def bos_id(self) -> int | None:
@@ -485,24 +491,27 @@ def _add_ends(
     config: Mapping[str, Any],
     special: Mapping[str, str],
     *,
-    end: bool,
+    whole: bool,
 ) -> None:
     """Tokens that `add_bos_token` and `add_eos_token` put around a text.
 
     Where tokenizer.json has such tokens itself (its post-processor), these are taken as
-    they are, whatever the config says, as in transformers 5. Where it has none,
-    `add_bos_token` counts, as models of such files (DeepSeek's) were trained:
-    transformers 4 has it so, 5.24 leaves the token out.
+    they are, whatever the config says, as in transformers 5. Where it has none, its
+    config counts for nothing either, but for one kind: files that name Llama's class
+    (DeepSeek's) begin a text as `add_bos_token` says. Their models were trained so, and
+    transformers 4 has it so; 5.24 leaves the token out.
 
     Args:
-      end: whether `add_eos_token` counts as well: for tokenizers in two files.
+      whole: whether there is a tokenizer.json; for tokenizers in two files the config
+        alone counts.
     """
     from tokenizers import processors
 
     if backend.num_special_tokens_to_add(False):
         return
-    wanted = {"bos_token": config.get("add_bos_token") is True}
-    wanted["eos_token"] = end and config.get("add_eos_token") is True
+    begins = not whole or config.get("tokenizer_class") in _BEGIN_BY_CONFIG
+    wanted = {"bos_token": begins and config.get("add_bos_token") is True}
+    wanted["eos_token"] = not whole and config.get("add_eos_token") is True
     texts = {
         name: special[name] for name, on in wanted.items() if on and name in special
     }

@@ -31,6 +31,12 @@ def routes(subject):
     return jnp.asarray(np.repeat(steps, layers, axis=2))
 
 
+def rows_of(config) -> jax.Array:
+    """Two rows of random numbers."""
+    values = np.random.default_rng(0).normal(size=(2, config.d_model))
+    return jnp.asarray(values, jnp.float32)
+
+
 def test_parts_read_the_weights_of_a_step(subject, routes):
     """A part's floor would be of other bytes than the step's."""
     config, value = subject.config, subject.params["embed.weight"].dtype.itemsize
@@ -45,7 +51,7 @@ def test_parts_read_the_weights_of_a_step(subject, routes):
 def test_every_part_depends_on_its_rows(subject, routes):
     """XLA would drop, or take out of the loop, what the next turn does not need."""
     decoder = bind(subject.config, subject.params, profile._context(subject))
-    rows = jax.random.normal(jax.random.key(0), (2, subject.config.d_model))
+    rows = rows_of(subject.config)
     for name, part in profile._parts(subject, routes).items():
         turn = jax.jit(partial(part.run, decoder))
         first = np.asarray(turn(rows, jnp.int32(0)))
@@ -62,7 +68,7 @@ def test_every_part_depends_on_its_rows(subject, routes):
 def test_every_projection_is_timed(name, number):
     """A mixer's part would leave out some of the weights that its floor counts."""
     config = from_hf(dict(FAMILIES[name].test_configs[number]))
-    rows = jax.random.normal(jax.random.key(0), (2, config.d_model))
+    rows = rows_of(config)
 
     @jax.jit
     @jax.grad

@@ -13,6 +13,8 @@ from convert.errors import ConversionError
 from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.checkpoints.safetensors import Files
 from jaxmoe.checkpoints.weight_files import open_weights
+from jaxmoe.families.fp8 import NAME
+from jaxmoe.families.gpt_oss import GPT_OSS
 from jaxmoe.ops.fp8 import DTYPE, dequantise
 from tests.hugging_face import CONFIG, make_tensors, write_checkpoint
 
@@ -140,6 +142,22 @@ def test_a_config_that_says_nothing_of_it_is_refused(files):
     path, _ = files(quantization_config=None)
     with pytest.raises(CheckpointError, match="F8_E4M3.*quantization_config"):
         jaxmoe.load(path)
+
+
+@pytest.mark.parametrize("family", ["fp8", "mxfp4"])
+def test_floats_with_a_stale_entry_are_told_so(files, tmp_path, family):
+    """Somebody made them floats and left config.json as it was."""
+    if family == "fp8":
+        path = write_checkpoint(tmp_path / "s", FP8, make_tensors(CONFIG))
+    else:
+        quantised = next(c for c in GPT_OSS.test_configs if NAME in c)
+        plain = {k: v for k, v in quantised.items() if k != NAME}
+        path = write_checkpoint(tmp_path / "s", quantised, make_tensors(plain))
+    (path / "tokenizer.json").unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match="stale.*--ignore quantization") as told:
+        jaxmoe.load(path)
+    assert len(str(told.value).splitlines()) == 1
+    assert jaxmoe.load(path, ignore=[NAME]).config.layers
 
 
 def test_it_is_not_quantised_again(files, tmp_path):

@@ -295,9 +295,8 @@ def _outcome(load: Callable, folder: Path, kind: str, known: dict) -> str | None
         last = traceback.extract_tb(error.__traceback__)[-1]
         if not Path(last.filename).is_relative_to(ROOT):
             return f"{type(error).__name__} of {last.filename}: {error}"[:300]
-        return (
-            f"an error of {len(str(error))} letters" if len(str(error)) > 9000 else None
-        )
+        long = len(str(error)) > MOST_LETTERS
+        return f"an error of {len(str(error))} letters" if long else None
     except BaseException as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__} at {last.filename}:{last.lineno} {error}"[:300]

@@ -131,6 +131,7 @@ LAUNCHERS = {
     "generate": ["sample"],
     "plan": ["plan"],
     "random_checkpoint": ["random-checkpoint"],
+    "replicate": ["replicate"],
     "router_report": ["routers"],
     "scaling": ["scaling"],
     "serve": ["serve"],

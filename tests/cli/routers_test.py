@@ -85,7 +85,8 @@ def test_report_of_a_file(checkpoint, model, drawn, no_figures, tmp_path, capsys
     argv = [str(checkpoint), "--data", _write(tmp_path / "data.jsonl", *rows)]
     options = ["--n", "2", "--max-new-tokens", "3", "--against", str(checkpoint)]
     assert main([*argv, "--out", str(out), *options, "--policy", "topk"]) == 0
-    assert {path.name for path in out.iterdir()} == {"router.json", "router.html"}
+    names = {"router.json", "router.html", "heads.csv"}
+    assert {path.name for path in out.iterdir()} == names
     text = (out / "router.json").read_text("utf-8")
     results = json.loads(text, parse_constant=pytest.fail)
     assert results["checkpoint"] == read_manifest(checkpoint).digest
@@ -117,8 +118,8 @@ def test_figures_of_a_file(checkpoint, matplotlib, monkeypatch, tmp_path):
     data = _write(tmp_path / "data.jsonl", *({"prompt": [5, i]} for i in range(3)))
     argv = [str(checkpoint), "--data", data, "--max-new-tokens", "0"]
     assert main([*argv, "--out", str(out), "--against", str(checkpoint)]) == 0
-    names = {f"{name}.png" for name in FIGURES | {"comparison"}}
-    names |= {"router.json", "router.html"}
+    names = {f"{name}.png" for name in FIGURES | {"comparison", "steepness"}}
+    names |= {"router.json", "router.html", "heads.csv"}
     assert {path.name for path in out.iterdir()} == names
     results = json.loads((out / "router.json").read_text("utf-8"))
     assert results["policy"] == {"drawn": None, "given": "TopK()"}

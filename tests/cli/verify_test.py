@@ -96,5 +96,9 @@ def test_what_verify_refuses(run, capsys, monkeypatch):
     assert "url must begin" in refuse(capsys, arguments(run, "localhost"))
     assert "manifest.json" in refuse(capsys, arguments(run / "no", url))
     assert "workers" in refuse(capsys, arguments(run, url, "--workers", "0"))
+    out = ["--out", str(run.with_name("scores.jsonl"))]
+    assert "--model is needed" in refuse(capsys, [str(run), "--url", url, *out])
+    asked = [str(run), "--verifier", "demo", *out]
+    assert "writes text" in refuse(capsys, asked)
     run.with_name("scores.jsonl").write_text("a list\n", "utf-8")
     assert "line 1: expected JSON" in refuse(capsys, arguments(run, url))

@@ -92,7 +92,6 @@ REQUESTS = [
 def _run(model: jaxmoe.Model, chosen: list[int]) -> dict[int, tuple]:
     """Tokens, log-probabilities and ending of some of the requests, run together."""
     parts: dict[int, list[jaxmoe.Delta]] = {}
-    # The shapes of engine_test.py, whose programs without adjustments are compiled.
     with Engine(model, slots=8, segment=8, prompts=4) as engine:
         for number in chosen:
             sampler, most = REQUESTS[number]
@@ -122,7 +121,7 @@ def test_an_answer_is_its_requests_alone(model):
     everyone = [*range(len(REQUESTS))]
     together = _run(model, everyone)
     assert together == _run(model, everyone[::-1])
-    for number in (0, 1, 3, 6):
+    for number in (0, 1, 3, 6):  # two without adjustments
         assert _run(model, [number])[number] == together[number]
     tokens = {number: found[0] for number, found in together.items()}
     assert tokens[4].index(STOP) == 4 == len(tokens[4]) - 1

@@ -13,6 +13,8 @@ from jaxmoe.decode import prompt_loader
 from jaxmoe.decode.trace import TokenTrace
 from tests.tiny import CHOSEN, EXPERTS, SHAPES, VOCAB, prompt_of, tiny_model
 
+pytestmark = pytest.mark.optimised  # equal bits, but where tokens are compared
+
 POLICIES = [
     TopK(),
     ExpertSample(),
@@ -162,6 +164,7 @@ def test_an_answer_is_the_one_that_sample_draws(model, alone, seed):
         np.testing.assert_allclose(found[sample].logprobs, drawn.logprobs, atol=1e-5)
 
 
+@pytest.mark.optimised(False)
 def test_half_of_a_call_under_another_policy(model):
     """Policies could not be compared on equal keys in one call."""
     options = {"key": jax.random.key(3), **SHAPES, "max_new_tokens": 12}
@@ -202,6 +205,7 @@ def recorded(engine: Engine) -> tuple[int, TokenTrace]:
     return sample, jax.tree.map(lambda *a: np.concatenate(a), *own)
 
 
+@pytest.mark.optimised(False)
 def test_what_is_recorded_comes_with_every_delta(model):
     """Routes, or the probabilities of some, would be lost between two looks."""
     with engine_of(model, **RECORDED) as engine:
@@ -288,6 +292,7 @@ def test_more_is_taken_than_there_was_room_for(model, alone, most):
         ]
 
 
+@pytest.mark.optimised(False)
 def test_a_policy_of_all_requests(model):
     """One that chooses more experts than the model does needs an engine of its own."""
     wide = TopK(CHOSEN + 2)
@@ -436,6 +441,7 @@ def test_a_step_that_fails_closes_the_engine(model, monkeypatch):
             use()
 
 
+@pytest.mark.optimised(False)
 def test_fewer_experts_in_a_noisy_prompt_leave_nothing_of_the_last(model):
     """Places that a narrow policy leaves empty would hold another prompt's experts."""
     options = {"noisy_prefill": True, "policy": ExpertSample(k=2), "samples": [3]}

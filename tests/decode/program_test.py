@@ -14,6 +14,8 @@ from jaxmoe.nn.decoder import stack_params
 from jaxmoe.router.policies import for_model
 from tests.tiny import prompt_of, tiny_model
 
+pytestmark = pytest.mark.optimised  # equal bits of two programs
+
 OPTIONS = {"n": 3, "max_new_tokens": 12, "return_routes": True}
 
 

@@ -13,7 +13,7 @@ from jaxmoe.decode.sampler import TokenSampler, is_stop, log_probability
 from jaxmoe.random.keys import position_key, sample_keys
 from tests.chi_square import excess
 
-DRAWS = 20_000
+DRAWS = 10_000
 FEW, SIZE = 50, 300
 """Draws and vocabulary of tests that do not need others: each is compiled anew."""
 
@@ -246,7 +246,7 @@ def test_candidates_draw_the_same_tokens(filters, keys):
         few.temperature, few.top_k, few.top_p, few.min_p, candidates=None
     )
     a, b = _draw(few, keys, logits), _draw(everything, keys, logits)
-    # One uniform meets two roundings of the same border in at most a few of 20,000.
+    # One uniform meets two roundings of the same border in at most a few of 10,000.
     assert (np.asarray(a) != np.asarray(b)).sum() <= 2
 
 

@@ -7,19 +7,10 @@ import pytest
 
 from jaxmoe.demo import configuration_names as names
 from jaxmoe.demo.chains import number_sets
-from jaxmoe.demo.claims import (
-    ALPHA,
-    MARGIN,
-    PRIMARY,
-    SECONDARY,
-    SOLVED,
-    Claim,
-    compare,
-    judge,
-    pair_of,
-)
+from jaxmoe.demo.claims import PRIMARY, SECONDARY, SOLVED, compare, judge, pair_of
 from jaxmoe.demo.game_runs import Outcome
 from jaxmoe.demo.numbers_game import Problem
+from jaxmoe.evals.claims import ALPHA, MARGIN, Claim
 from jaxmoe.evals.metrics import Interval
 from tests.outcomes import outcome_of
 

@@ -13,6 +13,8 @@ from jaxmoe.nn.decoder import stack_params
 from tests.mesh.cases import check_answers, draw, held_bytes, on_mesh
 from tests.tiny import prompt_of, tiny_params
 
+pytestmark = pytest.mark.optimised  # equal bits
+
 # Wide experts: of a tiny model they are few of its bytes, of a released one most.
 VALUES = dict(FAMILIES["deepseek_v3"].test_configs[0]) | {"moe_intermediate_size": 320}
 CONFIG = replace(from_hf(VALUES), stop_ids=())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxmoe
-from jaxmoe import ExpertSample, TokenSampler, TopK
+from jaxmoe import ExpertSample, GumbelTopK, RouteEnsemble, TokenSampler, TopK
 from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.registry import FAMILIES
 from jaxmoe.ops.bf16_bits import hold_for
@@ -41,6 +41,18 @@ def mixed() -> jaxmoe.Model:
 def test_rules_do_not_change_answers(alone, shape, rules):
     """Another way to divide the model would give other tokens or other experts."""
     check_answers(alone, on_mesh(MODEL, shape, rules))
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (1, 8)], ids=str)
+def test_several_routes_do_not_depend_on_the_mesh(shape):
+    """A token would be drawn from the routes of other slots, or of one of its own."""
+    policy = RouteEnsemble(GumbelTopK(2.0), 3)
+    one, other = (
+        draw(model, PROMPTS[0], n=5, policy=policy, top_logprobs=2)
+        for model in (MODEL, on_mesh(MODEL, shape))
+    )
+    assert same(one, other)
+    np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
 def test_nothing_is_dropped_however_skewed():

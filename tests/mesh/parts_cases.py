@@ -12,6 +12,8 @@ from jaxmoe.sharding.collectives import DeviceContext, spread
 from jaxmoe.sharding.layout import Layout
 from jaxmoe.sharding.rules import Rules
 
+pytestmark = pytest.mark.optimised  # equal bits
+
 AXES = ("data", "model")
 
 

@@ -18,6 +18,8 @@ from tests.mesh.cases import (
 )
 from tests.tiny import tiny_params
 
+pytestmark = pytest.mark.optimised  # equal bits
+
 DENSE, MOE = MODEL.config.layers
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxmoe
-from jaxmoe import AdaptiveHead, ExpertSample, GumbelTopK, TokenSampler, TopK
+from jaxmoe import AdaptiveHead, Biased, Dropout, ExpertSample, TokenSampler, TopK
 from jaxmoe.decode.inputs import check_slots
 from tests.mesh.cases import (
     KEY,
@@ -17,6 +17,8 @@ from tests.mesh.cases import (
     on_mesh,
     same_bits,
 )
+
+pytestmark = pytest.mark.optimised  # equal bits
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,8 @@ def test_one_compile(mixed):
 
 def test_requests_of_their_own_rules(mixed):
     """Rules would lie on another device than the slot, or requests be told apart."""
-    policies = [TopK(), ExpertSample(tau=3.0), GumbelTopK(), AdaptiveHead(0.5)]
+    biased = Biased(Dropout(0.3), np.where(np.arange(16) == 5, -np.inf, 0.1))
+    policies = [TopK(), ExpertSample(tau=3.0), biased, AdaptiveHead(0.5)]
     samplers = [
         TokenSampler(0),
         TokenSampler(0.8, top_k=5),

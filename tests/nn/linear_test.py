@@ -13,6 +13,8 @@ from jaxmoe.ops.matmul import multiply
 from jaxmoe.ops.stack import OfLayer
 from tests.tiny import EXECUTION
 
+pytestmark = pytest.mark.optimised  # equal bits
+
 _project = jax.jit(partial(project, execution=EXECUTION))
 
 

@@ -3,6 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxmoe.config import DeltaConfig
@@ -24,7 +25,8 @@ def filled(rows: int, seed: int = 0) -> Recurrent:
         dtype=jnp.float32,
         layout=EXECUTION.layout,
     )
-    draw = lambda a: jax.random.normal(jax.random.key(seed), a.shape)  # noqa: E731
+    rng = np.random.default_rng(seed)
+    draw = lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype)  # noqa: E731
     return jax.tree.map(draw, state)
 
 

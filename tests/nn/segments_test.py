@@ -56,6 +56,7 @@ def test_names_of_stacks_say_what_they_hold(name):
 @pytest.mark.parametrize(
     "name", ["dense first", pytest.param("alternating", marks=pytest.mark.slow)]
 )
+@pytest.mark.optimised
 def test_scanned_layers_compute_the_same_bits(name, monkeypatch):
     """Answers would depend on how the program is written.
 

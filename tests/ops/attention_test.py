@@ -80,6 +80,7 @@ def test_causal_is_a_plain_softmax(form, tokens, window):
 
 
 @both_forms
+@pytest.mark.optimised
 def test_causal_does_not_look_ahead(form):
     """A later token, even a broken one, must not change earlier rows by a bit."""
     q, k, v = _normal(256, H, A), _normal(256, G, A), _normal(256, G, A, seed=2)
@@ -220,6 +221,7 @@ def test_one_prompt_needs_no_blocks(form, length, window):
 
 @both_forms
 @pytest.mark.parametrize("block", [None, 8])
+@pytest.mark.optimised
 def test_allocated_size_does_not_show(form, block):
     """Growing a cache to its next bucket must not change a bit (promise 2).
 
@@ -242,6 +244,7 @@ def test_allocated_size_does_not_show(form, block):
 
 @both_forms
 @pytest.mark.parametrize("block", [None, 8])
+@pytest.mark.optimised
 def test_a_slot_does_not_feel_the_others(form, block):
     """Other samples' queries, caches and lengths must not change a bit (promise 2)."""
     prompts, lengths = (1, [200]) if block is None else (3, LENGTHS)
@@ -270,6 +273,7 @@ def test_a_slot_does_not_feel_the_others(form, block):
 
 @both_forms
 @pytest.mark.parametrize("block", [None, 8])
+@pytest.mark.optimised
 def test_a_slot_does_not_feel_its_place(form, block):
     """A sample in another slot must keep its bits (promise 2)."""
     prompts, lengths = (1, [200]) if block is None else (3, LENGTHS)
@@ -391,6 +395,7 @@ def test_loops_equal_whole(block):
 
 
 @pytest.mark.parametrize("block", [None, 8])
+@pytest.mark.optimised
 def test_nan_past_the_end_is_not_felt(block):
     """What an earlier prompt or sample left behind must not reach a later one.
 

@@ -83,10 +83,11 @@ def test_small_keys_are_no_units(size):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.optimised
 def test_rows_are_apart():
     """A slot's answer would change with its neighbours."""
     x = positions(6)
-    memory = jax.random.normal(jax.random.key(0), (6, G * R, A, W))
+    memory = np.random.default_rng(0).normal(size=(6, G * R, A, W)).astype(np.float32)
     out, after = jax.jit(delta_rule.step)(x, memory)
     turned = jax.tree.map(lambda a: a[::-1], (x, memory))
     again = jax.jit(delta_rule.step)(*turned)

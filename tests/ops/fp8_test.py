@@ -28,6 +28,10 @@ def _jit(function):
 _rows = _jit(lanes.multiply_rows)
 
 
+_widen = jax.jit(widen, static_argnames="dtype")
+_reference = jax.jit(partial(apply_experts, implementation="reference"))
+
+
 def _floats(values, scales, block):
     """The format's definition, value by value, in float64."""
     rows, columns = np.indices(values.shape[-2:])
@@ -46,6 +50,7 @@ def _packed(values, scales, block=BLOCK):
     return Fp8.of(jnp.asarray(values), jnp.asarray(scales), block, 1)
 
 
+@pytest.mark.optimised
 def test_every_value_is_read_exactly():
     """All 254 numbers, subnormal ones too, by the loop and widened."""
     values = np.arange(256, dtype=np.uint8).view(DTYPE)
@@ -60,18 +65,31 @@ def test_every_value_is_read_exactly():
         np.testing.assert_array_equal(found, [expected[0, :, column]] * 2)
 
 
-@pytest.mark.parametrize("block", [(128, 128), BLOCK, (7, 5), (1, 32)], ids=str)
-@pytest.mark.parametrize("size", [(10, 32), (257, 300), (130, 260)], ids=str)
+BLOCKS = [(128, 128), BLOCK, (7, 5), (1, 32)]
+SIZES = [(10, 32), (257, 300), (130, 260)]
+
+
+# By default each block once, and each size.
+@pytest.mark.parametrize(
+    ("size", "block"),
+    [
+        pytest.param(size, block, marks=() if (i + j) % 3 == 1 else pytest.mark.slow)
+        for i, block in enumerate(BLOCKS)
+        for j, size in enumerate(SIZES)
+    ],
+    ids=str,
+)
+@pytest.mark.optimised
 def test_the_loop_equals_the_product(size, block):
     """Outputs, inputs and lines that do not divide into blocks, nor end with one."""
     rows, columns = size
     values, scales = _random(2, rows=rows, columns=columns, block=block)
     packed = _packed(values, scales, block)
     floats = _floats(values, scales, block)
-    np.testing.assert_allclose(widen(packed), floats, rtol=1e-6)
+    np.testing.assert_allclose(_widen(packed), floats, rtol=1e-6)
     wide = dequantise(values, scales, block)
     for dtype in (jnp.float32, jnp.bfloat16):  # rounded once, by the product
-        np.testing.assert_array_equal(packed.widen(dtype), wide.astype(dtype))
+        np.testing.assert_array_equal(_widen(packed, dtype), wide.astype(dtype))
     x = np.random.default_rng(0).normal(size=(2, columns)).astype(np.float32)
     expected = x.astype(np.float64) @ floats[1].T
     for count in (1, 2):
@@ -128,8 +146,15 @@ def _case(rows):
     return (jnp.asarray(x), jnp.asarray(chosen), jnp.asarray(weights)), (gate_up, down)
 
 
-@pytest.mark.parametrize("implementation", ["reference", "batched", "blocks", "lanes"])
-@pytest.mark.parametrize("rows", [1, 9, MOST_ROWS + 1])
+ROWS = [
+    ("reference", 9),
+    ("batched", 9),
+    *((loop, rows) for loop in ("blocks", "lanes") for rows in (1, 9, MOST_ROWS + 1)),
+]
+"""Loops take other numbers of rows at once; the others compute all rows alike."""
+
+
+@pytest.mark.parametrize(("implementation", "rows"), ROWS)
 def test_experts_are_those_of_the_floats(implementation, rows):
     """Gate for up, or one expert's scales for another's; of a layer of a stack."""
     routing, packed = _case(rows)
@@ -143,7 +168,7 @@ def test_experts_are_those_of_the_floats(implementation, rows):
         for part in packed
     ]
     run = partial(apply_experts, implementation=implementation)
-    expected = apply_experts(*routing, *map(widen, packed), implementation="reference")
+    expected = _reference(*routing, *map(_widen, packed))
     found = _jit(run)(*routing, *of_layer)
     atol = 5e-6 * float(np.abs(expected).max())
     np.testing.assert_allclose(found, expected, rtol=0, atol=atol)

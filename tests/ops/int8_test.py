@@ -78,16 +78,20 @@ def test_bits_and_several_axes_of_inputs():
     )
 
 
+_widen = jax.jit(widen)
+_reference = jax.jit(partial(apply_experts, implementation="reference"))
+
 # -- products ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("width", [64, 7, 100, Int8.lanes * lanes.MOST_TERMS + 40])
 @pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.optimised
 def test_the_loop_equals_the_product(rows, width):
     """A scale left out, or of another output; a column left out."""
     packed, x = _packed(3, 10, width), jnp.asarray(_normal(rows, width))
     found = _jit(lanes.multiply_rows)(x, packed, jnp.int32(1))
-    expected = np.asarray(x, np.float64) @ np.asarray(widen(packed), np.float64)[1].T
+    expected = np.asarray(x, np.float64) @ np.asarray(_widen(packed), np.float64)[1].T
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * width**0.5)
 
 
@@ -102,7 +106,7 @@ def test_projections_equal_the_product(rows, products):
     )
     execution = replace(EXECUTION, products=products)
     found = _jit(partial(project, execution=execution))(x, layer)
-    expected = np.asarray(x, np.float64) @ np.asarray(widen(stack), np.float64)[1].T
+    expected = np.asarray(x, np.float64) @ np.asarray(_widen(stack), np.float64)[1].T
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
@@ -115,14 +119,21 @@ def _case(rows):
     return routing, (_packed(E, 2, F, D), _packed(E, D, F))
 
 
-@pytest.mark.parametrize("implementation", ["reference", "batched", "blocks", "lanes"])
-@pytest.mark.parametrize("rows", [1, 9, MOST_ROWS + 1])
+ROWS = [
+    ("reference", 9),
+    ("batched", 9),
+    *((loop, rows) for loop in ("blocks", "lanes") for rows in (1, 9, MOST_ROWS + 1)),
+]
+"""Loops take other numbers of rows at once; the others compute all rows alike."""
+
+
+@pytest.mark.parametrize(("implementation", "rows"), ROWS)
 def test_experts_are_those_of_the_widened_weights(implementation, rows):
     """Each kernel reads a packed expert its own way."""
     routing, packed = _case(rows)
     run = lambda *args: apply_experts(*args, implementation=implementation)  # noqa: E731
     found = _jit(run)(*routing, *packed)
-    expected = apply_experts(*routing, *map(widen, packed), implementation="reference")
+    expected = _reference(*routing, *map(_widen, packed))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -146,6 +157,7 @@ def test_kernels_of_floats_say_so(implementation):
         apply_experts(*routing, *packed, implementation=implementation)
 
 
+@pytest.mark.optimised
 def test_a_row_does_not_feel_its_neighbours():
     """Promise 2, of the loop that decodes."""
     routing, packed = _case(12)

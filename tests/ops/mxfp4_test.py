@@ -27,6 +27,10 @@ def _jit(function):
     return jax.jit(function, compiler_options=options)
 
 
+_widen = jax.jit(widen, static_argnames="dtype")
+_reference = jax.jit(partial(apply_experts, implementation="reference"))
+
+
 def _floats(blocks, scales):
     """The format's definition, in float64."""
     halves = np.stack([blocks & 15, blocks >> 4], axis=-1).reshape(*scales.shape, BLOCK)
@@ -46,6 +50,7 @@ def _packed(*outputs, width, kind="apart", seed=0):
     return Mxfp4(*map(jnp.asarray, _random(*outputs, width=width, seed=seed)), kind)
 
 
+@pytest.mark.optimised
 def test_every_value_with_every_scale():
     """All 16 of all 253 scales, to the bit; in either half of a byte."""
     codes = np.arange(256, dtype=np.uint8)
@@ -64,6 +69,7 @@ def test_every_value_with_every_scale():
 
 @pytest.mark.parametrize("scale", [2, 127, LARGEST_SCALE])
 @pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.optimised
 def test_the_loop_reads_every_value(rows, scale):
     """A sum that has one term is the value itself, wherever it stands in a block."""
     blocks = np.arange(256, dtype=np.uint8).reshape(1, 16, 1, 16)
@@ -83,11 +89,12 @@ _rows = _jit(lanes.multiply_rows)
 
 @pytest.mark.parametrize("width", [BLOCK, 3 * BLOCK, 90 * BLOCK])
 @pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.optimised
 def test_the_loop_equals_the_product(rows, width):
     """Columns in another order than those of the rows; a scale of another block."""
     packed = _packed(3, 10, width=width)
     x = np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)
-    expected = x.astype(np.float64) @ np.asarray(widen(packed), np.float64)[1].T
+    expected = x.astype(np.float64) @ np.asarray(_widen(packed), np.float64)[1].T
     found = _rows(jnp.asarray(x), packed, jnp.int32(1))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -130,8 +137,15 @@ def _case(rows):
     return (jnp.asarray(x), jnp.asarray(chosen), jnp.asarray(weights)), packed
 
 
-@pytest.mark.parametrize("implementation", ["reference", "batched", "blocks", "lanes"])
-@pytest.mark.parametrize("rows", [1, 9, MOST_ROWS + 1])
+ROWS = [
+    ("reference", 9),
+    ("batched", 9),
+    *((loop, rows) for loop in ("blocks", "lanes") for rows in (1, 9, MOST_ROWS + 1)),
+]
+"""Loops take other numbers of rows at once; the others compute all rows alike."""
+
+
+@pytest.mark.parametrize(("implementation", "rows"), ROWS)
 def test_experts_are_those_of_the_floats(implementation, rows):
     """Gate for up, or one expert's scales for another's; of a layer of a stack."""
     routing, packed = _case(rows)
@@ -139,7 +153,7 @@ def test_experts_are_those_of_the_floats(implementation, rows):
         lambda part: OfLayer(jnp.stack([part * 0, part]), jnp.int32(1)), packed
     )
     run = partial(apply_experts, implementation=implementation)
-    expected = apply_experts(*routing, *map(widen, packed), implementation="reference")
+    expected = _reference(*routing, *map(_widen, packed))
     np.testing.assert_allclose(
         _jit(run)(*routing, *of_layer), expected, rtol=1e-4, atol=1e-4
     )

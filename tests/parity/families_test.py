@@ -72,6 +72,29 @@ VARIANTS: dict[str, Values] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
     },
 }
+SEVERAL: dict[str, tuple[str, ...]] = {
+    "weights, biases, ties, eps": (
+        "weights not normalised",
+        "biases",
+        "tied embeddings",
+        "every second layer dense",
+        "large eps, small theta",
+    ),
+    "one of few, windows": ("one expert", "first layer dense", "sliding window"),
+    "all, linear rope": ("all experts", "no shared heads", "linear rope"),
+}
+"""Variants that do not exclude each other, in one model; alone they are slow tests."""
+ALONE = {"as released", "dynamic rope", "yarn"}
+assert ALONE.union(*SEVERAL.values()) == VARIANTS.keys()
+
+
+def merged(names: tuple[str, ...]) -> Values:
+    """The changes of some variants, no two of one attribute."""
+    changes: Values = {}
+    for name in names:
+        assert not changes.keys() & VARIANTS[name].keys()
+        changes |= VARIANTS[name]
+    return changes
 
 
 def equal_experts(name: str, tensor: Any) -> None:
@@ -114,14 +137,26 @@ FAMILY_CASES = [
     for name, family in FAMILIES.items()
     for number, values in enumerate(family.test_configs)
     if "quantization_config" not in values  # fp8_test.py, mxfp4_test.py
+    if not family.scores  # process_reward_test.py
 ]
-PLAIN_CASES = [
-    pytest.param(("qwen3_moe", PLAIN | change, None), id=f"plain, {name}")
-    for name, change in VARIANTS.items()
-] + [
-    pytest.param(("qwen3_moe", PLAIN, structure), id=f"plain, {structure.__name__}")
-    for structure in STRUCTURES
-]
+PLAIN_CASES = (
+    [
+        pytest.param(
+            ("qwen3_moe", PLAIN | change, None),
+            id=f"plain, {name}",
+            marks=() if name in ALONE else pytest.mark.slow,
+        )
+        for name, change in VARIANTS.items()
+    ]
+    + [
+        pytest.param(("qwen3_moe", PLAIN | merged(names), None), id=f"plain, {title}")
+        for title, names in SEVERAL.items()
+    ]
+    + [
+        pytest.param(("qwen3_moe", PLAIN, structure), id=f"plain, {structure.__name__}")
+        for structure in STRUCTURES
+    ]
+)
 
 
 TOLERANCES = {"qwen3_next": 2e-4, "qwen3_5_moe": 2e-4}

@@ -26,8 +26,10 @@ from jaxmoe.families.registry import FAMILIES  # noqa: E402
 from jaxmoe.reports.text_table import markdown_table  # noqa: E402
 
 PAGE, README = ROOT / "jaxmoe" / "docs" / "models.md", ROOT / "README.md"
-TESTS = "tests/parity/families_test.py"
-TEST = "test_family_computes_what_transformers_computes"
+TESTS = (
+    "tests/parity/families_test.py::test_family_computes_what_transformers_computes",
+    "tests/parity/process_reward_test.py::test_scores_are_those_of_torch",
+)
 
 ROWS = {
     "Qwen3-MoE; Qwen2-MoE": ("qwen3_moe", "qwen2_moe"),
@@ -38,7 +40,7 @@ ROWS = {
     "GLM-4.5; GLM-4.7-Flash": ("glm4_moe", "glm4_moe_lite"),
     "dots1; ERNIE 4.5; MiniMax-M2": ("dots1", "ernie4_5_moe", "minimax_m2"),
     "Mixtral; Granite 3": ("mixtral", "granitemoe", "granitemoeshared"),
-    "Qwen3, Qwen2, dense": ("qwen3", "qwen2"),
+    "Qwen3, Qwen2, dense": ("qwen3", "qwen2", "qwen2_prm"),
 }
 """First cell of a row of the README's table -> its families."""
 
@@ -49,7 +51,8 @@ that cover what its config can vary, in float32 on CPU, with transformers (or wi
 class of it that computes the same, where it lacks the family:
 `tests/parity/families_test.py`): logits at 134 positions, the experts of each token, 64
 greedy tokens and their log-probabilities. The error is the largest difference of a
-logit, over the largest logit. `python tests/parity/figures.py` measures it again.
+logit, over the largest logit; of models that score steps, of a step's probability.
+`python tests/parity/figures.py` measures it again.
 
 No released checkpoint was run: their shapes are known to `jaxmoe plan`, and number of
 parameters and attributes are tested. Weights are read as the column says; formats of
@@ -63,7 +66,7 @@ def measure(names: Sequence[str]) -> dict[str, dict[str, float]]:
     select = " or ".join(f"{name}-" for name in names or FAMILIES)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", f"{TESTS}::{TEST}"]
+        command = [sys.executable, "-m", "pytest", "-q", *TESTS]
         command += ["-m", "parity", "-k", select, f"--junitxml={report}"]
         command += ["-o", "junit_family=legacy"]
         subprocess.run(command, cwd=ROOT, check=True)

@@ -50,6 +50,11 @@ def _kept(sampler, logits):
     return weights / weights.sum()
 
 
+@jax.jit
+def _draw(sampler, keys, logits):
+    return jax.vmap(sampler.draw, (0, None))(keys, logits)
+
+
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 @pytest.mark.parametrize("size", [100, 151_936])
 def test_kept_tokens_and_probabilities(filters, size):
@@ -74,5 +79,5 @@ def test_drawn_tokens_are_kept_tokens(filters, size):
     logits = jnp.asarray(values, jnp.float32)
     sampler = TokenSampler(**filters).resolve(size)
     keys = jax.random.split(jax.random.key(0), 64)
-    tokens = jax.jit(jax.vmap(sampler.draw, (0, None)))(keys, logits)
+    tokens = _draw(sampler, keys, logits)
     assert (_theirs(logits, **filters)[np.asarray(tokens)] > 0).all()

@@ -10,7 +10,6 @@ import pytest
 import jaxmoe
 from jaxmoe.decode.inputs import check_route_law
 from jaxmoe.router.modifiers import MOST_BIAS, Biased, Gated
-from jaxmoe.router.per_slot import PerSlot
 from jaxmoe.router.policies import (
     AdaptiveHead,
     Dropout,
@@ -250,14 +249,6 @@ def test_a_law_that_is_not_there_is_refused():
     check_route_law(Biased(HOT, BIAS).resolve(**FIT))
 
 
-@modified
-def test_no_slot_holds_them(policy):
-    """The bias would be lost in a batch of others' requests."""
-    slots = PerSlot.empty(2, **FIT)
-    with pytest.raises(ValueError, match=r"Engine\(model, policy="):
-        slots.numbers_of(policy.resolve(**FIT), E)
-
-
 @pytest.mark.parametrize(
     "policy",
     [
@@ -283,6 +274,31 @@ def test_answers_are_functions_of_their_keys(policy):
     )
     np.testing.assert_array_equal(again.tokens, many.tokens)
     np.testing.assert_allclose(again.logprobs, many.logprobs, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_answers_of_a_list_are_those_of_their_own_policies():
+    """A slot would forget a bias, or its prompt, or what is beside it change it."""
+    bias = np.where(np.arange(E) % 5 == 2, -np.inf, np.arange(E) % 3)
+    policies = [
+        ExpertSample(tau=3.0),
+        Biased(ExpertSample(tau=3.0), bias),
+        Gated(Biased(GumbelTopK(), bias), threshold=1.8),
+        Dropout(0.4),
+        Biased(Gated(Dropout(0.4), by="margin", threshold=0.5), bias),
+        TopK(2),
+    ]
+    given = {**SHAPES, "key": 3, "n": len(policies)}
+    found = jaxmoe.sample(tiny_model(), np.arange(20), policy=policies, **given)
+    plain = jaxmoe.sample(tiny_model(), np.arange(20), policy=policies[0], **given)
+    np.testing.assert_array_equal(found.logprobs[0], plain.logprobs[0])
+    for i, policy in enumerate(policies):
+        given = {**SHAPES, "key": 3, "samples": [i], "policy": policy}
+        alone = jaxmoe.sample(tiny_model(), np.arange(20), **given)
+        length = found.lengths[i]
+        for name in ("tokens", "logprobs", "routes"):
+            expected = getattr(alone, name)[0, :length]
+            np.testing.assert_array_equal(getattr(found, name)[i, :length], expected)
 
 
 @pytest.mark.slow

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from jaxmoe.benchmarks.calls import counted as counted_compilations
+from jaxmoe.router.modifiers import Biased, Gated
 from jaxmoe.router.per_slot import PerSlot
 from jaxmoe.router.policies import (
     AdaptiveHead,
+    Changes,
+    Dropout,
     ExpertSample,
     GumbelTopK,
+    HeadAndTail,
     Policy,
-    PolicyNumbers,
     TopK,
     TopP,
 )
@@ -42,6 +45,26 @@ POLICIES = [
     TopP(0.6),
     TopP(np.array([0.0, 0.8, 1.0]), k_min=2, k_max=np.array([3, 4, 2])),
 ]
+STEERED = np.random.default_rng(3).normal(size=(L, E)) * 2
+BANNED = np.where(np.arange(E) % 3 > 0, -np.inf, STEERED)
+ALMOST_ALL = np.where(np.arange(E) < K, 1, -np.inf)
+HOT = ExpertSample(k_keep=1, tau=3.0)
+CHANGED = [
+    Dropout(np.array([0.3, 0.0, 1.0])),
+    Biased(GumbelTopK(), BANNED),
+    Gated(HOT, threshold=np.array([1.0, 1.8, 2.5])),
+    Gated(Biased(HOT, BANNED), by="margin", threshold=0.5),
+    Biased(Gated(Dropout(0.5), threshold=1.8), STEERED),
+]
+MORE = [
+    Dropout(0.6, k=2),
+    Biased(TopK(2), STEERED),
+    Biased(AdaptiveHead(0.7, tau=2.0), ALMOST_ALL),
+    Biased(TopP(0.6), np.zeros(E)),
+    Gated(GumbelTopK(), by="margin", threshold=0.3),
+    Gated(Dropout(0.5), threshold=1.8),
+]
+LAWFUL = [p for p in CHANGED + MORE if p.has_log_probability]
 EXACT = ["random", "tied", "all equal", "steep", "masked"]
 kinds = pytest.mark.parametrize("kind", EXACT)
 NOISE = jnp.asarray(np.random.default_rng(9).gumbel(size=(L, S, E)), jnp.float32)
@@ -69,10 +92,14 @@ def _empty(slots=S) -> PerSlot:
 def _set(slots: PerSlot, rows, policy: Policy) -> PerSlot:
     """`slots` with a policy in some of them."""
     numbers = slots.numbers_of(policy.resolve(**FIT), E)
-    values = [column.copy() for column in slots.values]
-    for column, value in zip(values, numbers, strict=True):
-        column[rows] = value
-    return replace(slots, values=PolicyNumbers(*values))
+    values = slots.values
+    if (values.changes or numbers.changes) is not None:
+        every, one = Changes.none(values.k.shape, E), Changes.none((L,), E)
+        values = values._replace(changes=values.changes or every)
+        numbers = numbers._replace(changes=numbers.changes or one)
+    values = jax.tree.map(np.copy, values)
+    jax.tree.map(lambda column, value: column.__setitem__(rows, value), values, numbers)
+    return replace(slots, values=values)
 
 
 def _filled(policies: list[Policy]) -> PerSlot:
@@ -122,12 +149,37 @@ def test_all_slots_of_one_policy_choose_as_it_does(policy, kind):
 @kinds
 def test_mixed_slots_choose_each_as_its_own_policy(kind):
     """What the other slots hold must have no say."""
-    ranking = _ranking(kind)
-    found = np.asarray(_choose(_filled(POLICIES), ranking, NOISE))
-    for i, policy in enumerate(POLICIES):
-        rows = np.arange(i, S, len(POLICIES))
+    _check_choices(POLICIES, _ranking(kind))
+    _check_choices(POLICIES + CHANGED, _ranking(kind))
+
+
+@pytest.mark.slow
+@kinds
+def test_more_mixed_slots_choose_each_as_its_own_policy(kind):
+    """As above."""
+    _check_choices(POLICIES[:4] + MORE, _ranking(kind))
+
+
+def _check_choices(policies, ranking):
+    found = np.asarray(_choose(_filled(policies), ranking, NOISE))
+    for i, policy in enumerate(policies):
+        rows = np.arange(i, S, len(policies))
         expected = np.asarray(_choose(policy.resolve(**FIT), ranking, NOISE))
-        np.testing.assert_array_equal(found[:, rows], expected[:, rows])
+        width = expected.shape[-1]
+        np.testing.assert_array_equal(found[:, rows, :width], expected[:, rows])
+        assert (found[:, rows, width:] == -1).all()
+
+
+def test_changes_cost_nothing_where_no_slot_has_any():
+    """Steps of requests without them would compute more: pinned, operation for one."""
+    slot = jax.tree.map(lambda a: jnp.asarray(a)[0], _empty().at_layer(0))
+    row, noise = _ranking("random")[0, 0], NOISE[0, 0]
+    assert slot.values.changes is None
+    own = jax.make_jaxpr(type(slot).choose)(slot, row, noise)
+    assert str(own) == str(jax.make_jaxpr(HeadAndTail.choose)(slot, row, noise))
+    law = jax.make_jaxpr(type(slot).log_probability)(slot, row, jnp.arange(K))
+    alone = jax.make_jaxpr(HeadAndTail.log_probability)(slot, row, jnp.arange(K))
+    assert str(law) == str(alone)
 
 
 @kinds
@@ -146,6 +198,7 @@ def test_reach_changes_nothing_but_the_ranks_looked_at(kind):
     np.testing.assert_allclose(*chances, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.optimised
 def test_adaptive_heads_end_alike_on_many_rows():
     """Probabilities summed in another order would move the end of some heads."""
     rows = np.random.default_rng(5).normal(size=(4000, E)).astype(np.float32)
@@ -194,16 +247,26 @@ def test_fewer_experts_drawn_are_followed_by_empty_places():
 @kinds
 def test_log_probabilities_are_those_of_the_policies(kind):
     """Recorded values would depend on which requests share the batch."""
-    ranking = _ranking(kind)
-    slots = _filled(POLICIES)
+    _check_log_probabilities(POLICIES, _ranking(kind))
+
+
+@pytest.mark.slow
+@kinds
+def test_log_probabilities_of_changes_are_those_of_the_policies(kind):
+    """As above."""
+    _check_log_probabilities(POLICIES[:4] + LAWFUL, _ranking(kind))
+
+
+def _check_log_probabilities(policies, ranking):
+    slots = _filled(policies)
     experts = _choose(slots, ranking, NOISE)
     found = np.asarray(_logprobs(slots, ranking, experts))
     assert (found <= 0).all()
     assert np.isfinite(found).all()
-    for i, policy in enumerate(POLICIES):
-        rows = np.arange(i, S, len(POLICIES))
-        alone = np.asarray(_logprobs(policy.resolve(**FIT), ranking, experts))
-        np.testing.assert_allclose(found[:, rows], alone[:, rows], rtol=1e-5, atol=1e-6)
+    for i, policy in enumerate(policies):
+        rows, alone = np.arange(i, S, len(policies)), policy.resolve(**FIT)
+        expected = _logprobs(alone, ranking, experts[..., : alone.width])[:, rows]
+        np.testing.assert_allclose(found[:, rows], expected, rtol=1e-5, atol=1e-6)
 
 
 # -- one program ---------------------------------------------------------------------
@@ -222,7 +285,7 @@ def test_all_policies_share_one_program():
 
 def test_noise_is_wanted_where_it_has_a_say():
     """It costs a step's time, and is not drawn where no slot uses it."""
-    for policy in POLICIES:
+    for policy in POLICIES + CHANGED:
         alone = policy.resolve(**FIT)
         wanted = bool(_set(_empty(), [3], policy).any_noisy())
         if not wanted:
@@ -274,7 +337,7 @@ def test_a_wider_policy_is_refused(policy, found):
 
 
 def test_policies_without_numbers_are_refused():
-    """A policy of a user's own runs, but not in a slot."""
+    """A policy of a user's own runs, but not in a slot, whatever is about it."""
 
     @dataclass(frozen=True)
     class Own(Policy):
@@ -283,6 +346,27 @@ def test_policies_without_numbers_are_refused():
     assert Own().numbers(E) is None
     with pytest.raises(ValueError, match="Own"):
         _empty().numbers_of(Own(), E)
+
+    @dataclass(frozen=True)
+    class Other(GumbelTopK):
+        def choose(self, ranking, noise):
+            return super().choose(-ranking, noise)
+
+    @dataclass(frozen=True)
+    class Calm(GumbelTopK):
+        def deterministic(self, num_layers):
+            return TopK(1)
+
+    bias = np.arange(E)
+    for policy in (
+        Biased(Other(), bias),
+        Gated(Other(), threshold=1.0),
+        Gated(Calm(), threshold=1.0),
+        Gated(Gated(HOT, threshold=1.0), by="margin", threshold=1.0),
+        Biased(Gated(Biased(HOT, bias), threshold=1.0), bias),
+    ):
+        with pytest.raises(ValueError, match=type(policy).__name__):
+            _empty().numbers_of(policy.resolve(**FIT), E)
     with pytest.raises(NotImplementedError, match="Own"):
         Own().log_probability(jnp.zeros(E), jnp.arange(K))
 

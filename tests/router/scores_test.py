@@ -1,5 +1,6 @@
 """Weights of chosen experts: the model's rule, whatever was chosen and why."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -7,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.router.scores import Groups, SigmoidScores, SoftmaxScores, log_score
+from jaxmoe.router.scores import (
+    ExtraExperts,
+    Groups,
+    SigmoidScores,
+    SoftmaxScores,
+    log_score,
+)
 
 BOTH = pytest.mark.parametrize("normalise", [True, False])
 
@@ -206,6 +213,34 @@ def test_chosen_experts_share_what_the_best_would_weigh():
     for rule in (SoftmaxScores, SigmoidScores):
         with pytest.raises(ValueError, match="keep_sum"):
             rule(True, keep_sum=True)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0, 2.0])
+@BOTH
+def test_extra_experts_weigh_alpha_times_what_they_would(normalise, alpha):
+    """NumPy reference: the best 3 are the model's own, whatever was chosen."""
+    logits, experts = _random(40, k=6)
+    experts = experts.at[0, 4:].set(-1)
+    plain = SoftmaxScores(normalise)
+    rule = replace(plain, extra=ExtraExperts(3, alpha))
+    found = np.asarray(_weights(rule, logits, experts))
+    for row, chosen, weights in zip(logits, experts, found, strict=True):
+        own = np.isin(chosen, np.argsort(-row)[:3])
+        said = _exact(row, chosen, normalise) * np.where(own, 1, alpha)
+        if normalise:
+            said /= max(said.sum(), 1e-30)
+        np.testing.assert_allclose(weights, said, rtol=1e-5, atol=1e-7)
+    if alpha == 1:
+        np.testing.assert_array_equal(found, _weights(plain, logits, experts))
+    if alpha == 0:  # six places, of which three compute for nothing
+        six = jnp.argsort(-logits, axis=1)[:, :6].astype(jnp.int32)
+        three = six.at[:, 3:].set(-1)
+        alone = np.asarray(_weights(plain, logits, three))
+        np.testing.assert_allclose(_weights(rule, logits, six), alone, rtol=1e-5)
+    with pytest.raises(ValueError, match="alpha must be .* found -1"):
+        ExtraExperts(3, -1)
+    with pytest.raises(ValueError, match="without a choice bias"):
+        replace(rule, choice_bias=True)
 
 
 @pytest.mark.parametrize(

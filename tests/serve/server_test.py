@@ -38,6 +38,8 @@ from jaxmoe.serve.request_body import ChatBody, CompletionBody, read_body  # noq
 pytestmark = pytest.mark.extras
 
 EXPERTS = {"type": "expert-sample", "k_keep": 2, "tau": 1.5}
+BANS = {"type": "biased", "policy": "topk", "bias": [None] * 3 + [0.5] + [0] * 12}
+GATED = {"type": "gated", "policy": EXPERTS, "by": "margin", "threshold": 0.3}
 DRAWN = {"temperature": 0.9, "top_k": 30}
 """As `SHAPES` has it."""
 
@@ -481,7 +483,30 @@ def test_what_the_page_shows_runs(served, http):
     exec(second, names)  # noqa: S102
 
 
+def test_policies_that_change_another(client, model):
+    """Answers would be those of another policy, or change with those beside them."""
+    inner = ExpertSample(k_keep=2, tau=1.5)
+    bias = np.where(np.arange(16) < 3, -np.inf, 0.5 * (np.arange(16) == 3))
+    asked = {
+        "biased": (BANS, jaxmoe.Biased(TopK(), bias)),
+        "gated": (GATED, jaxmoe.Gated(inner, by="margin", threshold=0.3)),
+        "dropout": ({"type": "dropout", "q": 0.4}, jaxmoe.Dropout(0.4)),
+    }
+    for body, policy in asked.values():
+        ask = {"model": "tiny", "prompt": prompt_of(20).tolist(), "n": 2, "seed": 3}
+        found = client.completions.create(
+            **ask, temperature=0.9, max_tokens=40, **extra(policy=body)
+        )
+        alone = jaxmoe.sample(model, prompt_of(20), key=3, n=2, policy=policy, **SHAPES)
+        assert [c.token_ids for c in found.choices] == answers(alone)
+
+
 # -- refusals ---------------------------
+
+
+def nested(depth: int) -> dict:
+    """Gates within each other."""
+    return {**GATED, "policy": nested(depth - 1)} if depth else GATED
 
 
 @pytest.mark.parametrize(
@@ -507,7 +532,12 @@ def test_what_the_page_shows_runs(served, http):
         ({"policy": {"type": "best"}}, 400, "policy", "expert-sample"),
         ({"policy": {"type": "topk", "tau": 1}}, 400, "policy", "tau"),
         ({"policy": {"type": "topk", "k": 9}}, 400, "policy", "9"),
-        ({"policy": {"type": "dropout"}}, 400, None, "Dropout has no numbers"),
+        ({"policy": {"type": "gated", "policy": "topk"}}, 400, "policy", "threshold"),
+        ({"policy": {"type": "biased", "policy": "x", "bias": [0]}}, 400, None, "'x'"),
+        ({"policy": {**BANS, "bias": [1, "x"]}}, 400, "policy", "x"),
+        ({"policy": {**BANS, "bias": [[1], [1, 2]]}}, 400, "policy", "bias"),
+        ({"policy": {**BANS, "policy": BANS}}, 400, None, "Biased has no numbers"),
+        ({"policy": nested(9)}, 400, "policy", "found more"),
         ({"policy": {"type": "top-p", "k_min": 9}}, 400, None, "k_min must be 1..4"),
         ({"policy": {"type": "expert-sample", "tau": "x"}}, 400, "policy", "x"),
         ({"routes": "x"}, 400, "routes", "base64"),
@@ -548,6 +578,14 @@ def test_what_is_refused(http, fields, status, param, said):
     assert "Traceback" not in found.text and len(found.text) < 2000
 
 
+@pytest.mark.parametrize("bias", [[-1e40] * 16, [1e5] * 16])
+def test_biases_past_all_bounds_are_no_bans(http, bias):
+    """A number that float32 cannot hold would ban an expert."""
+    found = post(http, "/v1/completions", prompt=[9], policy={**BANS, "bias": bias})
+    assert found.status_code == 400
+    assert "-10000..10000" in found.json()["error"]["message"]
+
+
 def test_unknown_names_cost_little():
     """A body of a million wrong names would hold everybody up."""
     names = {f"{'x' * 1000}{i}": 1 for i in range(10_000)}
@@ -560,8 +598,9 @@ def test_unknown_names_cost_little():
 
 def test_a_default_that_no_slot_can_hold_is_refused_at_the_start(model):
     """Every request would be refused instead."""
-    named = Named("tiny", jaxmoe.Dropout())
-    with pytest.raises(ValueError, match="Dropout has no numbers"):
+    biased = jaxmoe.Biased(jaxmoe.Biased(TopK(), np.arange(16)), np.arange(16))
+    named = Named("tiny", biased)
+    with pytest.raises(ValueError, match="Biased has no numbers"):
         make_service(model, Shapes(), named)
 
 

@@ -202,6 +202,7 @@ def test_a_space_before_the_text(tokenizer_dir):
 def test_text_begins_with_a_token_that_the_config_asks_for(tokenizer_dir, asked, times):
     """A plain prompt would begin as none that the model was trained on."""
     config = {"bos_token": "<|user|>", "add_bos_token": asked}
+    config["tokenizer_class"] = "LlamaTokenizerFast"
     tokenizer = _configured(tokenizer_dir, **config)
     plain = Tokenizer.load(tokenizer_dir).encode("ab", add_special_tokens=False)
     assert tokenizer.encode("ab") == [tokenizer.bos_id] * times + plain
@@ -209,10 +210,20 @@ def test_text_begins_with_a_token_that_the_config_asks_for(tokenizer_dir, asked,
     assert tokenizer.chat(chat).count(tokenizer.bos_id) == 1
 
 
+@pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "Qwen2Tokenizer", None])
+def test_other_classes_begin_as_tokenizer_json_says(tokenizer_dir, name):
+    """Neither transformers 4 nor 5 has a first token there."""
+    config = {"bos_token": "<|user|>", "add_bos_token": True, "tokenizer_class": name}
+    plain = Tokenizer.load(tokenizer_dir).encode("ab")
+    assert _configured(tokenizer_dir, **config).encode("ab") == plain
+
+
 @pytest.mark.parametrize("token", ["$A", "$", "$B:1", "a:1", "$0"])
 def test_any_text_begins_what_is_encoded(tokenizer_dir, token):
     """The prompt would be encoded twice, or not at all."""
-    tokenizer = _configured(tokenizer_dir, bos_token=token, add_bos_token=True)
+    config = {"bos_token": token, "add_bos_token": True}
+    config["tokenizer_class"] = "LlamaTokenizer"
+    tokenizer = _configured(tokenizer_dir, **config)
     plain = tokenizer.encode("ab", add_special_tokens=False)
     assert tokenizer.encode("ab") == [tokenizer.bos_id, *plain]
 

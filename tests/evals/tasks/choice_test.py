@@ -247,12 +247,12 @@ def test_text_of_two_choices_is_none():
 )
 def test_time_is_linear(piece):
     """One bad answer would hold up a run for hours."""
-    text = piece * (300_000 // len(piece))
+    text = piece * (100_000 // len(piece))
     question = _mcq()
     start = time.process_time()
     mcq().grade(question, text)
     mcq().grade(question, text + "x")
-    assert time.process_time() - start < 10  # quadratic: minutes
+    assert time.process_time() - start < 4  # quadratic: 10 s or more
 
 
 # -- grades --------------------------------------------------------------------------

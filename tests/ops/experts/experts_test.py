@@ -109,8 +109,9 @@ def test_borders_of_rows_at_once_are_those_tested():
 @pytest.mark.parametrize(
     ("rows", "activation", "biased"),
     [
-        (SOME, "swiglu", True),
-        (SOME, "clipped", False),
+        # Alone, what the next case has together.
+        pytest.param(SOME, "swiglu", True, marks=pytest.mark.slow),
+        pytest.param(SOME, "clipped", False, marks=pytest.mark.slow),
         (SOME, "clipped", True),
         (1, "clipped", True),
         pytest.param(MANY, "clipped", True, marks=pytest.mark.slow),
@@ -128,6 +129,7 @@ def test_activations_and_biases(implementation, rows, activation, biased):
 
 
 @implementations
+@pytest.mark.optimised
 def test_biases_as_bits_are_the_bfloat16_values_exactly(implementation):
     """They are held as the matrices are, and would be added as integers."""
     narrow = [b.astype(jnp.bfloat16) for b in _bias()]
@@ -158,6 +160,7 @@ def test_a_layer_of_a_stack_has_its_own_biases(implementation):
 
 
 @implementations
+@pytest.mark.optimised
 def test_a_row_does_not_feel_the_others_with_biases(implementation):
     """As below: a bias is added in whatever block the row stands."""
     kind = {"activation": ACTIVATIONS["clipped"], "bias": _bias()}
@@ -214,6 +217,7 @@ def test_rows_without_experts_are_zero(implementation):
 
 
 @implementations
+@pytest.mark.optimised
 def test_bits_are_the_bfloat16_values_exactly(implementation):
     """uint16 weights must equal float32 weights of the same values, bit for bit.
 
@@ -252,6 +256,7 @@ def test_bfloat16_activations_give_bfloat16(implementation):
 
 @pytest.mark.parametrize("implementation", ALL)
 @pytest.mark.parametrize("rows", [SOME, MANY])
+@pytest.mark.optimised
 def test_a_row_does_not_feel_the_others(implementation, rows):
     """A sample must keep its bits whoever shares the batch (promise 2)."""
     x, experts, weights = _routing(rows, K)
@@ -274,6 +279,7 @@ def test_a_row_does_not_feel_the_others(implementation, rows):
 
 @pytest.mark.parametrize("implementation", ALL)
 @pytest.mark.parametrize("rows", [SOME, MANY])
+@pytest.mark.optimised
 def test_a_row_does_not_feel_its_place(implementation, rows):
     """A refilled sample sits in another slot and must keep its bits."""
     x, experts, weights = _routing(rows, K)
@@ -287,6 +293,7 @@ def test_a_row_does_not_feel_its_place(implementation, rows):
 @pytest.mark.parametrize(
     "implementation", ["reference", "batched", "blocks", "lanes", PALLAS]
 )
+@pytest.mark.optimised
 def test_broken_weights_stay_with_their_expert(implementation):
     """NaN of an expert nobody chose, or of the one -1 is read as, must not leak."""
     gate_up, down = _weights()

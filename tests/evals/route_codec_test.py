@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from jaxmoe.serve.route_codec import decode_routes, encode_routes
+from jaxmoe.evals.route_codec import decode_routes, encode_routes
 
 
 def file_of(array: np.ndarray) -> bytes:
