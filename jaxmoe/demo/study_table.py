@@ -42,8 +42,13 @@ def points(value: list[float]) -> str:
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
+def _p_value(value: float) -> str:
+    """Three digits; results hold five decimals."""
+    return f"{value:.3g}" if value else "< 0.00001"
+
+
 def _claim(row: Mapping[str, Any]) -> tuple[str, ...]:
-    p_values = (f"{row[name]:.3g}" for name in ("p", "p after Holm"))
+    p_values = (_p_value(row[name]) for name in ("p", "p after Holm"))
     return (
         *(row["claim"], row["difference"], points(row["value"])),
         *p_values,
