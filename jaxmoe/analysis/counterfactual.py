@@ -285,18 +285,24 @@ def ablate(
     return Importance(config.moe_layers, loss, count, by_rank, tokens, tuple(groups))
 
 
-def answer_positions(one: Passage, most: int | None = None) -> Int[np.ndarray, "W"]:
+def answer_positions(
+    one: Passage, most: int | None = None, *, first: int = 0
+) -> Int[np.ndarray, "W"]:
     """The passes that predict an answer's tokens, at most `most`, evenly spread.
 
+    first: the answer's token from which on they count.
+
     Raises:
-      ValueError: no answer.
+      ValueError: no such token.
     """
-    every = np.arange(one.prompt_length - 1, len(_targets(one)), dtype=np.int32)
+    start = one.prompt_length - 1
+    every = np.arange(start + first, len(_targets(one)), dtype=np.int32)
     if not len(every):
+        alone = f"a passage of a prompt alone, {one.prompt_length} tokens"
         raise ValueError(
-            "counterfactual routes need an answer whose tokens are predicted, found a "
-            f"passage of a prompt alone, {one.prompt_length} tokens; give an answer, "
-            "or a shorter prompt_length"
+            f"counterfactual routes need an answer of {first + 1} tokens at least that "
+            f"are predicted, found {alone if len(_targets(one)) <= start else 'fewer'}"
+            "; give a longer answer, or a shorter prompt_length"
         )
     if most is None or len(every) <= check_whole("positions", most):
         return every
