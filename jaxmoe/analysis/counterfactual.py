@@ -16,6 +16,7 @@ Source: Yoon, Wang, Chen and Ok 2026, "When are experts misrouted?" (arXiv 2605.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import index
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -188,13 +189,7 @@ def counterfactual(
         experts, or passages that do not fit the model or have no answer.
     """
     require_routers(model, "counterfactual routes")
-    resolved = for_model(ExpertSample() if policy is None else policy, model.config)
-    if resolved.width != model.config.experts_per_token:
-        raise ValueError(
-            "alternatives must have as many experts as the model's routes, "
-            f"{model.config.experts_per_token}, found a policy of {resolved.width}; "
-            "leave out its k"
-        )
+    resolved = _as_wide(model, ExpertSample() if policy is None else policy)
     asked = _Asked(model, resolved, _sets(model, layers), draws, reach, hold)
     total, groups = [], []
     for j, one in enumerate(passages):
@@ -232,10 +227,10 @@ def alternatives(
       key: alternative m is drawn with `jaxmoe.keys.sample_key(key, m)`.
     """
     require_routers(model, "counterfactual routes")
-    resolved = for_model(policy, model.config)
+    resolved = _as_wide(model, policy)
     asked = _Asked(model, resolved, _sets(model, layers), draws, reach, hold)
     keys = sample_keys(as_key(key), check_whole("draws", draws))
-    where = np.asarray(positions, np.int32)
+    where = np.array([index(position) for position in positions], np.int32)
     found, _ = asked.run(one, where, jax.random.key_data(keys), keep=True)
     count, sets = len(where), len(asked.sets)
     cut = lambda a: np.asarray(a)[:count]  # noqa: E731
@@ -315,6 +310,18 @@ def _targets(one: Passage) -> np.ndarray:
     return np.append(one.tokens[1:], after).astype(np.int32)
 
 
+def _as_wide(model: Model, policy: Policy) -> Policy:
+    """The policy resolved, which must choose as many experts as the model does."""
+    resolved = for_model(policy, model.config)
+    if resolved.width != model.config.experts_per_token:
+        raise ValueError(
+            "alternatives must have as many experts as the model's routes, "
+            f"{model.config.experts_per_token}, found a policy of {resolved.width}; "
+            "leave out its k"
+        )
+    return resolved
+
+
 def _group(one: Passage) -> bytes:
     return one.tokens[: one.prompt_length].tobytes()
 
@@ -327,7 +334,7 @@ def _sets(
     asked: Sequence[Layers] = [*moe, "all"] if layers is None else layers
     found = []
     for one in asked:
-        some = moe if one == "all" else [one] if isinstance(one, int) else one
+        some = moe if isinstance(one, str) and one == "all" else _indices(one)
         if wrong := [layer for layer in some if layer not in moe]:
             raise ValueError(
                 f"layers must be among those with experts, {list(moe)}, or 'all', "
@@ -340,6 +347,16 @@ def _sets(
             f"layers must be different sets, at least one, found {layers!r}"
         )
     return found
+
+
+def _indices(one: Any) -> list[int]:
+    """A set of layers as Python's numbers, whoever's they are."""
+    try:
+        return [index(layer) for layer in (one if np.ndim(one) else [one])]
+    except TypeError:
+        raise ValueError(
+            f"layers must be numbers, lists of them, or 'all', found {one!r}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -372,6 +389,8 @@ class _Asked:
         config = self.model.config
         check_passage(self.model, one, config.experts_per_token)
         targets = _targets(one)
+        if not len(positions):
+            raise ValueError("positions must be one at least, found none; name some")
         if not ((positions >= 0) & (positions < len(targets))).all():
             raise ValueError(
                 f"positions must be in 0..{len(targets) - 1} (a token follows), found "
