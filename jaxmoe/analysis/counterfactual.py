@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import index
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ EDGES = (0.01, 0.1, 0.5, 1.0, 2.0)
 SLOTS = 64
 """Alternatives that are computed side by side, at most."""
 
-Layers = int | Literal["all"] | Sequence[int]
+Layers = SupportsIndex | Literal["all"] | Sequence[SupportsIndex]
 """Layers that are changed together."""
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.sampler import log_probability
@@ -94,7 +95,7 @@ def _check(config: ModelConfig, tokens: Any, routes: Any, lengths: Any) -> None:
         return
     if np.shape(lengths) != (count,):
         raise ValueError(f"lengths must be [{count}], found {np.shape(lengths)}")
-    known = not isinstance(lengths, jax.core.Tracer)
+    known = not isinstance(lengths, Tracer)
     if known and not ((values := np.asarray(lengths)) <= size).all():
         raise ValueError(
             f"lengths must be at most {size}, the tokens given, found {values.max()}"

@@ -298,12 +298,14 @@ def test_positions_of_an_answer(answer):
         ({"reach": 0}, "reach must"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_what_does_not_fit_is_refused(model, answer, options, message):
     """Alternatives of more experts would be better because they are more."""
     with pytest.raises(ValueError, match=message):
         counterfactual(model, [answer], **options)
 
 
+@pytest.mark.usefixtures("untyped")
 def test_alternatives_that_do_not_fit_are_refused(model, answer):
     """A slip would end in arrays that cannot be broadcast, or in min() of nothing."""
     policy = ExpertSample(k=5)

@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,9 +82,10 @@ def test_log_probabilities_are_those_of_the_law(model, answer, rankings):
 @pytest.mark.parametrize("noisy_prefill", [False, True])
 def test_they_are_those_that_were_recorded(model, noisy_prefill):
     """The prompt's last route would count as drawn where it was not, or not as so."""
-    given = {"policy": A, "key": 0, "max_new_tokens": 5, "noisy_prefill": noisy_prefill}
-    (prompt,), wanted = [prompt_of(PROMPT)], {"return_route_logprobs": True}
-    drawn = sample(model, prompt, **given, **wanted, return_routes=True)
+    given: Any = {"policy": A, "key": 0, "max_new_tokens": 5}
+    given |= {"return_routes": True, "return_route_logprobs": True}
+    prompt = prompt_of(PROMPT)
+    drawn: Any = sample(model, prompt, noisy_prefill=noisy_prefill, **given)
     length = int(drawn.lengths[0])
     placed = place_routes(PROMPT, length, drawn.routes[0])[:-1]
     tokens = np.append(prompt, drawn.tokens[0, : length - 1]).astype(np.int32)
