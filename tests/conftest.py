@@ -83,7 +83,7 @@ if jax.__version__.startswith("0.10."):
 # collections take a tenth of the tests' time.
 gc.set_threshold(100_000, 20, 100)
 
-CACHE, KEPT_FROM = "jax_compilation_cache_dir", 0.2
+CACHE, KEPT_FROM = "jax_compilation_cache_dir", 0.1
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,6 +1,7 @@
 """The README's commands are those that CI runs; what pages name exists."""
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -124,6 +125,22 @@ def test_what_the_scoring_page_shows_runs():
     names = run(blocks, jaxmoe.load("demo"))
     assert names["found"][0].top_ids.shape == (len(names["found"][0].tokens), 3)
     assert all(value > 1 for value in names["perplexity"])
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(capsys):
+    """A newcomer's first cell would fail. Its cells in order, in one namespace."""
+    folder = ROOT / "jaxmoe" / "docs"
+    notebook = json.loads((folder / "tour.ipynb").read_text(encoding="utf-8"))
+    cells = [(c["cell_type"], "".join(c["source"])) for c in notebook["cells"]]
+    said = "\n".join(source for kind, source in cells if kind == "markdown")
+    links = re.findall(r"\]\(([\w./]+)\)", said)
+    assert links and all((folder / link).exists() for link in links)
+    names: dict = {"__name__": "notebook"}
+    for kind, source in cells:
+        if kind == "code":
+            exec(source, names)  # noqa: S102
+    assert "vote of the surest 10 %" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -98,6 +98,12 @@ def evaluation(problems: int, n: int) -> str:
     return f"demo model, {problems} problems x {n}"
 
 
+def scored(contexts: int, each: int, peer: str | None = None) -> str:
+    """The row of log-likelihoods; with a peer, the one that holds them against it."""
+    what = f"demo model, {contexts} contexts, {each} continuations each"
+    return what if peer is None else f"{what}: times as fast as {peer}"
+
+
 def against_baseline(what: str) -> str:
     """The row that holds another against the same of an older checkout."""
     return f"{what}, against the baseline"

@@ -1,7 +1,8 @@
 """The same model in transformers, with the same weights: the only file with torch."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jaxmoe.benchmarks.peer import Task, contenders, quickest
 from jaxmoe.benchmarks.peer_tensors import named_parts
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side
+from jaxmoe.checkpoints.bundled import BUNDLED
 
 LIBRARIES = ("torch", "transformers")
 DECODING = ("eager", "batched_mm", "grouped_mm")
@@ -155,6 +157,50 @@ class TransformersPeer:
 
         if self.device == "cuda":
             torch.cuda.synchronize()
+
+
+def scoring(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], batch: int
+) -> tuple[Task, ...]:
+    """The bundled demo model's log-likelihoods, float32 on CPU.
+
+    In batches sorted by length, as lm-evaluation-harness has them. pairs: token ids of
+    contexts and of their continuations.
+    """
+    import torch
+    import transformers
+
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        BUNDLED["demo"], dtype=torch.float32
+    ).eval()
+    rows = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
+    batches = [rows[i : i + batch] for i in range(0, len(rows), batch)]
+
+    def work() -> list[float]:
+        return [value for each in batches for value in _scores(model, each)]
+
+    def use(experts: str) -> None:
+        model.set_experts_implementation(experts)
+        torch.set_num_threads(cores())
+
+    sides = {name: Side(work, partial(use, name)) for name in PREPARING}
+    return contenders(sides, 0)
+
+
+def _scores(
+    model: Any, pairs: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> Iterator[float]:
+    """Log-probability of each continuation."""
+    import torch
+
+    ids = [torch.from_numpy(np.concatenate(pair)).long() for pair in pairs]
+    tokens = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+    with torch.inference_mode():
+        every = torch.log_softmax(model(tokens).logits, -1)
+    for row, (before, after) in zip(every, pairs, strict=True):
+        here = row[len(before) - 1 : len(before) + len(after) - 1]
+        targets = torch.from_numpy(after).long()
+        yield float(here[torch.arange(len(after)), targets].sum())
 
 
 def _state(subject: Subject, names: Set[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from jaxmoe.benchmarks import (
     host,
     kernels,
     length,
+    loglikelihood,
     machine,
     overhead,
     prefill,
@@ -83,6 +84,11 @@ def _evaluate(session: Session, args: Namespace) -> Iterator[Row]:
     return evaluation.measure(session.place, baseline=args.baseline, **options)
 
 
+def _loglikelihood(session: Session, args: Namespace) -> Iterator[Row]:
+    options = {"rounds": args.rounds, "peers": session.peer_names}
+    return loglikelihood.measure(session.place, **options)
+
+
 MEASURES: dict[str, Callable[[Session, Namespace], Iterator[Row]]] = {
     "kernels": lambda session, _: kernels.measure(session.place, session.preset.config),
     "machine": lambda session, _: machine.rows(session.place),
@@ -95,5 +101,6 @@ MEASURES: dict[str, Callable[[Session, Namespace], Iterator[Row]]] = {
     "slots": _slots,
     "compile": _compile,
     "evaluate": _evaluate,
+    "loglikelihood": _loglikelihood,
     "convert": lambda _, args: convert_rows(args),
 }

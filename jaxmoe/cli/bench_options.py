@@ -20,6 +20,7 @@ HELP = {
     "slots": "many prompts with answers of skewed lengths, against the ideal",
     "compile": "first answer of the demo model; seconds and number of compilations",
     "evaluate": "the demo model's own questions, from start to end",
+    "loglikelihood": "scores of continuations by the demo model, beside transformers",
     "convert": "conversion against copying the same files",
     "quantise": "what weights of int8 change: KL, most likely tokens, experts",
 }
@@ -33,7 +34,7 @@ LOADS = {
     "slots": {"prompts": 16, "samples": 8, "max-new-tokens": 256},
     "evaluate": {"problems": 512, "n": 32},
 }
-PEER = ("prefill", "decode")
+PEER = ("prefill", "decode", "loglikelihood")
 DEVICE_N = (1, 8, 32, 128)
 DEVICE = """What a first run on a GPU or TPU should tell, most wanted first, in
 --minutes. Every row is written to --out as it comes; when time is up the command ends

@@ -3,10 +3,12 @@
 import argparse
 import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from jaxmoe.checkpoints.gcs import place_of
 from jaxmoe.cli.bars import EvaluationBar
+from jaxmoe.cli.deep_conf_options import add_deep_conf_options, deep_conf_of
 from jaxmoe.cli.endings import command
 from jaxmoe.cli.loading_options import digest_of
 from jaxmoe.cli.mesh_options import add_mesh_options, load_model
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add_task_options(made)
     add_policy_options(made)
     add_sampler_options(made)
+    add_deep_conf_options(made)
     add_mesh_options(made)
     add_process_options(made)
     return made
@@ -71,11 +74,12 @@ def _evaluate(args: argparse.Namespace) -> str:
     if args.shard is not None and args.out is None:
         raise ValueError("--shard needs --out, where the parts come together")
     shard = WHOLE if args.shard is None else Shard.parse(args.shard)
-    policy = policy_of(args)
+    policy, deep_conf = policy_of(args), deep_conf_of(args)
     task, questions, data = questions_of(args)
     digest = digest_of(args, args.checkpoint)
     model = load_model(args)
     draw = draw_of(args, policy, sampler_of(args, model))
+    draw = replace(draw, deep_conf=deep_conf)
     place = tempfile.TemporaryDirectory() if args.out is None else nullcontext()
     with place as temporary:
         out = args.out or Path(temporary or "") / "run"

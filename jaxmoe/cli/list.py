@@ -1,4 +1,4 @@
-"""Lists what there is: policies, tasks, model families, recipes, or presets."""
+"""Lists what there is: policies, tasks, aggregations, families, recipes, presets."""
 
 import argparse
 import json
@@ -13,6 +13,7 @@ from jaxmoe.cli.questions import task_named
 from jaxmoe.cli.task_options import DEMO_TASK
 from jaxmoe.evals.replication.recipe import read_recipe, recipe_names
 from jaxmoe.evals.tasks import TASKS
+from jaxmoe.evals.votes import AGGREGATIONS
 from jaxmoe.families.compared import facts
 from jaxmoe.families.registry import FAMILIES
 from jaxmoe.reports.text_table import markdown_table
@@ -65,6 +66,19 @@ def families() -> Rows:
     return [facts(family) for family in FAMILIES.values()]
 
 
+def aggregations() -> Rows:
+    """What one answer out of n is got by; measures of `evaluate` and `compare`."""
+    return [
+        {
+            "measure": one.measure.format(n="n", score="SCORE"),
+            "scores": one.scores,
+            "function": one.rule.__name__,
+            "what it measures": _first_line(one.rule),
+        }
+        for one in AGGREGATIONS
+    ]
+
+
 def recipes() -> Rows:
     """What `jaxmoe replicate` takes."""
     found = [read_recipe(name) for name in recipe_names()]
@@ -102,6 +116,7 @@ def presets() -> Rows:
 KINDS: dict[str, Callable[[], Rows]] = {
     "policies": policies,
     "tasks": tasks,
+    "aggregations": aggregations,
     "families": families,
     "recipes": recipes,
     "presets": presets,

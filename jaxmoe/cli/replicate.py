@@ -1,6 +1,7 @@
 """Draws a paper's tables anew: a report of its figures beside one's own."""
 
 import argparse
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,6 +27,7 @@ from jaxmoe.cli.task_options import (
     add_data_options,
 )
 from jaxmoe.config import ModelConfig
+from jaxmoe.decode.inputs import check_whole
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.evals import evaluate as evaluation
 from jaxmoe.evals.draw import Draw
@@ -134,16 +136,23 @@ def _fill(args: argparse.Namespace, recipe: Recipe, benchmark: Benchmark) -> Non
     if args.problems is None:
         args.problems = recipe.problems
     default = IN_A_GAME if benchmark.task == DEMO_TASK else MAX_NEW_TOKENS
-    args.max_new_tokens = args.max_new_tokens or benchmark.max_new_tokens or default
-    args.slots = args.slots or recipe.slots
+    said = {
+        "n": recipe.n,
+        "max_new_tokens": benchmark.max_new_tokens or default,
+        "slots": recipe.slots,
+    }
+    for name, value in said.items():
+        given = getattr(args, name)
+        setattr(args, name, check_whole(name, value if given is None else given))
+    if args.mean_tokens is not None and not 0 < args.mean_tokens < math.inf:
+        raise ValueError(f"--mean-tokens must be above 0, found {args.mean_tokens}")
 
 
 def _draws(
     args: argparse.Namespace, recipe: Recipe, config: ModelConfig
 ) -> dict[str, Draw]:
     """Each row as it is drawn; a ValueError names one that does not fit the model."""
-    if args.n is not None:
-        recipe = replace(recipe, n=args.n)
+    recipe = replace(recipe, n=args.n)
     options = {"max_new_tokens": args.max_new_tokens, "seed": args.seed}
     options["slots"] = args.slots
     return {row.name: recipe.draw_of(row, config, **options) for row in recipe.rows}

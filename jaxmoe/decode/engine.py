@@ -35,7 +35,7 @@ from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import Admission, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
 from jaxmoe.decode.stop_rule import StopRule, Watcher
-from jaxmoe.decode.trace import SEGMENT, Drawn, Record
+from jaxmoe.decode.trace import SEGMENT, Drawn, Record, TokenTrace, part_of
 from jaxmoe.execution import Execution
 from jaxmoe.model import Model
 from jaxmoe.ops.experts import Implementation
@@ -506,7 +506,7 @@ class Engine:
                 continue
             new = int(count[slot])
             # Copied: a view would keep the whole segment of all slots.
-            part = jax.tree.map(lambda a, s=slot, n=new: a[s, :n].copy(), trace)
+            part = part_of(trace, (slot, slice(new)), copy=True)
             self.tokens += new
             deltas.append(_delta(sample, part))
             guide = sample.guide
@@ -583,5 +583,7 @@ def _delta(sample: _Sample, part: Any) -> Delta:
     return Delta(sample.ticket, sample.index, part, sample.length, finish)
 
 
-def _first(part: Any, count: int) -> Any:
-    return jax.tree.map(lambda a: a[: max(count, 0)], part)
+def _first(part: TokenTrace, count: int) -> TokenTrace:
+    if count == len(part.token):
+        return part
+    return part_of(part, slice(max(count, 0)))

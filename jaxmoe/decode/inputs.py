@@ -156,6 +156,7 @@ def read_request(
     routes: np.ndarray | None,
     width: int,
     number: int = 0,
+    tops: bool = True,
 ) -> Request:
     """Samples of one prompt, checked and resolved; see `jaxmoe.stream`.
 
@@ -164,6 +165,7 @@ def read_request(
       policy: for all samples, or a list with one for each.
       width: K of `routes`.
       number: the prompt's among several.
+      tops: as of `Request`.
     """
     most, config = check_whole("max_new_tokens", max_new_tokens), model.config
     ids = check_prompt(model, prompt, most)
@@ -205,6 +207,7 @@ def read_request(
         grammar=_grammar(model, drawing, stop_ids),
         noisy_prefill=noisy_prefill,
         routes=routes,
+        tops=tops,
     )
 
 
@@ -447,8 +450,8 @@ def check_routes(
             f"routes must name experts 0..{experts - 1} or -1, found "
             f"{array.min()}..{array.max()}"
         )
-    places = array.shape[-1] if width is None else width
-    ordered = np.sort(array.reshape(*array.shape[:-1], -1, places), axis=-1)
+    each = width or array.shape[-1]
+    ordered = np.sort(array.reshape(*array.shape[:-1], -1, each), axis=-1)
     if ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any():
         raise ValueError("routes must name an expert once for a token, found one twice")
     return array.astype(np.int16)

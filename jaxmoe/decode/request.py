@@ -28,6 +28,7 @@ class Request:
     grammar: that answers follow. noisy_prefill: whether the prompt is routed with each
     sample's key.
     routes: int16 [n, T, L, K] to take instead of choosing, or None.
+    tops: whether the most likely tokens are needed, where the engine records them.
     """
 
     prompt: np.ndarray
@@ -45,6 +46,7 @@ class Request:
     grammar: Grammar | None = None
     noisy_prefill: bool = False
     routes: np.ndarray | None = None
+    tops: bool = True
 
     @property
     def min_tokens(self) -> int:

@@ -39,10 +39,12 @@ class RuleTable:
         if isinstance(sampler, TokenSampler):
             self._sampler = sampler.without_adjustments()
         self._adjustments = AdjustmentTable(slots)
+        self._tops = np.zeros(slots, bool) if policy is None else None
         self._allowed = np.full((slots, mask_width(config.vocab_size)), EVERY)
         self._guided = np.zeros(slots, bool)
         self._stop_ids = np.full((slots, 8), -1, np.int32)
         self._rules: SlotRules | None = None
+        self._known: dict[int, tuple[Policy, PolicyNumbers]] = {}
 
     @property
     def width(self) -> int:
@@ -55,7 +57,17 @@ class RuleTable:
         Raises:
           ValueError: a policy that no slot can hold.
         """
-        return None if self._policies is None else self._policies.numbers_of(policy)
+        if self._policies is None:
+            return None
+        # A request's samples ask one after the other. By identity: what is kept keeps
+        # its policy alive, so no other has its id. Threads that read requests ask too.
+        known = self._known.get(id(policy))
+        if known is None:
+            if len(self._known) > 4 * len(self._guided):
+                self._known.clear()
+            known = policy, self._policies.numbers_of(policy)
+            self._known[id(policy)] = known
+        return known[1]
 
     def check(self, request: Request) -> None:
         """Refuses what no slot can hold.
@@ -100,12 +112,16 @@ class RuleTable:
         slots = isinstance(self._sampler, SlotSampler)
         sampler = numbers_of(request.sampler) if slots else None
         self._adjustments.set(slot, request.sampler, request.end_ids)
+        if self._tops is not None:
+            self._tops[slot] = request.tops
         self._set(slot, self.numbers_of(policy), sampler)
 
     def clear(self, slot: int) -> None:
         """A slot at rest has rules that cost least."""
         self._adjustments.set(slot, None)
         self._allowed[slot], self._guided[slot] = EVERY, False
+        if self._tops is not None:
+            self._tops[slot] = False
         self._set(slot, None, GREEDY)
 
     def allow(self, slot: int, guide: Guide) -> bool:
@@ -132,7 +148,10 @@ class RuleTable:
         if found is None:
             rows = self._adjustments.rows
             allowed = self._allowed if self._guided.any() else None
-            own = SlotRules(self.policy, self._sampler, self._stop_ids, rows, allowed)
+            tops = None if self._tops is None else self._tops.any()
+            own = SlotRules(
+                self.policy, self._sampler, self._stop_ids, rows, allowed, tops
+            )
             found = self._rules = jax.tree.map(_copied, own)
         return found
 

@@ -34,6 +34,7 @@ class SamplerNumbers(NamedTuple):
 GREEDY = SamplerNumbers(
     np.float32(0), np.int32(1), np.float32(1), np.float32(0), np.int32(1)
 )
+"""Of slots without an answer; a resolved sampler has other candidates."""
 
 
 def numbers_of(sampler: TokenSampler) -> SamplerNumbers:
@@ -82,17 +83,28 @@ class SlotSampler:
         self, keys: Key[Array, "S"], logits: Float[Array, "S V"]
     ) -> Int[Array, "S"]:
         """One token of each slot, int32."""
-        v, count = self.values, min(CANDIDATES, logits.shape[1])
-        few = TokenSampler(v.temperature, v.top_k, v.top_p, v.min_p)
-        candidates = jnp.asarray(v.candidates)
-        draw = lambda sampler, *row, most: sampler.draw_ranked(*row, count, most)  # noqa: E731
-        near = jax.vmap(draw)(few, keys, logits, most=candidates)
+        candidates = jnp.asarray(self.values.candidates)
         rest = candidates == 0
+        # Batches are mostly alike. What slots without an answer draw is not looked at.
+        near = lax.cond(
+            (candidates > GREEDY.candidates).any(),
+            lambda: self._of_the_best(keys, logits),
+            lambda: jnp.zeros(rest.shape, jnp.int32),
+        )
 
         def far() -> Array:
             return jnp.where(rest, self._of_all_tokens(keys, logits, rest), near)
 
         return lax.cond(rest.any(), far, lambda: near)
+
+    def _of_the_best(
+        self, keys: Key[Array, "S"], logits: Float[Array, "S V"]
+    ) -> Int[Array, "S"]:
+        """A token of each slot, which may be any where all are looked at."""
+        v, count = self.values, min(CANDIDATES, logits.shape[1])
+        few = TokenSampler(v.temperature, v.top_k, v.top_p, v.min_p)
+        draw = lambda sampler, *row, most: sampler.draw_ranked(*row, count, most)  # noqa: E731
+        return jax.vmap(draw)(few, keys, logits, most=jnp.asarray(v.candidates))
 
     def _of_all_tokens(
         self,

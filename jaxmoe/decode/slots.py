@@ -83,6 +83,8 @@ class SlotRules(NamedTuple):
     that end each slot's answer, padded with -1. adjustments: what each slot's sampler
     changes in the logits (`jaxmoe.decode.adjustments.Adjustments`), or None. allowed:
     int32 [S, W], a bit for each token that may come next, for one step; or None.
+    tops: bool [], whether the most likely tokens that are recorded are looked up; None
+    for yes.
     """
 
     policy: Any
@@ -90,6 +92,7 @@ class SlotRules(NamedTuple):
     stop_ids: Any
     adjustments: Any = None
     allowed: Any = None
+    tops: Any = None
 
 
 class Admission(NamedTuple):

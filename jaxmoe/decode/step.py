@@ -99,6 +99,7 @@ def _rule_specs(rules: SlotRules, layout: Layout) -> SlotRules:
         stop_ids=own,
         adjustments=own,
         allowed=own,
+        tops=whole,
     )
 
 
@@ -126,7 +127,7 @@ def _fill(
     fresh = Slots(key_data, prompt, start, start, tokens, limit - 1, going)
     rows = lambda a: new.reshape(-1, *(1 for _ in a.shape[1:]))  # noqa: E731
     slots = jax.tree.map(lambda a, b: jnp.where(rows(a), a, b), fresh, running.slots)
-    trace = of_logits(record, logits, tokens)
+    trace = of_logits(record, logits, tokens, rules.tops)
     if record.routes:
         trace = trace._replace(routes=prefix.routes[prompt])
     if record.route_logprobs:
@@ -260,14 +261,14 @@ def _with_routes(
 ) -> TokenTrace:
     """`trace` with what is asked for of routes; layers: those with experts."""
     routes, chances = passed.routes, None
-    several = policy if isinstance(policy, RouteEnsemble) else None
+    several = policy.routes if isinstance(policy, RouteEnsemble) else None
     if record.route_logprobs:
-        rows = active if several is None else jnp.tile(active, several.routes)
+        rows = active if several is None else jnp.tile(active, several)
         chances = every_route_logprob(
             policy.of_pass, layers, passed.rankings, routes, rows
         )
     if several is not None:
-        routes, chances = ensemble.of_tokens(several.routes, routes, chances)
+        routes, chances = ensemble.of_tokens(several, routes, chances)
     if record.routes:
         trace = trace._replace(routes=routes)
     return trace._replace(route_logprobs=chances)
@@ -348,12 +349,12 @@ def _draw(
     sampler = rules.sampler
     if isinstance(sampler, SlotSampler):
         sampler = device.mine(sampler, "vocab")
-    changes = rules._replace(policy=None, sampler=None, stop_ids=None)
+    changes = rules._replace(policy=None, sampler=None, stop_ids=None, tops=None)
     changes, history = device.mine((changes, running.history), "vocab")
     to_draw_from = _adjusted(logits, changes, history, own.drawn)
     drawn = _draw_each(sampler, own.position_keys(at), to_draw_from)
     tokens = jnp.where(own.active, drawn, own.token)
-    trace = of_logits(record, logits, tokens)
+    trace = of_logits(record, logits, tokens, rules.tops)
     trace = device.share(trace, "vocab", position.shape[0])
     left = jnp.where(slots.active, slots.left - 1, slots.left)
     active = slots.active & ~is_stop(trace.token, rules.stop_ids) & (left > 0)

@@ -107,13 +107,10 @@ def _marked(
 ) -> Marked:
     """Padded to few shapes: `size` tokens, a power of two of places."""
     most = max(len(places) for _, places in sequences)
-    marked = Marked(
-        np.zeros((rows, size), np.int32),
-        np.zeros(rows, np.int32),
-        np.zeros((rows, prompt_bucket(most)), np.int32),
-    )
-    for row, (tokens, places) in enumerate(sequences):
-        marked.tokens[row, : len(tokens)] = tokens
-        marked.lengths[row] = len(tokens)
-        marked.places[row, : len(places)] = places
-    return marked
+    tokens, lengths = np.zeros((rows, size), np.int32), np.zeros(rows, np.int32)
+    places = np.zeros((rows, prompt_bucket(most)), np.int32)
+    for row, (its_tokens, its_places) in enumerate(sequences):
+        tokens[row, : len(its_tokens)] = its_tokens
+        lengths[row] = len(its_tokens)
+        places[row, : len(its_places)] = its_places
+    return Marked(*map(jnp.asarray, (tokens, lengths, places)))

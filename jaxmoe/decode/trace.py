@@ -6,6 +6,7 @@ To record something more: a field of `Record` and of `TokenTrace`, its filler in
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jax import lax
 
 from jaxmoe.decode.sampler import log_probability, self_certainty
 from jaxmoe.ops.top_k import whole_top_k
-from jaxmoe.typing import Array, Float, Int
+from jaxmoe.typing import Array, Bool, Float, Int
 
 SEGMENT = 32
 """Steps on the device between two looks of the host."""
@@ -87,12 +88,18 @@ class Drawn(NamedTuple):
 
 
 def of_logits(
-    record: Record, logits: Float[Array, "S V"], tokens: Int[Array, "S"]
+    record: Record,
+    logits: Float[Array, "S V"],
+    tokens: Int[Array, "S"],
+    tops: Bool[Array, ""] | None = None,
 ) -> TokenTrace:
-    """What the logits tell of the tokens drawn from them."""
+    """What the logits tell of the tokens drawn from them.
+
+    tops: whether anybody looks at the most likely tokens; None for yes.
+    """
     top: tuple[Any, Any] = (None, None)
     if record.top_logprobs:
-        top = jax.vmap(lambda row: _most_likely(row, record.top_logprobs))(logits)
+        top = _tops(record.top_logprobs, logits, tops)
     return TokenTrace(
         tokens,
         jax.vmap(log_probability)(logits, tokens),
@@ -100,6 +107,21 @@ def of_logits(
         top_ids=top[0],
         top_logprobs=top[1],
     )
+
+
+def _tops(
+    count: int, logits: Float[Array, "S V"], asked: Bool[Array, ""] | None
+) -> tuple[Array, Array]:
+    """The most likely tokens of each slot; fillers where nobody asks for them."""
+
+    def found() -> tuple[Array, Array]:
+        return jax.vmap(lambda row: _most_likely(row, count))(logits)
+
+    def none() -> tuple[Array, Array]:
+        fill = partial(jnp.full, (logits.shape[0], count))
+        return fill(FILLER.top_ids, jnp.int32), fill(FILLER.top_logprobs, logits.dtype)
+
+    return found() if asked is None else lax.cond(asked, found, none)
 
 
 def _most_likely(logits: Float[Array, "V"], count: int) -> tuple[Array, Array]:
@@ -131,6 +153,14 @@ def put(into: TokenTrace, index: Array, new: TokenTrace) -> TokenTrace:
     """`into` [S, M, ...] with column `index` as `new` [S, ...]."""
     place = lambda a, b: lax.dynamic_update_index_in_dim(a, b, index, axis=1)  # noqa: E731
     return jax.tree.map(place, into, new)
+
+
+def part_of(trace: TokenTrace, index: Any, *, copy: bool = False) -> TokenTrace:
+    """`array[index]` of each NumPy array; `jax.tree.map` takes ten times as long."""
+    parts = [None if array is None else array[index] for array in trace]
+    if copy:
+        parts = [None if part is None else part.copy() for part in parts]
+    return TokenTrace(*parts)
 
 
 def join(parts: list[TokenTrace], length: int) -> TokenTrace:

@@ -26,7 +26,7 @@ def measured(
     outcome: Outcome, asked: Sequence[HeldOut]
 ) -> dict[tuple[Kind, int], Interval]:
     """pass@64 for each kind of sets and number of answers."""
-    cells = [(held_out.kind, held_out.answers) for held_out in asked]
+    cells: list[tuple[Kind, int]] = [(one.kind, one.answers) for one in asked]
     return {
         cell: outcome.of(np.array([c == cell for c in cells])).interval("pass@64")
         for cell in sorted(set(cells))

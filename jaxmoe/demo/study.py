@@ -48,7 +48,7 @@ class Configuration:
 
 def configurations() -> dict[str, Configuration]:
     """Name -> configuration, in the order in which they are drawn."""
-    main = {
+    main: dict[str, tuple[Policy, TokenSampler]] = {
         names.BASE: (TopK(), NORMAL),
         names.ES: (ExpertSample(), NORMAL),
         names.HOT: (TopK(), HIGH),
@@ -56,7 +56,7 @@ def configurations() -> dict[str, Configuration]:
     }
     return {
         names.GREEDY: Configuration(TopK(), TokenSampler(0.0), 1, None),
-        **{name: Configuration(*row, 64, None) for name, row in main.items()},
+        **{name: Configuration(p, s, 64, None) for name, (p, s) in main.items()},
         names.GUMBEL: Configuration(GumbelTopK()),
         names.KEEP_2: Configuration(ExpertSample(k_keep=2)),
         names.KEEP_7: Configuration(ExpertSample(k_keep=7)),

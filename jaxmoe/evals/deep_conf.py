@@ -16,21 +16,23 @@ Source: Fu et al. 2025, "Deep Think with Confidence" (arXiv 2508.15260), section
 and 3.3.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxmoe.decode.inputs import Prompt, check_whole, is_many
+from jaxmoe.decode.request import Progress
 from jaxmoe.decode.slots import default_slots
 from jaxmoe.decode.stop_rule import SoFar
+from jaxmoe.evals.votes import SUREST
 from jaxmoe.model import Model
 from jaxmoe.sampling import Finished, stream
 from jaxmoe.typing import Array, Key
 
-LOW, HIGH = 0.1, 0.9
+LOW, HIGH = SUREST
 """Shares of answers to keep: DeepConf-low and DeepConf-high."""
 
 
@@ -158,27 +160,92 @@ def deep_conf(
         )
     # In both parts alike, so that they share their programs.
     slots = default_slots(n, model.layout) if slots is None else slots
-    shared = {**options, "key": key, "slots": slots, "top_logprobs": rule.top}
-    whole = _in_order(stream(model, prompt, samples=range(rule.warm_up), **shared))
-    lowest = [_lowest(answer, rule.group) for answer in whole]
-    threshold = threshold_of(np.array(lowest), rule.keep)
-    rest = stream(
+    drawn = confident_stream(
+        model, prompt, key=key, n=n, rule=rule, slots=slots, **options
+    )
+    answers = sorted(drawn, key=lambda answer: answer.sample)
+    lowest = np.array([lowest_group(answer, rule.group) for answer in answers])
+    threshold = threshold_of(lowest[: rule.warm_up], rule.keep)
+    return ConfidentAnswers(tuple(answers), lowest, threshold)
+
+
+def confident_stream(
+    model: Model,
+    prompt: Prompt | Sequence[Prompt],
+    *,
+    n: int,
+    rule: DeepConf,
+    known: Mapping[tuple[int, int], float] | None = None,
+    skip: Collection[tuple[int, int]] = (),
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> Iterator[Finished]:
+    """As `jaxmoe.stream`: the warm-up of all prompts, then what is left of the others.
+
+    Each prompt has a threshold of its own. With n up to the warm-up nothing is ended.
+
+    Args:
+      known: confidences of answers that are skipped, by prompt and sample index, as
+        far as thresholds need them.
+      options: as of `deep_conf`; slots too.
+    """
+    lowest, first = dict(known or {}), min(n, rule.warm_up)
+    shared: dict[str, Any] = {**options, "skip": skip, "top_logprobs": rule.top}
+    before: list[Progress] = []
+
+    def report(now: Progress) -> None:
+        before[:] = [now]
+        if progress is not None:
+            progress(now)
+
+    for answer in stream(
+        model, prompt, samples=range(first), progress=report, **shared
+    ):
+        lowest[answer.prompt, answer.sample] = lowest_group(answer, rule.group)
+        yield answer
+    if first == n:
+        return
+    rules = {
+        j: unsure(threshold_of(values, rule.keep), rule.group)
+        for j, values in _by_prompt(lowest, first).items()
+    }
+
+    def report_all(now: Progress) -> None:
+        if progress is not None:
+            progress(_together(*before, now))
+
+    yield from stream(
         model,
         prompt,
-        samples=range(rule.warm_up, n),
-        stop_when=unsure(threshold, rule.group),
+        samples=range(first, n),
+        stop_when=lambda so_far: rules[so_far.prompt](so_far),
+        progress=report_all,
         **shared,
     )
-    answers = (*whole, *_in_order(rest))
-    confidences = [_lowest(answer, rule.group) for answer in answers]
-    return ConfidentAnswers(answers, np.array(confidences), threshold)
 
 
-def _in_order(answers: Any) -> list[Finished]:
-    return sorted(answers, key=lambda answer: answer.sample)
+def _by_prompt(
+    lowest: Mapping[tuple[int, int], float], first: int
+) -> dict[int, Float[np.ndarray, "n"]]:
+    """Confidences of the first answers to each prompt."""
+    found: dict[int, list[float]] = {}
+    for (prompt, sample), value in sorted(lowest.items()):
+        if sample < first:
+            found.setdefault(prompt, []).append(value)
+    return {prompt: np.array(values) for prompt, values in found.items()}
 
 
-def _lowest(answer: Finished, window: int) -> float:
+def _together(*parts: Progress) -> Progress:
+    """Of calls one after the other."""
+    last = parts[-1]
+    sums = ("finished", "total", "tokens", "seconds", "steps")
+    return replace(
+        last, **{name: sum(getattr(part, name) for part in parts) for name in sums}
+    )
+
+
+def lowest_group(answer: Finished, window: int) -> float:
+    """An answer's confidence; it must have been drawn with `top_logprobs`."""
     assert answer.top_logprobs is not None
     tokens = token_confidence(answer.top_logprobs)
     return float(group_confidence(tokens, window).min())

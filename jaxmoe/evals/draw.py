@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.evals.deep_conf import DeepConf
 from jaxmoe.execution import default_platform
 from jaxmoe.router.policies import Policy
 from jaxmoe.typing import Array, Key
@@ -19,7 +20,11 @@ KIND = "kind"
 
 @dataclass(frozen=True)
 class Draw:
-    """How answers are drawn: n of each prompt; see `jaxmoe.sample`."""
+    """How answers are drawn: n of each prompt; see `jaxmoe.sample`.
+
+    deep_conf: how sure the model is of each answer is recorded; of more answers than
+    its warm-up, those of which it is not are ended early. None: neither.
+    """
 
     policy: Policy
     sampler: TokenSampler
@@ -28,6 +33,7 @@ class Draw:
     seed: int = 0
     slots: int | None = None
     noisy_prefill: bool = False
+    deep_conf: DeepConf | None = None
 
     @property
     def key(self) -> Key[Array, ""]:
@@ -36,7 +42,9 @@ class Draw:
 
     def describe(self) -> dict[str, Any]:
         """All that decides the answers, as JSON has it."""
+        rule = self.deep_conf
         return {
+            "deep_conf": None if rule is None else as_fields(rule),
             "policy": as_fields(self.policy),
             "sampler": as_fields(self.sampler),
             "n": self.n,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -24,8 +25,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe.decode.inputs import check_prompt, check_slots, check_whole, read_sampler
+from jaxmoe.decode.inputs import (
+    check_prompt,
+    check_slots,
+    check_top_logprobs,
+    check_whole,
+    read_sampler,
+)
 from jaxmoe.decode.request import Progress
+from jaxmoe.evals.deep_conf import confident_stream, lowest_group
 from jaxmoe.evals.draw import Draw
 from jaxmoe.evals.grading import (
     OPENS,
@@ -241,6 +249,8 @@ def evaluate(
     # right would be another configuration.
     for_model(draw.policy, model.config, several=not draw.noisy_prefill)
     read_sampler(model, draw.sampler)
+    if draw.deep_conf is not None:
+        check_top_logprobs(model, draw.deep_conf.top)
     prompts = [
         check_prompt(model, prompt, draw.max_new_tokens)
         for prompt in prompts_of(model, task, questions, thinking=thinking)
@@ -259,17 +269,22 @@ def evaluate(
     check_equal({"options and questions": manifest, "shard": repr(shard)})
     run: _Run | None = None
 
-    def begin() -> list[tuple[int, int]]:
+    def begin() -> list[list[Any]]:
         nonlocal run
         directory = stack.enter_context(RunDirectory(path, manifest, shard))
         run = _Run(task, questions, draw, keep, shard, directory, graders, progress)
-        return sorted(run.skipped())
+        return [sorted(run.skipped()), run.confidences()]
 
     with ExitStack() as stack:
-        skip = {(j, i) for j, i in first_decides(begin)}
+        skipped, confidences = first_decides(begin)
+        skip = {(j, i) for j, i in skipped}
         if len(skip) == len(questions) * draw.n:
             return
-        answers = stream(
+        draw_all: Callable[..., Iterator[Finished]] = stream
+        if draw.deep_conf is not None:
+            known = {(j, i): value for j, i, value in confidences}
+            draw_all = partial(confident_stream, rule=draw.deep_conf, known=known)
+        answers = draw_all(
             model,
             prompts,
             key=draw.key,
@@ -313,6 +328,7 @@ class _Run:
         own = {q.id for j, q in enumerate(questions) if shard.of(j)}
         lines = read_lines(records_files(directory.path))
         before = [line.record for line in lines if line.record.problem in own]
+        self.before = before
         self.done, self.drawn = len(before), 0
         self.correct = sum(record.correct for record in before)
         self.total = len(own) * draw.n
@@ -342,6 +358,15 @@ class _Run:
             for i in range(self.draw.n)
             if not self.shard.of(j) or (question.id, i) in self.directory.done
         }
+
+    def confidences(self) -> list[tuple[int, int, float]]:
+        """(question, sample, confidence) of what is there, as far as it is known."""
+        place = {question.id: j for j, question in enumerate(self.questions)}
+        return [
+            (place[record.problem], record.sample, record.confidence)
+            for record in self.before
+            if record.confidence is not None
+        ]
 
     def keep_all(self, answers: Iterator[Finished]) -> None:
         """Grades in threads while the next answers are drawn; keeps in order."""
@@ -388,7 +413,9 @@ class _Run:
 
     def _record(self, answer: Finished) -> Record:
         question, text = self.questions[answer.prompt], answer.text or ""
-        grade = grade_answer(self.task, question, text, opened=self.opened)
+        grade = grade_answer(
+            self.task, question, text, opened=self.opened, finish=answer.finish
+        )
         total = float(answer.logprobs.sum(dtype=np.float64))
         length = len(answer.tokens)
         return Record(
@@ -404,9 +431,14 @@ class _Run:
             logprob_sum=_finite(total),
             logprob_mean=_finite(total / length),
             self_certainty=_mean(answer.certainties),
+            confidence=self._confidence(answer),
             tokens=tuple(answer.tokens.tolist()) if self.keep.tokens else None,
             routes=None if answer.routes is None else pack_routes(answer.routes),
         )
+
+    def _confidence(self, answer: Finished) -> float | None:
+        rule = self.draw.deep_conf
+        return None if rule is None else _finite(lowest_group(answer, rule.group))
 
 
 def _sha256(value: Any) -> str:

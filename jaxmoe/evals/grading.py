@@ -7,7 +7,7 @@ the records, in grading.json, and `regrade.py` grades again.
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,17 @@ def isolation_of(task: Task) -> dict[str, str]:
     return {} if used is None else {ISOLATION: used}
 
 
+ENDED = "stop_when"
+"""How an answer finished that a rule ended before it was complete."""
+
+
 def grade_answer(
-    task: Task, question: Question, text: str, *, opened: bool = False
+    task: Task,
+    question: Question,
+    text: str,
+    *,
+    opened: bool = False,
+    finish: str = "stop",
 ) -> Grade:
     """The grade of one answer, less the reasoning before it; it never raises.
 
@@ -51,7 +60,13 @@ def grade_answer(
     Args:
       opened: the prompt ended within thinking, so an answer that never closes it was
         cut off.
+      finish: how it ended. What a rule ended has no answer, whatever its text.
     """
+    grade = _graded(task, question, text, opened)
+    return replace(grade, answer=None, correct=False) if finish == ENDED else grade
+
+
+def _graded(task: Task, question: Question, text: str, opened: bool) -> Grade:
     try:
         return task.grade(question, answer_in(f"<think>{text}" if opened else text))
     except Exception as error:  # whatever a task does with a strange text

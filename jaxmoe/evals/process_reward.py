@@ -58,7 +58,7 @@ class ProcessReward:
                 "expected a model that scores steps, found one that writes text "
                 f"({self.model.config.family}); name a process-reward model"
             )
-        self.separator  # noqa: B018  fails early
+        _ = self.separator  # fails early
 
     @property
     def separator(self) -> int:

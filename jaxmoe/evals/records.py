@@ -15,11 +15,13 @@ class Record:
     problem: the question's id. sample: its index i. key: seed, the problem's index j in
     its file, and i: the answer was drawn with fold_in(fold_in(key(seed), j), i).
     tokens: ids, the stop token included; None where they were not kept. text: decoded,
-    without the stop. finish: "stop" or "length". answer, correct, details: the task's
-    `Grade`. length: tokens. logprob_sum, logprob_mean: of the tokens under the model's
-    own distribution, nats; None where not finite. self_certainty: mean over tokens of
-    KL(uniform || model), nats (Kang et al. 2025, arXiv 2502.18581); None where not
-    asked for. routes: "TxLxK:" and base64 of the zlib of little-endian int16
+    without the stop. finish: "stop", "length", or "stop_when" where DeepConf ended it.
+    answer, correct, details: the task's `Grade`. length: tokens. logprob_sum,
+    logprob_mean: of the tokens under the model's own distribution, nats; None where not
+    finite. self_certainty: mean over tokens of KL(uniform || model), nats (Kang et al.
+    2025, arXiv 2502.18581); None where not asked for. confidence: of its lowest group
+    of tokens, nats (Fu et al. 2025, arXiv 2508.15260, `jaxmoe.evals.deep_conf`);
+    likewise. routes: "TxLxK:" and base64 of the zlib of little-endian int16
     [length, L, K] in C order (`jaxmoe.evals.run.pack_routes`); None where not asked
     for.
     """
@@ -36,6 +38,7 @@ class Record:
     logprob_mean: float | None
     details: Mapping[str, Any] = field(default_factory=dict)
     self_certainty: float | None = None
+    confidence: float | None = None
     tokens: tuple[int, ...] | None = None
     routes: str | None = None
 
@@ -54,6 +57,8 @@ class Record:
         """
         values = parse_json(line)
         names = {item.name for item in fields(cls)}
+        if isinstance(values, dict):
+            values.setdefault("confidence", None)  # which earlier versions had not
         if not isinstance(values, dict) or values.keys() != names:
             found = sorted(values) if isinstance(values, dict) else type(values)
             raise ValueError(

@@ -69,7 +69,13 @@ def grade_again(
     opened = bool(manifest.get(OPENS))
 
     def grade(record: Record) -> Record:
-        found = grade_answer(task, known[record.problem], record.text, opened=opened)
+        found = grade_answer(
+            task,
+            known[record.problem],
+            record.text,
+            opened=opened,
+            finish=record.finish,
+        )
         return replace(
             record, answer=found.answer, correct=found.correct, details=found.details
         )

@@ -75,6 +75,11 @@ class Run:
         """See `Record`, nats; NaN where it was not asked for."""
         return self._array(lambda record: _number(record.self_certainty), np.float64)
 
+    @cached_property
+    def confidence(self) -> Float[np.ndarray, "P n"]:
+        """See `Record`, nats; NaN where it was not asked for."""
+        return self._array(lambda record: _number(record.confidence), np.float64)
+
     @property
     def answers(self) -> list[list[str | None]]:
         """[P][n], normalised, so that equal answers are equal strings."""
@@ -82,7 +87,7 @@ class Run:
 
     @property
     def finish(self) -> list[list[str]]:
-        """[P][n], "stop" or "length"."""
+        """[P][n], as of `Record`."""
         return [[record.finish for record in row] for row in self.records]
 
     @property

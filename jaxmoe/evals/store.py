@@ -254,6 +254,8 @@ def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """
     left_out = ("grading", OPENS, ISOLATION)
     kept = {k: v for k, v in manifest.items() if k not in left_out}
+    if kept.get("deep_conf") is None:  # which earlier versions had not
+        kept.pop("deep_conf", None)
     versions = kept.get("versions")
     if isinstance(versions, dict):
         graders = set(itertools.chain.from_iterable(LIBRARIES.values()))

@@ -8,16 +8,18 @@ import numpy as np
 from jaxmoe.evals.comparison import Curve, RunSummary
 from jaxmoe.evals.diversity import distinct, mean_route_jaccard
 from jaxmoe.evals.equal_answers import codes_of
+from jaxmoe.evals.grading import ENDED
 from jaxmoe.evals.metrics import Interval, bootstrap, pass_at
 from jaxmoe.evals.rad import route_agreement
 from jaxmoe.evals.run import Run, routes_of
 from jaxmoe.evals.votes import (
+    AGGREGATIONS,
+    CERTAINTY,
+    CONFIDENCE,
     best_of_k,
-    best_of_n,
     codes,
     majority_at,
     majority_vote,
-    weighted_vote,
     weights_from,
 )
 from jaxmoe.typing import Float
@@ -26,7 +28,6 @@ ACCURACY = "accuracy"
 MAJORITY = "majority vote"
 LOGPROB = "mean log-probability"
 LOGPROB_SUM = "sum of log-probabilities"
-CERTAINTY = "self-certainty"
 AGREEMENT = "route agreement at the first tokens"
 """RAD (`jaxmoe.evals.rad`); at another anchor it is a score that the caller gives."""
 
@@ -61,6 +62,7 @@ def scores_of(
         LOGPROB: run.logprob_mean,
         LOGPROB_SUM: run.logprob_sum,
         CERTAINTY: run.self_certainty,
+        CONFIDENCE: run.confidence,
     }
     if run.n > 1 and all(r.routes is not None for row in run.records for r in row):
         own[AGREEMENT] = route_agreement(run)
@@ -71,9 +73,8 @@ def scores_of(
 def values_of(run: Run, scores: Mapping[str, Float[np.ndarray, "P n"]]) -> Values:
     """Every measure of each problem, of all n answers (pass@k: unbiased, for each k).
 
-    scores: name -> score of each answer, higher is better: the best of n by it, and
-      the votes in which an answer counts as much as the scores of its samples, summed
-      or averaged. Log-probabilities are summed as probabilities (`weights_from`);
+    scores: name -> score of each answer, higher is better: what each of `AGGREGATIONS`
+      makes of it. Log-probabilities are summed as probabilities (`weights_from`);
       other scores that may be negative are only averaged, since each vote would count
       against its answer.
     """
@@ -86,13 +87,12 @@ def values_of(run: Run, scores: Mapping[str, Float[np.ndarray, "P n"]]) -> Value
         return values
     values[majority_of(n)] = majority_vote(answers, correct)
     for name, score in scores.items():
-        values[f"best of {n}, {name}"] = best_of_n(correct, score)
-        mean = weighted_vote(answers, correct, score, how="mean")
-        values[f"vote by mean, {name}"] = mean
-        weights = weights_from(score) if name in (LOGPROB, LOGPROB_SUM) else score
-        if not (weights < 0).any():
-            total = weighted_vote(answers, correct, weights, how="sum")
-            values[f"vote by sum, {name}"] = total
+        logprobs = name in (LOGPROB, LOGPROB_SUM)
+        for one in AGGREGATIONS:
+            weights = weights_from(score) if logprobs and one.added else score
+            if one.takes(name, weights):
+                measure = one.measure.format(n=n, score=name)
+                values[measure] = one.elect(answers, correct, weights)
     return values
 
 
@@ -137,6 +137,9 @@ def numbers_of(run: Run) -> dict[str, float]:
     }
     for layer, overlap in route_overlap(run).items():
         numbers[f"route overlap (Jaccard), layer {layer}"] = overlap
+    ended = np.array([[f == ENDED for f in row] for row in run.finish])
+    if ended.any():
+        numbers["share ended early"] = float(ended.mean())
     for name in _flags(run):
         marks = [r.details.get(name) for row in run.records for r in row]
         numbers[f"share {name}"] = float(np.mean([bool(m) for m in marks]))

@@ -12,8 +12,9 @@ not vote, whatever their `correct`; a problem without any answer is 0.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
@@ -201,6 +202,32 @@ def filtered_vote(
     return weighted_vote(np.where(voting, answers, NO_ANSWER), correct, scores)
 
 
+def borda_vote(
+    answers: Integer[np.ndarray, "P n"],
+    correct: Bool[np.ndarray, "P n"],
+    scores: Float[np.ndarray, "P n"],
+    p: float = 1.0,
+) -> Float[np.ndarray, "P"]:
+    """How right the answer is whose samples' ranks add up to the most votes.
+
+    The sample of rank r among n, 1 for the highest score, has (n - r + 1)^p votes;
+    equal scores share the mean of their ranks', and an unknown one ranks last.
+
+    Args:
+      p: 0 is `majority_vote`; the larger, the nearer to `best_of_n`.
+
+    Raises:
+      ValueError: shapes that differ, or p is negative or not finite.
+
+    Source: Kang et al. 2025, self-certainty (arXiv 2502.18581), equation 11.
+    """
+    _check_shapes(answers, correct, scores)
+    if not 0 <= p < math.inf:
+        raise ValueError(f"p must be 0 or more, found {p}; 1 is the usual count")
+    votes = np.arange(scores.shape[1], 0, -1, dtype=np.float64) ** p
+    return weighted_vote(answers, correct, _by_rank(votes, scores))
+
+
 def weights_from(
     log_probabilities: Float[np.ndarray, "P n"],
 ) -> Float[np.ndarray, "P n"]:
@@ -348,3 +375,63 @@ def _rows_of(picked: Integer[np.ndarray, "B k"], n: int) -> Float[np.ndarray, "B
     rows = np.zeros((len(picked), n), np.float32)
     np.put_along_axis(rows, picked, 1.0, axis=1)
     return rows
+
+
+CERTAINTY = "self-certainty"
+CONFIDENCE = "confidence"
+SUREST = (0.1, 0.9)
+"""Shares of answers that vote in DeepConf: low and high."""
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """A way to one answer out of n, as a row of every table of measures.
+
+    measure: its name there, with {n} for the number of answers and {score} for the
+    name of their scores. rule: the function that says what it does. scores: by which it
+    is measured: "none", "any", or the name of the only ones. elect: how right what it
+    elects is, from answers, correct and scores. added: whether scores are added up, so
+    that none may be negative.
+    """
+
+    measure: str
+    rule: Callable[..., Any]
+    scores: str
+    elect: Callable[[Any, Any, Any], Float[np.ndarray, "P"]]
+    added: bool = False
+
+    def takes(self, score: str, values: Float[np.ndarray, "P n"]) -> bool:
+        """Whether it is measured by scores of this name and these values."""
+        named = self.scores in ("any", score)
+        return named and not (self.added and (values < 0).any())
+
+
+def _filtered(keep: float) -> Aggregation:
+    measure = f"vote of the surest {100 * keep:g} %, {{score}}"
+    elect = lambda a, c, s: filtered_vote(a, c, s, keep)  # noqa: E731
+    return Aggregation(measure, filtered_vote, CONFIDENCE, elect, added=True)
+
+
+AGGREGATIONS = (
+    Aggregation(
+        "majority vote of {n}",
+        majority_vote,
+        "none",
+        lambda a, c, _: majority_vote(a, c),
+    ),
+    Aggregation(
+        "best of {n}, {score}", best_of_n, "any", lambda _, c, s: best_of_n(c, s)
+    ),
+    Aggregation(
+        "vote by mean, {score}",
+        weighted_vote,
+        "any",
+        lambda a, c, s: weighted_vote(a, c, s, how="mean"),
+    ),
+    Aggregation(
+        "vote by sum, {score}", weighted_vote, "any", weighted_vote, added=True
+    ),
+    *map(_filtered, SUREST),
+    Aggregation("Borda vote, {score}", borda_vote, CERTAINTY, borda_vote),
+)
+"""All that a run is summed up by; `jaxmoe list aggregations`."""

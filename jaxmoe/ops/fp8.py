@@ -173,11 +173,12 @@ class Fp8(Packed):
         return _through_half(part) * scales
 
 
-def _as_bits(values: Array | OfLayer) -> Array | OfLayer:
-    if isinstance(values, OfLayer):
-        return OfLayer(_as_bits(values.stack), values.layer)
+def _as_bits(values: Leaf | OfLayer) -> Leaf | OfLayer:
     if values.dtype == jnp.uint8:
         return values
+    if isinstance(values, OfLayer):
+        stack = lax.bitcast_convert_type(values.stack, jnp.uint8)
+        return OfLayer(stack, values.layer)
     return lax.bitcast_convert_type(values, jnp.uint8)
 
 

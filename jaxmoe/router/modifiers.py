@@ -234,7 +234,7 @@ class Gated(Policy):
         gated = (np.asarray(changes.entropy) >= 0) | (
             np.asarray(changes.margin) < np.inf
         )
-        if gated.any() or not np.array_equal(plain.k, found.k):
+        if gated.any() or plain.k is None or not np.array_equal(plain.k, found.k):
             return None
         not_biased = np.zeros(np.shape(found.k), bool)
         changes = changes._replace(gate_biased=not_biased, **{self.by: self.threshold})

@@ -47,21 +47,24 @@ class AnswerText:
         self._first += ids[: self._skip - len(self._first)]
         if finish is None:
             self._held += self._stream.push(ids)
-            return self._let_go(len(self._held) - partial_stop(self._held, self._stops))
+            waits = partial_stop(self._held, self._stops) if self._stops else 0
+            return self._let_go(len(self._held) - waits)
+        # A stop token has no part in the text, where no string ended it before.
+        last = finish == "stop" and ids and ids[-1] in self._stop_ids
+        by_token = last and not self._include
+        if not self._stops:
+            seen = ids[:-1] if by_token else ids
+            return self._held + self._stream.push(seen) + self._stream.close()
         self._held += self._stream.push(ids[:-1])
         without = self._held + self._stream.copy().close()
         self._held += self._stream.push(ids[-1:]) + self._stream.close()
         span = self._stop()
         if span is not None:
             return self._let_go(span[self._include])
-        # A stop token has no part in the text, where no string ended it before.
-        by_token = finish == "stop" and ids and ids[-1] in self._stop_ids
-        return without if by_token and not self._include else self._held
+        return without if by_token else self._held
 
     def _stop(self) -> tuple[int, int] | None:
         """Where the stop begins and ends in what is held."""
-        if not self._stops:
-            return None
         after = text_length(self._decode, self._first) - self._given
         return stop_span(self._held, self._stops, max(after, 0))
 

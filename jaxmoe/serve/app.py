@@ -112,6 +112,7 @@ class _Endpoints:
             Route("/v1/chat/completions", answered(self.chat), methods=post),
             Route("/tokenize", answered(self.tokenize), methods=post),
             Route("/detokenize", answered(self.detokenize), methods=post),
+            Route("/tokenizer_info", answered(self.tokenizer_info), methods=get),
         ]
 
     async def health(self, _: Request) -> Response:
@@ -142,6 +143,10 @@ class _Endpoints:
         """Token ids to text."""
         raw = await self._body(request)
         return _json(await run_in_threadpool(self._service.detokenize, raw))
+
+    async def tokenizer_info(self, _: Request) -> Response:
+        """Special tokens and the chat template."""
+        return _json(self._service.tokenizer_info())
 
     async def completions(self, request: Request) -> Any:
         """Answers to prompts."""

@@ -18,8 +18,8 @@ from jaxmoe.decode.request import Delta, Request, Ticket
 
 log = logging.getLogger("jaxmoe.serve")
 
-Sink = Callable[[Delta | BaseException], None]
-"""Gets a request's deltas, or what went wrong; on the event loop."""
+Sink = Callable[[list[Delta] | BaseException], None]
+"""Gets a request's deltas of a segment, or what went wrong; on the event loop."""
 
 
 class Handle:
@@ -144,15 +144,15 @@ class Driver:
 
     def _hand_out(self, deltas: list[Delta]) -> None:
         """Gives what was drawn to whom it belongs."""
-        given: list[tuple[Handle, Any]] = []
+        given: dict[Handle, list[Delta]] = {}
         for delta in deltas:
             handle = self._live[delta.ticket]
-            given.append((handle, delta))
+            given.setdefault(handle, []).append(delta)
             if delta.finish is not None:
                 handle.left -= 1
                 if not handle.left:
                     del self._live[delta.ticket]
-        self._post(given)
+        self._post([*given.items()])
 
     def _fail(self, error: BaseException) -> None:
         self.failure = error

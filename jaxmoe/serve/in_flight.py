@@ -108,8 +108,8 @@ class Work:
             if left and self._error is not None:
                 raise self._error
 
-    def _take(self, prompt: int, what: Delta | BaseException) -> None:
-        """Called on the event loop, for each delta."""
+    def _take(self, prompt: int, what: list[Delta] | BaseException) -> None:
+        """Called on the event loop, for each segment."""
         if isinstance(what, BaseException):
             self._error = self._error or server_error(
                 "the engine failed, and this request with it; the server's log says "
@@ -117,17 +117,18 @@ class Work:
                 code="engine_failed",
             )
         else:
-            answer = self.answers[
-                prompt * self.asked.n + what.sample - self.asked.first
-            ]
-            self._come.append((answer, what))
-            self._measure(answer, what)
+            first = prompt * self.asked.n - self.asked.first
+            come = [(self.answers[first + delta.sample], delta) for delta in what]
+            self._come += come
+            new = sum(len(delta.tokens) for delta in what)
+            self.tokens += new
+            self._metrics.tokens.inc(new)
+            now = time.perf_counter()
+            for answer, delta in come:
+                self._measure(answer, delta, now)
         self._news.set()
 
-    def _measure(self, answer: Answer, delta: Delta) -> None:
-        now, new = time.perf_counter(), len(delta.tokens)
-        self.tokens += new
-        self._metrics.tokens.inc(new)
+    def _measure(self, answer: Answer, delta: Delta, now: float) -> None:
         if answer.index not in self._first_times:
             self._first_times[answer.index] = now
             self._metrics.first_token.observe(now - self.began)

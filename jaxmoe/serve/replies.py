@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,10 +66,14 @@ class Reply:
         """What a stream begins with."""
         yield from ()
 
-    def chunk(self, answer: Answer, piece: Piece) -> Event:
-        """What a stream says of new tokens."""
-        choice = self._chunk_choice(answer, piece)
-        return self._chunk([choice | self._ours(answer, piece)])
+    def chunk(self, news: Sequence[tuple[Answer, Piece]]) -> Event:
+        """What a stream says of new tokens: one event for all answers that have some.
+
+        OpenAI's chunks may have several choices, where n is more than 1.
+        """
+        return self._chunk(
+            [self._chunk_choice(*one) | self._ours(*one) for one in news]
+        )
 
     def last(self) -> Iterator[Event]:
         """What a stream ends with."""

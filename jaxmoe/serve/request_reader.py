@@ -29,6 +29,7 @@ from jaxmoe.serve.request_body import (
     Drawing,
     TokenizeBody,
 )
+from jaxmoe.text.tokenizer import Tokenizer
 
 COMPLETION_TOKENS = 16
 """Of a completion that names no number, as OpenAI and vLLM have it."""
@@ -182,8 +183,16 @@ class RequestReader:
 
     def detokenize(self, ids: list[int]) -> str:
         """The text of token ids, special ones included."""
-        tokenizer = _checked("tokens", self.model.require_tokenizer, "decoding")
-        return _checked("tokens", tokenizer.decode, ids, skip_special_tokens=False)
+        decode = self.tokenizer("tokens").decode
+        return _checked("tokens", decode, ids, skip_special_tokens=False)
+
+    def tokenizer(self, param: str) -> Tokenizer:
+        """The model's.
+
+        Raises:
+          RequestError: it has none; param: the field that needs it.
+        """
+        return _checked(param, self.model.require_tokenizer, param)
 
     def render(self, body: ChatBody | TokenizeBody) -> list[int]:
         """A conversation's token ids under the chat template."""
@@ -297,6 +306,7 @@ class RequestReader:
                 stop_when=None,
                 noisy_prefill=bool(body.noisy_prefill),
                 routes=routes[j],
+                tops=asked.logprobs is not None,
             )
 
     def _check_fields(self, body: Drawing, choices: int, logprobs: int | None) -> None:
@@ -317,8 +327,8 @@ class RequestReader:
             raise _refused("stream_options", "it needs stream: true")
 
     def _encode(self, text: str, special: bool) -> list[int]:
-        tokenizer = _checked("prompt", self.model.require_tokenizer, "a text")
-        return _checked("prompt", tokenizer.encode, text, add_special_tokens=special)
+        encode = self.tokenizer("prompt").encode
+        return _checked("prompt", encode, text, add_special_tokens=special)
 
     def _ids(self, prompt: Sequence[int]) -> np.ndarray:
         return _checked("prompt", check_prompt, self.model, prompt, 0)

@@ -149,6 +149,17 @@ class Service:
         self.reader.check_model(body.model)
         return {"prompt": self.reader.detokenize(body.tokens)}
 
+    def tokenizer_info(self) -> Event:
+        """What clients that split texts and render chats themselves need, as vLLM has
+        it; lm-evaluation-harness is one."""
+        tokenizer = self.reader.tokenizer("tokenizer_info")
+        templates = tokenizer.chat_templates
+        return {
+            **dict.fromkeys(("bos_token", "eos_token", "pad_token")),
+            **tokenizer.special_tokens,
+            "chat_template": templates.get("default"),
+        }
+
     async def completion(self, raw: bytes) -> tuple[Work, Reply]:
         """A request of `/v1/completions`, taken."""
         began = time.perf_counter()
@@ -194,7 +205,7 @@ class Service:
         try:
             yield await run_in_threadpool(opening)
             async for batch in work.batches():
-                yield "".join(sse(reply.chunk(*one)) for one in batch)
+                yield sse(reply.chunk(batch))
             reply.drawn = sum(answer.length for answer in work.answers)
             yield "".join(map(sse, reply.last()))
         except RequestError as error:

@@ -176,15 +176,38 @@ def _words_of(tokenizer: Tokenizer, vocab: int, end: int) -> Any:
         return _prepared[name][1]
 
 
+class _Joined:
+    """A vocabulary whose texts are put together as they stand (the decoder Fuse).
+
+    So the bytes of a token are those of its text. With what an `LLTokenizer` asks for.
+    """
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, vocab: int, end: int):
+        """vocab: the model's, V. end: the token that ends a text."""
+        texts = (tokenizer.id_to_token(id) or "" for id in range(vocab))
+        self.tokens = [text.encode() for text in texts]
+        self.special_token_ids = sorted({end, *tokenizer.special_ids})
+        self.eos_token_id = end
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str) -> list[int]:
+        """Its token ids."""
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+
 def _prepare(tokenizer: Tokenizer, vocab: int, end: int) -> Any:
     source, library = tokenizer.as_json(), _library()
+    decoder = (json.loads(source).get("decoder") or {}).get("type", "none")
+    given = _Joined(tokenizer, vocab, end) if decoder == "Fuse" else source
     try:
-        return library.LLTokenizer(source, n_vocab=vocab, eos_token=end)
+        return library.LLTokenizer(given, n_vocab=vocab, eos_token=end)
     except Exception as error:
-        decoder = (json.loads(source).get("decoder") or {}).get("type", "none")
         raise ValueError(
             "sampler: json_schema and regex need a tokenizer whose decoder is "
-            "ByteLevel or ByteFallback (those of released language models), found the "
-            f"decoder {decoder} ({' '.join(str(error).split()):.200}); draw without a "
-            "grammar"
+            "ByteLevel, ByteFallback (those of released language models) or Fuse, "
+            f"found the decoder {decoder} ({' '.join(str(error).split()):.200}); draw "
+            "without a grammar"
         ) from None

@@ -270,6 +270,10 @@ class Tokenizer:
         """Id of a token given as text, or None."""
         return self._backend.token_to_id(token)
 
+    def id_to_token(self, id: int) -> str | None:
+        """A token as its vocabulary writes it, or None."""
+        return self._backend.id_to_token(id)
+
     @property
     def bos_id(self) -> int | None:
         """Id that begins a sequence, or None."""

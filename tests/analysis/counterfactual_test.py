@@ -114,6 +114,10 @@ def test_utilities_are_those_of_replayed_routes(model, answer):
     rest = _try(model, answer, reach=None)
     _check_replays(model, answer, rest, reach=LENGTH, base=FREE)
     assert (held.routes == own[POSITIONS]).all()
+    # What is held does not follow a change; else the layer behind it does, somewhere.
+    behind = np.sort(own[POSITIONS, 2], axis=-1)[:, None]
+    assert (np.sort(held.others[:, 0, :, 2], axis=-1) == behind).all()
+    assert (np.sort(found.others[:, 0, :, 2], axis=-1) != behind).any()
 
 
 def test_routes_of_no_noise_have_no_utility(model, answer):
@@ -179,7 +183,7 @@ def _random_found(sets=2, draws=5, count=7) -> tuple[Found, np.ndarray]:
     random = np.random.default_rng(0)
     utility, score = random.normal(size=(2, count, sets, draws)).astype(np.float32)
     logprob = -random.exponential(size=count).astype(np.float32)
-    entropy = np.array([0, 0.005, 0.05, 0.3, 0.3, 1.5, 9], np.float32)[:count]
+    entropy = np.array([0, 0.005, 0.05, 0.5, 0.3, 1, 9], np.float32)[:count]
     routes = random.permuted(
         np.tile(np.arange(EXPERTS, dtype=np.int16), (count, 3, 1)), axis=-1
     )[..., :draws]

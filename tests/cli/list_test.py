@@ -9,6 +9,7 @@ from jaxmoe.benchmarks.presets import PRESETS
 from jaxmoe.cli.list import KINDS, main
 from jaxmoe.evals.replication.recipe import recipe_names
 from jaxmoe.evals.tasks import TASKS
+from jaxmoe.evals.votes import AGGREGATIONS
 from jaxmoe.families.registry import FAMILIES
 from jaxmoe.router.modifiers import MODIFIERS
 from jaxmoe.router.policies import POLICIES
@@ -18,6 +19,7 @@ NAMES = {
     "policies": [*POLICIES, *MODIFIERS],
     "tasks": ["countdown", *TASKS],
     "families": [*FAMILIES],
+    "aggregations": [one.measure.format(n="n", score="SCORE") for one in AGGREGATIONS],
     "recipes": recipe_names(),
     "presets": [*PRESETS, *get_args(Preset)],
 }

@@ -59,6 +59,9 @@ def test_costs_need_no_weights(capsys, tmp_path):
             "64 experts, 8 a token",
         ),
         ("demo-smoke --out x --shard 2/2", "2/2"),
+        ("demo-smoke --dry-run --n 0", "n must be"),
+        ("demo-smoke --dry-run --slots 0", "slots must be"),
+        ("demo-smoke --dry-run --mean-tokens 0", "--mean-tokens must be above 0"),
     ],
 )
 def test_what_replicate_refuses(capsys, options, message, tmp_path, monkeypatch):

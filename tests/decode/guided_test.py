@@ -218,10 +218,28 @@ def test_threads_prepare_a_vocabulary_once(model, monkeypatch):
 
 def test_a_tokenizer_that_cannot_be_followed_is_named():
     """The library's own message names nothing that a user knows."""
-    demo = jaxmoe.load("demo")
-    with pytest.raises(ValueError, match="ByteLevel or ByteFallback.*found.*Fuse"):
-        demo_options = {"key": KEY, "sampler": TokenSampler(regex="a")}
-        jaxmoe.sample(demo, "2,5,8,12=27:", **demo_options)
+    words = Backend(models.WordLevel({END: 0, "a": 1}, unk_token=END))
+    words.decoder = decoders.WordPiece()
+    with pytest.raises(ValueError, match="ByteFallback.*or Fuse.*found.*WordPiece"):
+        Grammar(Tokenizer(words), 2, [0], regex="a")
+
+
+def test_tokens_that_are_joined_as_they_are_will_do():
+    """The demo would be refused, or its tokens be taken for others."""
+    tokenizer = jaxmoe.load("demo").require_tokenizer("a grammar")
+    vocab = tokenizer.vocab_size
+    guide = Grammar(tokenizer, vocab + 5, [0], regex=r"1[0-9]\+2=[0-9]{2}").begin()
+    mask, text = np.zeros(mask_width(vocab + 5), np.int32), ""
+    for allowed in ("1[0-9]?", r"\+", "2", "=", "[0-9]{1,2}"):
+        assert guide.fill(mask)
+        bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
+        ids = np.flatnonzero(bits).tolist()
+        texts = [tokenizer.decode([i], skip_special_tokens=False) for i in range(vocab)]
+        assert ids == [i for i, one in enumerate(texts) if re.fullmatch(allowed, one)]
+        text += texts[ids[-1]]
+        assert guide.take([ids[-1]])
+    assert re.fullmatch(r"1[0-9]\+2=[0-9]{2}", text)
+    assert guide.fill(mask) and mask[0] == 1 and not mask[1:].any()
 
 
 def test_a_grammar_needs_an_end(model):

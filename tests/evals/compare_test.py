@@ -19,10 +19,12 @@ from jaxmoe.evals.summary import (
     budgets,
     majority_of,
     route_overlap,
+    scores_of,
     summarise,
     values_of,
 )
 from jaxmoe.evals.tasks.aime import Aime
+from jaxmoe.evals.votes import CONFIDENCE
 
 RIGHT = "R"
 
@@ -113,6 +115,20 @@ def test_negative_scores_of_others_are_only_averaged():
     found = values_of(one, {"reward": np.array([[-2.5, -1.0, -1.0, -1.0]])})
     assert found["vote by mean, reward"].tolist() == [1.0]
     assert "vote by sum, reward" not in found
+
+
+def test_confidences_vote_where_there_are_some():
+    """DeepConf would be missing beside the votes, or filter by another score."""
+    rows = [[RIGHT, "a", "a", "a"]]
+    one = run_of(rows)
+    pairs = zip(one.records[0], (9.0, 1.0, 1.0, 1.0), strict=True)
+    one = replace(one, records=(tuple(replace(r, confidence=c) for r, c in pairs),))
+    found = values_of(one, scores_of(one))
+    assert found[f"vote of the surest 10 %, {CONFIDENCE}"].tolist() == [1.0]
+    assert found[f"vote of the surest 90 %, {CONFIDENCE}"].tolist() == [1.0]
+    assert found[f"vote by sum, {CONFIDENCE}"].tolist() == [1.0]
+    assert found[majority_of(4)].tolist() == [0.0]
+    assert not any("surest" in name for name in values_of(BASE, scores_of(BASE)))
 
 
 def test_a_summary_holds_all_numbers():

@@ -15,11 +15,14 @@ from tokenizers import models, pre_tokenizers
 import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler
 from jaxmoe.evals import evaluate as evaluation
+from jaxmoe.evals.deep_conf import DeepConf, deep_conf
 from jaxmoe.evals.draw import Draw
 from jaxmoe.evals.evaluate import Keep, Status, evaluate
+from jaxmoe.evals.regrade import grade_again
 from jaxmoe.evals.run import merge, read_run, routes_of
 from jaxmoe.evals.shards import Shard
 from jaxmoe.evals.store import RunDirectory, RunWriteError
+from jaxmoe.evals.summary import summarise
 from jaxmoe.evals.tasks.base import Grade, Question
 from jaxmoe.text.tokenizer import Tokenizer
 from tests.tiny import VOCAB, tiny_model
@@ -117,6 +120,55 @@ def test_records_are_the_answers_of_sample(model, whole):
             assert record.self_certainty == pytest.approx(sure)
             np.testing.assert_array_equal(routes_of(record), out.routes[i, :length])
     assert found.correct.any() and not found.correct.all()
+
+
+RULE = DeepConf(warm_up=2, keep=0.5, group=2, top=3)
+
+
+@pytest.mark.slow
+def test_answers_end_early_as_deep_conf_ends_them(model, whole, tmp_path):
+    """`evaluate --deep-conf online` would be another method; or, stopped and gone on
+    with, have other thresholds."""
+
+    def stop(now: Status) -> None:
+        if now.done >= 9 and now.drawn:
+            raise KeyboardInterrupt
+
+    draw, path = replace(DRAW, deep_conf=RULE), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(model, path, draw=draw, progress=stop)
+    run(model, path, draw=draw)
+    found, plain = read_run(path), read_run(whole)
+    options = {"max_new_tokens": 10, "policy": draw.policy, "sampler": draw.sampler}
+    for j, question in enumerate(ASKED):
+        one = deep_conf(
+            model,
+            question.prompt,
+            key=jaxmoe.keys.prompt_key(draw.key, j),
+            n=4,
+            rule=RULE,
+            slots=4,
+            **options,
+        )
+        for record, before, answer, sure in zip(
+            found.records[j],
+            plain.records[j],
+            one.answers,
+            one.confidences,
+            strict=True,
+        ):
+            assert record.tokens == tuple(answer.tokens.tolist())
+            assert record.tokens == (before.tokens or ())[: record.length]
+            assert (record.finish, record.confidence) == (answer.finish, sure)
+            if record.finish == "stop_when":
+                assert record.answer is None and not record.correct
+            else:
+                assert record.answer == before.answer
+    ended = np.array(found.finish) == "stop_when"
+    assert ended.any() and not ended[:, :2].any()
+    assert summarise(found).numbers["share ended early"] == ended.mean()
+    grade_again(path, EvenWords(), ASKED)
+    assert read_run(path).records == found.records
 
 
 def test_a_run_that_is_stopped_goes_on_with_the_same_bits(model, whole, tmp_path):

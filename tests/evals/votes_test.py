@@ -10,8 +10,10 @@ import pytest
 from jaxmoe.evals import votes
 from jaxmoe.evals.metrics import pass_at
 from jaxmoe.evals.votes import (
+    AGGREGATIONS,
     best_of_k,
     best_of_n,
+    borda_vote,
     codes,
     filtered_vote,
     majority_at,
@@ -242,6 +244,41 @@ def test_log_probabilities_as_weights():
     nan = np.nan
     found = weights_from(np.array([[nan, 0.0], [nan, nan], [-np.inf, -np.inf]]))
     np.testing.assert_array_equal(found, [[nan, 1], [nan, nan], [0, 0]])
+
+
+def test_borda_votes_by_hand():
+    """Ranks would be counted from the wrong end, or a tie be decided by order."""
+    answers = np.array([[0, 1, 1, 0, -1]])
+    correct = np.array([[True, False, False, True, False]])
+    scores = np.array([[9.0, 5.0, 5.0, np.nan, 7.0]])
+    # Ranks 1, 3.5, 3.5, 5 and 2 of 5: votes 5 + 1 against 2.5 + 2.5.
+    assert borda_vote(answers, correct, scores) == 1
+    # sqrt(5) + 1 = 3.236 against sqrt(3) + sqrt(2) = 3.146; without a power, a tie.
+    assert borda_vote(answers, correct, scores, 0.5) == 1
+    assert borda_vote(answers, correct, scores, 0) == 0.5
+    scores[0, 3] = 6.0  # ranks 1, 4.5, 4.5, 3, 2
+    assert borda_vote(answers, ~correct, scores) == 0
+
+
+@pytest.mark.parametrize("p", [-1.0, np.inf, np.nan])
+def test_borda_votes_refuse_other_powers(drawn, p):
+    """The lowest rank would win, or nobody."""
+    answers, correct = drawn
+    with pytest.raises(ValueError, match=f"p must be 0 or more, found {p}"):
+        borda_vote(answers, correct, np.zeros(answers.shape), p)
+
+
+def test_every_aggregation_elects_within_bounds(drawn):
+    """A row of a table would be no share; or two rows have one name."""
+    answers, correct = drawn
+    scores = np.random.default_rng(3).random(answers.shape)
+    for one in AGGREGATIONS:
+        found = one.elect(answers, correct, scores)
+        assert found.shape == (len(answers),)
+        assert (found >= 0).all() and (found <= 1).all()
+        assert one.takes("mine", scores) == (one.scores == "any")
+        assert not (one.added and one.takes(one.scores, -scores))
+    assert len({one.measure for one in AGGREGATIONS}) == len(AGGREGATIONS)
 
 
 def test_weighted_vote_refuses_what_has_no_sum(drawn):

@@ -111,6 +111,7 @@ def same_bits(one: jaxmoe.Samples, other: jaxmoe.Samples, rows: int) -> bool:
     )
 
 
+@pytest.mark.optimised
 def test_a_sample_is_a_function_of_its_key(model):
     """Promise 2: n, neighbours, order or refilled slots would change an answer."""
     prompts = prompts_of(model)

@@ -21,8 +21,8 @@ def test_every_dimension_of_every_weight_has_a_logical_axis():
         assert len(axes[name]) == len(weight.shape), name
         assert set(axes[name]) <= set(LOGICAL_AXES), name
     used = {axis for names in axes.values() for axis in names}
-    # Dense layers, gates of heads, packed experts, other mixers: none here.
-    others = {"mlp", "query_gate", "block", "key_heads", "value_heads", "conv"}
+    # Dense layers, gates of heads, packed experts, other mixers and heads: none here.
+    others = {"mlp", "query_gate", "block", "key_heads", "value_heads", "conv", "label"}
     assert used == set(LOGICAL_AXES) - others - {"latent"}
 
 

@@ -70,6 +70,7 @@ def serving(
     guards: dict[str, Any] | None = None,
     limits: dict[str, Any] | None = None,
     grace: float = 5.0,
+    policy: jaxmoe.Policy | None = None,
     **shapes: Any,
 ) -> Iterator[Served]:
     """Serves on a free port, from a thread; stopped at the end."""
@@ -79,7 +80,7 @@ def serving(
     from jaxmoe.serve.server import address_of, make_server
 
     shapes = {"slots": 8, "prompt_tokens": 1, "answer_tokens": 1, **shapes}
-    named = Named("tiny", limits=Limits(**{"logprobs": 5, **(limits or {})}))
+    named = Named("tiny", policy, limits=Limits(**{"logprobs": 5, **(limits or {})}))
     service = make_service(model, Shapes(**shapes), named)
     server = make_server(service, Guards(**(guards or {})), port=0, grace=grace)
     thread = threading.Thread(target=server.run, daemon=True)

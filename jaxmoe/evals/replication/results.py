@@ -119,11 +119,11 @@ def _judged(
 ) -> tuple[Judged, ...]:
     """Every claim; all of a recipe's are one family, also those without answers."""
     claims = [replace(c, measure=_filled(c.measure, n)) for c in recipe.claims]
+    pairs = [(c, values.get(c.a, {}), values.get(c.b, {})) for c in claims]
     known = [
         Evidence(c, a[c.measure], b[c.measure], groups)
-        for c in claims
-        if c.measure in (a := values.get(c.a, {}))
-        and c.measure in (b := values.get(c.b, {}))
+        for c, a, b in pairs
+        if c.measure in a and c.measure in b
     ]
     found = {f.claim: f for f in findings(known, size=len(claims))}
     return tuple(Judged(c, found.get(c), _stated(c, figures)) for c in claims)
@@ -131,8 +131,8 @@ def _judged(
 
 def _stated(claim: Claim, figures: Mapping[tuple[str, str], Figure]) -> str | None:
     """What is published of a claim's difference; None where nothing is known."""
-    pair = (figures.get((row, claim.measure)) for row in (claim.a, claim.b))
-    return "; ".join(filter(None, (_points(*pair), claim.stated))) or None
+    a, b = (figures.get((row, claim.measure)) for row in (claim.a, claim.b))
+    return "; ".join(filter(None, (_points(a, b), claim.stated))) or None
 
 
 def _points(a: Figure | None, b: Figure | None) -> str:
