@@ -132,6 +132,8 @@ class PerSlot(HeadAndTail):
         """Experts of each slot, in a policy of one layer."""
         each = jax.vmap(lambda policy, row, noise: policy.choose(row, noise))
         drawn = lambda: self._looking_far(ranking, lambda p: each(p, ranking, noise))  # noqa: E731
+        if self.values.changes is not None:
+            return drawn()  # heads of another ranking, or with places left empty
         return lax.cond(self._all_head(), lambda: self._best_each(ranking), drawn)
 
     def _all_head(self) -> Array:
