@@ -151,6 +151,7 @@ def test_mixed_slots_choose_each_as_its_own_policy(kind):
     """What the other slots hold must have no say."""
     _check_choices(POLICIES, _ranking(kind))
     _check_choices(POLICIES + CHANGED, _ranking(kind))
+    _check_choices([CHANGED[0], TopK()], _ranking(kind))  # heads alone
 
 
 @pytest.mark.slow
