@@ -137,7 +137,10 @@ class PerSlot(HeadAndTail):
         return lax.cond(self._all_head(), lambda: self._best_each(ranking), drawn)
 
     def _all_head(self) -> Array:
-        """Whether the best ranks alone are chosen in every slot, whatever the noise."""
+        """Whether the best ranks alone are chosen in every slot, whatever the noise.
+
+        Not asked where there are changes, of which the ranks say nothing.
+        """
         v = self.values
         mass, k_keep, k_min = map(jnp.asarray, (v.mass, v.k_keep, v.k_min))
         return ((mass < 0) & (k_keep >= k_min)).all()
