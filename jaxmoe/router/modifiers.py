@@ -149,7 +149,9 @@ class Gated(Policy):
     by "margin": noise where log p_(K) - log p_(K+1) < threshold, in nats, between the
     last expert that is chosen and the first that is not; none where threshold = 0.
     Of no paper: a test of where noise pays. Uncertainty is each layer's own, and of the
-    model's ranking before any bias. Where no router is uncertain it is `TopK()`.
+    ranking that this policy is given: in `Gated(Biased(...))` the model's, in
+    `Biased(Gated(...))` that with the bias. Where no router is uncertain it is
+    `TopK()`.
 
     policy: what chooses where the router is uncertain; a noisy one.
     by: "entropy" or "margin".
