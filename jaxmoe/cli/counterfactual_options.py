@@ -19,6 +19,7 @@ from jaxmoe.analysis.texts import Row
 from jaxmoe.cli.bars import ProgressBar
 from jaxmoe.cli.endings import figures_if_possible
 from jaxmoe.cli.loading_options import digest_of
+from jaxmoe.cli.policy_options import policy_given
 from jaxmoe.cli.questions import task_named
 from jaxmoe.cli.router_options import rows_of
 from jaxmoe.evals.draw import as_fields, in_words
@@ -119,8 +120,12 @@ def asks_for_routes(args: argparse.Namespace) -> bool:
             "both; run the command once for each"
         )
     asked = changing or writing or [_REPORT]
-    for option, users in USED_BY.items():
-        if _given(args, option) and not {*users} & {*asked}:
+    used = [
+        (option, users) for option, users in USED_BY.items() if _given(args, option)
+    ]
+    drawing = (_REPORT, _WRITING, "--counterfactual")
+    for option, users in [*used, *((name, drawing) for name in policy_given(args))]:
+        if not {*users} & {*asked}:
             raise ValueError(
                 f"{option} belongs to {' and '.join(users)}, found it with "
                 f"{' and '.join(asked)}; leave it out, or run the command once for each"
