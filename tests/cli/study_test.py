@@ -16,7 +16,7 @@ from jaxmoe.demo.chains import all_chains
 from jaxmoe.demo.configuration_names import BASE
 from jaxmoe.demo.held_out import PILOT_PROBLEMS, problems_of, read_part
 from jaxmoe.demo.pilot import pilot_draw
-from jaxmoe.demo.study import configurations
+from jaxmoe.demo.study import MAIN, configurations
 from jaxmoe.evals.draw import Draw
 from tests.outcomes import outcome_of
 
@@ -133,6 +133,16 @@ def test_parts_of_a_study(asked, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["answers"]
 
 
+@pytest.mark.slow
+def test_main_rows_are_enough(asked, matplotlib, tmp_path):
+    """Secondary rows that time does not allow would cost the results."""
+    argv = [str(tmp_path), "--problems", str(PLAYED), "--only", *MAIN]
+    assert main(argv) == 0
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert list(results["configurations"]) == [*MAIN]
+    assert len(results["left_out"]["configurations"]) == len(configurations()) - 5
+
+
 def test_the_pilot(asked, tmp_path, capsys):
     """The study's problems would be drawn before it is known which."""
     asked.clear()
@@ -159,6 +169,7 @@ def test_without_matplotlib_nothing_is_drawn(asked, tmp_path, capsys, monkeypatc
     ("options", "message"),
     [
         (["--only", BASE, "k_keep 8"], "found ['k_keep 8']"),
+        (["--pilot", "--only", BASE], "found it with --pilot"),
         (["--problems", "0"], "--problems must be 1 to 2048, found 0"),
         (["--problems", "-1"], "--problems must be 1 to 2048, found -1"),
     ],

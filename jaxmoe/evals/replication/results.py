@@ -81,7 +81,7 @@ def replicated(
         for figure in recipe.figures
         if (figure.model, figure.benchmark) == (model, benchmark)
     }
-    judged = _judged(recipe, values, given[0].groups, count, figures)
+    judged = _judged(recipe, values, given[0].groups, count, figures, model)
     return Replication(
         recipe,
         model,
@@ -116,6 +116,7 @@ def _judged(
     groups: Sequence[str],
     n: int,
     figures: Mapping[tuple[str, str], Figure],
+    model: str | None,
 ) -> tuple[Judged, ...]:
     """Every claim; all of a recipe's are one family, also those without answers."""
     claims = [replace(c, measure=_filled(c.measure, n)) for c in recipe.claims]
@@ -126,11 +127,18 @@ def _judged(
         if c.measure in a and c.measure in b
     ]
     found = {f.claim: f for f in findings(known, size=len(claims))}
-    return tuple(Judged(c, found.get(c), _stated(c, figures)) for c in claims)
+    return tuple(Judged(c, found.get(c), _stated(c, figures, model)) for c in claims)
 
 
-def _stated(claim: Claim, figures: Mapping[tuple[str, str], Figure]) -> str | None:
-    """What is published of a claim's difference; None where nothing is known."""
+def _stated(
+    claim: Claim, figures: Mapping[tuple[str, str], Figure], model: str | None
+) -> str | None:
+    """What is published of a claim's difference; None where nothing is known.
+
+    Of a model that the recipe does not have nothing is.
+    """
+    if model is None:
+        return None
     a, b = (figures.get((row, claim.measure)) for row in (claim.a, claim.b))
     return "; ".join(filter(None, (_points(a, b), claim.stated))) or None
 

@@ -59,6 +59,18 @@ def test_rows_are_those_of_the_paper():
     assert rows["r-8k"].policy_of(config_of("gpt-oss-20b")) == ExpertSample(r=32)
 
 
+def test_claims_of_the_paper_are_those_it_is_known_for():
+    """A claim of ours would be refuted, or confirmed, in the paper's name."""
+    recipes = ("pass-at-n", "demo-smoke")
+    claims = [claim for name in recipes for claim in read_recipe(name).claims]
+    found = {claim.text for claim in claims if claim.by == "paper"}
+    assert found == {
+        "32 answers solve more problems",
+        "64 answers solve more problems",
+        "a head of k / 4, below k / 2, costs accuracy",
+    }
+
+
 def test_another_model_is_refused():
     """A paper's figures would stand beside another model's."""
     recipe = read_recipe("pass-at-n")
