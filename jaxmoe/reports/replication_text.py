@@ -6,6 +6,7 @@ from jaxmoe.evals.metrics import Interval
 from jaxmoe.evals.replication.costs import Cost, Hours
 from jaxmoe.evals.replication.recipe import Recipe
 from jaxmoe.evals.replication.results import Judged, Replication
+from jaxmoe.evals.score_files import Identity, in_words
 from jaxmoe.reports import report_words as words
 from jaxmoe.reports.text_table import markdown_table, number
 
@@ -77,7 +78,16 @@ def notes_of(found: Replication) -> list[str]:
         "one is significant. Bounds that rule out have level 1 - 0.05 / claims: wider "
         "than those shown; p: permutation test, after Holm's correction.",
         published,
+        *_verifiers(found.verifiers),
     ]
+
+
+def _verifiers(verifiers: Mapping[str, Identity | None]) -> Iterable[str]:
+    """Whose the scores are; a comparison of two verifiers is none of two rows."""
+    said = {row: in_words(identity) for row, identity in verifiers.items()}
+    for verifier in dict.fromkeys(said.values()):
+        rows = ", ".join(row for row, own in said.items() if own == verifier)
+        yield f"Scores of {rows}: {verifier}."
 
 
 def replication_text(found: Replication) -> str:
