@@ -39,6 +39,7 @@ from jaxmoe.evals.replication.recipe import (
     model_of,
     read_recipe,
     require_model,
+    twins,
 )
 from jaxmoe.evals.replication.results import VERIFIER, Scores, replicated
 from jaxmoe.evals.run import IncompleteRunError, Run, read_run
@@ -161,11 +162,19 @@ def _fill(args: argparse.Namespace, recipe: Recipe, benchmark: Benchmark) -> Non
 def _draws(
     args: argparse.Namespace, recipe: Recipe, config: ModelConfig
 ) -> dict[str, Draw]:
-    """Each row as it is drawn; a ValueError names one that does not fit the model."""
+    """Each row as it is drawn, but for those that draw what another does.
+
+    A ValueError names one that does not fit the model.
+    """
     recipe = replace(recipe, n=args.n)
     options = {"max_new_tokens": args.max_new_tokens, "seed": args.seed}
     options["slots"] = args.slots
-    return {row.name: recipe.draw_of(row, config, **options) for row in recipe.rows}
+    same = twins(recipe, config)
+    return {
+        row.name: recipe.draw_of(row, config, **options)
+        for row in recipe.rows
+        if row.name not in same
+    }
 
 
 def _questions(
@@ -205,13 +214,13 @@ def _problems(args: argparse.Namespace, benchmark: Benchmark) -> int:
         check_whole("--problems", args.problems)
     if args.data is not None or args.task == DEMO_TASK:
         return len(_questions(args, benchmark)[1])
-    count = benchmark.problems
-    if count is None and args.problems is None:
+    known = [n for n in (benchmark.problems, args.problems) if n is not None]
+    if not known:
         raise ValueError(
             "how many problems there are is not known without them: give --data, or "
             "--problems"
         )
-    return min(count or args.problems, args.problems or count)
+    return min(known)
 
 
 def _priced(
@@ -231,7 +240,8 @@ def _priced(
         prompt=benchmark.prompt,
         answer=args.max_new_tokens,
     )
-    return costs_text(recipe, name, problems, cost, hours)
+    head = f"{recipe.name} on {name}"
+    return costs_text(head, draws, twins(recipe, config), problems, cost, hours)
 
 
 # -- drawing ---------------------------------------------------------------------------

@@ -218,8 +218,8 @@ def _check_identity(first: bytes, path: Path, identity: Identity | None) -> None
         return
     if identity is None:
         raise ValueError(
-            f"{path} holds scores of {in_words(found)}; name it as the verifier's "
-            "identity, or choose another file"
+            f"{path} holds scores of {verifier_in_words(found)}; name it as the "
+            "verifier's identity, or choose another file"
         )
     if found is None:
         raise ValueError(
@@ -228,8 +228,8 @@ def _check_identity(first: bytes, path: Path, identity: Identity | None) -> None
             f"{_head(identity).decode().strip()}"
         )
     raise ValueError(
-        f"expected scores of {in_words(identity)} in {path}, found those of "
-        f"{in_words(found)}; choose another file"
+        f"expected scores of {verifier_in_words(identity)} in {path}, found those of "
+        f"{verifier_in_words(found)}; choose another file"
     )
 
 
@@ -286,7 +286,7 @@ def _append(descriptor: int, line: bytes) -> None:
 # -- reading ---------------------------------------------------------------------------
 
 
-def in_words(identity: Identity | None) -> str:
+def verifier_in_words(identity: Identity | None) -> str:
     """A verifier for people, such as "url ..., model ..."."""
     if identity is None:
         return "a verifier that is not named"

@@ -43,6 +43,18 @@ def test_costs_need_no_weights(capsys, tmp_path):
     assert "512 answers, 5,120 tokens (at most 512,000)" in capsys.readouterr().out
 
 
+def test_costs_say_what_is_drawn(capsys):
+    """Three quarters of 6 experts are not to be had; times would be 5.76e-06 hours."""
+    argv = "--benchmark aime24 --problems 1 --mean-tokens 10 --dry-run --checkpoint"
+    assert replicate.main(["reduction", *argv.split(), "ling-lite-1.5"]) == 0
+    said = capsys.readouterr().out
+    assert "- greedy-0.75k: TopK(k=4)" in said
+    assert "e-0" not in said and "| under 1 s |" in said
+    assert replicate.main(["ablations", *argv.split(), "gpt-oss-20b"]) == 0
+    said = capsys.readouterr().out
+    assert ": 12 rows," in said and "- keep-0.75k: not drawn, as default" in said
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

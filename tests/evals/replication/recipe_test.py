@@ -10,6 +10,7 @@ from jaxmoe.evals.replication.recipe import (
     read_recipe,
     recipe_names,
     require_model,
+    twins,
 )
 from jaxmoe.evals.tasks import TASKS
 from jaxmoe.planning.models import config_of
@@ -69,6 +70,16 @@ def test_claims_of_the_paper_are_those_it_is_known_for():
         "64 answers solve more problems",
         "a head of k / 4, below k / 2, costs accuracy",
     }
+
+
+def test_rows_of_equal_policies_are_drawn_once():
+    """Hours would be spent on answers that are there already, under another name."""
+    recipe = read_recipe("ablations")
+    assert twins(recipe, config_of("gpt-oss-20b")) == {"keep-0.75k": "default"}
+    assert twins(recipe, config_of("ling-lite-1.5")) == {"keep-0.75k": "default"}
+    assert twins(recipe, config_of("30b")) == {}
+    # Other tokens, and noise on the prompt, are other answers.
+    assert twins(read_recipe("next-checks"), config_of("30b")) == {}
 
 
 def test_another_model_is_refused():
