@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jaxmoe
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli import demo as demo_command
 from jaxmoe.demo import game_runs
@@ -182,3 +183,13 @@ def test_what_the_study_refuses(asked, tmp_path, capsys, options, message):
     assert ended.value.code == 2 and not asked
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
+
+
+@pytest.mark.parametrize("options", [["--n", "0"], ["--slots", "-1"]])
+def test_what_the_table_of_policies_refuses(tmp_path, capsys, monkeypatch, options):
+    """A slip would end after the model was loaded."""
+    monkeypatch.delattr(jaxmoe, "load")
+    with pytest.raises(SystemExit) as ended:
+        demo_command.main(["policies", str(tmp_path), *options])
+    assert ended.value.code == 2
+    assert "must be a whole number of at least 1" in capsys.readouterr().err
