@@ -3,7 +3,7 @@
 import argparse
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -308,10 +308,10 @@ def _draw(
         )
 
 
-def _read(out: Path, draws: Mapping[str, Draw]) -> tuple[dict[str, Run], list[str]]:
+def _read(out: Path, rows: Iterable[str]) -> tuple[dict[str, Run], list[str]]:
     """The runs that are whole, and the rows that are not."""
     runs, missing = {}, []
-    for row in draws:
+    for row in rows:
         try:
             runs[row] = read_run(out / row)
         except IncompleteRunError:  # answers of another part

@@ -106,12 +106,12 @@ def test_broken_answers_are_not_missing_ones(tmp_path):
         with RunDirectory(tmp_path / name, made.manifest) as folder:
             for record in made.records[0] + (made.records[1] if name == "one" else ()):
                 folder.add(record)
-    runs, missing = replicate._read(tmp_path, {"one": None, "two": None})
+    runs, missing = replicate._read(tmp_path, ["one", "two"])
     assert [*runs] == ["one"] and missing == ["two"]
     (broken,) = (tmp_path / "two").glob("*.jsonl")
     broken.write_text("no record\n" + broken.read_text("utf-8"), "utf-8")
     with pytest.raises(ValueError, match="no record"):
-        replicate._read(tmp_path, {"one": None, "two": None})
+        replicate._read(tmp_path, ["one", "two"])
 
 
 @pytest.mark.slow
