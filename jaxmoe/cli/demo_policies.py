@@ -1,4 +1,4 @@
-"""Measures every policy and aggregation on the demo model, in one table."""
+"""Measures every policy, and ways to one answer of many, on the demo model."""
 
 import argparse
 from pathlib import Path
@@ -7,6 +7,7 @@ import jaxmoe
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.bars import EvaluationBar
 from jaxmoe.cli.problem_options import first_problems
+from jaxmoe.decode.inputs import check_whole
 from jaxmoe.demo import policy_study
 from jaxmoe.demo.countdown import questions
 from jaxmoe.files import write_text
@@ -30,6 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draws what is missing, and writes the table; 0."""
+    for name in ("n", "slots"):
+        check_whole(f"--{name}", getattr(args, name))
     asked = questions("test")[: len(first_problems("test", args.problems))]
     model, checkpoint = jaxmoe.load("demo"), open_source("demo").digest()
     rows = policy_study.rows(model.config.num_layers, model.config.num_experts)

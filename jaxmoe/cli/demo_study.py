@@ -11,7 +11,7 @@ from jaxmoe.demo import game_runs
 from jaxmoe.demo.game_runs import Outcome
 from jaxmoe.demo.held_out import HeldOut, problems_of, read_part
 from jaxmoe.demo.pilot import chosen, measured, pilot_draw
-from jaxmoe.demo.study import configurations
+from jaxmoe.demo.study import configurations, unfinished
 from jaxmoe.demo.study_files import answers_folder, write_study
 from jaxmoe.evals.draw import Draw
 from jaxmoe.model import Model
@@ -35,7 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     problems = "only the first P (default: all)"
     slots = "answers computed side by side (default: 256)"
     only = (
-        "draw just these configurations, and write no results (two runs can share OUT)"
+        "draw just these configurations (two runs can share OUT); results are written "
+        "where all main rows are among them, and name what is left out"
     )
     pilot = "draw the pilot's answers, and say how hard the study's problems are to be"
     add("--problems", type=int, metavar="P", help=problems)
@@ -49,9 +50,11 @@ def run(args: argparse.Namespace) -> int:
     rows = configurations()
     if unknown := [name for name in args.only if name not in rows]:
         raise ValueError(f"expected names of {list(rows)}, found {unknown}")
+    if args.pilot and args.only:
+        raise ValueError("--only is of the study's rows, found it with --pilot")
     asked = _first(read_part("pilot" if args.pilot else "study"), args.problems)
-    whole = not (args.only or args.pilot)
-    if whole:
+    reports = not args.pilot and (not args.only or not unfinished(args.only))
+    if reports:
         require_matplotlib()  # now rather than after hours
     checkpoint = open_source("demo").digest()
     model = jaxmoe.load("demo")
@@ -75,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         for name, row in rows.items()
         if not args.only or name in args.only
     }
-    if whole:
+    if reports:
         about = {"checkpoint": checkpoint}
         print(write_study(args.out, model, outcomes, about, args.slots))
     return 0

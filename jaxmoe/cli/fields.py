@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin
 
 import numpy as np
@@ -75,6 +75,21 @@ def add_field(
 def given(args: argparse.Namespace, names: Mapping[str, Any] | list[str]) -> dict:
     """Name -> value of the options that were given."""
     return {n: v for n in names if (v := getattr(args, n)) is not None}
+
+
+def refuse_unread(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    names: Sequence[str],
+    why: str,
+) -> None:
+    """Raises a ValueError for the first option that was given and that nothing reads.
+
+    why: what follows its name in the error.
+    """
+    for name in names:
+        if getattr(args, name) != parser.get_default(name):
+            raise ValueError(f"--{name.replace('_', '-')} {why}")
 
 
 def _as_option(said: str) -> str:

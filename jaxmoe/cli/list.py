@@ -11,7 +11,10 @@ from jaxmoe.cli.fields import fields_of, option_of
 from jaxmoe.cli.policy_options import MODIFIED_BY
 from jaxmoe.cli.questions import task_named
 from jaxmoe.cli.task_options import DEMO_TASK
+from jaxmoe.evals import rad
+from jaxmoe.evals.rad import route_agreement
 from jaxmoe.evals.replication.recipe import read_recipe, recipe_names
+from jaxmoe.evals.summary import AGREEMENT
 from jaxmoe.evals.tasks import TASKS
 from jaxmoe.evals.votes import AGGREGATIONS
 from jaxmoe.families.compared import facts
@@ -73,9 +76,16 @@ def aggregations() -> Rows:
             "measure": one.measure.format(n="n", score="SCORE"),
             "scores": one.scores,
             "function": one.rule.__name__,
-            "what it measures": _first_line(one.rule),
+            "what it measures": one.about or _first_line(one.rule),
         }
         for one in AGGREGATIONS
+    ] + [
+        {
+            "measure": f"best of n, {AGREEMENT}",
+            "scores": AGREEMENT,
+            "function": route_agreement.__name__,
+            "what it measures": _first_line(rad),
+        }
     ]
 
 

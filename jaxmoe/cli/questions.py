@@ -34,6 +34,7 @@ def questions_of(
     task = _task_of(args)
     if args.problems is not None and args.problems < 1:
         raise ValueError(f"--problems must be at least 1, found {args.problems}")
+    _refuse_unread(args, task)
     if args.data is None:
         if args.template is not None:
             raise ValueError("--template goes with --data, whose fields it names")
@@ -57,6 +58,20 @@ def questions_of(
         skip_bad_rows=args.skip_bad_rows,
     )
     return task, asked, {"file": file.name, "sha256": digest(file)}
+
+
+def _refuse_unread(args: argparse.Namespace, task: Task) -> None:
+    """Raises a ValueError for options that say where other questions are from."""
+    if args.data_seed and (args.data is not None or not isinstance(task, ReasoningGym)):
+        raise ValueError(
+            "--data-seed is of the questions that reasoning-gym makes, found others "
+            f"(task {args.task}); leave it out"
+        )
+    if args.split != "test" and (args.data is not None or args.task != DEMO_TASK):
+        raise ValueError(
+            "--split is of the demo's own questions, found others (task "
+            f"{args.task}); leave it out"
+        )
 
 
 def _task_of(args: argparse.Namespace) -> Task:

@@ -3,7 +3,7 @@
 import argparse
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from jaxmoe.analysis.run_texts import run_rows
 from jaxmoe.checkpoints.gcs import require_local
 from jaxmoe.cli.bars import EvaluationBar, ProgressBar
 from jaxmoe.cli.endings import command, figures_if_possible
+from jaxmoe.cli.fields import refuse_unread
 from jaxmoe.cli.loading_options import opened
 from jaxmoe.cli.mesh_options import add_mesh_options, load_model
 from jaxmoe.cli.process_options import add_process_options, join_processes
@@ -38,10 +39,11 @@ from jaxmoe.evals.replication.recipe import (
     model_of,
     read_recipe,
     require_model,
+    twins,
 )
 from jaxmoe.evals.replication.results import VERIFIER, Scores, replicated
-from jaxmoe.evals.run import Run, read_run
-from jaxmoe.evals.score_files import read_scores
+from jaxmoe.evals.run import IncompleteRunError, Run, read_run
+from jaxmoe.evals.score_files import read_scores, verifier_of
 from jaxmoe.evals.shards import WHOLE, Shard
 from jaxmoe.evals.tasks.base import Question, Task
 from jaxmoe.planning.models import config_of
@@ -58,6 +60,13 @@ EPILOG = """\
 replication.html, .md and .json. Scores of a verifier are taken from
 OUT/scores/ROW.jsonl, where `jaxmoe verify OUT/ROW --out OUT/scores/ROW.jsonl` puts
 them. --dry-run says what all of it costs, of a released size such as 30b too."""
+
+
+OF_DRAWING = (
+    *("shard", "graders", "mesh", "rules", "weights", "no_verify", "override"),
+    *("ignore", "distributed", "coordinator", "processes", "process"),
+)
+"""Options that costs do not depend on, or do not read."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,11 +100,13 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Runs the command: 0 if done, 2 on input that does not fit."""
-    args = parser().parse_args(argv)
+    made = parser()
+    args = made.parse_args(argv)
     recipe = read_recipe(args.recipe)
     name, benchmark = _benchmark(args, recipe)
     _fill(args, recipe, benchmark)
     if args.dry_run:
+        refuse_unread(made, args, OF_DRAWING, "does nothing with --dry-run")
         print(_costs(args, recipe, name, benchmark))
         return 0
     if args.out is None:
@@ -151,11 +162,19 @@ def _fill(args: argparse.Namespace, recipe: Recipe, benchmark: Benchmark) -> Non
 def _draws(
     args: argparse.Namespace, recipe: Recipe, config: ModelConfig
 ) -> dict[str, Draw]:
-    """Each row as it is drawn; a ValueError names one that does not fit the model."""
+    """Each row as it is drawn, but for those that draw what another does.
+
+    A ValueError names one that does not fit the model.
+    """
     recipe = replace(recipe, n=args.n)
     options = {"max_new_tokens": args.max_new_tokens, "seed": args.seed}
     options["slots"] = args.slots
-    return {row.name: recipe.draw_of(row, config, **options) for row in recipe.rows}
+    same = twins(recipe, config)
+    return {
+        row.name: recipe.draw_of(row, config, **options)
+        for row in recipe.rows
+        if row.name not in same
+    }
 
 
 def _questions(
@@ -191,15 +210,17 @@ def _costs(
 
 def _problems(args: argparse.Namespace, benchmark: Benchmark) -> int:
     """How many problems there are to be."""
+    if args.problems is not None:
+        check_whole("--problems", args.problems)
     if args.data is not None or args.task == DEMO_TASK:
         return len(_questions(args, benchmark)[1])
-    count = benchmark.problems
-    if count is None and args.problems is None:
+    known = [n for n in (benchmark.problems, args.problems) if n is not None]
+    if not known:
         raise ValueError(
             "how many problems there are is not known without them: give --data, or "
             "--problems"
         )
-    return min(count or args.problems, args.problems or count)
+    return min(known)
 
 
 def _priced(
@@ -219,7 +240,8 @@ def _priced(
         prompt=benchmark.prompt,
         answer=args.max_new_tokens,
     )
-    return costs_text(recipe, name, problems, cost, hours)
+    head = f"{recipe.name} on {name}"
+    return costs_text(head, draws, twins(recipe, config), problems, cost, hours)
 
 
 # -- drawing ---------------------------------------------------------------------------
@@ -286,14 +308,13 @@ def _draw(
         )
 
 
-def _read(out: Path, draws: Mapping[str, Draw]) -> tuple[dict[str, Run], list[str]]:
+def _read(out: Path, rows: Iterable[str]) -> tuple[dict[str, Run], list[str]]:
     """The runs that are whole, and the rows that are not."""
     runs, missing = {}, []
-    for row in draws:
+    for row in rows:
         try:
             runs[row] = read_run(out / row)
-        except ValueError:
-            # Answers of another part; what is broken, its own part has refused.
+        except IncompleteRunError:  # answers of another part
             missing.append(row)
     return runs, missing
 
@@ -343,21 +364,33 @@ def _report(
     """Writes the report; what it says, and how to get scores that are missing."""
     scores = _scores(args.out, runs)
     found = replicated(
-        recipe, runs, model=model_name, benchmark=name, scores=scores, n=args.n
+        recipe,
+        runs,
+        model=model_name,
+        benchmark=name,
+        scores=scores,
+        verifiers={row: verifier_of(_score_file(args.out, row)) for row in scores},
+        n=args.n,
     )
     write_replication(args.out, found)
     text = replication_text(found)
     wanted = any(VERIFIER in measure for measure in recipe.measures)
     if wanted and (missing := [row for row in runs if row not in scores]):
-        text += "\nNo verifier's scores of " + ", ".join(missing) + "; for each:\n"
-        run, file = args.out / missing[0], args.out / "scores" / f"{missing[0]}.jsonl"
-        text += f"  jaxmoe verify {run} --verifier CKPT --out {file}\n"
+        text += "\nNo verifier's scores of " + ", ".join(missing) + ":\n"
+        for row in missing:
+            run, file = str(args.out / row), str(_score_file(args.out, row))
+            asked = shlex.join(["jaxmoe", "verify", run, "--out", file])
+            text += f"  {asked} --verifier CKPT\n"
     return f"{text}\nwritten: {args.out / 'replication.html'}, .md, .json"
+
+
+def _score_file(out: Path, row: str) -> Path:
+    return out / "scores" / f"{row}.jsonl"
 
 
 def _scores(out: Path, runs: Mapping[str, Run]) -> dict[str, Scores]:
     """Row -> the scores that are there of its answers."""
-    files = {row: out / "scores" / f"{row}.jsonl" for row in runs}
+    files = {row: _score_file(out, row) for row in runs}
     return {
         row: {VERIFIER: read_scores(file, runs[row].ids, runs[row].n)}
         for row, file in files.items()

@@ -7,19 +7,24 @@ from pathlib import Path
 
 from jaxmoe.cli.bars import ProgressBar
 from jaxmoe.cli.endings import command, say_error
-from jaxmoe.cli.loading_options import add_loading_options, load
+from jaxmoe.cli.fields import refuse_unread
+from jaxmoe.cli.loading_options import add_loading_options, digest_of, load
 from jaxmoe.evals.chat_verifier import ChatVerifier
 from jaxmoe.evals.process_reward import REDUCTIONS, ProcessReward
 from jaxmoe.evals.run import read_run
-from jaxmoe.evals.score_files import score_run
+from jaxmoe.evals.score_files import Identity, score_run
 from jaxmoe.evals.verifiers import Verifier, VerifierError
 
 EPILOG = """\
 --url asks any endpoint that takes OpenAI's chat completions, one request an answer.
 --verifier runs a process-reward model such as Qwen2.5-Math-PRM-7B in this process: each
 step of an answer, between blank lines, gets a probability. Scores are kept as they
-come; the same command goes on where it was stopped. Give each run and each model its
-own file."""
+come; the same command goes on where it was stopped. The file's first line says whose
+scores they are, and those of another verifier are not added. Give each run its own."""
+
+OF_URL = ("model", "key_env", "workers")
+OF_VERIFIER = ("reduce", "cut", "override", "ignore", "no_verify", "weights")
+"""Options that only one kind of verifier reads."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,14 +55,26 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Runs the command: 0 if done, 1 if scores did not come, 2 on unfit input."""
-    args = parser().parse_args(argv)
+    made = parser()
+    args = made.parse_args(argv)
+    if args.verifier is None:
+        refuse_unread(made, args, OF_VERIFIER, "is for --verifier, found --url")
+    else:
+        refuse_unread(made, args, OF_URL, "is for --url, found --verifier")
     # One queue of work on the device: threads would only wait for each other.
     workers = args.workers if args.verifier is None else 1
-    verifier = _verifier(args)
+    verifier, identity = _verifier(args)
     run = read_run(args.run)
     try:
         with ProgressBar(len(run.ids), quiet=False) as bar:
-            score_run(run, verifier, args.out, workers=workers, progress=bar.show)
+            score_run(
+                run,
+                verifier,
+                args.out,
+                identity=identity,
+                workers=workers,
+                progress=bar.show,
+            )
     except VerifierError as error:
         say_error(error)
         return 1
@@ -67,12 +84,19 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _verifier(args: argparse.Namespace) -> Verifier:
+def _verifier(args: argparse.Namespace) -> tuple[Verifier, Identity]:
+    """What scores, and what tells its scores from another's."""
     if args.verifier is not None:
-        return ProcessReward(load(args, args.verifier), args.reduce, args.cut)
+        model = load(args, args.verifier)
+        identity = {"checkpoint": digest_of(args, args.verifier)}
+        if args.weights is not None:
+            identity["weights"] = args.weights
+        how = {"reduce": args.reduce, "cut": args.cut}
+        return ProcessReward(model, **how), identity | how
     if args.model is None:
         raise ValueError("--model is needed with --url, the model's name there")
-    return ChatVerifier(args.url, args.model, _key(args.key_env))
+    identity = {"url": args.url, "model": args.model}
+    return ChatVerifier(**identity, key=_key(args.key_env)), identity
 
 
 def _key(variable: str | None) -> str | None:

@@ -68,8 +68,10 @@ def pair_of(
     """The outcomes that a claim is about, of equal problems and numbers of answers.
 
     The first ones of both, which were drawn with equal keys. None where no problem is
-    left.
+    left, or a configuration was not drawn.
     """
+    if claim.a not in outcomes or claim.b not in outcomes:
+        return None
     a, b = outcomes[claim.a], outcomes[claim.b]
     problems, n = min(len(a.problems), len(b.problems)), min(a.n, b.n)
     a, b = a.first_of(problems, n), b.first_of(problems, n)
@@ -90,7 +92,7 @@ def compare(
 
 
 def judge(family: Sequence[Claim], outcomes: Mapping[str, Outcome]) -> list[Finding]:
-    """What is found of the claims of a family, but for those about no problem."""
+    """What is found of the claims of a family, but for those `pair_of` leaves out."""
     pairs = [(c, pair) for c in family if (pair := pair_of(c, outcomes)) is not None]
     evidence = [
         Evidence(c, a.values(c.measure), b.values(c.measure), a.groups)

@@ -1,4 +1,9 @@
-"""Every policy and aggregation on the demo model, under the paper's token sampler."""
+"""Every policy on the demo model, and what makes one answer of many, in one table.
+
+Answers are drawn with the paper's token sampler. Aggregations are all those of
+`jaxmoe.evals.votes.AGGREGATIONS` that the records allow: DeepConf's votes need
+confidences of groups, and RAD routes, which these runs do not keep.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,23 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.demo.countdown import Countdown
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
+from jaxmoe.demo.study import NORMAL
 from jaxmoe.demo.study_table import percent, points
 from jaxmoe.evals.draw import Draw, in_words
 from jaxmoe.evals.evaluate import Status, evaluate
 from jaxmoe.evals.metrics import Interval, bootstrap, paired_difference
 from jaxmoe.evals.run import Run, read_run
-from jaxmoe.evals.summary import (
-    ACCURACY,
-    CERTAINTY,
-    LOGPROB,
-    Values,
-    majority_of,
-    scores_of,
-    values_of,
-)
+from jaxmoe.evals.summary import Values, scores_of, values_of
 from jaxmoe.evals.tasks.base import Question
 from jaxmoe.model import Model
 from jaxmoe.reports.text_table import markdown_table
@@ -38,8 +35,6 @@ from jaxmoe.router.policies import (
     TopP,
 )
 
-SAMPLER = TokenSampler(0.7, top_p=0.8, top_k=20)
-"""The paper's "normal" sampler (arXiv 2602.02443)."""
 BASE = "top-k"
 
 
@@ -83,16 +78,9 @@ def rows(layers: int, experts: int) -> dict[str, Row]:
     }
 
 
-def measures(n: int) -> tuple[str, ...]:
-    """Names of `values_of`: one answer, then ways to make one of n."""
-    return (
-        ACCURACY,
-        f"pass@{n}",
-        majority_of(n),
-        f"vote by sum, {CERTAINTY}",
-        f"best of {n}, {CERTAINTY}",
-        f"best of {n}, {LOGPROB}",
-    )
+def measures(values: Values, n: int) -> list[str]:
+    """Of `values_of`: one answer, any of n, then all ways to make one of n."""
+    return [m for m in values if m == f"pass@{n}" or not m.startswith("pass@")]
 
 
 def draw_row(
@@ -118,7 +106,7 @@ def draw_row(
         model.weighing(alpha=row.alpha),
         Countdown(),
         questions,
-        Draw(row.policy, SAMPLER, n, MAX_NEW_TOKENS, slots=slots),
+        Draw(row.policy, NORMAL, n, MAX_NEW_TOKENS, slots=slots),
         path,
         checkpoint=f"{checkpoint}, alpha {row.alpha}",
         data={"file": "the demo's own problems"},
@@ -134,11 +122,11 @@ def table_of(runs: Mapping[str, Run]) -> str:
     """
     base = next(iter(runs.values()))
     values = {name: values_of(run, scores_of(run)) for name, run in runs.items()}
-    names, groups = measures(base.n), base.groups
-    first = values[next(iter(runs))]
+    groups, first = base.groups, values[next(iter(runs))]
+    names = measures(first, base.n)
     cells = []
     for name, own in values.items():
-        shown = [percent(_numbers(bootstrap(own[m], groups=groups))) for m in names]
+        shown = [_shown(own, measure, groups) for measure in names]
         apart = [_difference(own, first, m, groups) for m in names[:2]]
         cells.append([name, *shown, *(apart if own is not first else ["", ""])])
     less = [f"{name} less {BASE}" for name in names[:2]]
@@ -146,12 +134,20 @@ def table_of(runs: Mapping[str, Run]) -> str:
     return "\n".join(
         [
             f"{len(base.ids)} problems of {len(set(groups))} sets of numbers, {base.n} "
-            f"answers each, {sampler}; percent, differences in points.",
+            f"answers each, {sampler}; percent, differences in points, not corrected "
+            "for their number.",
             "",
             markdown_table(["policy", *names, *less], cells),
             "",
         ]
     )
+
+
+def _shown(own: Values, measure: str, groups: Sequence[str]) -> str:
+    """Empty where a row's records do not allow it."""
+    if measure not in own:
+        return ""
+    return percent(_numbers(bootstrap(own[measure], groups=groups)))
 
 
 def _difference(own: Values, first: Values, measure: str, groups: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ keys. Differences are paired by problem, and intervals resample whole sets of nu
 whose problems are alike. jaxmoe/demo/study/design.md was written before any answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +73,17 @@ MAIN = tuple(n for n, row in configurations().items() if row.problems is None)
 """Names of the rows that answer all problems."""
 
 
+def unfinished(drawn: Collection[str]) -> list[str]:
+    """Names of main rows without which there is no report."""
+    return [name for name in MAIN if name not in drawn]
+
+
 def report(outcomes: Mapping[str, Outcome], slots: int | None = None) -> dict[str, Any]:
     """All that the study says of its answers, drawn with so many slots, as JSON."""
     rows = configurations()
     base = outcomes[names.BASE]
+    primary, secondary = judge(PRIMARY, outcomes), judge(SECONDARY, outcomes)
+    judged = [finding.claim for finding in (*primary, *secondary)]
     return {
         "problems": len(base.problems),
         "number_sets": len(set(base.groups)),
@@ -90,8 +97,12 @@ def report(outcomes: Mapping[str, Outcome], slots: int | None = None) -> dict[st
             }
             for name, outcome in outcomes.items()
         },
-        "primary": [_found(finding) for finding in judge(PRIMARY, outcomes)],
-        "secondary": [_found(finding) for finding in judge(SECONDARY, outcomes)],
+        "primary": [_found(finding) for finding in primary],
+        "secondary": [_found(finding) for finding in secondary],
+        "left_out": {
+            "configurations": [name for name in rows if name not in outcomes],
+            "claims": [c.text for c in (*PRIMARY, *SECONDARY) if c not in judged],
+        },
     }
 
 

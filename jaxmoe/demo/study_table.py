@@ -1,6 +1,6 @@
 """The study's results as Markdown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxmoe.reports.text_table import markdown_table
@@ -24,10 +24,18 @@ def tables(results: Mapping[str, Any]) -> str:
         markdown_table(CLAIM, map(_claim, results["primary"])),
         "Secondary claims, corrected for theirs:",
         markdown_table(CLAIM, map(_claim, results["secondary"])),
+        *_left_out(results.get("left_out", {})),
         "The router:",
         markdown_table(ROUTER, _router(results["router"])),
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _left_out(missing: Mapping[str, list[str]]) -> Iterator[str]:
+    """What is not in the tables; nothing where all is."""
+    for kind, found in missing.items():
+        if found:
+            yield f"Left out ({kind}): {'; '.join(found)}."
 
 
 def percent(value: list[float]) -> str:

@@ -110,16 +110,19 @@ def findings(
         permutation_test(one.a, one.b, one.groups, resamples=resamples).p_value
         for one in family
     ]
-    level = 1 - ALPHA / (size or max(1, len(family)))
+    size = max(size or 1, len(family))
+    level = 1 - ALPHA / size
+    # Claims left out count as the least significant ones of the family.
+    adjusted = holm([*p_values, *[1.0] * (size - len(family))])[: len(family)]
     return [
         Finding(
             one.claim,
             paired_difference(one.a, one.b, groups=one.groups),
             paired_difference(one.a, one.b, groups=one.groups, level=level),
             p_value,
-            adjusted,
+            corrected,
         )
-        for one, p_value, adjusted in zip(
-            family, p_values, holm(p_values).tolist(), strict=True
+        for one, p_value, corrected in zip(
+            family, p_values, adjusted.tolist(), strict=True
         )
     ]

@@ -17,7 +17,7 @@ above are our reading of that. Not known to us: W, K, how layers count, how ties
 answers without an anchor are treated. Here layers count alike, ties are shared
 (`jaxmoe.evals.votes.best_of_n`), and such answers are unknown, which counts as the
 lowest. Runs keep which experts were chosen and not how much each weighed: their weights
-are then 1 / k, which is another form than the paper's.
+are then equal, which is another form than the paper's.
 """
 
 from collections.abc import Sequence
@@ -46,15 +46,18 @@ def route_profile(
       routes: experts of each token; -1 in dense layers, which count for nothing.
       start: the anchor's token.
       experts: E.
-      weights: of the chosen experts; None for 1 / K each.
+      weights: of the chosen experts; None for one over their number each, which may
+        be less than K.
     """
     some = routes[start : start + window]
-    tokens, layers, chosen = some.shape
-    given = np.full(some.shape, 1 / chosen)
-    if weights is not None:
+    tokens, layers, _ = some.shape
+    there = some >= 0
+    if weights is None:
+        chosen = np.maximum(1, there.sum(axis=-1, keepdims=True))
+        given = np.broadcast_to(1 / chosen, some.shape)
+    else:
         given = weights[start : start + window]
     layer = np.broadcast_to(np.arange(layers)[:, None], some.shape)
-    there = some >= 0
     place = (layer * experts + some)[there]
     return np.bincount(place, given[there], layers * experts) / max(1, tokens)
 

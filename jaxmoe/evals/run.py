@@ -28,6 +28,10 @@ from jaxmoe.evals.times import Go, add_go, read_goes
 from jaxmoe.files import replacing, sync
 
 
+class IncompleteRunError(ValueError):
+    """A run that lacks answers, and is otherwise sound."""
+
+
 # Arrays have no single truth value, so the generated == could only raise.
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -117,8 +121,10 @@ def read_run(
       partial: leave out problems that lack answers, instead of raising.
 
     Raises:
-      ValueError: the folder is no run or its records are broken, it has no problem of
-        such an id, answers are missing, or with `partial` no problem has all of its.
+      IncompleteRunError: answers are missing, or with `partial` no problem has all of
+        its.
+      ValueError: the folder is no run or its records are broken, or it has no problem
+        of such an id.
     """
     folder = run_folder(path)
     manifest = _run_manifest(folder)
@@ -132,7 +138,7 @@ def read_run(
     whole = [id for id in ids if len(table[id]) == n]
     if len(whole) < len(ids) and not (partial and whole):
         found = sum(map(len, table.values()))
-        raise ValueError(
+        raise IncompleteRunError(
             f"expected {len(ids) * n} records in {folder}, found {found}, which make "
             f"{len(whole)} of {len(ids)} problems whole; run the same command again to "
             "draw the rest"

@@ -19,7 +19,12 @@ from jaxmoe.evals.verifiers import Verifier, VerifierError, end_of, scores_from
 from jaxmoe.files import lock, write_all
 
 _BEGINNING = b'{"problem": '
-"""Of each line that `score_run` writes."""
+"""Of each line of scores that `score_run` writes."""
+_HEAD = b'{"verifier": '
+"""Of the line before them that says whose they are."""
+
+Identity = Mapping[str, str | bool]
+"""What tells verifiers apart, such as {"url": ..., "model": ...}."""
 
 
 def score_run(
@@ -27,6 +32,7 @@ def score_run(
     verifier: Verifier,
     path: Path | str,
     *,
+    identity: Identity | None = None,
     workers: int = 4,
     progress: Callable[[int], None] | None = None,
 ) -> Float[np.ndarray, "P n"]:
@@ -34,14 +40,15 @@ def score_run(
 
     Each problem's scores are appended to the file in one write, as a line
     {"problem": id, "scores": [n numbers]}, and outlive the process from then on. The
-    next call keeps whole lines, cuts off half a last one, and scores the rest. The file
-    does not say whose scores it holds: give each run and each verifier its own.
+    next call keeps whole lines, cuts off half a last one, and scores the rest. With an
+    identity the first line is {"verifier": identity}. Give each run its own file.
 
     Args:
       run: P problems, n answers to each.
       verifier: called with a problem's prompt and the texts of its answers, less the
         reasoning before them.
       path: the file; made, with its folder, where it is missing.
+      identity: whose scores they are; those of others are not added to.
       workers: problems scored at once, each in a thread.
       progress: called with the number of problems that have scores, at the start and
         after each problem.
@@ -50,9 +57,10 @@ def score_run(
       float64.
 
     Raises:
-      ValueError: a manifest without prompts; a file that another process adds to, or
-        with a line that is no such line, of an unknown problem, with a wrong number of
-        scores or of a problem that has some; workers below 1.
+      ValueError: a manifest without prompts; a file that another process adds to, of
+        another identity or of none where there is one, or with a line that is no
+        such line, of an unknown problem, with a wrong number of scores or of a problem
+        that has some; workers below 1.
       VerifierError: problems whose scores did not come; those of the others are kept.
       RunWriteError: the file could not be written.
     """
@@ -60,7 +68,7 @@ def score_run(
     problems = _prompts_of(run)
     texts = [[answer_in(record.text) for record in row] for row in run.records]
     with _opened(path) as descriptor:
-        done = _take(descriptor, path, run)
+        done = _take(descriptor, path, run, identity)
         report(len(done))
 
         def keep(index: int, scores: list[float]) -> None:
@@ -92,7 +100,8 @@ def read_scores(path: Path, ids: Sequence[str], n: int) -> Float[np.ndarray, "P 
 
     A line is {"problem": id, "sample": i, "score": x} with i in 0..n-1, or
     {"problem": id, "scores": [n numbers]}; both kinds may be mixed, in any order. null
-    is an unknown score and becomes nan, which counts as the lowest.
+    is an unknown score and becomes nan, which counts as the lowest. A first line that
+    says whose scores they are (`verifier_of`) may be there, or not, as in older files.
 
     Args:
       path: the file; empty lines are skipped.
@@ -116,7 +125,7 @@ def read_scores(path: Path, ids: Sequence[str], n: int) -> Float[np.ndarray, "P 
     source: dict[tuple[int, int], int] = {}
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
+            if not line.strip() or (number == 1 and _identity_in(line) is not None):
                 continue
             try:
                 for name, sample, score in _parse_line(line, n):
@@ -134,6 +143,12 @@ def read_scores(path: Path, ids: Sequence[str], n: int) -> Float[np.ndarray, "P 
             "where it is unknown"
         )
     return scores
+
+
+def verifier_of(path: Path) -> Identity | None:
+    """Whose scores a file holds; None where it does not say."""
+    with path.open(encoding="utf-8") as file:
+        return _identity_in(file.readline())
 
 
 # -- writing ---------------------------------------------------------------------------
@@ -167,17 +182,63 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _take(descriptor: int, path: Path, run: Run) -> dict[int, list[float]]:
+def _take(
+    descriptor: int, path: Path, run: Run, identity: Identity | None
+) -> dict[int, list[float]]:
     """The scores that are there, by the problem's row; cuts off half a last line.
 
-    Nothing is changed in a file that holds something else.
+    Nothing is changed in a file that holds something else. A new one gets its head.
     """
     with os.fdopen(os.dup(descriptor), "rb") as file:
         *lines, half = file.read().split(b"\n")
+    done = _rows_in(lines, path, run)
+    if lines:
+        _check_identity(lines[0], path, identity)
+    beginning = _BEGINNING if lines or identity is None else _HEAD
+    if half[: len(beginning)] != beginning[: len(half)]:
+        raise ValueError(
+            f"{path}, line {len(lines) + 1}: expected scores, found "
+            f"{end_of(half.decode(errors='replace'))!r}; choose another file"
+        )
+    if half:
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(half))
+    if not lines and identity is not None:
+        _append(descriptor, _head(identity))
+    return done
+
+
+def _head(identity: Identity) -> bytes:
+    return json.dumps({"verifier": dict(identity)}).encode() + b"\n"
+
+
+def _check_identity(first: bytes, path: Path, identity: Identity | None) -> None:
+    """Raises a ValueError for scores of another verifier than is to add to them."""
+    found = _identity_in(first)
+    if found == (None if identity is None else dict(identity)):
+        return
+    if identity is None:
+        raise ValueError(
+            f"{path} holds scores of {verifier_in_words(found)}; name it as the "
+            "verifier's identity, or choose another file"
+        )
+    if found is None:
+        raise ValueError(
+            f"{path} does not say whose scores it holds; choose another file or, if "
+            f"they are of the same verifier, put this line before them: "
+            f"{_head(identity).decode().strip()}"
+        )
+    raise ValueError(
+        f"expected scores of {verifier_in_words(identity)} in {path}, found those of "
+        f"{verifier_in_words(found)}; choose another file"
+    )
+
+
+def _rows_in(lines: Sequence[bytes], path: Path, run: Run) -> dict[int, list[float]]:
+    """Row -> scores of whole lines; the first one may say whose they are."""
     rows = {id: row for row, id in enumerate(run.ids)}
     done: dict[int, list[float]] = {}
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if not line.strip() or (number == 1 and _identity_in(line) is not None):
             continue
         try:
             row, scores = _whole_row(line, rows, run.n)
@@ -189,14 +250,6 @@ def _take(descriptor: int, path: Path, run: Run) -> dict[int, list[float]]:
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
         done[row] = scores
-    size = len(_BEGINNING)
-    if half[:size] != _BEGINNING[: len(half)]:
-        raise ValueError(
-            f"{path}, line {len(lines) + 1}: expected scores, found "
-            f"{end_of(half.decode(errors='replace'))!r}; choose another file"
-        )
-    if half:
-        os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(half))
     return done
 
 
@@ -231,6 +284,22 @@ def _append(descriptor: int, line: bytes) -> None:
 
 
 # -- reading ---------------------------------------------------------------------------
+
+
+def verifier_in_words(identity: Identity | None) -> str:
+    """A verifier for people, such as "url ..., model ..."."""
+    if identity is None:
+        return "a verifier that is not named"
+    return ", ".join(f"{name} {value}" for name, value in identity.items())
+
+
+def _identity_in(line: str | bytes) -> dict[str, Any] | None:
+    """What a line says of the verifier; None for any other line."""
+    with suppress(ValueError, RecursionError):
+        row = json.loads(line)
+        if isinstance(row, dict) and row.keys() == {"verifier"}:
+            return row["verifier"] if isinstance(row["verifier"], dict) else None
+    return None
 
 
 def _parse_line(line: str, n: int) -> list[tuple[Any, int, float]]:

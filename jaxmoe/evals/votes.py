@@ -391,7 +391,7 @@ class Aggregation:
     name of their scores. rule: the function that says what it does. scores: by which it
     is measured: "none", "any", or the name of the only ones. elect: how right what it
     elects is, from answers, correct and scores. added: whether scores are added up, so
-    that none may be negative.
+    that none may be negative. about: what is said of it, where its rule says more.
     """
 
     measure: str
@@ -399,6 +399,7 @@ class Aggregation:
     scores: str
     elect: Callable[[Any, Any, Any], Float[np.ndarray, "P"]]
     added: bool = False
+    about: str = ""
 
     def takes(self, score: str, values: Float[np.ndarray, "P n"]) -> bool:
         """Whether it is measured by scores of this name and these values."""
@@ -427,6 +428,7 @@ AGGREGATIONS = (
         weighted_vote,
         "any",
         lambda a, c, s: weighted_vote(a, c, s, how="mean"),
+        about="How right the answer is whose samples' scores are highest on average.",
     ),
     Aggregation(
         "vote by sum, {score}", weighted_vote, "any", weighted_vote, added=True

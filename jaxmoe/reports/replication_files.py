@@ -75,6 +75,7 @@ def replication_object(found: Replication) -> dict[str, Any]:
         "model": found.model,
         "benchmark": found.benchmark,
         "published": [asdict(figure) for figure in found.figures.values()],
+        "verifiers": dict(found.verifiers),
         "claims": [_claim(judged) for judged in found.judged],
         **comparison_object(found.comparison),
     }

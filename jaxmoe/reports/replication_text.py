@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
+from jaxmoe.evals.draw import Draw, as_fields, in_words
 from jaxmoe.evals.metrics import Interval
 from jaxmoe.evals.replication.costs import Cost, Hours
-from jaxmoe.evals.replication.recipe import Recipe
 from jaxmoe.evals.replication.results import Judged, Replication
+from jaxmoe.evals.score_files import Identity, verifier_in_words
 from jaxmoe.reports import report_words as words
 from jaxmoe.reports.text_table import markdown_table, number
 
@@ -77,7 +78,24 @@ def notes_of(found: Replication) -> list[str]:
         "one is significant. Bounds that rule out have level 1 - 0.05 / claims: wider "
         "than those shown; p: permutation test, after Holm's correction.",
         published,
+        _policies(found),
+        *_verifiers(found.verifiers),
     ]
+
+
+def _policies(found: Replication) -> str:
+    """What "0.75k" came to, of this model's experts per token."""
+    runs = found.comparison.runs
+    said = (f"{run.name}: {in_words(run.about.get('policy'))}" for run in runs)
+    return f"Policies: {'; '.join(said)}."
+
+
+def _verifiers(verifiers: Mapping[str, Identity | None]) -> Iterable[str]:
+    """Whose the scores are; a comparison of two verifiers is none of two rows."""
+    said = {row: verifier_in_words(identity) for row, identity in verifiers.items()}
+    for verifier in dict.fromkeys(said.values()):
+        rows = ", ".join(row for row, own in said.items() if own == verifier)
+        yield f"Scores of {rows}: {verifier}."
 
 
 def replication_text(found: Replication) -> str:
@@ -97,29 +115,40 @@ def replication_text(found: Replication) -> str:
 
 
 def costs_text(
-    recipe: Recipe,
-    benchmark: str,
+    title: str,
+    draws: Mapping[str, Draw],
+    same: Mapping[str, str],
     problems: int,
     cost: Cost,
     hours: Mapping[str, Hours | None],
 ) -> str:
-    """What a recipe costs, for people."""
+    """What a recipe costs, for people.
+
+    Args:
+      draws: row -> how its answers are drawn.
+      same: row that is not drawn -> the one that has its answers.
+    """
     tokens = f"{number(cost.tokens)} tokens"
     if cost.tokens < cost.most:
         tokens += f" (at most {number(cost.most)})"
-    rows = words.counted(len(recipe.rows), "row")
+    rows = words.counted(len(draws), "row")
     head = (
-        f"{recipe.name} on {benchmark}: {rows}, {words.counted(problems, 'problem')}, "
+        f"{title}: {rows}, {words.counted(problems, 'problem')}, "
         f"{number(cost.answers)} answers, {tokens}"
     )
     note = (
-        "Hours on paper, of decoding alone: stated bandwidths, full caches, all slots "
+        "Time on paper, of decoding alone: stated bandwidths, full caches, all slots "
         "busy. None were measured."
     )
     table = markdown_table(
-        ("slice", "mesh", "slots", "ms a step", "hours"), _hours(hours)
+        ("slice", "mesh", "slots", "ms a step", "time"), _hours(hours)
     )
-    return f"{head}\n\n{table}\n\n{note}\n"
+    policies = [
+        f"- {row}: {in_words(as_fields(draw.policy))}" for row, draw in draws.items()
+    ]
+    policies += [f"- {row}: not drawn, as {other}" for row, other in same.items()]
+    listed = "\n".join(policies)
+    return f"{head}\n\n{listed}\n\n{table}\n\n{note}\n"
 
 
 def _hours(hours: Mapping[str, Hours | None]) -> Iterable[tuple[str, ...]]:
@@ -127,8 +156,18 @@ def _hours(hours: Mapping[str, Hours | None]) -> Iterable[tuple[str, ...]]:
         if found is None:
             yield place, "", "", "", "does not fit"
             continue
-        slots, time = f"{found.slots}", number(found.hours)
+        slots, time = f"{found.slots}", _time(found.hours)
         yield place, found.mesh, slots, number(found.ms), time
+
+
+def _time(hours: float) -> str:
+    """In a unit that needs no power of ten; the table is of hours."""
+    seconds = 3600 * hours
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 60:
+        return f"{number(round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 3600 else f"{number(hours)} h"
 
 
 def _is_published(found: Replication, measure: str) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from jaxmoe.benchmarks.presets import PRESETS
 from jaxmoe.cli.list import KINDS, main
 from jaxmoe.evals.replication.recipe import recipe_names
+from jaxmoe.evals.summary import AGREEMENT
 from jaxmoe.evals.tasks import TASKS
 from jaxmoe.evals.votes import AGGREGATIONS
 from jaxmoe.families.registry import FAMILIES
@@ -19,10 +20,22 @@ NAMES = {
     "policies": [*POLICIES, *MODIFIERS],
     "tasks": ["countdown", *TASKS],
     "families": [*FAMILIES],
-    "aggregations": [one.measure.format(n="n", score="SCORE") for one in AGGREGATIONS],
+    "aggregations": [
+        *(one.measure.format(n="n", score="SCORE") for one in AGGREGATIONS),
+        f"best of n, {AGREEMENT}",
+    ],
     "recipes": recipe_names(),
     "presets": [*PRESETS, *get_args(Preset)],
 }
+
+
+def test_what_is_said_of_votes_is_their_own(capsys):
+    """A vote by mean would be said to add up scores."""
+    assert main(["aggregations", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    said = {row["measure"]: row["what it measures"] for row in rows}
+    assert "add up" in said["vote by sum, SCORE"]
+    assert "average" in said["vote by mean, SCORE"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -100,3 +100,14 @@ def test_other_names_are_no_tasks(capsys):
     with pytest.raises(SystemExit):
         evaluate.parser().parse_args(["--task", "reasoning"])
     assert "reasoning-gym:NAME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--data-seed 1", "--task math --split validation", "--data x --split validation"],
+)
+def test_what_is_not_read_is_refused(options):
+    """Other questions would be asked than an option says."""
+    args = evaluate.parser().parse_args(["ckpt", *options.split()])
+    with pytest.raises(ValueError, match="found others .*leave it out"):
+        questions_of(args)

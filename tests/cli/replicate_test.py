@@ -6,6 +6,8 @@ import pytest
 
 from jaxmoe.cli import replicate
 from jaxmoe.evals import evaluate as evaluation
+from jaxmoe.evals.store import RunDirectory
+from tests.evals.compare_test import RIGHT, run_of
 
 SMALL = ["demo-smoke", "--problems", "4", "--n", "2", "--slots", "8"]
 
@@ -41,6 +43,18 @@ def test_costs_need_no_weights(capsys, tmp_path):
     assert "512 answers, 5,120 tokens (at most 512,000)" in capsys.readouterr().out
 
 
+def test_costs_say_what_is_drawn(capsys):
+    """Three quarters of 6 experts are not to be had; times would be 5.76e-06 hours."""
+    argv = "--benchmark aime24 --problems 1 --mean-tokens 10 --dry-run --checkpoint"
+    assert replicate.main(["reduction", *argv.split(), "ling-lite-1.5"]) == 0
+    said = capsys.readouterr().out
+    assert "- greedy-0.75k: TopK(k=4)" in said
+    assert "e-0" not in said and "| under 1 s |" in said
+    assert replicate.main(["ablations", *argv.split(), "gpt-oss-20b"]) == 0
+    said = capsys.readouterr().out
+    assert ": 12 rows," in said and "- keep-0.75k: not drawn, as default" in said
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -60,6 +74,18 @@ def test_costs_need_no_weights(capsys, tmp_path):
         ),
         ("demo-smoke --out x --shard 2/2", "2/2"),
         ("demo-smoke --dry-run --n 0", "n must be"),
+        ("demo-smoke --dry-run --weights int8", "--weights does nothing with --dry"),
+        ("demo-smoke --dry-run --mesh 1x1", "--mesh does nothing with --dry-run"),
+        ("demo-smoke --dry-run --shard 0/2", "--shard does nothing with --dry-run"),
+        ("demo-smoke --dry-run --problems -3", "--problems must be"),
+        (
+            "pass-at-n --benchmark aime24 --checkpoint 30b --dry-run --problems 0",
+            "--problems must be",
+        ),
+        (
+            "pass-at-n --benchmark aime24 --checkpoint 30b --dry-run --problems -3",
+            "--problems must be",
+        ),
         ("demo-smoke --dry-run --slots 0", "slots must be"),
         ("demo-smoke --dry-run --mean-tokens 0", "--mean-tokens must be above 0"),
     ],
@@ -71,6 +97,21 @@ def test_what_replicate_refuses(capsys, options, message, tmp_path, monkeypatch)
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
     assert message in refuse(capsys, options.split())
     assert not (tmp_path / "x").exists()
+
+
+def test_broken_answers_are_not_missing_ones(tmp_path):
+    """A broken file would be waited for, as if another part had yet to draw it."""
+    for name in ("one", "two"):
+        made = run_of([["a", RIGHT], [RIGHT, "b"]])
+        with RunDirectory(tmp_path / name, made.manifest) as folder:
+            for record in made.records[0] + (made.records[1] if name == "one" else ()):
+                folder.add(record)
+    runs, missing = replicate._read(tmp_path, ["one", "two"])
+    assert [*runs] == ["one"] and missing == ["two"]
+    (broken,) = (tmp_path / "two").glob("*.jsonl")
+    broken.write_text("no record\n" + broken.read_text("utf-8"), "utf-8")
+    with pytest.raises(ValueError, match="no record"):
+        replicate._read(tmp_path, ["one", "two"])
 
 
 @pytest.mark.slow

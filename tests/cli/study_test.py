@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jaxmoe
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli import demo as demo_command
 from jaxmoe.demo import game_runs
@@ -16,7 +17,7 @@ from jaxmoe.demo.chains import all_chains
 from jaxmoe.demo.configuration_names import BASE
 from jaxmoe.demo.held_out import PILOT_PROBLEMS, problems_of, read_part
 from jaxmoe.demo.pilot import pilot_draw
-from jaxmoe.demo.study import configurations
+from jaxmoe.demo.study import MAIN, configurations
 from jaxmoe.evals.draw import Draw
 from tests.outcomes import outcome_of
 
@@ -133,6 +134,16 @@ def test_parts_of_a_study(asked, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["answers"]
 
 
+@pytest.mark.slow
+def test_main_rows_are_enough(asked, matplotlib, tmp_path):
+    """Secondary rows that time does not allow would cost the results."""
+    argv = [str(tmp_path), "--problems", str(PLAYED), "--only", *MAIN]
+    assert main(argv) == 0
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert list(results["configurations"]) == [*MAIN]
+    assert len(results["left_out"]["configurations"]) == len(configurations()) - 5
+
+
 def test_the_pilot(asked, tmp_path, capsys):
     """The study's problems would be drawn before it is known which."""
     asked.clear()
@@ -159,6 +170,7 @@ def test_without_matplotlib_nothing_is_drawn(asked, tmp_path, capsys, monkeypatc
     ("options", "message"),
     [
         (["--only", BASE, "k_keep 8"], "found ['k_keep 8']"),
+        (["--pilot", "--only", BASE], "found it with --pilot"),
         (["--problems", "0"], "--problems must be 1 to 2048, found 0"),
         (["--problems", "-1"], "--problems must be 1 to 2048, found -1"),
     ],
@@ -171,3 +183,13 @@ def test_what_the_study_refuses(asked, tmp_path, capsys, options, message):
     assert ended.value.code == 2 and not asked
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
+
+
+@pytest.mark.parametrize("options", [["--n", "0"], ["--slots", "-1"]])
+def test_what_the_table_of_policies_refuses(tmp_path, capsys, monkeypatch, options):
+    """A slip would end after the model was loaded."""
+    monkeypatch.delattr(jaxmoe, "load")
+    with pytest.raises(SystemExit) as ended:
+        demo_command.main(["policies", str(tmp_path), *options])
+    assert ended.value.code == 2
+    assert "must be a whole number of at least 1" in capsys.readouterr().err

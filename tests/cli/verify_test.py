@@ -6,7 +6,7 @@ import pytest
 
 from jaxmoe.cli import compare, verify
 from jaxmoe.evals.run import read_run
-from jaxmoe.evals.score_files import read_scores
+from jaxmoe.evals.score_files import read_scores, verifier_of
 from jaxmoe.evals.store import RunDirectory
 from tests.evals.chat_verifier_test import completion, endpoint
 from tests.evals.compare_test import RIGHT, run_of
@@ -62,7 +62,11 @@ def test_from_a_run_to_a_comparison(run, capsys, monkeypatch):
     asked = body["messages"][0]["content"]
     assert "prompt p0" in asked and f"text {RIGHT}" in asked
     ids = read_run(run).ids
-    found = read_scores(run.with_name("scores.jsonl"), ids, 2)
+    file = run.with_name("scores.jsonl")
+    assert verifier_of(file) == {"url": url, "model": "judge"}
+    argv[argv.index("judge")] = "other"
+    assert "expected scores of url" in refuse(capsys, argv)
+    found = read_scores(file, ids, 2)
     assert found.tolist() == [[1, 9], [8, 2]]
     python, path, *rest = shlex.split(first.splitlines()[-1])
     assert (python, path) == ("jaxmoe", "compare")
@@ -73,7 +77,8 @@ def test_from_a_run_to_a_comparison(run, capsys, monkeypatch):
 def test_what_was_scored_is_kept(run, capsys):
     """An endpoint that breaks off would cost all scores, or end in a traceback."""
     over = (402, "no credit left", {})
-    with endpoint(*[completion("Score: 1")] * 2, over) as (url, requests):
+    replies = *[completion("Score: 1")] * 2, over, *[completion("Score: 5")] * 2
+    with endpoint(*replies) as (url, requests):
         assert verify.main(arguments(run, url)) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(
@@ -81,9 +86,8 @@ def test_what_was_scored_is_kept(run, capsys):
         )
         assert "no credit left" in line and "keeps the scores of 1 problems" in line
         assert len(requests) == 3
-    with endpoint(completion("Score: 5")) as (url, requests):
         assert verify.main(arguments(run, url)) == 0
-        assert len(requests) == 2
+        assert len(requests) == 5
 
 
 def test_what_verify_refuses(run, capsys, monkeypatch):
@@ -100,5 +104,9 @@ def test_what_verify_refuses(run, capsys, monkeypatch):
     assert "--model is needed" in refuse(capsys, [str(run), "--url", url, *out])
     asked = [str(run), "--verifier", "demo", *out]
     assert "writes text" in refuse(capsys, asked)
+    assert "is for --verifier" in refuse(capsys, arguments(run, url, "--cut"))
+    assert "is for --verifier" in refuse(capsys, arguments(run, url, "--ignore", "a"))
+    for option in ("--workers", "2"), ("--model", "x"), ("--key-env", "K"):
+        assert f"{option[0]} is for --url" in refuse(capsys, [*asked, *option])
     run.with_name("scores.jsonl").write_text("a list\n", "utf-8")
     assert "line 1: expected JSON" in refuse(capsys, arguments(run, url))

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import jaxmoe
-from jaxmoe.demo.policy_study import BASE, measures, rows, table_of
+from jaxmoe.demo.policy_study import BASE, rows, table_of
 from jaxmoe.evals.run import Run
+from jaxmoe.evals.summary import scores_of
+from jaxmoe.evals.votes import AGGREGATIONS, CERTAINTY
 from jaxmoe.router.modifiers import MODIFIERS
 from jaxmoe.router.policies import POLICIES, for_model
 from tests.evals.compare_test import RIGHT, run_of
@@ -42,12 +44,23 @@ def test_a_row_says_what_its_answers_are_worth():
     """A measure in another column, or a difference from another row."""
     base = run_of([[RIGHT, "a"], ["a", "a"], ["b", RIGHT]], sampler=SAMPLER)
     other = run_of([[RIGHT, RIGHT], ["a", "a"], ["b", RIGHT]], sampler=SAMPLER)
-    table = table_of({BASE: certain(base), "x": certain(other)})
+    runs = {BASE: certain(base), "x": certain(other)}
+    table = table_of(runs)
     assert table.startswith("3 problems of 3 sets of numbers, 2 answers each, Token")
     lines = [line.strip("|").split("|") for line in table.splitlines()[2:]]
     head, _, first, second = ([cell.strip() for cell in line] for line in lines)
-    assert head[1:7] == list(measures(2))
-    means = [[cell.split(" ")[0] for cell in row] for row in (first, second)]
-    assert means[0] == [BASE, "33.3", "66.7", *["33.3"] * 4, "", ""]
-    of_other = ["50.0", "66.7", "50.0", "66.7", "66.7", "33.3"]
-    assert means[1] == ["x", *of_other, "+16.7", "+0.0"]
+    scores = scores_of(runs[BASE])
+    by_score = [a for a in AGGREGATIONS if a.takes(CERTAINTY, scores[CERTAINTY])]
+    named = [a.measure.format(n=2, score=CERTAINTY) for a in by_score]
+    assert {*named, "majority vote of 2", "pass@2"} <= {*head} and len(named) == 4
+    assert "not corrected for their number" in table
+    means = [
+        dict(zip(head, (cell.split(" ")[0] for cell in row), strict=True))
+        for row in (first, second)
+    ]
+    best = f"best of 2, {CERTAINTY}"
+    told = ("policy", "accuracy", "pass@2", "majority vote of 2", best)
+    assert [means[0][name] for name in told] == [BASE, "33.3", "66.7", "33.3", "33.3"]
+    assert [means[1][name] for name in told] == ["x", "50.0", "66.7", "50.0", "66.7"]
+    assert second[-2].startswith("+16.7") and second[-1].startswith("+0.0")
+    assert first[-2:] == ["", ""]

@@ -104,6 +104,19 @@ def test_the_report_has_everything(reported):
         assert len(row["right"]) == row["problems"] == 4
 
 
+def test_rows_that_were_not_drawn_are_named():
+    """Time that ran out would leave no results, or some without a word."""
+    drawn = {name: outcome for name, outcome in play().items() if name != names.HALF}
+    found = json.loads(json.dumps(report(drawn)))
+    left_out = [claim.text for claim in SECONDARY if names.HALF in (claim.a, claim.b)]
+    missing = {"configurations": [names.HALF], "claims": left_out}
+    assert found["left_out"] == missing and len(left_out) == 2
+    assert [row["claim"] for row in found["primary"]] == [c.text for c in PRIMARY]
+    text = tables(found | {"router": {}})
+    assert f"Left out (configurations): {names.HALF}." in text
+    assert f"Left out (claims): {'; '.join(left_out)}." in text
+
+
 def test_reported_numbers(reported):
     """A number would be that of another configuration, problem or measure."""
     rows = reported["configurations"]

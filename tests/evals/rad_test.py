@@ -48,6 +48,14 @@ def drawn(rng, length, layers=3, chosen=2):
     return routes, weights / weights.sum(axis=2, keepdims=True)
 
 
+def test_a_token_of_fewer_experts_weighs_as_much():
+    """Of policies that choose fewer, each expert would count for less."""
+    routes = np.array([[[0, 1, -1, -1], [-1] * 4], [[0, 1, 2, 3], [4, -1, -1, -1]]])
+    profile = route_profile(routes, 0, experts=E).reshape(2, E)
+    np.testing.assert_allclose(profile[0, :4], [0.375, 0.375, 0.125, 0.125])
+    np.testing.assert_allclose(profile.sum(axis=1), [1, 0.5])
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("neighbours", [1, 3, 99])
 def test_formulas(weighted, neighbours):

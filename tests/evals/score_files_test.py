@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxmoe.evals.score_files import read_scores, score_run
+from jaxmoe.evals.score_files import read_scores, score_run, verifier_of
 from jaxmoe.evals.store import RunWriteError
 from jaxmoe.evals.verifiers import VerifierError
 from tests.evals.compare_test import run_of
@@ -129,6 +129,38 @@ def test_a_run_is_scored_into_a_file(path):
     assert asked["prompt p1"] == ["text ccc", "text dd"] and len(asked) == 3
     assert shown == [0, 1, 2, 3]
     assert path.read_bytes().splitlines(True)[1] == line("p1", 8.0, 7.0)
+
+
+OWN = {"checkpoint": "d1", "reduce": "min", "cut": False}
+
+
+def test_scores_say_whose_they_are(path):
+    """A second verifier's would never be asked for, or complete half a file."""
+    assert score_run(RUN.cut(["p0"]), length, path, identity=OWN).shape == (1, 2)
+    held = path.read_bytes()
+    for other in (None, OWN | {"reduce": "last"}, OWN | {"cut": True}, {"url": "u"}):
+        with pytest.raises(ValueError, match=r"checkpoint d1, reduce min, cut False"):
+            score_run(RUN, length, path, identity=other)
+    assert path.read_bytes() == held
+    found = score_run(RUN, length, path, identity=OWN, workers=1)
+    np.testing.assert_array_equal(found, EXPECTED)
+    np.testing.assert_array_equal(read_scores(path, RUN.ids, RUN.n), EXPECTED)
+    assert verifier_of(path) == OWN
+    assert path.read_bytes().count(b"verifier") == 1
+
+
+def test_files_that_do_not_say_whose_scores_they_hold(path):
+    """An older file could not be compared any more, or be completed by another."""
+    put(path, line("p0", 6.0, 7.0))
+    assert verifier_of(path) is None
+    assert read_scores(path, ["p0"], 2).tolist() == [[6, 7]]
+    with pytest.raises(ValueError, match='put this line before them: {"verifier": '):
+        score_run(RUN, length, path, identity=OWN)
+    # Half a head, which a kill has left, is written again.
+    for size in (1, 8, 20):
+        put(path, json.dumps({"verifier": OWN}).encode()[:size])
+        score_run(RUN, length, path, identity=OWN)
+        assert verifier_of(path) == OWN
 
 
 def test_prompts_are_found_by_id(path):

@@ -18,7 +18,8 @@ def _rows(page: str) -> dict[str, list[str]]:
 def test_files_say_the_same(tmp_path):
     """A cell would be lost on the way, or a published figure made up."""
     runs = runs_of(normal=1, **{"normal-es": 4})
-    found = result("pass-at-n", runs=runs)
+    whose = {"normal": {"checkpoint": "d1", "cut": True}, "normal-es": None}
+    found = result("pass-at-n", runs=runs, verifiers=whose)
     write_replication(tmp_path, found)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {f"replication.{end}" for end in ("html", "md", "json")}
@@ -29,6 +30,9 @@ def test_files_say_the_same(tmp_path):
     assert verdicts == told and "yes" in told
     assert {figure["percent"] for figure in held["published"]} == {85.4, 91.9}
     text = (tmp_path / "replication.md").read_text("utf-8")
+    assert held["verifiers"] == whose
+    assert "Scores of normal: checkpoint d1, cut True." in text
+    assert "Scores of normal-es: a verifier that is not named." in text
     rows = _rows((tmp_path / "replication.html").read_text("utf-8"))
     for judged in found.judged:
         verdict = judged.found.verdict if judged.found else "not measured"

@@ -1,7 +1,7 @@
 """What became of a recipe's answers: measures beside published ones, and verdicts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from jaxmoe.evals.claims import Claim, Evidence, Finding, findings
 from jaxmoe.evals.comparison import Comparison
 from jaxmoe.evals.replication.recipe import Figure, Recipe
 from jaxmoe.evals.run import Run, shared
+from jaxmoe.evals.score_files import Identity
 from jaxmoe.evals.summary import Values, scores_of, summarise, values_of
 
 Scores = Mapping[str, Float[np.ndarray, "P n"]]
@@ -38,7 +39,8 @@ class Replication:
 
     model: the recipe's name of it; None for another model. comparison: its runs are in
     the recipe's order, and it has no differences. measures: of the table, in order.
-    figures: (row, measure) -> the published one.
+    figures: (row, measure) -> the published one. verifiers: row -> whose scores its
+    answers have, None where that is not known.
     """
 
     recipe: Recipe
@@ -48,6 +50,7 @@ class Replication:
     measures: tuple[str, ...]
     figures: Mapping[tuple[str, str], Figure]
     judged: tuple[Judged, ...]
+    verifiers: Mapping[str, Identity | None] = field(default_factory=dict)
 
 
 def replicated(
@@ -57,6 +60,7 @@ def replicated(
     model: str | None,
     benchmark: str,
     scores: Mapping[str, Scores] | None = None,
+    verifiers: Mapping[str, Identity | None] | None = None,
     n: int | None = None,
 ) -> Replication:
     """What the runs of a recipe come to.
@@ -65,6 +69,7 @@ def replicated(
       runs: row -> its answers; rows may be missing.
       model, benchmark: whose published figures are shown.
       scores: row -> further scores of its answers.
+      verifiers: row -> whose those are.
       n: answers to a problem instead of the recipe's.
 
     Raises:
@@ -81,7 +86,7 @@ def replicated(
         for figure in recipe.figures
         if (figure.model, figure.benchmark) == (model, benchmark)
     }
-    judged = _judged(recipe, values, given[0].groups, count, figures)
+    judged = _judged(recipe, values, given[0].groups, count, figures, model)
     return Replication(
         recipe,
         model,
@@ -97,6 +102,7 @@ def replicated(
         tuple(_filled(measure, count) for measure in recipe.measures),
         figures,
         judged,
+        verifiers or {},
     )
 
 
@@ -116,6 +122,7 @@ def _judged(
     groups: Sequence[str],
     n: int,
     figures: Mapping[tuple[str, str], Figure],
+    model: str | None,
 ) -> tuple[Judged, ...]:
     """Every claim; all of a recipe's are one family, also those without answers."""
     claims = [replace(c, measure=_filled(c.measure, n)) for c in recipe.claims]
@@ -126,11 +133,18 @@ def _judged(
         if c.measure in a and c.measure in b
     ]
     found = {f.claim: f for f in findings(known, size=len(claims))}
-    return tuple(Judged(c, found.get(c), _stated(c, figures)) for c in claims)
+    return tuple(Judged(c, found.get(c), _stated(c, figures, model)) for c in claims)
 
 
-def _stated(claim: Claim, figures: Mapping[tuple[str, str], Figure]) -> str | None:
-    """What is published of a claim's difference; None where nothing is known."""
+def _stated(
+    claim: Claim, figures: Mapping[tuple[str, str], Figure], model: str | None
+) -> str | None:
+    """What is published of a claim's difference; None where nothing is known.
+
+    Of a model that the recipe does not have nothing is.
+    """
+    if model is None:
+        return None
     a, b = (figures.get((row, claim.measure)) for row in (claim.a, claim.b))
     return "; ".join(filter(None, (_points(a, b), claim.stated))) or None
 

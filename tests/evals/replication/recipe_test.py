@@ -10,6 +10,7 @@ from jaxmoe.evals.replication.recipe import (
     read_recipe,
     recipe_names,
     require_model,
+    twins,
 )
 from jaxmoe.evals.tasks import TASKS
 from jaxmoe.planning.models import config_of
@@ -57,6 +58,28 @@ def test_rows_are_those_of_the_paper():
     assert rows["r-1.5k"].policy_of(config) == ExpertSample(r=12)
     # No more than there are experts.
     assert rows["r-8k"].policy_of(config_of("gpt-oss-20b")) == ExpertSample(r=32)
+
+
+def test_claims_of_the_paper_are_those_it_is_known_for():
+    """A claim of ours would be refuted, or confirmed, in the paper's name."""
+    recipes = ("pass-at-n", "demo-smoke")
+    claims = [claim for name in recipes for claim in read_recipe(name).claims]
+    found = {claim.text for claim in claims if claim.by == "paper"}
+    assert found == {
+        "32 answers solve more problems",
+        "64 answers solve more problems",
+        "a head of k / 4, below k / 2, costs accuracy",
+    }
+
+
+def test_rows_of_equal_policies_are_drawn_once():
+    """Hours would be spent on answers that are there already, under another name."""
+    recipe = read_recipe("ablations")
+    assert twins(recipe, config_of("gpt-oss-20b")) == {"keep-0.75k": "default"}
+    assert twins(recipe, config_of("ling-lite-1.5")) == {"keep-0.75k": "default"}
+    assert twins(recipe, config_of("30b")) == {}
+    # Other tokens, and noise on the prompt, are other answers.
+    assert twins(read_recipe("next-checks"), config_of("30b")) == {}
 
 
 def test_another_model_is_refused():

@@ -66,3 +66,6 @@ def test_published_figures_are_of_the_same_cell():
     assert figures == dict(zip(cells, (85.4, 91.9), strict=True))
     assert not result("pass-at-n", runs=runs, model=None).figures
     assert not result("pass-at-n", runs=runs, benchmark="aime-120").figures
+    assert any(judged.stated for judged in found.judged)
+    unknown = result("pass-at-n", runs=runs, model=None)
+    assert not any(judged.stated for judged in unknown.judged)
