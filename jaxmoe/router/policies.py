@@ -25,7 +25,7 @@ from jax.core import Tracer
 from jax.scipy.special import xlog1py, xlogy
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.ops.top_k import whole_top_k
+from jaxmoe.ops.top_k import best_first
 from jaxmoe.router.plackett_luce import log_probability_of_set
 from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
 
@@ -46,8 +46,7 @@ class Ranked(NamedTuple):
 
 def ranked(ranking: Float[Array, "E"], count: int) -> Ranked:
     """The best `count` experts; of equals the lower index ranks first."""
-    # 0.0 and -0.0 are equals, but not to `top_k`.
-    scores, experts = whole_top_k(jnp.where(ranking == 0, 0.0, ranking), count)
+    scores, experts = best_first(ranking, count)
     return Ranked(scores, experts.astype(jnp.int32))
 
 
