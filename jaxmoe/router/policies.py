@@ -14,6 +14,7 @@ another one.
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple, Self
 
@@ -233,6 +234,12 @@ class Policy:
         Raises ValueError for values that do not fit the model, where concrete.
         """
         raise NotImplementedError
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Raises ValueError where a resolved policy does not fit a layer, if concrete.
+
+        layers: those with experts; what it has for others is never used.
+        """
 
     def deterministic(self, num_layers: int) -> "Policy":
         """The same number of experts without noise, for prompt tokens."""
@@ -826,6 +833,7 @@ def for_model(policy: Policy, config: ModelConfig, *, several: bool = False) -> 
         num_experts=config.num_experts or 1,
         num_layers=config.num_layers,
     )
+    resolved.check_layers(config.moe_layers)
     width = resolved.of_pass.width
     if config.num_experts and width > config.allowed_experts:
         raise ValueError(
