@@ -16,7 +16,8 @@ Source: Yoon, Wang, Chen and Ok 2026, "When are experts misrouted?" (arXiv 2605.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from operator import index
+from typing import Any, Literal, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ EDGES = (0.01, 0.1, 0.5, 1.0, 2.0)
 SLOTS = 64
 """Alternatives that are computed side by side, at most."""
 
-Layers = int | Literal["all"] | Sequence[int]
+Layers = SupportsIndex | Literal["all"] | Sequence[SupportsIndex]
 """Layers that are changed together."""
 
 
@@ -188,13 +189,7 @@ def counterfactual(
         experts, or passages that do not fit the model or have no answer.
     """
     require_routers(model, "counterfactual routes")
-    resolved = for_model(ExpertSample() if policy is None else policy, model.config)
-    if resolved.width != model.config.experts_per_token:
-        raise ValueError(
-            "alternatives must have as many experts as the model's routes, "
-            f"{model.config.experts_per_token}, found a policy of {resolved.width}; "
-            "leave out its k"
-        )
+    resolved = _as_wide(model, ExpertSample() if policy is None else policy)
     asked = _Asked(model, resolved, _sets(model, layers), draws, reach, hold)
     total, groups = [], []
     for j, one in enumerate(passages):
@@ -232,10 +227,10 @@ def alternatives(
       key: alternative m is drawn with `jaxmoe.keys.sample_key(key, m)`.
     """
     require_routers(model, "counterfactual routes")
-    resolved = for_model(policy, model.config)
+    resolved = _as_wide(model, policy)
     asked = _Asked(model, resolved, _sets(model, layers), draws, reach, hold)
     keys = sample_keys(as_key(key), check_whole("draws", draws))
-    where = np.asarray(positions, np.int32)
+    where = np.array([index(position) for position in positions], np.int32)
     found, _ = asked.run(one, where, jax.random.key_data(keys), keep=True)
     count, sets = len(where), len(asked.sets)
     cut = lambda a: np.asarray(a)[:count]  # noqa: E731
@@ -285,18 +280,24 @@ def ablate(
     return Importance(config.moe_layers, loss, count, by_rank, tokens, tuple(groups))
 
 
-def answer_positions(one: Passage, most: int | None = None) -> Int[np.ndarray, "W"]:
+def answer_positions(
+    one: Passage, most: int | None = None, *, first: int = 0
+) -> Int[np.ndarray, "W"]:
     """The passes that predict an answer's tokens, at most `most`, evenly spread.
 
+    first: the answer's token from which on they count.
+
     Raises:
-      ValueError: no answer.
+      ValueError: no such token.
     """
-    every = np.arange(one.prompt_length - 1, len(_targets(one)), dtype=np.int32)
+    start = one.prompt_length - 1
+    every = np.arange(start + first, len(_targets(one)), dtype=np.int32)
     if not len(every):
+        alone = f"a passage of a prompt alone, {one.prompt_length} tokens"
         raise ValueError(
-            "counterfactual routes need an answer whose tokens are predicted, found a "
-            f"passage of a prompt alone, {one.prompt_length} tokens; give an answer, "
-            "or a shorter prompt_length"
+            f"counterfactual routes need an answer of {first + 1} tokens at least that "
+            f"are predicted, found {alone if len(_targets(one)) <= start else 'fewer'}"
+            "; give a longer answer, or a shorter prompt_length"
         )
     if most is None or len(every) <= check_whole("positions", most):
         return every
@@ -307,6 +308,18 @@ def _targets(one: Passage) -> np.ndarray:
     """The token after each position, as far as it is known."""
     after = [] if one.following is None else [one.following]
     return np.append(one.tokens[1:], after).astype(np.int32)
+
+
+def _as_wide(model: Model, policy: Policy) -> Policy:
+    """The policy resolved, which must choose as many experts as the model does."""
+    resolved = for_model(policy, model.config)
+    if resolved.width != model.config.experts_per_token:
+        raise ValueError(
+            "alternatives must have as many experts as the model's routes, "
+            f"{model.config.experts_per_token}, found a policy of {resolved.width}; "
+            "leave out its k"
+        )
+    return resolved
 
 
 def _group(one: Passage) -> bytes:
@@ -321,7 +334,7 @@ def _sets(
     asked: Sequence[Layers] = [*moe, "all"] if layers is None else layers
     found = []
     for one in asked:
-        some = moe if one == "all" else [one] if isinstance(one, int) else one
+        some = moe if isinstance(one, str) and one == "all" else _indices(one)
         if wrong := [layer for layer in some if layer not in moe]:
             raise ValueError(
                 f"layers must be among those with experts, {list(moe)}, or 'all', "
@@ -334,6 +347,16 @@ def _sets(
             f"layers must be different sets, at least one, found {layers!r}"
         )
     return found
+
+
+def _indices(one: Any) -> list[int]:
+    """A set of layers as Python's numbers, whoever's they are."""
+    try:
+        return [index(layer) for layer in (one if np.ndim(one) else [one])]
+    except TypeError:
+        raise ValueError(
+            f"layers must be numbers, lists of them, or 'all', found {one!r}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -366,6 +389,8 @@ class _Asked:
         config = self.model.config
         check_passage(self.model, one, config.experts_per_token)
         targets = _targets(one)
+        if not len(positions):
+            raise ValueError("positions must be one at least, found none; name some")
         if not ((positions >= 0) & (positions < len(targets))).all():
             raise ValueError(
                 f"positions must be in 0..{len(targets) - 1} (a token follows), found "

@@ -90,7 +90,8 @@ def lucky_routes(
     """What each route of an answer was worth against another policy's.
 
     Args:
-      one: an answer with recorded routes.
+      one: an answer with recorded routes, of two tokens at least: the first one's are
+        chosen without noise.
       own: the policy that drew it. other: the one that did not find it.
       draws: of the other policy at each route; 1 says all of one without noise.
       positions: at most so many, evenly spread; None for all.
@@ -100,7 +101,8 @@ def lucky_routes(
       ValueError: as of `jaxmoe.analysis.counterfactual.alternatives`.
     """
     of_own, of_other = route_logprobs(model, one, [own, other])
-    where, layers = answer_positions(one, positions), model.config.moe_layers
+    # The first token's route is the prompt's last, which no policy draws.
+    where, layers = answer_positions(one, positions, first=1), model.config.moe_layers
     found = alternatives(
         model,
         one,

@@ -139,17 +139,16 @@ def routes_in(value: Mapping[str, Any]) -> partial[np.ndarray] | None:
             f'"{ROUTES}" must be text, beside a prompt and an answer of token ids, '
             f"found {type(text).__name__} beside {prompt!r:.40}; give ids"
         )
-    sizes = isinstance(shape, list) and len(shape) == 3
-    if shape is not None and not (sizes and all(type(size) is int for size in shape)):
-        raise ValueError(f'"{SHAPE}" must be [P + T - 1, L, k], found {shape!r:.60}')
-    return partial(_decoded, len(prompt), text, shape)
+    return partial(decode_routes, len(prompt), text, shape=_sizes(shape))
 
 
-def _decoded(prompt_length: int, text: str, shape: list[int] | None) -> np.ndarray:
-    """vLLM's text says its own shape, whatever stands beside it."""
-    try:
-        return decode_routes(prompt_length, text)
-    except ValueError:
-        if shape is None:
-            raise
-        return decode_routes(prompt_length, text, shape=(shape[0], shape[1], shape[2]))
+def _sizes(shape: Any) -> tuple[int, int, int] | None:
+    if shape is None:
+        return None
+    if isinstance(shape, list) and len(shape) == 3:
+        rows, layers, k = shape
+        if all(type(size) is int and size > 0 for size in shape):
+            return rows, layers, k
+    raise ValueError(
+        f'"{SHAPE}" must be [P + T - 1, L, k], each above 0, found {shape!r:.60}'
+    )

@@ -8,6 +8,10 @@ as much as they are drawn more often by A than by B: with the routes given, toke
 one and the same distribution under both, and cancel. Each P is the law of the set of
 experts (`Policy.log_probability`), of what the router scored in one pass over the text
 with these routes; so both policies are asked about the same scores.
+
+The route at the prompt's last position, whose logits give the answer's first token, is
+chosen without noise under every policy, unless prompts are routed with noise too: its
+log-probability is 0, as `jaxmoe.sample` records it.
 """
 
 import warnings
@@ -91,6 +95,7 @@ def route_weights(
     *,
     target: Policy,
     behaviour: Policy,
+    noisy_prefill: bool = False,
 ) -> RouteWeights:
     """Importance weights of recorded routes.
 
@@ -100,6 +105,7 @@ def route_weights(
     Args:
       passages: with recorded routes.
       target: A. behaviour: B, by which the routes were drawn.
+      noisy_prefill: as they were drawn: whether prompts were routed with noise.
 
     Raises:
       ValueError: passages without routes, policies of another number of experts, or
@@ -112,7 +118,9 @@ def route_weights(
     """
     tokens, layers, impossible = [], [], []
     for one in passages:
-        of_target, of_behaviour = route_logprobs(model, one, [target, behaviour])
+        of_target, of_behaviour = route_logprobs(
+            model, one, [target, behaviour], noisy_prefill=noisy_prefill
+        )
         log_w = log_ratio(of_target, of_behaviour)
         layers.append(log_w)
         tokens.append(log_w.sum(axis=1))
@@ -138,11 +146,16 @@ def log_ratio(
 
 
 def route_logprobs(
-    model: Model, one: Passage, policies: Sequence[Policy]
+    model: Model,
+    one: Passage,
+    policies: Sequence[Policy],
+    *,
+    noisy_prefill: bool = False,
 ) -> list[Float[np.ndarray, "T L"]]:
     """Log-probability of each recorded route under policies, nats, one array each.
 
-    0 in dense layers and where nothing was recorded.
+    0 in dense layers, where nothing was recorded and, unless `noisy_prefill`, at the
+    prompt's positions, which are routed without noise.
     """
     require_routers(model, "log-probabilities of routes")
     config = model.config
@@ -175,7 +188,8 @@ def route_logprobs(
         resolved,
         execution=model.execution,
     )
-    return [np.asarray(array)[:length] for array in found]
+    drawn = np.arange(length)[:, None] >= (0 if noisy_prefill else one.prompt_length)
+    return [np.where(drawn, np.asarray(array)[:length], 0) for array in found]
 
 
 @program(static_argnames=("config", "execution"))

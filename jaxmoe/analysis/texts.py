@@ -67,6 +67,11 @@ def _row(name: str, value: dict[str, Any]) -> Row:
         routes = routes_in(value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    if routes is not None and len(answers) > 1:
+        raise ValueError(
+            f'{name} has an "answer" and a "text" beside routes of one answer; leave '
+            "one of them out, or the routes"
+        )
     recorded = () if routes is None else (routes,)
     return Row(name, _text(name, value["prompt"]), answers, recorded)
 

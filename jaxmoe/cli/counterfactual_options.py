@@ -19,6 +19,7 @@ from jaxmoe.analysis.texts import Row
 from jaxmoe.cli.bars import ProgressBar
 from jaxmoe.cli.endings import figures_if_possible
 from jaxmoe.cli.loading_options import digest_of
+from jaxmoe.cli.policy_options import policy_given
 from jaxmoe.cli.questions import task_named
 from jaxmoe.cli.router_options import rows_of
 from jaxmoe.evals.draw import as_fields, in_words
@@ -91,19 +92,55 @@ def _reach(text: str) -> int | None:
         ) from None
 
 
+CHANGING = ("--counterfactual", "--ablate", "--lucky")
+"""Options that ask for changed routes; several go together."""
+
+_REPORT, _WRITING = "the report", "--write-routes"
+
+USED_BY = {
+    "--against": (_REPORT,),
+    "--beside": (_REPORT,),
+    "--cut": (_REPORT,),
+    "--write-weights": (_WRITING,),
+    "--change": ("--counterfactual",),
+    "--hold": ("--counterfactual", "--ablate"),
+    "--positions": CHANGING,
+    "--reach": CHANGING,
+}
+"""What each option belongs to: nothing else reads it."""
+
+
 def asks_for_routes(args: argparse.Namespace) -> bool:
     """Whether routes are to be changed; a ValueError for options that do not fit."""
-    asked = args.counterfactual is not None or args.ablate or args.lucky is not None
-    if asked and args.against is not None:
+    changing = [option for option in CHANGING if _given(args, option)]
+    writing = [_WRITING] if _given(args, _WRITING) else []
+    if changing and writing:
         raise ValueError(
-            "--against compares routers and --counterfactual changes routes, found "
+            f"{_WRITING} writes answers and {changing[0]} changes their routes, found "
             "both; run the command once for each"
         )
+    asked = changing or writing or [_REPORT]
+    used = [
+        (option, users) for option, users in USED_BY.items() if _given(args, option)
+    ]
+    drawing = (_REPORT, _WRITING, "--counterfactual")
+    for option, users in [*used, *((name, drawing) for name in policy_given(args))]:
+        if not {*users} & {*asked}:
+            raise ValueError(
+                f"{option} belongs to {' and '.join(users)}, found it with "
+                f"{' and '.join(asked)}; leave it out, or run the command once for each"
+            )
     if args.lucky is not None and (args.data is None or not args.data.is_dir()):
         raise ValueError(
             f"--lucky compares two runs, found --data {args.data}; name one"
         )
-    return asked
+    return bool(changing)
+
+
+def _given(args: argparse.Namespace, option: str) -> bool:
+    """Whether an option has another value than where it is left out."""
+    value = getattr(args, option.removeprefix("--").replace("-", "_"))
+    return value != 1 if option == "--reach" else value not in (None, False, [])
 
 
 def rows_to_change(args: argparse.Namespace) -> list[Row]:

@@ -72,6 +72,14 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def policy_given(args: argparse.Namespace) -> list[str]:
+    """The options that say another policy than where none is given."""
+    named = [] if args.policy == next(iter(POLICIES)) else ["policy"]
+    modifiers = ["gate_by", "gate_threshold", "expert_bias", "ensemble"]
+    found = given(args, [*_owners(), *modifiers])
+    return [option_of(name) for name in (*named, *found)]
+
+
 def policy_of(args: argparse.Namespace) -> Policy:
     """The policy asked for; a ValueError for numbers that it does not have."""
     cls = POLICIES[args.policy]

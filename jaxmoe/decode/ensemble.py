@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.nn import logsumexp
 
 from jaxmoe.config import ModelConfig
@@ -24,14 +25,21 @@ from jaxmoe.typing import Array, Float, Int
 def averaged(logits: Float[Array, "J *N V"]) -> Float[Array, "*N V"]:
     """log of the mean of softmax(logits) over J, up to a constant of each row.
 
-    The constant makes equal logits come out as they are, bit for bit.
+    The constant makes equal logits come out as they are, bit for bit. A logit may be
+    -inf, of a token that a route gives no probability; not all of one route.
     """
-    first = logits[0]
-    total = logsumexp(logits, axis=-1, keepdims=True)
+    # One value for all its uses: computed again, it might be rounded otherwise.
+    total = lax.optimization_barrier(logsumexp(logits, axis=-1, keepdims=True))
+    # Relative to the first route, or to its total where that has no probability.
+    first = jnp.where(logits[0] > -jnp.inf, logits[0], total[0])
     relative = (logits - total) - (first - total[0])[None]
     best = relative.max(axis=0)
-    mean = jnp.exp(relative - best[None]).mean(axis=0)
-    return first + (best + jnp.log(mean))
+    best = jnp.where(best > -jnp.inf, best, 0.0)
+    added = jnp.exp(relative - best[None]).sum(axis=0)
+    # A program divides by J as it likes: J / J need not be 1, but J is J.
+    count = logits.shape[0]
+    log_mean = jnp.where(added == count, 0.0, jnp.log(added / count))
+    return first + (best + log_mean)
 
 
 def next_passes(

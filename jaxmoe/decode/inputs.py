@@ -450,8 +450,8 @@ def check_routes(
             f"routes must name experts 0..{experts - 1} or -1, found "
             f"{array.min()}..{array.max()}"
         )
-    places = array.shape[-1] if width is None else width
-    ordered = np.sort(array.reshape(*array.shape[:-1], -1, places), axis=-1)
+    each = width or array.shape[-1]
+    ordered = np.sort(array.reshape(*array.shape[:-1], -1, each), axis=-1)
     if ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any():
         raise ValueError("routes must name an expert once for a token, found one twice")
     return array.astype(np.int16)

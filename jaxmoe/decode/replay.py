@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.sampler import log_probability
@@ -50,14 +51,17 @@ def score(
       params: floats (`jaxmoe.Model.params` of a model loaded with a dtype: on CPU
         bfloat16 is held as bits, which have no gradient).
       routes: experts of each token's pass, as `jaxmoe.place_routes` makes them of
-        recorded ones; -1, or None for all: top-k of these params' own scores.
+        recorded ones, as many as the model's or more; -1, or None for all: top-k of
+        these params' own scores.
       lengths: tokens that count; 0 past them. None for all T.
       execution: mesh and kernels, on one device; None for those of the params' device
         that have gradients.
 
     Raises:
-      ValueError: weights that have no gradients; an execution on several devices.
+      ValueError: weights that have no gradients; an execution on several devices;
+        routes or lengths that do not fit the tokens or the model.
     """
+    _check(config, tokens, routes, lengths)
     execution = trainable(params, execution)
     context = Context(execution, DeviceContext(execution.layout))
     tokens = jnp.asarray(tokens)
@@ -74,6 +78,28 @@ def score(
     logprobs = _in_chunks(decoder, hidden, targets, context).reshape(count, size)
     there = jnp.arange(1, size)[None] < lengths[:, None]
     return jnp.where(there, logprobs[:, :-1], 0.0)
+
+
+def _check(config: ModelConfig, tokens: Any, routes: Any, lengths: Any) -> None:
+    """Shapes, and values where they are known: under `jax.jit` lengths are not."""
+    count, size = np.shape(tokens)
+    if routes is not None:
+        least, shape = config.experts_per_token or 1, np.shape(routes)
+        if shape[:-1] != (count, size, config.num_layers) or shape[-1] < least:
+            raise ValueError(
+                f"routes must be [{count}, {size}, {config.num_layers}, K], of the "
+                f"tokens and the model's layers, K {least} or more, found {shape}; "
+                "place recorded ones by jaxmoe.place_routes"
+            )
+    if lengths is None:
+        return
+    if np.shape(lengths) != (count,):
+        raise ValueError(f"lengths must be [{count}], found {np.shape(lengths)}")
+    known = not isinstance(lengths, Tracer)
+    if known and not ((values := np.asarray(lengths)) <= size).all():
+        raise ValueError(
+            f"lengths must be at most {size}, the tokens given, found {values.max()}"
+        )
 
 
 def trainable(params: Params, execution: Execution | None = None) -> Execution:
@@ -113,7 +139,8 @@ def _run(
     count: int,
 ) -> Float[Array, "N D"]:
     """Hidden states of whole sequences side by side."""
-    own = for_model(TopK(), decoder.config)
+    places = None if routes is None else routes.shape[-1]
+    own = for_model(TopK(places=places), decoder.config)
 
     def choose(layer: Array | int, ranking: Float[Array, "N E"]) -> Int[Array, "N K"]:
         return choose_experts(

@@ -261,14 +261,14 @@ def _with_routes(
 ) -> TokenTrace:
     """`trace` with what is asked for of routes; layers: those with experts."""
     routes, chances = passed.routes, None
-    several = policy if isinstance(policy, RouteEnsemble) else None
+    several = policy.routes if isinstance(policy, RouteEnsemble) else None
     if record.route_logprobs:
-        rows = active if several is None else jnp.tile(active, several.routes)
+        rows = active if several is None else jnp.tile(active, several)
         chances = every_route_logprob(
             policy.of_pass, layers, passed.rankings, routes, rows
         )
     if several is not None:
-        routes, chances = ensemble.of_tokens(several.routes, routes, chances)
+        routes, chances = ensemble.of_tokens(several, routes, chances)
     if record.routes:
         trace = trace._replace(routes=routes)
     return trace._replace(route_logprobs=chances)

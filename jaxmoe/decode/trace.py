@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxmoe.decode.sampler import log_probability, self_certainty
-from jaxmoe.ops.top_k import whole_top_k
+from jaxmoe.ops.top_k import best_first
 from jaxmoe.typing import Array, Bool, Float, Int
 
 SEGMENT = 32
@@ -126,8 +126,7 @@ def _tops(
 
 def _most_likely(logits: Float[Array, "V"], count: int) -> tuple[Array, Array]:
     """Ids and log-probabilities of the most likely tokens; of equals the lower id."""
-    # To `top_k`, 0.0 and -0.0 are no equals.
-    best, ids = whole_top_k(jnp.where(logits == 0, 0.0, logits), count)
+    best, ids = best_first(logits, count)
     return ids.astype(jnp.int32), best - jax.nn.logsumexp(logits)
 
 

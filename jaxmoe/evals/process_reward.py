@@ -91,7 +91,7 @@ class ProcessReward:
 
     def steps(self, answer: str) -> list[str]:
         """An answer's parts between blank lines, separators of its own taken out."""
-        parts = re.split(r"\n[^\S\n]*\n", answer.replace(self._text, ""))
+        parts = re.split(r"\n[^\S\n]*\n", self._without(answer))
         return [step for part in parts if (step := part.strip())]
 
     def tokens(self, problem: str, steps: Sequence[str]) -> list[int]:
@@ -101,10 +101,14 @@ class ProcessReward:
         text = "".join(step + self._text for step in steps)
         messages = [
             {"role": "system", "content": scorer.instruction},
-            {"role": "user", "content": problem.replace(self._text, "")},
+            {"role": "user", "content": self._without(problem)},
             {"role": "assistant", "content": text},
         ]
         return self.model.chat(messages, add_generation_prompt=False)
+
+    def _without(self, text: str) -> str:
+        """A text with a space for each separator: nothing would join a new one."""
+        return text.replace(self._text, " ")
 
     def _fitted(self, problem: str, steps: Sequence[str]) -> list[int]:
         most = self.model.config.context_length

@@ -73,19 +73,23 @@ def decode_routes(
     Of the rows before the prompt's last nothing is used: prompts have no noise.
 
     Args:
-      shape: [P + T - 1, L, k] of a text that is SGLang's and does not say it; None for
-        vLLM's, which does.
+      shape: [P + T - 1, L, k] of a text that is SGLang's and does not say it; vLLM's,
+        which does, needs none, and is read by its own.
 
     Raises:
       ValueError: another encoding, or an array that does not reach the answer.
     """
+    named = "a .npy file of integers"
     try:
         raw = base64.b64decode(text, validate=True)
-        array = _read(raw) if shape is None else _values(raw, shape)
+        if shape is None or raw[:6] == _MAGIC:
+            array = _read(raw)
+        else:
+            named = f"int32 of {shape}"
+            array = np.frombuffer(raw, "<i4").reshape(shape)
     except Exception as error:  # whatever a made-up header makes of NumPy
-        found = "a .npy file of integers" if shape is None else f"int32 of {shape}"
         raise ValueError(
-            f"routes must be base64 of {found}, found {text[:40]!r} "
+            f"routes must be base64 of {named}, found {text[:40]!r} "
             f"({str(error)[:120]}); encode it with np.save and base64.b64encode"
         ) from None
     if array.ndim != 3 or len(array) < prompt_length:
@@ -94,10 +98,6 @@ def decode_routes(
             f"({prompt_length}), found shape {array.shape}"
         )
     return array[prompt_length - 1 :]
-
-
-def _values(raw: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    return np.frombuffer(raw, "<i4").reshape(shape)
 
 
 def _read(raw: bytes) -> np.ndarray:

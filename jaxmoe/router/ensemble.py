@@ -1,5 +1,6 @@
 """Several routes a token, whose next-token probabilities are averaged."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from jaxmoe.router.policies import Policy, pytree, require_one_pass
@@ -65,6 +66,10 @@ class RouteEnsemble(Policy):
         within = require_one_pass(self.policy, "RouteEnsemble")
         fit = {"k": k, "num_experts": num_experts, "num_layers": num_layers}
         return replace(self, policy=within.resolve(**fit), routes=int(self.routes))
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """See `Policy`: as the policy within."""
+        self.policy.check_layers(layers)
 
     def deterministic(self, num_layers: int) -> Policy:
         """See `Policy`: what routes the pass that the cache is of."""

@@ -4,6 +4,7 @@ A slot holds them (`Changes`), one bias and one gate about a policy that it hold
 has more of them runs in a program of its own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -81,14 +82,25 @@ class Biased(Policy):
                 f"to ban an expert, found {bias[~(np.abs(bias) <= MOST_BIAS)][0]}"
             )
         bias = np.broadcast_to(bias, (num_layers, num_experts)).copy()
-        left = (bias > -np.inf).sum(axis=1)
-        if (left < policy.width).any():
-            layer = int(np.argmax(left < policy.width))
-            raise ValueError(
-                f"policy: bias must leave {policy.width} experts or more (those that "
-                f"the policy chooses), found {left[layer]} in layer {layer}"
-            )
         return replace(self, policy=policy, bias=bias)
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """See `Policy`: in each as many experts must be left as are chosen."""
+        self.policy.check_layers(layers)
+        plain = self.policy.deterministic(np.shape(self.bias)[0])
+        while isinstance(plain, Biased):
+            plain = plain.policy
+        wanted = plain.k if isinstance(plain, TopK) else plain.width
+        if isinstance(self.bias, Tracer) or isinstance(wanted, Tracer):
+            return
+        left = (np.asarray(self.bias) > -np.inf).sum(axis=1)
+        wanted = np.broadcast_to(np.asarray(wanted), left.shape)
+        for layer in layers:
+            if left[layer] < wanted[layer]:
+                raise ValueError(
+                    f"policy: bias must leave {wanted[layer]} experts or more (those "
+                    f"that the policy chooses), found {left[layer]} in layer {layer}"
+                )
 
     def deterministic(self, num_layers: int) -> Policy:
         return Biased(self.policy.deterministic(num_layers), self.bias)
@@ -149,7 +161,9 @@ class Gated(Policy):
     by "margin": noise where log p_(K) - log p_(K+1) < threshold, in nats, between the
     last expert that is chosen and the first that is not; none where threshold = 0.
     Of no paper: a test of where noise pays. Uncertainty is each layer's own, and of the
-    model's ranking before any bias. Where no router is uncertain it is `TopK()`.
+    ranking that this policy is given: in `Gated(Biased(...))` the model's, in
+    `Biased(Gated(...))` that with the bias. Where no router is uncertain it is
+    `TopK()`.
 
     policy: what chooses where the router is uncertain; a noisy one.
     by: "entropy" or "margin".
@@ -183,6 +197,10 @@ class Gated(Policy):
         threshold = per_layer("threshold", self.threshold, num_layers, low=0)
         plain = policy.deterministic(num_layers)
         return replace(self, policy=policy, threshold=threshold, plain=plain)
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """See `Policy`: as the policy within."""
+        self.policy.check_layers(layers)
 
     def deterministic(self, num_layers: int) -> Policy:
         return self.policy.deterministic(num_layers)

@@ -132,10 +132,15 @@ class PerSlot(HeadAndTail):
         """Experts of each slot, in a policy of one layer."""
         each = jax.vmap(lambda policy, row, noise: policy.choose(row, noise))
         drawn = lambda: self._looking_far(ranking, lambda p: each(p, ranking, noise))  # noqa: E731
+        if self.values.changes is not None:
+            return drawn()  # heads of another ranking, or with places left empty
         return lax.cond(self._all_head(), lambda: self._best_each(ranking), drawn)
 
     def _all_head(self) -> Array:
-        """Whether the best ranks alone are chosen in every slot, whatever the noise."""
+        """Whether the best ranks alone are chosen in every slot, whatever the noise.
+
+        Not asked where there are changes, of which the ranks say nothing.
+        """
         v = self.values
         mass, k_keep, k_min = map(jnp.asarray, (v.mass, v.k_keep, v.k_min))
         return ((mass < 0) & (k_keep >= k_min)).all()
@@ -202,10 +207,10 @@ class PerSlot(HeadAndTail):
         v, changes = self.values, self.values.changes
         assert changes is not None
         noisy = self._uncertain(changes, ranking)
-        drawn = v._replace(changes=None)
-        certain = drawn._replace(k_keep=v.k, r=v.k, tau=0.0, mass=-1.0, k_min=v.k)
+        without = v._replace(changes=None)
+        certain = without._replace(k_keep=v.k, r=v.k, tau=0.0, mass=-1.0, k_min=v.k)
         pick = lambda a, b: jnp.where(noisy, a, b)  # noqa: E731
-        own = replace(self, values=jax.tree.map(pick, drawn, certain))
+        own = replace(self, values=jax.tree.map(pick, without, certain))
         return own, pick(changes.q, -1.0)
 
     def _uncertain(

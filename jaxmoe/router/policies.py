@@ -14,6 +14,7 @@ another one.
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple, Self
 
@@ -25,7 +26,7 @@ from jax.core import Tracer
 from jax.scipy.special import xlog1py, xlogy
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.ops.top_k import whole_top_k
+from jaxmoe.ops.top_k import best_first
 from jaxmoe.router.plackett_luce import log_probability_of_set
 from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
 
@@ -46,8 +47,7 @@ class Ranked(NamedTuple):
 
 def ranked(ranking: Float[Array, "E"], count: int) -> Ranked:
     """The best `count` experts; of equals the lower index ranks first."""
-    # 0.0 and -0.0 are equals, but not to `top_k`.
-    scores, experts = whole_top_k(jnp.where(ranking == 0, 0.0, ranking), count)
+    scores, experts = best_first(ranking, count)
     return Ranked(scores, experts.astype(jnp.int32))
 
 
@@ -234,6 +234,12 @@ class Policy:
         Raises ValueError for values that do not fit the model, where concrete.
         """
         raise NotImplementedError
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Raises ValueError where a resolved policy does not fit a layer, if concrete.
+
+        layers: those with experts; what it has for others is never used.
+        """
 
     def deterministic(self, num_layers: int) -> "Policy":
         """The same number of experts without noise, for prompt tokens."""
@@ -827,6 +833,7 @@ def for_model(policy: Policy, config: ModelConfig, *, several: bool = False) -> 
         num_experts=config.num_experts or 1,
         num_layers=config.num_layers,
     )
+    resolved.check_layers(config.moe_layers)
     width = resolved.of_pass.width
     if config.num_experts and width > config.allowed_experts:
         raise ValueError(

@@ -5,13 +5,13 @@ what number experts are ranked, and what weight each *chosen* expert gets, in wh
 type; which experts are chosen is the policy's part. To add one is to add a class here.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from jaxmoe.ops.top_k import whole_top_k
+from jaxmoe.ops.top_k import best_first, whole_top_k
 from jaxmoe.typing import Array, Bool, Float, Int
 
 WeightType = Literal["activations", "float32"]
@@ -90,7 +90,7 @@ class ExtraExperts:
             raise ValueError(f"alpha must be finite and >= 0, found {self.alpha}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """Contract of a scoring rule.
 
@@ -114,6 +114,19 @@ class Scores:
     groups: Groups | None = field(default=None, kw_only=True)
     keep_sum: bool = field(default=False, kw_only=True)
     extra: ExtraExperts | None = field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        """As of any dataclass, but for `extra` where there is none.
+
+        A run's identity holds this text, and must not change with every new field.
+        """
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        shown = [
+            f"{name}={value!r}"
+            for name, value in given.items()
+            if name != "extra" or value is not None
+        ]
+        return f"{type(self).__qualname__}({', '.join(shown)})"
 
     def __post_init__(self):
         if self.weight_type not in get_args(WeightType):
@@ -184,7 +197,7 @@ class Scores:
         logits = logits.astype(jnp.float32)
         found = self.plain_weights(logits, experts)
         if self.keep_sum:
-            best = whole_top_k(self.ranking(logits), experts.shape[-1])[1]
+            best = best_first(self.ranking(logits), experts.shape[-1])[1]
             count = (experts >= 0).sum(axis=-1, keepdims=True)
             place = jnp.broadcast_to(jnp.arange(experts.shape[-1]), experts.shape)
             best = jnp.where(place < count, best, -1)
@@ -204,7 +217,7 @@ class Scores:
         weights: Float[Array, "*N K"],
     ) -> Float[Array, "*N K"]:
         """See `ExtraExperts`."""
-        best = whole_top_k(self.ranking(logits), extra.k)[1]
+        best = best_first(self.ranking(logits), extra.k)[1]
         own = (experts[..., :, None] == best[..., None, :]).any(axis=-1)
         found = jnp.where(own, weights, extra.alpha * weights)
         if not (self.normalises or self.keep_sum):
@@ -218,7 +231,7 @@ class Scores:
         return jnp.float32 if self.weight_type == "float32" else activations
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SoftmaxScores(Scores):
     """Probabilities over all experts, optionally renormalised over the chosen.
 
@@ -260,7 +273,7 @@ class SoftmaxScores(Scores):
         return chosen / jnp.maximum(chosen.sum(axis=-1, keepdims=True), self.least)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SigmoidScores(Scores):
     """One probability an expert, each on its own (arXiv 2412.19437).
 

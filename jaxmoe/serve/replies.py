@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,14 +66,14 @@ class Reply:
         """What a stream begins with."""
         yield from ()
 
-    def chunk(self, news: Sequence[tuple[Answer, Piece]]) -> Event:
-        """What a stream says of new tokens: one event for all answers that have some.
+    def chunk(self, answer: Answer, piece: Piece) -> Event:
+        """What a stream says of an answer's new tokens.
 
-        OpenAI's chunks may have several choices, where n is more than 1.
+        One choice an event, as OpenAI's and vLLM's have it: many clients read the first
+        alone.
         """
-        return self._chunk(
-            [self._chunk_choice(*one) | self._ours(*one) for one in news]
-        )
+        choice = self._chunk_choice(answer, piece) | self._ours(answer, piece)
+        return self._chunk([choice])
 
     def last(self) -> Iterator[Event]:
         """What a stream ends with."""

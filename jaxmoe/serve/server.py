@@ -1,11 +1,9 @@
 """The process that serves: starts, and stops without cutting answers off."""
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
-import sys
 from typing import Any
 
 import uvicorn
@@ -15,10 +13,6 @@ from jaxmoe.serve.patience import patient_protocol
 from jaxmoe.serve.service import Service
 
 log = logging.getLogger("jaxmoe.serve")
-
-SWITCH = 0.0005
-"""Seconds after which Python's threads take turns; Python's own 0.005 would have the
-engine wait so long for the event loop, several times a segment."""
 
 
 class Server(uvicorn.Server):
@@ -37,10 +31,6 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn has it."""
-        sys.setswitchinterval(SWITCH)
-        # What is there now stays: to look through it again and again takes long.
-        gc.collect()
-        gc.freeze()
         self._serving = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:

@@ -205,7 +205,7 @@ class Service:
         try:
             yield await run_in_threadpool(opening)
             async for batch in work.batches():
-                yield sse(reply.chunk(batch))
+                yield "".join(sse(reply.chunk(*one)) for one in batch)
             reply.drawn = sum(answer.length for answer in work.answers)
             yield "".join(map(sse, reply.last()))
         except RequestError as error:

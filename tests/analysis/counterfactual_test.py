@@ -11,6 +11,7 @@ from jaxmoe import ExpertSample
 from jaxmoe.analysis.counterfactual import (
     EDGES,
     _importance,
+    _sets,
     _summed,
     ablate,
     alternatives,
@@ -291,14 +292,35 @@ def test_positions_of_an_answer(answer):
         ({"layers": [0]}, r"found \[0\]"),
         ({"layers": [1, 1]}, "different sets"),
         ({"layers": []}, "different sets"),
+        ({"layers": [1.5]}, "layers must be numbers, .*found 1.5"),
+        ({"layers": [[1, "all"]]}, "layers must be numbers"),
         ({"draws": 0}, "draws must"),
         ({"reach": 0}, "reach must"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_what_does_not_fit_is_refused(model, answer, options, message):
     """Alternatives of more experts would be better because they are more."""
     with pytest.raises(ValueError, match=message):
         counterfactual(model, [answer], **options)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_alternatives_that_do_not_fit_are_refused(model, answer):
+    """A slip would end in arrays that cannot be broadcast, or in min() of nothing."""
+    policy = ExpertSample(k=5)
+    with pytest.raises(ValueError, match="a policy of 5"):
+        alternatives(model, answer, [4], policy=policy)
+    with pytest.raises(ValueError, match="positions must be one at least"):
+        alternatives(model, answer, [], policy=POLICY)
+    with pytest.raises(TypeError, match="integer"):
+        alternatives(model, answer, [4.5], policy=POLICY)  # pyright: ignore[reportArgumentType]
+
+
+def test_layers_may_be_numbers_of_numpy(model):
+    """Layers that were computed would not be taken."""
+    sets = _sets(model, [np.int64(1), np.array([1, 2]), "all"])
+    assert sets == [("1", [1]), ("1+2", [1, 2]), ("all", (1, 2))]
 
 
 def test_a_model_without_experts_is_refused(model, answer):

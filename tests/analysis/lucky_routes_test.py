@@ -24,9 +24,9 @@ def found(monkeypatch):
     """Routes at two positions; utilities and likelihoods are made up."""
     moe = tiny_config().layers[1]
     config = tiny_config(layers=(tiny_config().layers[0], moe, moe))
-    own = np.full((4, 3), -1.0)
-    other = -np.arange(12.0).reshape(4, 3)
-    other[2, 1] = -np.inf
+    own = np.full((5, 3), -1.0)
+    other = -np.arange(15.0).reshape(5, 3) + 3
+    other[3, 1] = -np.inf
     monkeypatch.setattr(module, "route_logprobs", lambda *_: [own, other])
     routes = np.tile(np.arange(CHOSEN, dtype=np.int16), (2, 3, 1))
     others = np.tile(routes[:, None, None], (1, 2, 1, 1, 1))
@@ -41,10 +41,10 @@ def found(monkeypatch):
         return result
 
     monkeypatch.setattr(module, "alternatives", alternatives)
-    one = Passage(np.array([5, 6, 7, 8], np.int32), 2)
+    one = Passage(np.array([5, 6, 3, 7, 8], np.int32), 2)
     model = jaxmoe.Model(config, {})
     made = lucky_routes(model, one, own=ExpertSample(), other=TopK())
-    assert (asked["positions"], asked["hold"]) == ([1, 2], True)
+    assert (asked["positions"], asked["hold"]) == ([2, 3], True)
     assert asked["layers"] == LAYERS
     return made
 
@@ -54,7 +54,7 @@ def test_routes_are_ranked_where_they_differ(found):
     assert found.tokens.tolist() == [7, 8]
     assert found.differs.tolist() == [[False, True], [True, False]]
     first, second = found.ranked()
-    assert first == (2, 1, 8, -1, -np.inf, 1) and second == (1, 2, 7, -1, -5, 0.5)
+    assert first == (3, 1, 8, -1, -np.inf, 1) and second == (2, 2, 7, -1, -5, 0.5)
     assert [r.loss for r in found.ranked("surprise")] == [1, 0.5]
     with pytest.raises(ValueError, match="'luck'"):
         found.ranked("luck")
@@ -80,5 +80,5 @@ def test_files_have_the_largest_loss_first(found, tmp_path):
     """The first lines would not be those that matter."""
     write_lucky(tmp_path, [("problem =1", found)])
     lines = (tmp_path / "lucky.csv").read_text("utf-8").splitlines()
-    assert [line.split(",")[1:3] for line in lines[1:]] == [["2", "1"], ["1", "2"]]
+    assert [line.split(",")[1:3] for line in lines[1:]] == [["3", "1"], ["2", "2"]]
     assert "problem =1" in lucky_table([("problem =1", found)])

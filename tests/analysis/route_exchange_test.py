@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.analysis.passages import Passages
-from jaxmoe.analysis.route_exchange import as_line, expert_weights
+from jaxmoe.analysis.route_exchange import as_line, expert_weights, routes_in
 from jaxmoe.analysis.router_pass import Passage
 from jaxmoe.analysis.texts import read_rows
 from jaxmoe.decode.sampler import TokenSampler
@@ -80,6 +80,8 @@ def test_weights_are_those_of_the_rule(form):
         ({"routed_experts": 5}, "found int"),
         ({"routed_shape": [6, 2]}, "routed_shape"),
         ({"routed_shape": ["6", 2, 4]}, "routed_shape"),
+        ({"routed_shape": [-1, 2, 4]}, "routed_shape.*above 0"),
+        ({"text": "b"}, '"answer" and a "text"'),
     ],
 )
 def test_lines_that_do_not_fit(tmp_path, change, message):
@@ -88,3 +90,16 @@ def test_lines_that_do_not_fit(tmp_path, change, message):
     path.write_text(json.dumps(as_line(_passage()) | change), "utf-8")
     with pytest.raises(ValueError, match=f"line 1.*{message}"):
         read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [("vllm", "base64 of a .npy file"), ("sglang", r"base64 of int32 of \(6, 2, 4\)")],
+)
+def test_a_text_that_was_cut_short(form, message):
+    """What is wrong with a file would be said of values that it does not hold."""
+    line = as_line(_passage(), form=form)
+    find = routes_in(line | {"routed_experts": line["routed_experts"][:-8]})
+    assert find is not None
+    with pytest.raises(ValueError, match=message):
+        find()

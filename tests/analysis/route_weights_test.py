@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from jaxmoe import ExpertSample, TopK
+from jaxmoe import ExpertSample, TopK, place_routes, sample
 from jaxmoe.analysis.route_weights import (
     effective_size,
     log_ratio,
@@ -69,14 +70,34 @@ def test_log_probabilities_are_those_of_the_law(model, answer, rankings):
     """A route would be asked about another token's scores, or in another layer."""
     # Of one token, the first that has a route: those before it are as in `rankings`.
     first = PROMPT - 1
-    for policy, found in zip(
-        (A, B), route_logprobs(model, answer, [A, B]), strict=True
-    ):
+    given = route_logprobs(model, answer, [A, B], noisy_prefill=True)
+    for policy, found in zip((A, B), given, strict=True):
         assert found[first, 1] == pytest.approx(
             _law(rankings[first], (3, 6), policy), abs=1e-4
         )
         assert (found[:first] == 0).all() and (found[:, 0] == 0).all()
         assert (found[first:, 1] < 0).all()
+
+
+@pytest.mark.parametrize("noisy_prefill", [False, True])
+def test_they_are_those_that_were_recorded(model, noisy_prefill):
+    """The prompt's last route would count as drawn where it was not, or not as so."""
+    given: Any = {"policy": A, "key": 0, "max_new_tokens": 5}
+    given |= {"return_routes": True, "return_route_logprobs": True}
+    prompt = prompt_of(PROMPT)
+    drawn: Any = sample(model, prompt, noisy_prefill=noisy_prefill, **given)
+    length = int(drawn.lengths[0])
+    placed = place_routes(PROMPT, length, drawn.routes[0])[:-1]
+    tokens = np.append(prompt, drawn.tokens[0, : length - 1]).astype(np.int32)
+    one = Passage(tokens, PROMPT, placed, int(drawn.tokens[0, length - 1]))
+    (found,) = route_logprobs(model, one, [A], noisy_prefill=noisy_prefill)
+    recorded = drawn.route_logprobs[0, :length]
+    np.testing.assert_allclose(found[PROMPT - 1 :], recorded, atol=1e-4)
+    assert found.sum() == pytest.approx(recorded.sum(), abs=1e-3)
+    weights = route_weights(
+        model, [one], target=B, behaviour=A, noisy_prefill=noisy_prefill
+    )
+    assert (weights.tokens[0][PROMPT - 1] != 0) == noisy_prefill
 
 
 def test_weights_are_ratios_and_none_between_equals(model, answer):
@@ -95,9 +116,9 @@ def test_routes_that_a_policy_never_takes(model, answer):
     plain = replace(A, tau=0.0)
     found = route_weights(model, [answer], target=plain, behaviour=A)
     assert np.isneginf(found.answers).all() and found.effective == 0
-    with pytest.warns(UserWarning, match="6 routes"):
+    with pytest.warns(UserWarning, match="5 routes"):
         wrong = route_weights(model, [answer], target=A, behaviour=plain)
-    assert np.isnan(wrong.answers).all() and wrong.impossible == (LENGTH - PROMPT + 1,)
+    assert np.isnan(wrong.answers).all() and wrong.impossible == (LENGTH - PROMPT,)
 
 
 def test_ratios_of_what_cannot_be():

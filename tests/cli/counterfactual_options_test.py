@@ -9,8 +9,8 @@ from jaxmoe import ExpertSample, TopK
 from jaxmoe.analysis import router_pass
 from jaxmoe.analysis.router_pass import Passage
 from jaxmoe.cli import counterfactual_options
-from jaxmoe.cli.counterfactual_options import layer_sets
-from jaxmoe.cli.routers import main
+from jaxmoe.cli.counterfactual_options import asks_for_routes, layer_sets
+from jaxmoe.cli.routers import main, parser
 from tests.reports.counterfactual_files_test import made_up
 
 
@@ -70,6 +70,51 @@ def test_options_reach_the_measurement(
     assert {name: options[name] for name in common} == common
     printed = capsys.readouterr().out
     assert "all tokens" in printed and "rank 2" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong", "found"),
+    [
+        ("--hold", "--hold", "the report"),
+        ("--change 0", "--change", "the report"),
+        ("--positions 3", "--positions", "the report"),
+        ("--reach rest", "--reach", "the report"),
+        ("--write-weights", "--write-weights", "the report"),
+        ("--ablate --write-weights", "--write-weights", "--ablate"),
+        ("--ablate --change 0", "--change", "--ablate"),
+        ("--ablate --cut 1", "--cut", "--ablate"),
+        ("--counterfactual 2 --beside x", "--beside", "--counterfactual"),
+        ("--counterfactual 2 --against x", "--against", "--counterfactual"),
+        ("--lucky x --change 0", "--change", "--lucky"),
+        ("--lucky x --hold", "--hold", "--lucky"),
+        ("--ablate --policy topk", "--policy", "--ablate"),
+        ("--ablate --tau 1,2", "--tau", "--ablate"),
+        ("--lucky x --ensemble 2", "--ensemble", "--lucky"),
+        ("--write-routes vllm --cut 1", "--cut", "--write-routes"),
+        ("--write-routes vllm --reach 2", "--reach", "--write-routes"),
+    ],
+)
+def test_options_that_would_do_nothing(options, wrong, found):
+    """Hours would be spent on another report than was asked for."""
+    args = parser().parse_args(["demo", "--out", "x", *options.split()])
+    with pytest.raises(ValueError, match=f"{wrong} belongs to .*with {found};"):
+        asks_for_routes(args)
+
+
+def test_modes_that_go_together():
+    """What fits would be refused, or answers written whose routes were to change."""
+    every = ["--counterfactual", "2", "--ablate", "--hold", "--change", "0"]
+    args = parser().parse_args(["demo", "--out", "x", *every, "--reach", "rest"])
+    assert asks_for_routes(args)
+    args = parser().parse_args(
+        ["demo", "--out", "x", "--against", "y", "--beside", "z", "--cut", "1"]
+    )
+    assert not asks_for_routes(args)
+    args = parser().parse_args(
+        ["demo", "--out", "x", "--write-routes", "vllm", "--ablate"]
+    )
+    with pytest.raises(ValueError, match="--write-routes writes.*--ablate changes"):
+        asks_for_routes(args)
 
 
 def test_options_that_do_not_fit(checkpoint, tmp_path, capsys):

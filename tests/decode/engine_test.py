@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 import jaxmoe
-from jaxmoe import AdaptiveHead, Engine, ExpertSample, GumbelTopK, TokenSampler, TopK
+from jaxmoe import (
+    AdaptiveHead,
+    Biased,
+    Dropout,
+    Engine,
+    ExpertSample,
+    GumbelTopK,
+    TokenSampler,
+    TopK,
+)
 from jaxmoe.benchmarks.calls import counted
 from jaxmoe.decode import prompt_loader
 from jaxmoe.decode.trace import TokenTrace
@@ -178,6 +187,28 @@ def test_half_of_a_call_under_another_policy(model):
         )
     with pytest.raises(ValueError, match=r"list of 6.*found a list of 2"):
         jaxmoe.sample(model, prompt, n=6, policy=policies[:2], **options)
+
+
+@pytest.mark.optimised(False)
+def test_bans_and_dropout_hold_beside_the_best_experts(model):
+    """Where no slot draws, a step that takes the best ranks alone would lose both."""
+    banned = np.where(np.arange(EXPERTS) % 2 > 0, -np.inf, 0)
+    with engine_of(model, return_routes=True) as engine:
+        tickets = [
+            submit(engine, 5, **SEVERAL_SEGMENTS, policy=policy)
+            for policy in (TopK(), Biased(TopK(), banned), Dropout(0.5))
+        ]
+        deltas = []
+        while engine.busy:
+            deltas += engine.step()
+    plain, biased, dropped = (
+        np.concatenate([d.trace.routes[:, 1] for d in deltas if d.ticket == ticket])
+        for ticket in tickets
+    )
+    assert (plain >= 0).all()
+    assert (plain % 2 > 0).any()
+    assert (biased % 2 == 0).all()
+    assert (dropped == -1).any()
 
 
 @pytest.mark.parametrize("most", [1, 3])

@@ -11,6 +11,7 @@ import jaxmoe
 from jaxmoe import Biased, Dropout, GumbelTopK, RouteEnsemble, TopK
 from jaxmoe.decode.ensemble import averaged
 from jaxmoe.random.keys import ROUTES, ensemble_keys, position_key, route_key
+from jaxmoe.router.ensemble import MOST_ROUTES
 from jaxmoe.router.policies import Policy, pytree, ranked
 from tests.tiny import CHOSEN, EXPERTS, SHAPES, prompt_of, tiny_model
 
@@ -41,12 +42,38 @@ def test_averages_are_of_probabilities():
     )
 
 
-@pytest.mark.parametrize("routes", [1, 7])
-def test_equal_routes_are_averaged_to_themselves(routes):
-    """Promise 3: the answers of `TopK()` would differ in their last bits."""
+@pytest.mark.optimised
+@pytest.mark.parametrize(
+    "counts",
+    [
+        pytest.param((7, 41, 55, MOST_ROUTES), id="some"),
+        pytest.param(range(1, MOST_ROUTES + 1), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_equal_routes_are_averaged_to_themselves(counts):
+    """Promise 3: the answers of `TopK()` would differ in their last bits.
+
+    In one program, whose compiler may put a product for a division by J: 41 times the
+    nearest number to 1 / 41 is not 1.
+    """
     row = jnp.asarray(np.random.default_rng(1).normal(size=(3, 97)) * 20, jnp.float32)
-    found = averaged(jnp.broadcast_to(row, (routes, 3, 97)))
-    np.testing.assert_array_equal(found, row)
+    row = row.at[1, 5].set(-jnp.inf)
+    every = jnp.broadcast_to(row, (MOST_ROUTES, 3, 97))
+
+    @jax.jit
+    def of_each_count(logits):
+        return [averaged(logits[:count]) for count in counts]
+
+    np.testing.assert_array_equal(of_each_count(every), every[: len(counts)])
+
+
+def test_tokens_that_some_routes_rule_out():
+    """-inf less -inf: a token that a route rules out would have no number."""
+    logits = np.float32([[0, -np.inf, 1, -np.inf], [2, 1, -np.inf, -np.inf]])
+    for rows in (logits, logits[::-1]):
+        found = jax.nn.softmax(averaged(jnp.asarray(rows)), axis=-1)
+        expected = np.mean(jax.nn.softmax(logits, axis=-1), axis=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_keys_of_routes():

@@ -95,6 +95,34 @@ def test_experts_that_were_not_taken_have_no_gradient(model, given, differentiat
             assert (np.asarray(slope)[:, :CHOSEN] != 0).any(), name
 
 
+def test_routes_may_be_wider_than_the_models(model, given, differentiated):
+    """Experts of a policy that takes more would be a broadcast out of the middle."""
+    tokens, routes, lengths = given
+    (_, alike), _ = differentiated(model.params, routes)
+    wider = np.pad(routes, ((0, 0),) * 3 + ((0, 2),), constant_values=-1)
+    found = score(model.config, model.params, tokens, wider, lengths=lengths)
+    np.testing.assert_allclose(found, alike, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"routes": np.s_[..., :-1]}, r"routes must be \[2, 9, 2, K\].*K 4 or more"),
+        ({"routes": np.s_[:, :-1]}, r"routes must be.*found \(2, 8, 2, 4\)"),
+        ({"routes": np.s_[:, :, :1]}, "routes must be"),
+        ({"lengths": np.s_[:1]}, r"lengths must be \[2\]"),
+        ({"tokens": np.s_[:, :8], "routes": np.s_[:, :8]}, "at most 8.*found 9"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_what_does_not_fit_is_refused(model, given, change, message):
+    """Tokens would be scored by other tokens' experts, or by none."""
+    named = dict(zip(("tokens", "routes", "lengths"), given, strict=True))
+    named |= {name: named[name][part] for name, part in change.items()}
+    with pytest.raises(ValueError, match=message):
+        score(model.config, model.params, **named)
+
+
 def test_weights_without_gradients_are_refused(model, given):
     """The gradient of bits would be an error out of the middle of JAX."""
     params = model.params | {"head.weight": np.zeros((97, 32), np.uint16)}

@@ -47,6 +47,9 @@ def test_steps_are_followed_by_the_separator(model):
     assert verifier.steps(ANSWER) == STEPS
     # What an answer writes there itself would be a step without a text.
     assert verifier.steps("a<extra_0>\n\n<extra_0>") == ["a"]
+    hidden = "<extra<extra_<extra_0>0>_0>"
+    made = verifier.tokens(hidden, verifier.steps(f"{hidden}\n\nb"))
+    assert made.count(verifier.separator) == 2
     ids = np.array(verifier.tokens("2 + 2?", STEPS))
     places = np.flatnonzero(ids == verifier.separator)
     assert len(places) == len(STEPS)

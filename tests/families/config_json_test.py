@@ -4,11 +4,13 @@ import json
 import math
 import time
 import warnings
+from hashlib import sha256
 
 import pytest
 
 from jaxmoe.config import DenseConfig, GenerationConfig, MoEConfig, RopeConfig
 from jaxmoe.families.config_json import from_hf, load_hf_config
+from jaxmoe.families.registry import FAMILIES
 from jaxmoe.router.scores import SoftmaxScores
 
 SHAPES = {
@@ -33,6 +35,25 @@ def _warnings_are_errors():
 
 def _without(*names):
     return {name: value for name, value in CONFIG.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("family", "digest"),
+    [
+        ("qwen3_moe", "251ac47563ed8f19"),
+        ("gpt_oss", "a775cefa0df23375"),
+        ("qwen3_next", "fc32e59473e81492"),
+        ("deepseek_v3", "285b23768bb1ccd6"),
+        ("mixtral", "dcad28216bd11a89"),
+    ],
+)
+def test_what_tells_models_apart_is_what_it_was(family, digest):
+    """Evaluations that were begun before could not be carried on.
+
+    A new field must not be in the text of a configuration that does not use it.
+    """
+    text = repr(from_hf(dict(FAMILIES[family].test_configs[0])))
+    assert sha256(text.encode()).hexdigest()[:16] == digest
 
 
 # -- defaults and layers -------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 
 import jaxmoe
 from jaxmoe.decode.inputs import check_route_law
+from jaxmoe.router.ensemble import RouteEnsemble
 from jaxmoe.router.modifiers import MOST_BIAS, Biased, Gated
 from jaxmoe.router.policies import (
     AdaptiveHead,
@@ -18,6 +19,7 @@ from jaxmoe.router.policies import (
     Policy,
     TopK,
     TopP,
+    for_model,
 )
 from jaxmoe.router.routing import choose_experts, route_logprobs
 from jaxmoe.router.scores import Groups, SoftmaxScores
@@ -117,13 +119,39 @@ def test_prompts_are_biased_too():
         (np.full(E, np.nan), "found nan"),
         (np.full(E, np.inf), "found inf"),
         (np.full(E, 2 * MOST_BIAS), "found 20000"),
-        (np.where(np.arange(E) < K - 1, 0, -np.inf), "found 3 in layer 0"),
     ],
 )
 def test_biases_that_do_not_fit_are_refused(bias, says):
-    """An index into too few layers, or no experts left."""
+    """An index into too few layers, or experts without an order."""
     with pytest.raises(ValueError, match=says):
         Biased(TopK(), bias).resolve(**FIT)
+
+
+def _leaving(*counts: int) -> np.ndarray:
+    """A bias that bans all but so many experts of each layer."""
+    return np.where(np.arange(E) < np.array(counts)[:, None], 0, -np.inf)
+
+
+def test_as_many_experts_are_left_as_are_chosen():
+    """Bans that leave enough would be refused: of the places, or in a dense layer."""
+    config = tiny_model().config
+    assert config.moe_layers == (1,)
+    for policy in (
+        Biased(TopK(), _leaving(0, K)),
+        Biased(TopK(1), _leaving(0, 1)),
+        Biased(TopK(np.array([K, 2])), _leaving(0, 2)),
+        Biased(Biased(TopP(k_max=2), np.zeros(E)), _leaving(0, 2)),
+        Biased(Gated(HOT, threshold=1.0), _leaving(0, K)),
+    ):
+        for_model(policy, config)
+    for policy in (
+        Biased(TopK(2), _leaving(K, 1)),
+        Biased(Biased(ExpertSample(k=2), _leaving(K, 1)), np.zeros(E)),
+        Gated(Biased(ExpertSample(k=2), _leaving(K, 1)), threshold=1.0),
+        RouteEnsemble(Biased(Dropout(k=2), _leaving(K, 1))),
+    ):
+        with pytest.raises(ValueError, match="leave 2 .* found 1 in layer 1"):
+            for_model(policy, config, several=True)
 
 
 # -- gates ---------------------------------------------------------------------------

@@ -151,6 +151,7 @@ def test_mixed_slots_choose_each_as_its_own_policy(kind):
     """What the other slots hold must have no say."""
     _check_choices(POLICIES, _ranking(kind))
     _check_choices(POLICIES + CHANGED, _ranking(kind))
+    _check_choices([CHANGED[0], TopK()], _ranking(kind))  # heads alone
 
 
 @pytest.mark.slow
@@ -158,6 +159,15 @@ def test_mixed_slots_choose_each_as_its_own_policy(kind):
 def test_more_mixed_slots_choose_each_as_its_own_policy(kind):
     """As above."""
     _check_choices(POLICIES[:4] + MORE, _ranking(kind))
+
+
+@pytest.mark.parametrize("beside", [[], [TopK()]], ids=["alone", "beside TopK"])
+@pytest.mark.parametrize(
+    "changed", [Dropout(0.5), Biased(TopK(), BANNED)], ids=["Dropout", "Biased"]
+)
+def test_changes_of_the_best_ranks_are_made(changed, beside):
+    """Slots that all take the best ranks have a short cut, without bias or dropout."""
+    _check_choices([changed, *beside], _ranking("random"))
 
 
 def _check_choices(policies, ranking):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmoe.router.policies import ranked
 from jaxmoe.router.scores import (
     ExtraExperts,
     Groups,
@@ -253,3 +254,21 @@ def test_groups_that_do_not_fit(groups, word):
         Groups(*groups).check(16, 4)
     with pytest.raises(ValueError, match="kept"):
         Groups(4, 5, 1)
+
+
+def test_equal_experts_are_extra_as_the_policy_has_them():
+    """-0.0 ranks behind 0.0 to `top_k`: `TopK` would choose an expert of no weight."""
+    logits = jnp.float32([-0.0, 0.0, 5.0, -5.0])
+    best = ranked(logits, 2).experts
+    np.testing.assert_array_equal(best, [2, 0])
+    plain = SoftmaxScores(False)
+    found = replace(plain, extra=ExtraExperts(2, 0.0)).weights(logits, best)
+    np.testing.assert_array_equal(found, plain.weights(logits, best))
+
+
+@pytest.mark.parametrize("rule", [SoftmaxScores(True), SigmoidScores()])
+def test_the_text_of_a_rule_has_extra_experts_where_there_are_any(rule):
+    """Runs with and without them would be taken for one."""
+    assert "extra" not in repr(rule)
+    extra = ExtraExperts(3, 0.5)
+    assert f"extra={extra!r}" in repr(replace(rule, extra=extra))
