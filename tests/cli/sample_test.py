@@ -248,7 +248,7 @@ def refuse(capsys, argv: list[str]) -> str:
         ("--policy topk --k-keep 2", "--policy topk has --k, found --k-keep"),
         ("--gate-by margin", "--gate-threshold go together"),
         ("--policy topk --gate-by entropy --gate-threshold 1", "found TopK"),
-        ("--ensemble 65", "routes must be .* 1..64, found 65"),
+        ("--ensemble 65", "routes must be a whole number in 1..64, found 65"),
         ("--ensemble 2 --noisy-prefill", "noisy_prefill takes policies of one pass"),
         ("--expert-bias nowhere.npy", "--expert-bias must be a .npy file"),
         ("--temperature -1", "temperature"),
