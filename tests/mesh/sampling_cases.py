@@ -90,9 +90,9 @@ def test_one_compile(mixed):
     def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         names.append(event)
 
-    jax.monitoring.register_event_duration_secs_listener(listen)
     prompts[0] = prompts[0][::-1].copy()
     options = {"key": jax.random.key(8), "policy": ExpertSample(tau=0.3)}
+    jax.monitoring.register_event_duration_secs_listener(listen)
     draw(mixed, prompts, n=3, sampler=cool, **options)
     assert not [name for name in names if "backend_compile" in name]
 
