@@ -55,8 +55,9 @@ def refuse_unread(
         if (method := a.left.pop(name, None)) is not None:
             if isinstance(method, dict):
                 method = method.get("quant_method", method.get("format"))
+            said = str(method or "of an unknown method")[:80]
             a.report.quantised.append(
-                f"config.json has {name} ({method or 'of an unknown method'}): this is "
+                f"config.json has {name} ({said}): this is "
                 "a quantised model of a kind that is not read here (FP8 is with a "
                 "weight_block_size); take the release of this model in bfloat16 or "
                 "float32, or, if the weights are not quantised, leave"
