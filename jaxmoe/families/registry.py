@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxmoe.config import Fp8Weights, ModelConfig
-from jaxmoe.families.attributes import quote
 from jaxmoe.families.bailing_moe import BAILING_MOE, BAILING_MOE_V2
 from jaxmoe.families.base import Family
 from jaxmoe.families.deepseek_v2 import DEEPSEEK_V2
@@ -89,7 +88,7 @@ def find_family(config: Mapping[str, Any]) -> Family:
         known = dict.fromkeys(family.model_type for family in FAMILIES.values())
         raise ValueError(
             f"model_type in config.json must be one of {', '.join(known)}, found "
-            f"{quote(model_type)}; this package runs no other architecture"
+            f"{model_type!r:.80}; this package runs no other architecture"
         )
     if len(found) == 1:
         return found[0]
@@ -101,7 +100,8 @@ def find_family(config: Mapping[str, Any]) -> Family:
     known = [name for family in found for name in family.architectures]
     raise ValueError(
         f"architectures in config.json of model_type {model_type!r} must name one of "
-        f"{', '.join(known)}, found {quote(names)}; take the file released with the weights"
+        f"{', '.join(known)}, found {names!r:.80}; take the file released with the "
+        "weights"
     )
 
 
