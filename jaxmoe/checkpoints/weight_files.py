@@ -148,8 +148,8 @@ def _inside(directory: Path, file: str) -> Path:
     pure = PurePosixPath(file)
     if pure.is_absolute() or ".." in pure.parts or "\\" in file or "\0" in file:
         raise ValueError(
-            f"{file!r:.200}: expected a file inside {directory}; the index leads out of "
-            "it, which no honest checkpoint does"
+            f"{file!r:.200}: expected a file inside {directory}; the index leads out "
+            "of it, which no honest checkpoint does"
         )
     if path.is_symlink() and not path.exists():
         raise ValueError(
