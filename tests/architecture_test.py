@@ -156,8 +156,9 @@ def test_libraries_stay_where_they_belong():
 
 
 def test_house_rules():
-    """Keys derived, annotations postponed, a platform asked for outside one place, or
-    what a kind of mixer consists of named above `jaxmoe.nn`."""
+    """Keys derived, annotations postponed, a platform asked for outside one place, a
+    dataclass whose structure equals another's, or what a kind of mixer consists of
+    named above `jaxmoe.nn`."""
     wrong = []
     above = _floor("jaxmoe/nn/")
     assert above is not None
@@ -171,6 +172,8 @@ def test_house_rules():
         found = re.search(r"random\.(fold_in|split)\b", text)
         if found and not path.startswith(derives):
             wrong.append(f"{path}: {found[0]} belongs in jaxmoe/random/keys.py")
+        if re.search(r"\bregister_dataclass\(|@.*\bregister_dataclass\b", text):
+            wrong.append(f"{path}: classes are registered by jaxmoe.typing.pytree")
         if "default_backend()" in text and path != "jaxmoe/execution.py":
             wrong.append(f"{path}: kernels follow the weights; see jaxmoe/execution.py")
         named = re.search(parts, text)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.typing import Array, Bool, Float, Int, Integer
+from jaxmoe.typing import Array, Bool, Float, Int, Integer, pytree
 
 BIN_WIDTH = 1 / 16
 """Nats. A quantile of p is off by half a bin at most: a factor of 1.032."""
@@ -34,7 +34,7 @@ Numbers = Any
 """An array on the device (int32, float32) or on the host (int64, float64)."""
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True, eq=False)
 class RouterStats:
     """Sums over tokens. Rank 1, the best expert, is at index 0.

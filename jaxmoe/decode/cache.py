@@ -15,7 +15,7 @@ from jaxmoe.config import ModelConfig
 from jaxmoe.execution import Execution
 from jaxmoe.nn.decoder import empty_states, state_specs
 from jaxmoe.ops.attention import CHUNK
-from jaxmoe.typing import Array, Bool, Int, Leaf
+from jaxmoe.typing import Array, Bool, Int, Leaf, pytree
 
 
 def bucket(length: int, smallest: int = CHUNK) -> int:
@@ -26,7 +26,7 @@ def bucket(length: int, smallest: int = CHUNK) -> int:
     return size
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True)
 class PrefixCache:
     """Prompts in flight: shared by samples, read-only while they decode.

@@ -11,7 +11,6 @@ not of rank: two nearly tied tokens that swap ranks under other rounding change 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -24,7 +23,7 @@ from jaxmoe.config import GenerationConfig
 from jaxmoe.ops.top_k import whole_top_k
 from jaxmoe.random.keys import token_key
 from jaxmoe.text.grammar import schema_text
-from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
+from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key, pytree
 
 _BLOCK = 512
 
@@ -50,20 +49,7 @@ LONGEST_WORD = 32
 """Tokens of a bad word; every slot keeps room for the longest of all."""
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=[
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "logit_bias",
-    ],
-    meta_fields=["min_tokens", "bad_words", "json_schema", "regex", "candidates"],
-)
+@pytree("min_tokens", "bad_words", "json_schema", "regex", "candidates")
 @dataclass(frozen=True, repr=False)
 class TokenSampler:
     """How the next token is drawn.

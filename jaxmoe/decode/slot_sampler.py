@@ -1,7 +1,6 @@
 """One program for all samplers: each slot has numbers of its own."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from jaxmoe.decode.sampler import TokenSampler, locate
-from jaxmoe.typing import Array, Bool, Float, Int, Key
+from jaxmoe.typing import Array, Bool, Float, Int, Key, pytree
 
 CANDIDATES = 128
 """The most likely tokens that are looked at where they are enough: top_k up to 120."""
@@ -62,7 +61,7 @@ def numbers_of(sampler: TokenSampler) -> SamplerNumbers:
     return SamplerNumbers(values[0], values[1], values[2], values[3], few)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=[])
+@pytree()
 @dataclass(frozen=True)
 class SlotSampler:
     """In each slot a `TokenSampler`, given by its numbers, [S] each.

@@ -11,13 +11,13 @@ from jaxmoe.nn.base import Step
 from jaxmoe.ops.grouping import cut_blocks
 from jaxmoe.random.keys import position_key
 from jaxmoe.sharding.layout import Layout
-from jaxmoe.typing import Array, Leaf
+from jaxmoe.typing import Array, Leaf, pytree
 
 PROMPT_BLOCK = 8
 """Slots that read a prompt's prefix together, where several prompts are in flight."""
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True)
 class Slots:
     """The samples under way; every array is [S] but for `key_data`.

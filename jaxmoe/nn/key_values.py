@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxmoe.config import AttentionConfig
@@ -11,10 +10,10 @@ from jaxmoe.nn.base import Held
 from jaxmoe.nn.positions import Positions
 from jaxmoe.ops.attention import CHUNK
 from jaxmoe.sharding.layout import Layout
-from jaxmoe.typing import Array, Leaf
+from jaxmoe.typing import Array, Leaf, pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True)
 class KeyValues(Positions):
     """Keys and values of L layers, a `LayerState`.

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -29,10 +28,10 @@ from jaxmoe.ops.attention import CHUNK, FORMS, QKV
 from jaxmoe.ops.rope import rotate, rotation
 from jaxmoe.ops.stack import OfLayer
 from jaxmoe.sharding.layout import Layout
-from jaxmoe.typing import Array, Float, Int, Leaf
+from jaxmoe.typing import Array, Float, Int, Leaf, pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True)
 class Latents(Positions):
     """Normed latents and rotated keys of L layers, a `LayerState`.

@@ -11,10 +11,10 @@ from jax import lax
 from jaxmoe.config import DeltaConfig
 from jaxmoe.nn.base import Held
 from jaxmoe.sharding.layout import Layout
-from jaxmoe.typing import Array, Leaf
+from jaxmoe.typing import Array, Leaf, pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True)
 class Recurrent:
     """Memories of L layers, a `LayerState`; nothing is shared once samples have begun.

@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -19,7 +18,7 @@ from jax import lax
 
 from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, cut, piece, take, whole
-from jaxmoe.typing import Array, Leaf
+from jaxmoe.typing import Array, Leaf, pytree
 
 DTYPE = np.dtype(ml_dtypes.float8_e4m3fn)
 """Of the values: sign, 4 bits of exponent, 3 of mantissa; no infinity."""
@@ -69,7 +68,7 @@ def dequantise(values: np.ndarray, scales: np.ndarray, block: Block) -> np.ndarr
     return values.astype(np.float32) * wide
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True)
 class Fp8(Packed):
     """values: uint8, the bits of float8, [*A, *outputs, *inputs]. scales: float32

@@ -8,16 +8,15 @@ turned once it is cut.
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, cut, take
-from jaxmoe.typing import Array, Leaf
+from jaxmoe.typing import Array, Leaf, pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True)
 class InputsFirst(Packed):
     """Values [..., I, *outputs] that are shown as [..., *outputs turned round, I].

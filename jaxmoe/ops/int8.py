@@ -9,14 +9,13 @@ bytes are widened in a register and multiplied there (`jaxmoe.ops.lanes`).
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.ops.bf16_bits import is_bits
 from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, cut, piece, take, whole
-from jaxmoe.typing import Array, Leaf
+from jaxmoe.typing import Array, Leaf, pytree
 
 MOST = 127
 """Of the magnitude of an integer: -128 would have no opposite."""
@@ -64,7 +63,7 @@ def quantise_array(weight: Array, inputs: int) -> tuple[Array, Array]:
     return jnp.asarray(values.reshape(host.shape)), jnp.asarray(scales)
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True)
 class Int8(Packed):
     """values: int8, [..., I], or with several axes of inputs. scales: float32 [...]."""

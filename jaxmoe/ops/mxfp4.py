@@ -8,13 +8,12 @@ by 2^(s - 127). Every value is a float32, and a bfloat16, exactly.
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, cut, piece, take, whole
-from jaxmoe.typing import Array, Integer, Leaf
+from jaxmoe.typing import Array, Integer, Leaf, pytree
 
 BLOCK = 32
 """Values under one scale."""
@@ -62,7 +61,7 @@ def _value(pairs: Array, high: int) -> Array:
     return value * lax.optimization_barrier(jnp.float32(_HALF))
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True)
 class Mxfp4(Packed):
     """blocks: uint8 [..., I / 32, 16]. scales: uint8 [..., I / 32].

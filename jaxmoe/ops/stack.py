@@ -8,14 +8,13 @@ one slice of (layer, start, 0, ...).
 from dataclasses import dataclass
 from typing import Any, overload
 
-import jax
 from jax import lax
 
 from jaxmoe.ops.packed import Packed
-from jaxmoe.typing import Array, Leaf
+from jaxmoe.typing import Array, Leaf, pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True)
 class OfLayer:
     """`stack[layer]`, not yet read. stack: [L, ...]; layer: int, or a traced index."""

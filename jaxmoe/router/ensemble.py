@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from jaxmoe.router.policies import Policy, pytree, require_one_pass
-from jaxmoe.typing import Array, Float, Int
+from jaxmoe.router.policies import Policy, require_one_pass
+from jaxmoe.typing import Array, Float, Int, pytree
 
 MOST_ROUTES = 64
 """Of a token: so many times the rows of a step, and the width of recorded routes."""

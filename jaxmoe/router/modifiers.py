@@ -24,11 +24,10 @@ from jaxmoe.router.policies import (
     numbers_of,
     packed,
     per_layer,
-    pytree,
     ranked,
     require_one_pass,
 )
-from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int
+from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, pytree
 
 MOST_BIAS = 1e4
 """Largest finite bias: beside it a ranking keeps three decimals in float32."""

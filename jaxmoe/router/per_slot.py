@@ -22,10 +22,9 @@ from jaxmoe.router.policies import (
     drop_out,
     log_probability_of_dropout,
     numbers_of,
-    pytree,
     ranked,
 )
-from jaxmoe.typing import Array, Bool, Float, Int
+from jaxmoe.typing import Array, Bool, Float, Int, pytree
 
 
 @pytree("k", "reach")

@@ -12,7 +12,6 @@ selects, and drawing with Gumbel noise is exact sampling without replacement
 another one.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,7 @@ from jax.scipy.special import xlog1py, xlogy
 from jaxmoe.config import ModelConfig
 from jaxmoe.ops.top_k import best_first
 from jaxmoe.router.plackett_luce import log_probability_of_set
-from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key
+from jaxmoe.typing import Array, ArrayLike, Bool, Float, Int, Key, pytree
 
 _LARGEST = float(np.finfo(np.float32).max)
 DERIVED = {"derived": True}
@@ -293,18 +292,6 @@ class Policy:
         None where it has none (the default): it then needs a program of its own.
         """
         return None
-
-
-def pytree(*static: str):
-    """Register a policy: its fields are leaves, but for the names in `static`."""
-
-    def register(cls):
-        names = [f.name for f in dataclasses.fields(cls)]
-        return jax.tree_util.register_dataclass(
-            cls, [n for n in names if n not in static], list(static)
-        )
-
-    return register
 
 
 @pytree("places")

@@ -12,7 +12,8 @@ from jaxmoe import Biased, Dropout, GumbelTopK, RouteEnsemble, TopK
 from jaxmoe.decode.ensemble import averaged
 from jaxmoe.random.keys import ROUTES, ensemble_keys, position_key, route_key
 from jaxmoe.router.ensemble import MOST_ROUTES
-from jaxmoe.router.policies import Policy, pytree, ranked
+from jaxmoe.router.policies import Policy, ranked
+from jaxmoe.typing import pytree
 from tests.tiny import CHOSEN, EXPERTS, SHAPES, prompt_of, tiny_model
 
 N, J, KEY = 4, 3, 1

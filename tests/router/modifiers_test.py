@@ -25,10 +25,6 @@ from jaxmoe.router.routing import choose_experts, route_logprobs
 from jaxmoe.router.scores import Groups, SoftmaxScores
 from tests.tiny import SHAPES, tiny_model
 
-# One program of these (dropout about a bias) was seen to come out wrong, now and then,
-# where XLA compiles without optimisation; users' programs are compiled with it.
-pytestmark = pytest.mark.optimised
-
 E, K, L, N = 16, 4, 3, 64
 FIT = {"k": K, "num_experts": E, "num_layers": L}
 RANKING = jnp.asarray(np.random.default_rng(0).normal(size=(N, E)) * 2, jnp.float32)

@@ -28,6 +28,7 @@ from jaxmoe.router.policies import (
 )
 from jaxmoe.router.routing import choose_experts
 from jaxmoe.router.scores import SoftmaxScores
+from jaxmoe.typing import pytree
 
 E, K, L = 16, 4, 3
 FIT = {"k": K, "num_experts": E, "num_layers": L}
@@ -313,7 +314,7 @@ def test_what_is_no_policy_is_refused(wrong, untyped):
         for_model(wrong, _config())
 
 
-@jax.tree_util.register_dataclass
+@pytree()
 @dataclass(frozen=True)
 class LastExperts(Policy):
     """A user's own: the experts of highest index, moved down by `offset`."""
