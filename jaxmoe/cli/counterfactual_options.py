@@ -18,6 +18,7 @@ from jaxmoe.analysis.router_pass import Passage
 from jaxmoe.analysis.texts import Row
 from jaxmoe.cli.bars import ProgressBar
 from jaxmoe.cli.endings import figures_if_possible
+from jaxmoe.cli.fields import is_changed
 from jaxmoe.cli.loading_options import digest_of
 from jaxmoe.cli.policy_options import policy_given
 from jaxmoe.cli.questions import task_named
@@ -110,19 +111,21 @@ USED_BY = {
 """What each option belongs to: nothing else reads it."""
 
 
-def asks_for_routes(args: argparse.Namespace) -> bool:
+def asks_for_routes(parser: argparse.ArgumentParser, args: argparse.Namespace) -> bool:
     """Whether routes are to be changed; a ValueError for options that do not fit."""
-    changing = [option for option in CHANGING if _given(args, option)]
-    writing = [_WRITING] if _given(args, _WRITING) else []
+
+    def is_given(option: str) -> bool:
+        return is_changed(parser, args, option.removeprefix("--").replace("-", "_"))
+
+    changing = [option for option in CHANGING if is_given(option)]
+    writing = [_WRITING] if is_given(_WRITING) else []
     if changing and writing:
         raise ValueError(
             f"{_WRITING} writes answers and {changing[0]} changes their routes, found "
             "both; run the command once for each"
         )
     asked = changing or writing or [_REPORT]
-    used = [
-        (option, users) for option, users in USED_BY.items() if _given(args, option)
-    ]
+    used = [(option, users) for option, users in USED_BY.items() if is_given(option)]
     drawing = (_REPORT, _WRITING, "--counterfactual")
     for option, users in [*used, *((name, drawing) for name in policy_given(args))]:
         if not {*users} & {*asked}:
@@ -135,12 +138,6 @@ def asks_for_routes(args: argparse.Namespace) -> bool:
             f"--lucky compares two runs, found --data {args.data}; name one"
         )
     return bool(changing)
-
-
-def _given(args: argparse.Namespace, option: str) -> bool:
-    """Whether an option has another value than where it is left out."""
-    value = getattr(args, option.removeprefix("--").replace("-", "_"))
-    return value != 1 if option == "--reach" else value not in (None, False, [])
 
 
 def rows_to_change(args: argparse.Namespace) -> list[Row]:

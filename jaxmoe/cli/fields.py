@@ -77,6 +77,16 @@ def given(args: argparse.Namespace, names: Mapping[str, Any] | list[str]) -> dic
     return {n: v for n in names if (v := getattr(args, n)) is not None}
 
 
+def is_changed(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, name: str
+) -> bool:
+    """Whether an option has another value than where it is left out; as `args` has it.
+
+    One that was given with that value cannot be told from one left out.
+    """
+    return getattr(args, name) != parser.get_default(name)
+
+
 def refuse_unread(
     parser: argparse.ArgumentParser,
     args: argparse.Namespace,
@@ -88,7 +98,7 @@ def refuse_unread(
     why: what follows its name in the error.
     """
     for name in names:
-        if getattr(args, name) != parser.get_default(name):
+        if is_changed(parser, args, name):
             raise ValueError(f"--{name.replace('_', '-')} {why}")
 
 

@@ -48,9 +48,10 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Runs the command: 0 if done, 2 on input that does not fit."""
-    args = parser().parse_args(argv)
+    made = parser()
+    args = made.parse_args(argv)
     require_local(args.out)
-    changing = asks_for_routes(args)
+    changing = asks_for_routes(made, args)
     rows = rows_to_change(args) if changing else rows_of(args)
     check_folder(args.out)
     policy = policy_of(args)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.adjustment_table import alike
+from jaxmoe.decode.adjustments import History
 from jaxmoe.decode.cache import bucket
 from jaxmoe.decode.memory import Size, empty_memory
 from jaxmoe.decode.prefill import prefill
@@ -86,16 +87,9 @@ def generate(
         answer_size=bucket(max_new_tokens),
     )
     prefix = prefix.put(jnp.zeros(1, jnp.int32), prompt)
-    stops = jnp.asarray(config.stop_ids if stop_ids is None else stop_ids, jnp.int32)
-    rules = SlotRules(policy, sampler, jnp.broadcast_to(stops, (count, len(stops))))
-    if isinstance(sampler, TokenSampler) and sampler.adjusts:
-        prompt_ids = jnp.where(jnp.arange(tokens.shape[0]) < length, tokens, -1)
-        ends = config.stop_ids if stop_ids is None else (*config.stop_ids, *stop_ids)
-        adjustments, history = alike(
-            sampler, ends, prompt_ids, slots=count, vocab=config.vocab_size
-        )
-        drawing = sampler.without_adjustments()
-        rules = rules._replace(sampler=drawing, adjustments=adjustments)
+    given = tokens, length
+    rules, history = _rules(config, policy, sampler, stop_ids, given, slots=count)
+    if history is not None:
         begun = begun._replace(history=history)
     everyone = Admission(
         jnp.ones(count, bool),
@@ -125,3 +119,31 @@ def generate(
     both = lambda a, b: jnp.concatenate([a, b], axis=1)[:, :max_new_tokens]  # noqa: E731
     trace = jax.tree.map(both, first.trace, rest.trace)
     return Drawn(trace, first.count + rest.count)
+
+
+def _rules(
+    config: ModelConfig,
+    policy: Policy,
+    sampler: TokenSampler,
+    stop_ids: tuple[int, ...] | None,
+    prompt: tuple[Int[Array, "T"], Int[Array, ""] | int],
+    *,
+    slots: int,
+) -> tuple[SlotRules, History | None]:
+    """How every slot draws, and what is remembered of answers where a sampler asks.
+
+    prompt: its tokens, padded, and its length.
+    """
+    own = config.stop_ids if stop_ids is None else stop_ids
+    stops = jnp.asarray(own, jnp.int32)
+    rules = SlotRules(policy, sampler, jnp.broadcast_to(stops, (slots, len(stops))))
+    if not (isinstance(sampler, TokenSampler) and sampler.adjusts):
+        return rules, None
+    tokens, length = prompt
+    prompt_ids = jnp.where(jnp.arange(tokens.shape[0]) < length, tokens, -1)
+    ends = config.stop_ids if stop_ids is None else (*config.stop_ids, *stop_ids)
+    adjustments, history = alike(
+        sampler, ends, prompt_ids, slots=slots, vocab=config.vocab_size
+    )
+    drawing = sampler.without_adjustments()
+    return rules._replace(sampler=drawing, adjustments=adjustments), history

@@ -240,17 +240,7 @@ def evaluate(
         one that another process is writing.
       OSError: a disk that is full or cannot be written; what was kept is safe.
     """
-    if not questions:
-        raise ValueError("expected at least one question, found none")
-    for name in ("n", "max_new_tokens"):
-        check_whole(name, getattr(draw, name))
-    check_whole("graders", graders)
-    # What does not fit is to be found before the directory is made: the options put
-    # right would be another configuration.
-    for_model(draw.policy, model.config, several=not draw.noisy_prefill)
-    read_sampler(model, draw.sampler)
-    if draw.deep_conf is not None:
-        check_top_logprobs(model, draw.deep_conf.top)
+    _check(model, questions, draw, graders)
     prompts = [
         check_prompt(model, prompt, draw.max_new_tokens)
         for prompt in prompts_of(model, task, questions, thinking=thinking)
@@ -304,6 +294,24 @@ def evaluate(
         else:
             run.keep_all(answers)
     wait_for_all()
+
+
+def _check(
+    model: Model, questions: Sequence[Question], draw: Draw, graders: int
+) -> None:
+    """Finds what does not fit before the directory is made.
+
+    The options put right would be another configuration.
+    """
+    if not questions:
+        raise ValueError("expected at least one question, found none")
+    for name in ("n", "max_new_tokens"):
+        check_whole(name, getattr(draw, name))
+    check_whole("graders", graders)
+    for_model(draw.policy, model.config, several=not draw.noisy_prefill)
+    read_sampler(model, draw.sampler)
+    if draw.deep_conf is not None:
+        check_top_logprobs(model, draw.deep_conf.top)
 
 
 class _Run:

@@ -98,23 +98,23 @@ def test_options_that_would_do_nothing(options, wrong, found):
     """Hours would be spent on another report than was asked for."""
     args = parser().parse_args(["demo", "--out", "x", *options.split()])
     with pytest.raises(ValueError, match=f"{wrong} belongs to .*with {found};"):
-        asks_for_routes(args)
+        asks_for_routes(parser(), args)
 
 
 def test_modes_that_go_together():
     """What fits would be refused, or answers written whose routes were to change."""
     every = ["--counterfactual", "2", "--ablate", "--hold", "--change", "0"]
     args = parser().parse_args(["demo", "--out", "x", *every, "--reach", "rest"])
-    assert asks_for_routes(args)
+    assert asks_for_routes(parser(), args)
     args = parser().parse_args(
         ["demo", "--out", "x", "--against", "y", "--beside", "z", "--cut", "1"]
     )
-    assert not asks_for_routes(args)
+    assert not asks_for_routes(parser(), args)
     args = parser().parse_args(
         ["demo", "--out", "x", "--write-routes", "vllm", "--ablate"]
     )
     with pytest.raises(ValueError, match="--write-routes writes.*--ablate changes"):
-        asks_for_routes(args)
+        asks_for_routes(parser(), args)
 
 
 def test_options_that_do_not_fit(checkpoint, tmp_path, capsys):
