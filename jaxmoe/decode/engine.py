@@ -408,15 +408,16 @@ class Engine:
     # -- to the device -------------------------------------------------------------
 
     def _drawn(self, most: int) -> list[Delta]:
-        """New tokens; the device has something to draw whenever this returns.
+        """New tokens; what comes next is dispatched, where it may run ahead.
 
         Their arrays are views of all slots' segments.
         """
         deltas: list[Delta] = []
-        while self.busy and not deltas:
+        ahead = self._execution.runs_ahead
+        while (self.busy and not deltas) or (self._dispatched and not ahead):
             if self._dispatched:
                 deltas += self._see(most)
-            if not self._dispatched:
+            if not self._dispatched and (ahead or not deltas):
                 deltas += self._dispatch(most)
         return deltas
 

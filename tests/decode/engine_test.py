@@ -22,6 +22,7 @@ from jaxmoe.decode import engine as engine_module
 from jaxmoe.decode import prompt_loader
 from jaxmoe.decode.dispatched import Dispatched
 from jaxmoe.decode.trace import TokenTrace
+from jaxmoe.execution import Execution
 from tests.tiny import CHOSEN, EXPERTS, SHAPES, VOCAB, prompt_of, tiny_model
 
 pytestmark = pytest.mark.optimised  # equal bits, but where tokens are compared
@@ -439,6 +440,20 @@ def test_answers_are_those_of_a_host_that_waits(model, monkeypatch):
             found.append([reader.answers(ticket) for ticket in tickets])
             found.append([engine.tokens, engine.steps])
     assert found[:2] == found[2:]
+
+
+def test_where_programs_overlap_nothing_is_left_under_way(model, alone, monkeypatch):
+    """Collectives of what a caller runs would meet those of a segment."""
+    dispatched = counted_segments(monkeypatch)
+    monkeypatch.setattr(Execution, "runs_ahead", False)
+    with engine_of(model) as engine:
+        ticket, reader, drawn = submit(engine, 5), Reader(), []
+        while engine.busy:
+            reader.take(engine.step())
+            drawn.append(engine.steps)
+            assert len(dispatched) == len(drawn)
+    assert reader.answers(ticket) == alone(5)
+    assert drawn == sorted(set(drawn))
 
 
 def test_no_delta_is_longer_than_asked_for(model, alone):
