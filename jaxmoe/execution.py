@@ -252,6 +252,13 @@ def _processor() -> str:
     return hashlib.sha256("\n".join(found).encode()).hexdigest()[:12]
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def platform_of(layout: Layout) -> str:
     """The platform of the layout's devices; of the default one where it has none."""
     mesh = layout.mesh

@@ -9,6 +9,7 @@ import jax
 
 from jaxmoe.cli.fields import add_field, fields_of, given, help_of
 from jaxmoe.demo.recipe import Recipe
+from jaxmoe.execution import cores
 
 EPILOG = """\
 Writes OUT/log.jsonl as it goes, and at the end OUT/hf, a Hugging Face directory, and
@@ -50,5 +51,4 @@ def use_cores() -> None:
     """A device for each core: XLA's threads make little of products this small."""
     flag = "--xla_cpu_multi_thread_eigen=false"
     os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    jax.config.update("jax_num_cpu_devices", cores)
+    jax.config.update("jax_num_cpu_devices", cores())
