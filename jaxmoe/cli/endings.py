@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TextIO
 
+from jaxmoe.files import printable
+
 Main = Callable[[list[str] | None], int]
 """A command: from its arguments, None for the process's, to its exit code."""
 
@@ -92,7 +94,7 @@ def say_error(error: object) -> None:
 
 
 def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    return printable(" ".join(str(message).split()))
 
 
 def _show_warning(message, *_):
