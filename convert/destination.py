@@ -26,6 +26,8 @@ EXPORTED = "model.safetensors*"
 RECEIPTS = "receipts"
 WORKERS = "workers"
 """The record's key for the number of processes that write together."""
+_ADDED = len(".old-12345678")
+"""Bytes that are added to the name of an output, at most."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -48,6 +50,8 @@ def check(source: Path, out: Path, *, force: bool, marker: str):
             f"{out} and the source {source} lie in one another; choose a directory "
             "apart"
         )
+    if there.parent.is_dir():
+        _check_length(there)
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ConversionError(
             f"{out} must be a new directory, found a file or a link; choose another"
@@ -66,6 +70,15 @@ def check(source: Path, out: Path, *, force: bool, marker: str):
         raise ConversionError(
             f"{out} exists and holds no {marker}: --force replaces only what this "
             "command wrote; remove it yourself or choose another destination"
+        )
+
+
+def _check_length(out: Path):
+    longest = os.pathconf(out.parent, "PC_NAME_MAX") - _ADDED
+    if (found := len(os.fsencode(out.name))) > longest:
+        raise ConversionError(
+            f"{out}: expected a name of at most {longest} bytes, which leaves room for "
+            f"that of an unfinished output, found {found}; choose a shorter one"
         )
 
 

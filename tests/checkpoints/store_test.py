@@ -405,6 +405,15 @@ def test_older_checkpoints_are_checked_whole(saved):
         store.restore(path, abstract(params))
 
 
+@pytest.mark.parametrize("name", ["back\\slash", "..\\x", "\udcff"])
+def test_paths_that_tensorstore_does_not_take(saved, name):
+    """A checkpoint that was moved would no longer be found."""
+    path, params = saved
+    moved = path.rename(path.with_name(name))
+    for key, value in store.restore(moved, abstract(params)).items():
+        assert np.asarray(value).tobytes() == params[key].tobytes()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -393,6 +393,7 @@ def test_export_begins_anew(make, tmp_path, trees):
 
 
 PATHS = ["../{}", "./a/../{}", "with space/{}", "\u00e9\u4f60/{}", "link/{}", "{}/"]
+PATHS += ["back\\slash/{}", "..\\{}"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -400,7 +401,7 @@ def test_any_path(make, tmp_path, monkeypatch, load, path):
     """A path that the shell takes would end in an error of TensorStore's."""
     source = make()
     here = tmp_path / "here"
-    for name in ("a", "with space", "\u00e9\u4f60", "real"):
+    for name in ("a", "with space", "\u00e9\u4f60", "real", "back\\slash"):
         (here / name).mkdir(parents=True)
     (here / "link").symlink_to(here / "real")
     monkeypatch.chdir(here)
@@ -410,6 +411,15 @@ def test_any_path(make, tmp_path, monkeypatch, load, path):
     weights = [Path(p) / "model.safetensors" for p in (source, path.format("back"))]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert len(load(Path(out))) > 20
+
+
+def test_a_name_that_is_too_long(make, tmp_path):
+    """The unfinished output's would be longer still, and end in the system's words."""
+    source, longest = make(), os.pathconf(tmp_path, "PC_NAME_MAX") - 13
+    with pytest.raises(ConversionError, match=f"at most {longest} bytes"):
+        convert(source, tmp_path / ("x" * (longest + 1)))
+    convert(source, tmp_path / ("x" * longest))
+    convert(source, tmp_path / ("x" * longest), force=True)
 
 
 def test_a_path_that_is_no_text(make, tmp_path, capsys):
