@@ -16,6 +16,7 @@ from jaxmoe.checkpoints.partial import (
     KIND,
     RECORD,
     foreign_message,
+    make,
     partial_of,
     read_record,
 )
@@ -112,7 +113,7 @@ def staged(
     partial = partial_of(out)
     if read_record(partial) is None:
         raise ConversionError(foreign_message(partial))
-    partial.mkdir(exist_ok=True)
+    make(partial)
     with (partial / RECORD).open("a+", encoding="utf-8") as lock:
         _lock(lock, partial)
         begin(lock, partial, identity, force=force, resume=resume)

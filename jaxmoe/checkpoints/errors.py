@@ -2,7 +2,7 @@
 
 from jaxmoe.files import printable
 
-SHOWN, LONGEST = 20, 400
+SHOWN, LONGEST = 10, 400
 """Failures that a message shows, and letters of each."""
 
 

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxmoe.decode.inputs import (
+    MOST_SLOTS,
     Prompt,
     check_route_law,
     check_slots,
@@ -172,7 +173,11 @@ class Engine:
         self._policy, self._sampler = policy, sampler
         self._longest_prompt = check_whole("prompt_tokens", prompt_tokens)
         self._longest_answer = check_whole("answer_tokens", answer_tokens)
-        entries = self._count if prompts is None else check_whole("prompts", prompts)
+        entries = (
+            self._count
+            if prompts is None
+            else check_whole("prompts", prompts, MOST_SLOTS)
+        )
         self._table = RuleTable(
             config,
             self._count,
