@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxmoe.decode.dispatched import Dispatched, Seen
 from jaxmoe.decode.inputs import (
+    MOST_SLOTS,
     Prompt,
     check_route_law,
     check_slots,
@@ -136,7 +137,11 @@ class Engine:
         self._policy, self._sampler = policy, sampler
         self._longest_prompt = check_whole("prompt_tokens", prompt_tokens)
         self._longest_answer = check_whole("answer_tokens", answer_tokens)
-        entries = self._count if prompts is None else check_whole("prompts", prompts)
+        entries = (
+            self._count
+            if prompts is None
+            else check_whole("prompts", prompts, MOST_SLOTS)
+        )
         self._table = RuleTable(
             config,
             self._count,
