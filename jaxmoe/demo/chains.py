@@ -107,7 +107,7 @@ def chains_of(answers: Iterable[tuple[Problem, str]]) -> Chains:
     rows = [
         [*problem.numbers, problem.target, *_steps(text)] for problem, text in answers
     ]
-    found = _distinct(np.array(rows, np.int32).reshape(len(rows), -1))
+    found = _distinct(np.array(rows, np.int32).reshape(len(rows), COUNT * 4 + 1))
     steps = found[:, COUNT + 1 :].reshape(-1, COUNT - 1, 4)
     return Chains(
         found[:, :COUNT].astype(np.uint8),

@@ -66,9 +66,9 @@ def test_a_gain_is_less_top_k_and_growth_less_the_controls():
     assert solved == -0.25
     assert by_claim["noisy: gains more than the control"]["value"][0] == solved
     single = by_claim["noisy: one answer is no worse"]["value"][0]
-    assert single == pytest.approx((1 + 1 + 1 / 16) / 4 - 1 / 16)
+    assert single == pytest.approx((1 + 1 + 1 / 16) / 4 - 1 / 16, abs=1e-5)
     assert by_claim["sharpened: gains more than the control"]["value"][0] == 0
-    assert found["gains"]["noisy, accuracy"][0] == pytest.approx(single)
+    assert found["gains"]["noisy, accuracy"][0] == single
     assert not found["heads left out"] and not found["models left out"]
 
 
