@@ -18,7 +18,7 @@ from jaxmoe.router.modifiers import Gated
 from jaxmoe.router.policies import AdaptiveHead, ExpertSample, Policy, TopK
 from jaxmoe.typing import Float
 
-SEED, N, PROBLEMS = 3, 32, 1024
+SEED, N, PROBLEMS = 3, 32, 512
 MEASURES = ("accuracy", "pass@8", "pass@32")
 RESAMPLES = 100_000
 
