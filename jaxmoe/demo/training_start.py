@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import jaxmoe
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.config import ModelConfig, MoEConfig
@@ -19,7 +17,7 @@ from jaxmoe.demo.numbers_game import Problem
 from jaxmoe.demo.recipe import Shapes
 from jaxmoe.evals.run import read_run
 from jaxmoe.nn.segments import stored_names
-from jaxmoe.typing import Params
+from jaxmoe.typing import Array, Params
 
 
 # Arrays have no single truth value, so the generated == could only raise.
@@ -62,7 +60,7 @@ def weights_from(path: str | os.PathLike) -> tuple[Params, str, Shapes]:
     params = {
         name: array
         for stack, value in model.params.items()
-        for name, array in _parts(stack, np.asarray(value))
+        for name, array in _parts(stack, value)
     }
     return params, open_source(path).digest(), shapes
 
@@ -96,13 +94,10 @@ def _shapes_of(config: ModelConfig) -> Shapes | None:
     return Shapes(ff.num_experts, ff.experts_per_token, ff.hidden)
 
 
-def _parts(name: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _parts(name: str, value: Array) -> Iterator[tuple[str, Array]]:
     """A weight; of a stack that of each layer."""
     names = stored_names(name)
-    if names == [name]:
-        yield name, value
-    else:
-        yield from zip(names, value, strict=True)
+    yield from zip(names, [value] if names == [name] else value, strict=True)
 
 
 def _digest(chains: Chains) -> str:

@@ -4,7 +4,7 @@ Hours are those of `jaxmoe.planning`: from stated bandwidths, with caches full, 
 decoding alone. Nothing was measured.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -63,7 +63,7 @@ def cost_of(
     means = [
         limit if mean_tokens is None else min(mean_tokens, limit) for limit in limits
     ]
-    by_passes: Counter[int] = Counter()
+    by_passes: dict[int, float] = defaultdict(float)
     for draw, length in zip(draws, means, strict=True):
         each = problems * draw.n // len(draw.policies) * length
         for policy in draw.policies:
