@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import jaxmoe
-from jaxmoe.demo.policy_study import BASE, rows, table_of
+from jaxmoe.demo.policy_study import BASE, draw_of, rows, table_of
 from jaxmoe.evals.run import Run
 from jaxmoe.evals.summary import scores_of
 from jaxmoe.evals.votes import AGGREGATIONS, CERTAINTY
@@ -17,16 +17,17 @@ SAMPLER = "TokenSampler(temperature=0.7)"
 def test_every_policy_has_a_row_that_fits():
     """A policy would be left out, or the run fail after its first hour."""
     config = jaxmoe.load("demo").config
-    found = rows(config.num_layers, config.num_experts)
+    found = rows(config.num_layers, config.num_experts, 8)
     assert next(iter(found)) == BASE
     kinds = set()
     for row in found.values():
-        policy = for_model(row.policy, config, several=True)
-        kinds |= {
-            type(policy),
-            type(policy.of_pass),
-            type(getattr(policy, "policy", 0)),
-        }
+        for own in draw_of(row, 8, 16).policies:
+            policy = for_model(own, config, several=True)
+            kinds |= {
+                type(policy),
+                type(policy.of_pass),
+                type(getattr(policy, "policy", 0)),
+            }
     assert kinds >= {*POLICIES.values(), *MODIFIERS.values()}
     assert {row.alpha for row in found.values()} > {1.0}
 
@@ -47,12 +48,20 @@ def test_a_row_says_what_its_answers_are_worth():
     runs = {BASE: certain(base), "x": certain(other)}
     table = table_of(runs)
     assert table.startswith("3 problems of 3 sets of numbers, 2 answers each, Token")
-    lines = [line.strip("|").split("|") for line in table.splitlines()[2:]]
+    lines = [line.strip("|").split("|") for line in table.splitlines()[2:6]]
     head, _, first, second = ([cell.strip() for cell in line] for line in lines)
     scores = scores_of(runs[BASE])
     by_score = [a for a in AGGREGATIONS if a.takes(CERTAINTY, scores[CERTAINTY])]
     named = [a.measure.format(n=2, score=CERTAINTY) for a in by_score]
     assert {*named, "majority vote of 2", "pass@2"} <= {*head} and len(named) == 4
+    *_, rivals, _, _, ways = table.splitlines()
+    cells = [cell.strip() for cell in ways.strip("|").split("|")]
+    less = dict(
+        zip([c.strip() for c in rivals.strip("|").split("|")], cells, strict=True)
+    )
+    # x: the vote is right on 1, 0 and a half, the later answers on 1, 0 and 1.
+    assert less["policy"] == "x" and less[f"best of 2, {CERTAINTY}"].startswith("+16.7")
+    assert less["accuracy"].startswith("+0.0") and "pass@2" not in less
     assert "not corrected for their number" in table
     means = [
         dict(zip(head, (cell.split(" ")[0] for cell in row), strict=True))
