@@ -5,7 +5,6 @@ one error can name everything. What was not taken is accounted for at the end.
 """
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,8 +25,12 @@ def _is_int(x: Any) -> bool:
     return isinstance(x, int) and not isinstance(x, bool) and abs(x) < 2**31
 
 
+_LARGEST = 3e38
+"""Of numbers that are computed with in float32."""
+
+
 def _is_real(x: Any) -> bool:
-    return _is_int(x) or (isinstance(x, float) and math.isfinite(x))
+    return _is_int(x) or (isinstance(x, float) and abs(x) <= _LARGEST)
 
 
 def _is_ids(x: Any) -> bool:

@@ -234,6 +234,7 @@ def test_generation_settings(generation, found):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("temperature", 1e308),
         ("temperature", "0.6"),
         ("temperature", -1),
         ("temperature", math.nan),
