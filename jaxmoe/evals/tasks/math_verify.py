@@ -132,6 +132,8 @@ class Math:
 
     def _same(self, a: str, b: str) -> bool:
         """Whether each would be right where the other is."""
+        if bases_differ(", ".join(final_boxes(a)), final_boxes(b)):
+            return False
         reader = _reader()
         for right, text in ((a, b), (b, a)):
             request = {"text": text, "right": right}
