@@ -10,6 +10,7 @@ import jax
 from jaxmoe.cli.fields import add_field, fields_of, given, help_of, option_of
 from jaxmoe.demo.recipe import Recipe, Shapes
 from jaxmoe.demo.training_start import Start, right_answers, weights_from
+from jaxmoe.execution import cores
 from jaxmoe.router.policies import POLICIES
 
 EPILOG = """\
@@ -78,5 +79,4 @@ def use_cores() -> None:
     """A device for each core: XLA's threads make little of products this small."""
     flag = "--xla_cpu_multi_thread_eigen=false"
     os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    jax.config.update("jax_num_cpu_devices", cores)
+    jax.config.update("jax_num_cpu_devices", cores())

@@ -285,6 +285,25 @@ def load_prompts(
     else:
         turns = -(-(prompts.lengths > 0).sum() // batch)
         prefix = lax.fori_loop(0, turns, load, prefix)
+    return _placed(config, prefix, execution)
+
+
+@program(static_argnames=("config", "execution"), donate_argnames=("prefix",))
+def put_prompts(
+    config: ModelConfig,
+    prefix: PrefixCache,
+    entries: Int[Array, "B"],
+    computed: PrefixCache,
+    *,
+    execution: Execution,
+) -> PrefixCache:
+    """`prefix`, which is consumed, with prompts that `prefill` computed."""
+    return _placed(config, prefix.put(entries, computed), execution)
+
+
+def _placed(
+    config: ModelConfig, prefix: PrefixCache, execution: Execution
+) -> PrefixCache:
     places = execution.layout.placed(PrefixCache.specs(config, execution))
     return prefix if places is None else lax.with_sharding_constraint(prefix, places)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxmoe.files import printable
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -82,12 +84,12 @@ class Report:
         )
         lines = [f"\n  {title}: {'; '.join(items)}" for title, items in parts if items]
         if self.quantised and not lines:
-            raise ValueError(self.quantised[0])
+            raise ValueError(printable(self.quantised[0]))
         lines += [f"\n  {sentence}" for sentence in self.quantised]
         if lines:
             raise ValueError(
                 f"this config.json cannot be honoured as a {family} model:"
-                f"{''.join(lines)}\n"
+                f"{printable(''.join(lines))}\n"
                 "Correct the file, or take the one released with the weights; leave "
                 "an unsupported attribute out (--ignore NAME, ignore=[NAME]) only if "
                 "the model does not use it."
@@ -144,7 +146,7 @@ class Attributes:
     def rest(self, ignored: set[str], neutral: dict[str, Any]) -> list[str]:
         """What nobody took and no table excuses, as `name = value`; null is no ask."""
         return [
-            f"{self.prefix}{name} = {quote(value)}"
+            f"{printable(self.prefix + name)} = {quote(value)}"
             for name, value in self.left.items()
             if value is not None
             and name not in ignored
