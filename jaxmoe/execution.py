@@ -52,6 +52,15 @@ class Execution:
     layers: Layers
     products: Products
 
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a program may still run when others are dispatched.
+
+        On CPU they overlap: of several processes each could meet the others'
+        collectives of two programs in an order of its own.
+        """
+        return platform_of(self.layout) != "cpu" or not self.layout.spans_processes()
+
     def using(self, implementation: Implementation) -> "Execution":
         """With another implementation of the experts; "auto" leaves it.
 

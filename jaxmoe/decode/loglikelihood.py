@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.inputs import (
+    MOST_SLOTS,
     Prompt,
     check_flag,
     check_top_logprobs,
@@ -159,7 +160,7 @@ def loglikelihood(
         _Pair(_bytes(before), _bytes(after), of_key)
         for (before, after), of_key in zip(encoded, keys, strict=True)
     ]
-    most = len(set(asked)) if batch is None else check_whole("batch", batch)
+    most = len(set(asked)) if batch is None else check_whole("batch", batch, MOST_SLOTS)
     call = _Call(
         model,
         resolved,
