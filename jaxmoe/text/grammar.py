@@ -120,7 +120,7 @@ class Guide:
             return False
         if self._other_ends:
             self._replace_end(mask)
-        return np.count_nonzero(mask) > 0  # in half the time of `any`
+        return bool(np.count_nonzero(mask))  # in half the time of `any`
 
     def _replace_end(self, mask: np.ndarray) -> None:
         """Allows the answer's own end tokens where the matcher allows its own."""
