@@ -166,6 +166,41 @@ def test_every_attribute_is_checked(values):
             from_hf(values | {name: {"no": "such"}})
 
 
+ODD = (1e308, float("nan"), 10**30, 3, -1, True, None, "x", [], [None], {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pytest.param(dict(f.test_configs[-1]), id=f.name) for f in FAMILIES.values()]
+    + [pytest.param(PACKED, id="gpt_oss-mxfp4")],
+)
+def test_values_of_any_type_are_read_or_refused(values):
+    """A file of another tool would end in a traceback."""
+    for place in _places(values):
+        for odd in ODD:
+            try:
+                from_hf(_changed(values, place, odd))
+            except ValueError as error:
+                assert len(str(error)) < 3000, (place, odd)
+
+
+def _places(values: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The attributes, and those of objects within."""
+    inner = [
+        (name, *place)
+        for name, value in values.items()
+        if isinstance(value, Mapping)
+        for place in _places(value)
+    ]
+    return [*((name,) for name in values), ("quantization_config",), *inner]
+
+
+def _changed(values: Mapping[str, Any], place: tuple[str, ...], value: Any) -> dict:
+    name, *rest = place
+    inner = _changed(values.get(name, {}), tuple(rest), value) if rest else value
+    return {**values, name: inner}
+
+
 @configs
 def test_sizes_are_positive(values):
     """A model of nothing would be made, or one of negative size."""
