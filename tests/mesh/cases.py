@@ -63,14 +63,17 @@ def draw(model: jaxmoe.Model, prompt: Any, **options: Any) -> Any:
 
 
 def check_answers(
-    alone: list[jaxmoe.Samples], model: jaxmoe.Model, prompts: Any = None
+    alone: list[jaxmoe.Samples],
+    model: jaxmoe.Model,
+    prompts: Any = None,
+    atol: float = 1e-4,
 ) -> None:
     """The same tokens and experts as alone, and twice the same bits."""
     prompts = PROMPTS if prompts is None else prompts
     once, again = (draw(model, prompts, n=5) for _ in range(2))
     for one, other, repeated in zip(alone, once, again, strict=True):
         assert same(one, other)
-        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=atol)
         assert same_bits(other, repeated)
 
 

@@ -24,13 +24,16 @@ CASES = [
     *((name, 0) for name, family in FAMILIES.items() if not family.scores),
     *OTHERS,
 ]
+RECURRENT = ("qwen3_next", "qwen3_5_moe")
+"""Where rounding adds up, as tests/families/promises_test.py allows for too."""
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
 def alone(request) -> tuple[jaxmoe.Model, list[jaxmoe.Samples]]:
     """A family's model on one device, and what it answers."""
     name, number = request.param
-    config = from_hf(dict(FAMILIES[name].test_configs[number]))
+    eight = {"num_attention_heads": 8}  # what heads are divided over
+    config = from_hf(dict(FAMILIES[name].test_configs[number]) | eight)
     config = replace(config, stop_ids=())
     model = jaxmoe.Model(config, stack_params(config, tiny_params(config)))
     return model, draw(model, prompts_of(model), n=5)
@@ -46,4 +49,5 @@ def test_a_mesh_draws_the_same(alone, shape):
     """A device would norm queries by its own heads alone, count heads twice that lie
     on several devices, or have a part of the latents, which all heads read."""
     model, answers = alone
-    check_answers(answers, on_mesh(model, shape), prompts_of(model))
+    atol = 5e-3 if model.config.family in RECURRENT else 1e-4
+    check_answers(answers, on_mesh(model, shape), prompts_of(model), atol)

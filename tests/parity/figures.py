@@ -54,6 +54,12 @@ greedy tokens and their log-probabilities. The error is the largest difference o
 logit, over the largest logit; of models that score steps, of a step's probability.
 `python tests/parity/figures.py` measures it again.
 
+Each promise of `tests/families/promises_test.py` (an answer is a function of its own
+key; prefill, decoding and one pass agree; routes are replayed; degenerate policies are
+top-k) was run on at least one such model of every family that writes text, on one
+device. Eight simulated devices (`tests/mesh/families_cases.py`) were tried with models
+of olmoe, gpt_oss, bailing_moe_v2, glm4_moe and qwen3_next, accelerators with none.
+
 No released checkpoint was run: their shapes are known to `jaxmoe plan`, and number of
 parameters and attributes are tested. Weights are read as the column says; formats of
 others (GPTQ, AWQ and the like) are refused by name.
