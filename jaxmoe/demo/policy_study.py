@@ -6,7 +6,7 @@ confidences (a group is as long as a step of an answer) and routes, whose agreem
 measures at the answer's first tokens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,8 @@ from jaxmoe.router.policies import (
 )
 
 BASE = "top-k"
+TOGETHER = "mean of all"
+"""The row of ways to choose that has each problem's mean over all policies."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def table_of(runs: Mapping[str, Run]) -> str:
         shown = [_shown(own, measure, groups) for measure in names]
         apart = [_difference(own, m, first, m, groups) for m in names[:2]]
         means.append([name, *shown, *(apart if own is not first else ["", ""])])
+    for name, own in (values | {TOGETHER: _mean(values.values())}).items():
         less = [_difference(own, m, own, vote, groups) for m in rivals]
         choices.append([name, *less])
     less = [f"{name} less {BASE}" for name in names[:2]]
@@ -168,6 +171,13 @@ def table_of(runs: Mapping[str, Run]) -> str:
             "",
         ]
     )
+
+
+def _mean(values: Iterable[Values]) -> Values:
+    """Each problem's mean over rows, of the measures that all of them have."""
+    every = list(values)
+    shared = [name for name in every[0] if all(name in own for own in every)]
+    return {name: np.mean([own[name] for own in every], axis=0) for name in shared}
 
 
 def _rivals(names: Sequence[str], vote: str) -> list[str]:

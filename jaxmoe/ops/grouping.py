@@ -40,7 +40,7 @@ def max_blocks(members: int, groups: int, size: int) -> int:
 def cut_blocks(groups: Int[Array, "M"], num_groups: int, size: int) -> Blocks:
     """Blocks of at most `size` members with equal group; group -1 is in none."""
     member_groups = jnp.where(groups < 0, num_groups, groups)
-    order = _stable_order(member_groups, num_groups + 1)
+    order = stable_order(member_groups, num_groups + 1)
     # Counted, summed and searched by comparing with all groups: XLA makes loops of
     # scatters and binary searches, and many operations of running sums, where each of
     # these is one.
@@ -58,7 +58,7 @@ def cut_blocks(groups: Int[Array, "M"], num_groups: int, size: int) -> Blocks:
     return Blocks(order, group, start, ends[group], block_ends[-1])
 
 
-def _stable_order(groups: Int[Array, "M"], num_groups: int) -> Int[Array, "M"]:
+def stable_order(groups: Int[Array, "M"], num_groups: int) -> Int[Array, "M"]:
     """Members by group, those of one group in their own order."""
     members = groups.shape[0]
     if num_groups * members > jnp.iinfo(jnp.int32).max:

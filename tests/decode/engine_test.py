@@ -1,6 +1,7 @@
 """`jaxmoe.Engine`: an answer is its request's alone, whatever else is in flight."""
 
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -122,19 +123,17 @@ def finish(engine: Engine, reader: Reader | None = None) -> Reader:
     return reader
 
 
+def drawn_alone(model, seed: int, **options) -> list[Drawn]:
+    """The answers to a varied request in an engine with nothing beside it."""
+    with engine_of(model, **options) as engine:
+        ticket = submit(engine, seed)
+        return finish(engine).answers(ticket)
+
+
 @pytest.fixture(scope="module")
 def alone(model):
-    """A function from a seed to the answers of that request with nothing beside it."""
-    known: dict[int, list[Drawn]] = {}
-
-    def draw(seed: int) -> list[Drawn]:
-        if seed not in known:
-            with engine_of(model) as engine:
-                ticket = submit(engine, seed)
-                known[seed] = finish(engine).answers(ticket)
-        return known[seed]
-
-    return draw
+    """`drawn_alone`, each seed once; of optimised programs, as bits need."""
+    return cache(partial(drawn_alone, model))
 
 
 # -- one program, and a pure function of the request ----------------------------------
@@ -162,15 +161,17 @@ def test_64_varied_requests_compile_nothing_after_the_first(model, alone):
 
 # Each policy has a program of its own in `sample`; that slots choose as it does is
 # tested in tests/router/per_slot_test.py.
+@pytest.mark.optimised(False)
 @pytest.mark.parametrize(
     "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2, 3, 6))]
 )
-def test_an_answer_is_the_one_that_sample_draws(model, alone, seed):
+def test_an_answer_is_the_one_that_sample_draws(model, seed):
     """A server would give other answers than Python does."""
     request = varied(seed)
-    answers = jaxmoe.stream(model, slots=8, **request)
+    answers = jaxmoe.stream(model, slots=8, return_routes=True, **request)
     found = {answer.sample: answer for answer in answers}
-    for sample, drawn in zip(request["samples"], alone(seed), strict=True):
+    expected = drawn_alone(model, seed, **RECORDED)
+    for sample, drawn in zip(request["samples"], expected, strict=True):
         assert found[sample].tokens.tolist() == drawn.tokens
         assert found[sample].finish == drawn.finish
         np.testing.assert_allclose(found[sample].logprobs, drawn.logprobs, atol=1e-5)
@@ -303,12 +304,13 @@ def test_noisy_prompts(model):
         np.testing.assert_allclose(answer.logprobs[0], first, atol=1e-4)
 
 
-# Answers that outgrow their allocation are tested in tests/sampling_test.py, too.
+# Bits of answers that outgrow their allocation are tested in tests/sampling_test.py.
+@pytest.mark.optimised(False)
 @pytest.mark.parametrize("most", [20, pytest.param(130, marks=pytest.mark.slow)])
-def test_more_is_taken_than_there_was_room_for(model, alone, most):
+def test_more_is_taken_than_there_was_room_for(model, most):
     """Longer prompts, answers and lists of stops that come later, and more prompts
     than entries."""
-    with engine_of(model) as engine:
+    with engine_of(model, **RECORDED) as engine:
         small = submit(engine, 4)
         reader = finish(engine)
         long = submit(
@@ -321,9 +323,9 @@ def test_more_is_taken_than_there_was_room_for(model, alone, most):
     assert [len(a.tokens) for a in reader.answers(long)] == [most] * len(long.samples)
     assert all(a.tokens for a in reader.answers(stops))
     for seed, ticket in zip((4, 0, 3, 5), (small, *tickets), strict=True):
-        assert [a.tokens for a in reader.answers(ticket)] == [
-            a.tokens for a in alone(seed)
-        ]
+        expected = drawn_alone(model, seed, **RECORDED)
+        found = reader.answers(ticket)
+        assert [a.tokens for a in found] == [a.tokens for a in expected]
 
 
 @pytest.mark.optimised(False)

@@ -299,8 +299,11 @@ def bias_weighs(config: ModelConfig, params: Params) -> tuple[ModelConfig, Param
                 "groups": s.groups,
                 "bias": tuple(bias.tolist()),
             }
-            kind = BiasedSigmoid if isinstance(s, SigmoidScores) else BiasedSoftmax
-            layer = replace(layer, feed_forward=replace(ff, scoring=kind(**own)))
+            if isinstance(s, SoftmaxScores):
+                rule = BiasedSoftmax(least=s.least, **own)
+            else:
+                rule = BiasedSigmoid(**own)
+            layer = replace(layer, feed_forward=replace(ff, scoring=rule))
         found.append(layer)
     return replace(config, layers=tuple(found)), params
 

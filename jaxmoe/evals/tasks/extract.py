@@ -15,7 +15,7 @@ LONGEST = 1000
 # the name of the next value: "x = \\boxed{1} or x = \\boxed{2}".
 _JOINED = re.compile(
     r"(?:[\s$]|\\[,;: ()\[\]]|\\q?quad|\\\\(?:\[[^\]]{0,20}\])?|\*\*)*"
-    r"(?:[,，、;&]|\\(?:text|textbf|mathrm)\{\s*(?:,?\s*and|or)\s*\}|,?\s*(?:and|or)\b)"
+    r"(?:[,，、;&]|\\(?:text|textbf|mathrm)\{[^{}]{0,40}\b(?:and|or)\s*\}|,?\s*(?:and|or)\b)"
     r"(?:[\s$]|\\[,;: ()\[\]]|\\q?quad|\\\\(?:\[[^\]]{0,20}\])?|\*\*)*"
     r"(?:[A-Za-z]{1,2}(?:_\{?[0-9A-Za-z]\}?)?\s{0,3}=[\s$]{0,5})?",
 )
@@ -105,6 +105,11 @@ def final_box_spans(
             break
         parts.append(span)
     return parts[::-1]
+
+
+def all_boxes(text: str) -> list[str]:
+    """What all boxes hold that are not within another one, in their order."""
+    return [text[start:end].strip() for start, end in _outermost(text)[::-1]]
 
 
 def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

@@ -46,7 +46,9 @@ _REWRITTEN = (
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?: [0-9]{3})+(?![0-9])")
 _EXPONENT = re.compile(r"([-−]?[0-9]{1,40}(?:\.[0-9]{1,40})?)[eE]([-+]?[0-9]{1,3})")
 _MANY = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_MULTIPLIED = re.compile(rf"\s{{0,3}}\\text\{{\s?({'|'.join(_MANY)})s?\b")
+_MULTIPLIED = re.compile(
+    rf"\s{{0,3}}\\text\{{\s?(?P<many>{'|'.join(_MANY)})s?\b(?P<end>\s?\}})?"
+)
 _REPEATING = re.compile(
     r"(?<![0-9.])([0-9]{0,9})\.([0-9]{0,9})\\(?:overline|bar|dot)\s?(?:\{([0-9]{1,9})\}|([0-9]))"
 )
@@ -77,7 +79,7 @@ def readable(latex: str) -> str:
     for pattern, by in _REWRITTEN:
         text = pattern.sub(by, text)
     text = _THOUSANDS.sub(lambda found: found[0].replace(" ", ""), text)
-    text = _MULTIPLIED.sub(lambda f: rf"\times 10^{{{_MANY[f[1]]}}}\text{{", text)
+    text = _MULTIPLIED.sub(_power, text)
     if power := _EXPONENT.fullmatch(text.strip("{} ")):
         text = rf"{power[1]} \times 10^{{{int(power[2])}}}"
     return _union(_REPEATING.sub(_fraction, text))
@@ -98,6 +100,12 @@ def _in_base(text: str) -> int | None:
         return int(found[1], int(found[2])) if found else None
     except ValueError:  # no such digit, or no such base
         return None
+
+
+def _power(found: re.Match[str]) -> str:
+    """The power of ten for "million"; words behind it stay text."""
+    after = "" if found["end"] else r"\text{"
+    return rf"\times 10^{{{_MANY[found['many']]}}}{after}"
 
 
 def _union(text: str) -> str:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxmoe.evals.tasks.base import Grade, Question
-from jaxmoe.evals.tasks.extract import final_boxes
+from jaxmoe.evals.tasks.extract import all_boxes, final_boxes
 from jaxmoe.evals.tasks.formulas import bases_differ, readable
 from jaxmoe.evals.tasks.prompts import (
     MATH,
@@ -80,7 +80,7 @@ class Math:
         Raises:
           ImportError: the library is not installed.
         """
-        problem = text_of(row, "problem", "Problem", "question")
+        problem = text_of(row, "problem", "Problem", "question", "Question")
         prompt = fill(template or MATH, {"problem": problem})
         value = after_hashes(value_of(row, "answer", "Answer"))
         answer = _latex(value)
@@ -132,6 +132,8 @@ class Math:
 
     def _same(self, a: str, b: str) -> bool:
         """Whether each would be right where the other is."""
+        if bases_differ(", ".join(final_boxes(a)), final_boxes(b)):
+            return False
         reader = _reader()
         for right, text in ((a, b), (b, a)):
             request = {"text": text, "right": right}
@@ -158,7 +160,7 @@ def _latex(value: Any) -> str:
     # "\$18.90" is money, and its dollar no delimiter.
     text = _MONEY.sub("", value).strip()
     if "\\boxed" in text:
-        text = ", ".join(final_boxes(text)) or text
+        text = ", ".join(all_boxes(text)) or text
     inner = [part for part in _DELIMITED.findall(text) if part.strip()]
     if len(inner) > 1 or (inner and _DELIMITED.sub("", text).strip()):
         return text  # words around formulas are the library's to read
@@ -168,7 +170,9 @@ def _latex(value: Any) -> str:
 def _seen(text: str, boxes: list[str]) -> str:
     """The part of an answer that the library gets."""
     if not boxes:
-        return _MONEY.sub("", text[-_END:])
+        return _DELIMITED.sub(
+            lambda formula: f"${readable(formula[1])}$", _MONEY.sub("", text[-_END:])
+        )
     content = ", ".join(map(readable, boxes))
     return f"$\\boxed{{{content}}}$" if content.strip() else ""
 

@@ -128,7 +128,8 @@ def undressed(latex: str) -> str:
     if text.startswith("**") and text.endswith("**"):
         text = text[2:-2].strip()
     inner = _without_outer(text)
-    return inner if inner[:1] in ("(", "[") else text
+    is_set = "," in inner and inner[:1] not in ("(", "[")
+    return text if is_set else inner
 
 
 def plain(latex: str) -> str:

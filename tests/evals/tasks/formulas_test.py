@@ -1,4 +1,4 @@
-r"""Formulas in words that math-verify knows, with the value that a person would read."""
+r"""Formulas in the words of math-verify, with the value that a person would read."""
 
 import time
 
@@ -10,7 +10,7 @@ from jaxmoe.evals.tasks.peel import plain, undressed
 READABLE = [
     (r"\frac{3}{4}", r"\frac{3}{4}"),
     (r"\frac{3}{4}.", r"\frac{3}{4}"),
-    (r"\boldsymbol{\frac{3}{4}}", r"{\frac{3}{4}}"),
+    (r"\boldsymbol{\frac{3}{4}}", r"\frac{3}{4}"),
     (r"\boldsymbol{(3,\frac{\pi}{2})}", r"(3,\frac{\pi}{2})"),
     (r"\left.(1,2)\right.", "(1,2)"),
     (r"**7**", "7"),

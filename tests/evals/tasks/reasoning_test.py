@@ -125,6 +125,6 @@ def test_opens_reasoning(prompt, opens):
 @pytest.mark.parametrize("piece", ["<think>", "</think>", "<", "<|channel|>", "[THINK"])
 def test_takes_linear_time(piece):
     """An answer of a megabyte would hold up a run."""
-    start = time.perf_counter()
+    start = time.process_time()
     answer_in(piece * (1_000_000 // len(piece)))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
