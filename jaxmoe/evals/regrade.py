@@ -23,8 +23,8 @@ from jaxmoe.evals.records import Record
 from jaxmoe.evals.shards import encode, read_lines, records_files
 from jaxmoe.evals.store import RunDirectory, read_manifest, write_manifest
 from jaxmoe.evals.tasks.base import Question, Task
-from jaxmoe.evals.tasks.prompts import printable, shown
-from jaxmoe.files import lock, replacing
+from jaxmoe.evals.tasks.prompts import shown
+from jaxmoe.files import lock, printable, replacing
 
 _PROBLEMS = ("problem", "custom_id", "id", "question_id", "task_id", "doc_id")
 """Columns with a problem's id; replies have an id of their own beside custom_id."""

@@ -1,6 +1,7 @@
 """`jaxmoe.Engine`: an answer is its request's alone, whatever else is in flight."""
 
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -18,8 +19,11 @@ from jaxmoe import (
     TopK,
 )
 from jaxmoe.benchmarks.calls import counted
+from jaxmoe.decode import engine as engine_module
 from jaxmoe.decode import prompt_loader
+from jaxmoe.decode.dispatched import Dispatched
 from jaxmoe.decode.trace import TokenTrace
+from jaxmoe.execution import Execution
 from tests.tiny import CHOSEN, EXPERTS, SHAPES, VOCAB, prompt_of, tiny_model
 
 pytestmark = pytest.mark.optimised  # equal bits, but where tokens are compared
@@ -119,19 +123,17 @@ def finish(engine: Engine, reader: Reader | None = None) -> Reader:
     return reader
 
 
+def drawn_alone(model, seed: int, **options) -> list[Drawn]:
+    """The answers to a varied request in an engine with nothing beside it."""
+    with engine_of(model, **options) as engine:
+        ticket = submit(engine, seed)
+        return finish(engine).answers(ticket)
+
+
 @pytest.fixture(scope="module")
 def alone(model):
-    """A function from a seed to the answers of that request with nothing beside it."""
-    known: dict[int, list[Drawn]] = {}
-
-    def draw(seed: int) -> list[Drawn]:
-        if seed not in known:
-            with engine_of(model) as engine:
-                ticket = submit(engine, seed)
-                known[seed] = finish(engine).answers(ticket)
-        return known[seed]
-
-    return draw
+    """`drawn_alone`, each seed once; of optimised programs, as bits need."""
+    return cache(partial(drawn_alone, model))
 
 
 # -- one program, and a pure function of the request ----------------------------------
@@ -159,15 +161,17 @@ def test_64_varied_requests_compile_nothing_after_the_first(model, alone):
 
 # Each policy has a program of its own in `sample`; that slots choose as it does is
 # tested in tests/router/per_slot_test.py.
+@pytest.mark.optimised(False)
 @pytest.mark.parametrize(
     "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2, 3, 6))]
 )
-def test_an_answer_is_the_one_that_sample_draws(model, alone, seed):
+def test_an_answer_is_the_one_that_sample_draws(model, seed):
     """A server would give other answers than Python does."""
     request = varied(seed)
-    answers = jaxmoe.stream(model, slots=8, **request)
+    answers = jaxmoe.stream(model, slots=8, return_routes=True, **request)
     found = {answer.sample: answer for answer in answers}
-    for sample, drawn in zip(request["samples"], alone(seed), strict=True):
+    expected = drawn_alone(model, seed, **RECORDED)
+    for sample, drawn in zip(request["samples"], expected, strict=True):
         assert found[sample].tokens.tolist() == drawn.tokens
         assert found[sample].finish == drawn.finish
         np.testing.assert_allclose(found[sample].logprobs, drawn.logprobs, atol=1e-5)
@@ -300,12 +304,13 @@ def test_noisy_prompts(model):
         np.testing.assert_allclose(answer.logprobs[0], first, atol=1e-4)
 
 
-# Answers that outgrow their allocation are tested in tests/sampling_test.py, too.
+# Bits of answers that outgrow their allocation are tested in tests/sampling_test.py.
+@pytest.mark.optimised(False)
 @pytest.mark.parametrize("most", [20, pytest.param(130, marks=pytest.mark.slow)])
-def test_more_is_taken_than_there_was_room_for(model, alone, most):
+def test_more_is_taken_than_there_was_room_for(model, most):
     """Longer prompts, answers and lists of stops that come later, and more prompts
     than entries."""
-    with engine_of(model) as engine:
+    with engine_of(model, **RECORDED) as engine:
         small = submit(engine, 4)
         reader = finish(engine)
         long = submit(
@@ -318,9 +323,9 @@ def test_more_is_taken_than_there_was_room_for(model, alone, most):
     assert [len(a.tokens) for a in reader.answers(long)] == [most] * len(long.samples)
     assert all(a.tokens for a in reader.answers(stops))
     for seed, ticket in zip((4, 0, 3, 5), (small, *tickets), strict=True):
-        assert [a.tokens for a in reader.answers(ticket)] == [
-            a.tokens for a in alone(seed)
-        ]
+        expected = drawn_alone(model, seed, **RECORDED)
+        found = reader.answers(ticket)
+        assert [a.tokens for a in found] == [a.tokens for a in expected]
 
 
 @pytest.mark.optimised(False)
@@ -381,6 +386,125 @@ def test_a_closed_engine_takes_nothing(model):
         with pytest.raises(RuntimeError, match="closed"):
             use()
     assert not engine.busy
+
+
+# -- the device draws while the caller reads ------------------------------------------
+
+
+def counted_segments(monkeypatch, *, wait: bool = False) -> list[int]:
+    """A list that grows by the most steps of each segment as it is dispatched.
+
+    wait: for each, as if the host did nothing meanwhile.
+    """
+    dispatched: list[int] = []
+    real = engine_module.decode_segment
+
+    def count(config, params, prefix, running, rules, turn, **options):
+        dispatched.append(int(turn.steps))
+        found = real(config, params, prefix, running, rules, turn, **options)
+        return jax.block_until_ready(found) if wait else found
+
+    monkeypatch.setattr(engine_module, "decode_segment", count)
+    return dispatched
+
+
+def test_the_next_segment_is_dispatched_before_tokens_are_returned(model, monkeypatch):
+    """A device would rest while a caller reads, or draw a segment for nobody."""
+    dispatched = counted_segments(monkeypatch)
+    with engine_of(model) as engine:
+        submit(engine, 5, max_new_tokens=30, stop_ids=[])
+        found = []
+        while engine.busy:
+            deltas = engine.step()
+            found.append((len(deltas[0].tokens), len(dispatched)))
+    assert found == [(1, 1), (8, 2), (8, 3), (8, 4), (5, 4)]
+    assert dispatched == [8, 8, 8, 5]
+
+
+def test_answers_of_one_token_need_no_segment(model, monkeypatch):
+    """Their first tokens come with their prompts."""
+    dispatched = counted_segments(monkeypatch)
+    with engine_of(model) as engine:
+        ticket = submit(engine, 1, max_new_tokens=1, samples=list(range(20)))
+        answers = finish(engine).answers(ticket)
+    assert [len(answer.tokens) for answer in answers] == [1] * 20
+    assert not dispatched
+
+
+def test_answers_are_those_of_a_host_that_waits(model, monkeypatch):
+    """What is admitted, freed or overwritten while a segment runs would reach it."""
+    found = []
+    for wait in (True, False):
+        with monkeypatch.context() as patch, engine_of(model) as engine:
+            counted_segments(patch, wait=wait)
+            tickets = [submit(engine, seed) for seed in range(24)]
+            reader = finish(engine)
+            found.append([reader.answers(ticket) for ticket in tickets])
+            found.append([engine.tokens, engine.steps])
+    assert found[:2] == found[2:]
+
+
+def test_where_programs_overlap_nothing_is_left_under_way(model, alone, monkeypatch):
+    """Collectives of what a caller runs would meet those of a segment."""
+    dispatched = counted_segments(monkeypatch)
+    monkeypatch.setattr(Execution, "runs_ahead", False)
+    with engine_of(model) as engine:
+        ticket, reader, drawn = submit(engine, 5), Reader(), []
+        while engine.busy:
+            reader.take(engine.step())
+            drawn.append(engine.steps)
+            assert len(dispatched) == len(drawn)
+    assert reader.answers(ticket) == alone(5)
+    assert drawn == sorted(set(drawn))
+
+
+def test_no_delta_is_longer_than_asked_for(model, alone):
+    """A segment under way has more tokens than who asks for few now expects."""
+    with engine_of(model) as engine:
+        ticket, reader = submit(engine, 5, **SEVERAL_SEGMENTS), Reader()
+        reader.take(engine.step())  # a whole segment is under way
+        engine.cancel(submit(engine, 1))
+        while engine.busy:
+            deltas = engine.step(3)
+            assert all(0 < len(delta.tokens) <= 3 for delta in deltas)
+            reader.take(deltas)
+        long = submit(engine, 5, **SEVERAL_SEGMENTS)
+        assert finish(engine).answers(long) == reader.answers(ticket)
+
+
+def test_a_request_is_cancelled_while_it_is_drawn(model, alone):
+    """Its tokens would be told of, or go to the answer that has its slot next."""
+    with engine_of(model) as engine:
+        for _ in range(2):
+            endless = {"samples": list(range(8)), "max_new_tokens": 60, "stop_ids": []}
+            gone = submit(engine, 1, **endless)
+            assert engine.step()  # first tokens; a segment is under way
+            engine.cancel(gone)
+            assert not engine.busy
+            assert engine.step() == []
+            for seed in (5, 3):
+                ticket = submit(engine, seed)
+                reader = finish(engine)
+                assert {key[0] for key in reader.parts} == {ticket}
+                assert reader.answers(ticket) == alone(seed)
+
+
+def test_closing_waits_for_nothing(model, alone, monkeypatch):
+    """Who has what he wanted would wait for a segment that nobody reads."""
+    engine = engine_of(model)
+    submit(engine, 1, max_new_tokens=60, stop_ids=[])
+    assert engine.step()
+
+    def waited(*_):
+        raise AssertionError("a segment under way was waited for")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dispatched, "result", waited)
+        engine.close()
+    assert not engine.busy
+    with engine_of(model) as other:
+        ticket = submit(other, 5)
+        assert finish(other).answers(ticket) == alone(5)
 
 
 # -- refusals -------------------------------------------------------------------------

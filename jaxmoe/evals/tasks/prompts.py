@@ -133,11 +133,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def printable(text: str) -> str:
-    """Text without what moves a terminal's cursor or worse: "\x1b" as four letters."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
 def after_hashes(answer: Any) -> Any:
     """The part of a GSM8K answer that counts, which stands behind "####"."""
     if isinstance(answer, str) and "####" in answer:
