@@ -129,7 +129,7 @@ def drawn_alone(model, seed: int, **options) -> list[Drawn]:
 
 @pytest.fixture(scope="module")
 def alone(model):
-    """`drawn_alone`, each seed once; of optimised programs, as tests of bits need it."""
+    """`drawn_alone`, each seed once; by optimised programs, as tests of bits need."""
     return cache(partial(drawn_alone, model))
 
 
