@@ -16,6 +16,7 @@ from convert.to_jaxmoe import Changes, convert
 from convert.together import convert_share
 from convert.workers import Worker
 from jaxmoe.checkpoints.hub import find_directory
+from jaxmoe.files import printable
 
 EPILOG = """\
 SRC is a directory with config.json and safetensors (one file, or shards and their
@@ -144,14 +145,14 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
 
 def _show(message, *_):
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _run(args: argparse.Namespace) -> int:
     try:
         totals = _work(args)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         how = "begins anew" if args.export else "goes on from here"

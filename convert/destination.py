@@ -16,6 +16,7 @@ from jaxmoe.checkpoints.partial import (
     KIND,
     RECORD,
     foreign_message,
+    make,
     partial_of,
     read_record,
 )
@@ -26,6 +27,8 @@ EXPORTED = "model.safetensors*"
 RECEIPTS = "receipts"
 WORKERS = "workers"
 """The record's key for the number of processes that write together."""
+_ADDED = len(".old-12345678")
+"""Bytes that are added to the name of an output, at most."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -48,6 +51,8 @@ def check(source: Path, out: Path, *, force: bool, marker: str):
             f"{out} and the source {source} lie in one another; choose a directory "
             "apart"
         )
+    if there.parent.is_dir():
+        _check_length(there)
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ConversionError(
             f"{out} must be a new directory, found a file or a link; choose another"
@@ -66,6 +71,15 @@ def check(source: Path, out: Path, *, force: bool, marker: str):
         raise ConversionError(
             f"{out} exists and holds no {marker}: --force replaces only what this "
             "command wrote; remove it yourself or choose another destination"
+        )
+
+
+def _check_length(out: Path):
+    longest = os.pathconf(out.parent, "PC_NAME_MAX") - _ADDED
+    if (found := len(os.fsencode(out.name))) > longest:
+        raise ConversionError(
+            f"{out}: expected a name of at most {longest} bytes, which leaves room for "
+            f"that of an unfinished output, found {found}; choose a shorter one"
         )
 
 
@@ -99,7 +113,7 @@ def staged(
     partial = partial_of(out)
     if read_record(partial) is None:
         raise ConversionError(foreign_message(partial))
-    partial.mkdir(exist_ok=True)
+    make(partial)
     with (partial / RECORD).open("a+", encoding="utf-8") as lock:
         _lock(lock, partial)
         begin(lock, partial, identity, force=force, resume=resume)

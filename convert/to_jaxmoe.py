@@ -33,7 +33,7 @@ from jaxmoe.checkpoints.stream import (
     in_parallel,
 )
 from jaxmoe.config import Fp8Weights, ModelConfig, ModelWeights
-from jaxmoe.families.config_json import changed
+from jaxmoe.families.config_json import as_names, as_overrides, changed
 from jaxmoe.files import parse_json, write_text
 from jaxmoe.nn.decoder import abstract_params, always_wide, fixed_dtypes
 from jaxmoe.ops import fp8
@@ -231,7 +231,7 @@ def convert(
     """
     directory, out = Path(source), destination.absolute(out)
     destination.check(directory, out, force=force, marker=store.MANIFEST)
-    changes = Changes(dict(overrides or {}), tuple(ignore))
+    changes = Changes(dict(as_overrides(overrides)), as_names(ignore))
     job = check(directory, dtype, changes, weights)
     total = sum(map(job.read_of, job.fills.values()))
     names = [header.file for header in job.source.headers]

@@ -36,6 +36,7 @@ from jaxmoe.checkpoints import safetensors, store
 from jaxmoe.checkpoints.partial import partial_of
 from jaxmoe.checkpoints.plan import Fill
 from jaxmoe.checkpoints.stream import in_parallel
+from jaxmoe.families.config_json import as_names, as_overrides
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def convert_share(
       ConversionError: as `convert.convert`; another number of workers began the
         output; two processes are the same worker.
     """
-    changes = Changes(dict(overrides or {}), tuple(ignore))
+    changes = Changes(dict(as_overrides(overrides)), as_names(ignore))
     job = check(source, dtype, changes, weights)
     own = worker.share(job.fills)
     total = sum(map(job.read_of, own.values()))

@@ -22,7 +22,13 @@ from convert.errors import ConversionError
 from convert.to_jaxmoe import Receipt, read_receipt
 from jaxmoe import files
 from jaxmoe.checkpoints import store
-from jaxmoe.checkpoints.partial import RECORD, foreign_message, partial_of, read_record
+from jaxmoe.checkpoints.partial import (
+    RECORD,
+    foreign_message,
+    make,
+    partial_of,
+    read_record,
+)
 from jaxmoe.checkpoints.plan import Fill
 
 PATIENCE = 10.0
@@ -133,7 +139,7 @@ def _join(partial: Path, identity: dict[str, Any], force: bool) -> TextIO:
 def _try_join(partial: Path, identity: dict[str, Any], force: bool) -> TextIO | None:
     if read_record(partial) is None:
         raise ConversionError(foreign_message(partial))
-    partial.mkdir(exist_ok=True)
+    make(partial)
     lock = (partial / RECORD).open("a+", encoding="utf-8")
     try:
         if destination.try_lock(lock, partial, shared=True):

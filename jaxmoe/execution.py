@@ -52,6 +52,15 @@ class Execution:
     layers: Layers
     products: Products
 
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a program may still run when others are dispatched.
+
+        On CPU they overlap: of several processes each could meet the others'
+        collectives of two programs in an order of its own.
+        """
+        return platform_of(self.layout) != "cpu" or not self.layout.spans_processes()
+
     def using(self, implementation: Implementation) -> "Execution":
         """With another implementation of the experts; "auto" leaves it.
 
@@ -241,6 +250,13 @@ def _processor() -> str:
         wanted = ("model name", "flags", "Features")
         found += [line for line in first if line.startswith(wanted)]
     return hashlib.sha256("\n".join(found).encode()).hexdigest()[:12]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def platform_of(layout: Layout) -> str:

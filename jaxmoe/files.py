@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -100,6 +101,22 @@ def parse_object(raw: bytes, name: str, remedy: str = _AGAIN) -> dict[str, Any]:
 def _within(value: dict | list) -> list[Any]:
     items = value.values() if isinstance(value, dict) else value
     return [item for item in items if isinstance(item, dict | list)]
+
+
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """`text` with controls written out, which would move the cursor or hide text.
+
+    Tabs and line feeds stay.
+
+    >>> printable("\x1b[2Jhello")
+    '\\x1b[2Jhello'
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 # -- writing ---------------------------------------------------------------------------

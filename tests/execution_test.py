@@ -11,7 +11,7 @@ from jaxmoe import QWEN3_30B_A3B, execution
 from jaxmoe.execution import compiler_options, execution_for, execution_on
 from jaxmoe.nn.decoder import abstract_params, stack_params
 from jaxmoe.ops import lanes
-from jaxmoe.sharding.layout import single_device_layout
+from jaxmoe.sharding.layout import Layout, single_device_layout
 from tests.tiny import tiny_model
 
 pytestmark = pytest.mark.optimised  # machine code
@@ -48,6 +48,18 @@ def test_a_kernel_and_its_options_go_together():
         assert (other.experts, other.products) == (kernel, "weight_left")
         assert len(compiler_options(other)) == 1
     assert scanned.using("lanes").without_options() == scanned.using("blocks")
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("several", [False, True])
+def test_programs_overlap_between_processes_on_cpu_alone(
+    monkeypatch, platform, several
+):
+    """Processes would wait for each other, or a device for the host."""
+    monkeypatch.setattr(Layout, "spans_processes", lambda _: several)
+    monkeypatch.setattr(execution, "platform_of", lambda _: platform)
+    found = execution_on("cpu", LAYOUT).runs_ahead
+    assert found == (platform == "gpu" or not several)
 
 
 def test_layers_are_scanned_where_weights_are_stacked():

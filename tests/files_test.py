@@ -9,6 +9,7 @@ from jaxmoe.files import (
     MOST_BYTES,
     lock,
     parse_json,
+    printable,
     read_object,
     read_small,
     read_small_text,
@@ -113,3 +114,8 @@ def test_only_small_files_are_read(tmp_path):
     os.truncate(path, MOST_BYTES + (1 << 20))
     with pytest.raises(ValueError, match="found 257 MB"):
         read_small_text(path)
+
+
+def test_printable():
+    """A control sequence would move the cursor of whoever reads an error."""
+    assert printable("a\tb\n\x1b[2J\x9b1m\u202e") == "a\tb\n\\x1b[2J\\x9b1m\\u202e"

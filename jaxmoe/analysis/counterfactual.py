@@ -335,6 +335,11 @@ def _sets(
     found = []
     for one in asked:
         some = moe if isinstance(one, str) and one == "all" else _indices(one)
+        if not len(some):
+            raise ValueError(
+                f"layers must be sets of at least one layer, found {layers!r}; leave "
+                "out the empty ones"
+            )
         if wrong := [layer for layer in some if layer not in moe]:
             raise ValueError(
                 f"layers must be among those with experts, {list(moe)}, or 'all', "

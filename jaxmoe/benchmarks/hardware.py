@@ -15,13 +15,6 @@ PRODUCTS = ("avx512_bf16", "amx_bf16", "avx512_vnni", "avx_vnni", "bf16")
 """Flags of instructions for products of short numbers."""
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def hardware() -> dict[str, str | int]:
     """Processor, its cores and instructions, and the devices that JAX sees."""
     devices = jax.devices()

@@ -25,14 +25,14 @@ SEGMENTS = 4
 
 
 class _Segment(NamedTuple):
-    """Seconds on one clock: when the host asked for it, and when it was done."""
+    """Seconds on one clock: when the host had dispatched it, and when it was done."""
 
-    asked: float
+    dispatched: float
     done: float
 
 
 def measure(subject: Subject, *, slots: int, prompt: int, rounds: int) -> Iterator[Row]:
-    """A row: from the end of a segment until the next is asked for, over a step.
+    """A row: from the end of a segment until the next was dispatched, over a step.
 
     All slots go on throughout, so that nothing else runs on the device meanwhile.
     """
@@ -42,9 +42,9 @@ def measure(subject: Subject, *, slots: int, prompt: int, rounds: int) -> Iterat
         with _watched() as segments:
             _run(subject, slots, prompt)
         found = [segment.result() for segment in segments]
-        gaps += [max(0.0, b.asked - a.done) for a, b in pairwise(found)]
-        # A segment that was asked for early begins when the one before it ends.
-        begins = [max(b.asked, a.done) for a, b in pairwise(found)]
+        gaps += [max(0.0, b.dispatched - a.done) for a, b in pairwise(found)]
+        # One that was dispatched early begins when the one before it ends.
+        begins = [max(b.dispatched, a.done) for a, b in pairwise(found)]
         steps += [
             (segment.done - begin) / SEGMENT
             for segment, begin in zip(found[1:], begins, strict=True)
@@ -85,9 +85,9 @@ def _watched() -> Iterator[list[Future[_Segment]]]:
     original = engine.decode_segment
 
     def watch(*args: Any, **options: Any) -> Any:
-        asked = time.perf_counter()
         running, drawn = original(*args, **options)
-        segments.append(pool.submit(_wait, asked, drawn.count))
+        dispatched = time.perf_counter()
+        segments.append(pool.submit(_wait, dispatched, drawn.count))
         return running, drawn
 
     with (
@@ -97,6 +97,6 @@ def _watched() -> Iterator[list[Future[_Segment]]]:
         yield segments
 
 
-def _wait(asked: float, result: jax.Array) -> _Segment:
+def _wait(dispatched: float, result: jax.Array) -> _Segment:
     jax.block_until_ready(result)
-    return _Segment(asked, time.perf_counter())
+    return _Segment(dispatched, time.perf_counter())

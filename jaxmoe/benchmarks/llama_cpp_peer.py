@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from jaxmoe.benchmarks import gguf
-from jaxmoe.benchmarks.hardware import cores
 from jaxmoe.benchmarks.peer import Task, contenders
 from jaxmoe.benchmarks.peer_tensors import named_parts
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side
+from jaxmoe.execution import cores
 
 LIBRARIES = ("llama_cpp_python",)
 STEPS = 4

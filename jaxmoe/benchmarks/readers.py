@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.benchmarks.hardware import cores
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
-from jaxmoe.execution import lanes_found
+from jaxmoe.execution import cores, lanes_found
 from jaxmoe.ops import lanes
 from jaxmoe.typing import Array
 

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe.benchmarks.hardware import cores
 from jaxmoe.benchmarks.peer import Task, contenders, quickest
 from jaxmoe.benchmarks.peer_tensors import named_parts
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side
 from jaxmoe.checkpoints.bundled import BUNDLED
+from jaxmoe.execution import cores
 
 LIBRARIES = ("torch", "transformers")
 DECODING = ("eager", "batched_mm", "grouped_mm")

@@ -121,6 +121,9 @@ class Blocks:
             fd = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             raise self._damaged(f"chunk {key} is missing") from None
+        except OSError as error:
+            what = f"chunk {key} cannot be opened: {error.strerror}"
+            raise self._damaged(what) from None
         try:
             for number in wanted:
                 start = number * self._block

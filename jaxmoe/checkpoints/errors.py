@@ -1,6 +1,8 @@
 """The error of a checkpoint that cannot be read or written."""
 
-SHOWN, LONGEST = 20, 400
+from jaxmoe.files import printable
+
+SHOWN, LONGEST = 10, 400
 """Failures that a message shows, and letters of each."""
 
 
@@ -9,7 +11,7 @@ class CheckpointError(ValueError):
 
     def __init__(self, message: str, failures: tuple[str, ...] = ()):
         """Takes the message and, where it abridges a list, the whole list."""
-        super().__init__(message)
+        super().__init__(printable(message))
         self.failures = failures or (message,)
 
     @classmethod

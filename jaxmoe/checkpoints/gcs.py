@@ -9,6 +9,7 @@ import functools
 import os
 import re
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,34 @@ def store_spec(path: str | os.PathLike, *parts: str) -> dict[str, Any]:
     """TensorStore's description of the folder `parts` of the checkpoint `path`."""
     place = place_of(path)
     if place is None:
-        # TensorStore takes no path with `..` in it.
-        folder = Path(path).resolve().joinpath(*parts)
+        folder = openable(Path(path)).joinpath(*parts)
         return {"driver": "file", "path": f"{folder}/"}
     inner = "".join(f"{part}/" for part in parts)
     return {"driver": "gcs", "bucket": place.bucket, "path": place.prefix + inner}
+
+
+def openable(folder: Path) -> Path:
+    """A local folder by a path that TensorStore takes.
+
+    It takes none with `..` in it, nor one that is not UTF-8, and reads a backslash as a
+    slash: then the path is that of a link, which is gone when Python ends.
+    """
+    found = folder.resolve()
+    return _link_to(found) if _ODD.search(str(found)) else found
+
+
+_ODD = re.compile(r"[\\\ud800-\udfff]")
+_LINKS: dict[Path, tempfile.TemporaryDirectory] = {}
+_LINKING = threading.Lock()
+
+
+def _link_to(folder: Path) -> Path:
+    with _LINKING:
+        if folder not in _LINKS:
+            made = tempfile.TemporaryDirectory(prefix="jaxmoe-")
+            Path(made.name, "link").symlink_to(folder)
+            _LINKS[folder] = made
+    return Path(_LINKS[folder].name, "link")
 
 
 def context(path: str | os.PathLike) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmoe.checkpoints.chunks import CHUNK_BYTES
 from jaxmoe.checkpoints.gcs import read_file
 from jaxmoe.config import ModelWeights
 from jaxmoe.files import parse_object
@@ -160,7 +161,37 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
             f"{file} was altered: it states the seal {seal!s:.100}, its content gives "
             f"{_seal(value)}; {remedy}"
         )
+    if wrong := _ill_formed(manifest):
+        raise ValueError(f"{file}: {wrong}; {remedy}")
     return manifest
+
+
+def _ill_formed(manifest: Manifest) -> str | None:
+    """What is not of the type that it has to be, None for nothing."""
+    for name, spec in manifest.params.items():
+        sizes = (*spec.shape, *spec.chunk)
+        if not all(_is_count(size) for size in sizes):
+            return f"expected sizes of {name!a:.80}, found {str(sizes)[:80]}"
+        if len(spec.chunk) not in (0, len(spec.shape)) or 0 in spec.chunk:
+            return f"expected a chunk for {spec.shape}, found {spec.chunk!r:.80}"
+        texts = (spec.dtype, spec.crc32, spec.sums)
+        if not all(isinstance(text, str) for text in texts):
+            return f"expected type and checksums of {name!a:.80}, found {texts!r:.80}"
+    files = manifest.files
+    if not isinstance(files, dict) or not all(
+        isinstance(text, str) for text in (*files, *files.values())
+    ):
+        return f"expected files with their SHA-256, found {files!r:.80}"
+    if not isinstance(manifest.source, dict):
+        return f"expected a source, found {manifest.source!r:.80}"
+    if not _is_count(manifest.block) or not 0 < manifest.block <= CHUNK_BYTES:
+        return f"expected blocks of 1 to {CHUNK_BYTES} bytes, found {manifest.block!r}"
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and 0 <= value < 2**63
 
 
 def _parse(value: dict[str, Any]) -> Manifest:

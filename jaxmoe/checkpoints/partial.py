@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.files import parse_json
 
 RECORD = "in-progress.json"
@@ -25,13 +26,31 @@ def read_record(partial: Path) -> dict[str, Any] | None:
     """What `partial` was begun as; {} where nothing is in it, None if not by jaxmoe."""
     if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
         return None
+    record = partial / RECORD
+    if record.is_symlink() or (record.exists() and not record.is_file()):
+        return None  # which would be written through, or waited for
     if not partial.exists() or {path.name for path in partial.iterdir()} <= {RECORD}:
         return {}
     try:
-        record = parse_json((partial / RECORD).read_text(encoding="utf-8"))
+        found = parse_json(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and KIND in record else None
+    return found if isinstance(found, dict) and KIND in found else None
+
+
+def make(partial: Path):
+    """Makes the folder where there is none.
+
+    Raises:
+      CheckpointError: the system does not let us.
+    """
+    try:
+        partial.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{partial} cannot be made ({error.strerror}); choose another destination, "
+            "or make that one writable"
+        ) from None
 
 
 def foreign_message(partial: Path) -> str:

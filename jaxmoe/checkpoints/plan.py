@@ -114,11 +114,13 @@ def make_plan(
 
 _QUANTISED_TYPES = ("F8_E4M3", "F8_E5M2", "F8_E8M0")
 _QUANTISED_NAMES = re.compile(
-    r".*[._](qweight|qzeros|g_idx|scales|zeros|weight_scale|weight_scale_inv|weight_scale_2"
-    r"|weight_packed|weight_shape|weight_zero_point|input_scale|input_global_scale"
-    r"|weight_global_scale|blocks|SCB|absmax|quant_map|quant_state\..+|[kv]_scale)"
+    r".*[._:](qweight|qzeros|g_idx|scales|zeros|weight_scale|weight_scale_inv"
+    r"|weight_scale_2|weight_packed|weight_shape|weight_zero_point|input_scale"
+    r"|input_global_scale|weight_global_scale|blocks|SCB|absmax|quant_map"
+    r"|quant_state\..+|[kv]_scale|W_q|codes|codebooks|centroids|_data|qdata|_scale)"
 )
-"""What quantisers call their tensors: FP8, GPTQ, AWQ, compressed-tensors, MX, NF4."""
+"""What quantisers call their tensors: FP8, GPTQ, AWQ, compressed-tensors, MX, NF4, HQQ,
+AQLM, VPTQ, Quanto, torchao."""
 
 
 def _refuse_quantised(family: Family, tensors: Mapping[str, Tensor]):
@@ -149,6 +151,21 @@ def _refuse_unquantised(matcher: "_Matcher", tensors: Mapping[str, Tensor]):
             "if these weights are not quantised, leave the stale entry out (--ignore "
             "quantization_config, ignore=['quantization_config'])"
         )
+
+
+def _advice(rule: TensorRule, found: Tensor) -> str:
+    """What to do about a tensor of another type than the rule has."""
+    if not set(rule.dtypes) & set(FLOATS) and found.dtype in FLOATS:
+        return (
+            "if its module is not quantised, list that in quantization_config."
+            "modules_to_not_convert of config.json"
+        )
+    if found.dtype[0] in "IU":
+        return (
+            "these are quantised weights of a kind that is not read here; take the "
+            "release of this model in bfloat16 or float32"
+        )
+    return "take weights of one of these types"
 
 
 class _Matcher:
@@ -227,7 +244,7 @@ class _Matcher:
         if tensor.dtype not in rule.dtypes:
             self.errors.append(
                 f"{tensor.name}: expected {' or '.join(rule.dtypes)}, found "
-                f"{tensor.dtype}; take weights of one of these types"
+                f"{tensor.dtype}; {_advice(rule, tensor)}"
             )
         if targets != params:
             self.copies.append((params[0], targets[0], tensor))

@@ -31,7 +31,13 @@ import numpy as np
 
 from jaxmoe.checkpoints.checksums import Blocks, Summing
 from jaxmoe.checkpoints.chunks import Chunk, chunk_name, chunk_shape, chunks
-from jaxmoe.checkpoints.gcs import context, explained, place_of, store_spec
+from jaxmoe.checkpoints.gcs import (
+    context,
+    explained,
+    openable,
+    place_of,
+    store_spec,
+)
 from jaxmoe.checkpoints.manifest import (
     BLOCK_BYTES,
     FORMAT,
@@ -91,7 +97,8 @@ def create_array(path: Path, spec: ParamSpec):
 
     if path.exists():
         shutil.rmtree(path)
-    kvstore = {"driver": "file", "path": f"{path.resolve()}/"}
+    folder = openable(path.parent) / path.name
+    kvstore = {"driver": "file", "path": f"{folder}/"}
     request = {"driver": "zarr", "kvstore": kvstore, "dtype": spec.dtype}
     ts.open(request | {"metadata": _metadata(spec)}, create=True).result()
 

@@ -64,8 +64,9 @@ _PART = re.compile(r".*?-(\d+)-of-(\d+)\.safetensors")
 
 def _lone_part(directory: Path) -> str | None:
     """The one safetensors file there is, where its name does not speak of others."""
-    found = [p.name for p in directory.glob("*.safetensors")]
-    found = [name for name in found if not name.startswith("adapter_")]
+    found = [p.name for p in directory.glob("*.safetensors") if not p.is_dir()]
+    # Hidden ones are other systems' notes on a file, such as "._model.safetensors".
+    found = [name for name in found if not name.startswith(("adapter_", "."))]
     if len(found) != 1:
         return None
     part = _PART.fullmatch(found[0])

@@ -10,7 +10,7 @@ import numpy as np
 from jaxmoe.cli.endings import command, figures_if_possible
 from jaxmoe.evals.compare import compare
 from jaxmoe.evals.run import Run, read_run
-from jaxmoe.evals.score_files import read_scores
+from jaxmoe.evals.score_files import read_scores_of
 from jaxmoe.reports.comparison_files import write_comparison
 from jaxmoe.reports.comparison_json import comparison_object
 from jaxmoe.reports.comparison_text import comparison_text
@@ -61,6 +61,6 @@ def _scores(given: list[str], runs: Sequence[Run]) -> dict[str, dict[str, np.nda
                 f"found {text!r}"
             )
         run = by_name[name]
-        read = read_scores(Path(file), run.ids, run.correct.shape[1])
+        read = read_scores_of(run, Path(file))
         found.setdefault(name, {})[Path(file).stem] = read
     return found

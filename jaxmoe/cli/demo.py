@@ -2,10 +2,22 @@
 
 import argparse
 
-from jaxmoe.cli import demo_policies, demo_study, demo_train
+from jaxmoe.cli import (
+    demo_policies,
+    demo_problems,
+    demo_study,
+    demo_train,
+    demo_trials,
+)
 from jaxmoe.cli.endings import command
 
-PARTS = {"study": demo_study, "policies": demo_policies, "train": demo_train}
+PARTS = {
+    "study": demo_study,
+    "policies": demo_policies,
+    "trials": demo_trials,
+    "train": demo_train,
+    "problems": demo_problems,
+}
 """Subcommand -> its module, with `add_options`, `run` and a docstring."""
 
 

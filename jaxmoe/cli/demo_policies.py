@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
         check_whole(f"--{name}", getattr(args, name))
     asked = questions("test")[: len(first_problems("test", args.problems))]
     model, checkpoint = jaxmoe.load("demo"), open_source("demo").digest()
-    rows = policy_study.rows(model.config.num_layers, model.config.num_experts)
+    config = model.config
+    rows = policy_study.rows(config.num_layers, config.num_experts, args.n)
     runs = {}
     for number, (name, row) in enumerate(rows.items()):
         print(f"[{number + 1}/{len(rows)}] {name}", flush=True)

@@ -1,20 +1,15 @@
 """Measures the method on the demo model; a killed run goes on where it was."""
 
 import argparse
-import time
 from pathlib import Path
 
 import jaxmoe
 from jaxmoe.checkpoints.source import open_source
-from jaxmoe.cli.bars import EvaluationBar
-from jaxmoe.demo import game_runs
-from jaxmoe.demo.game_runs import Outcome
-from jaxmoe.demo.held_out import HeldOut, problems_of, read_part
+from jaxmoe.cli.demo_rows import first_asked, play_row
+from jaxmoe.demo.held_out import read_part
 from jaxmoe.demo.pilot import chosen, measured, pilot_draw
 from jaxmoe.demo.study import configurations, unfinished
-from jaxmoe.demo.study_files import answers_folder, write_study
-from jaxmoe.evals.draw import Draw
-from jaxmoe.model import Model
+from jaxmoe.demo.study_files import write_study
 from jaxmoe.reports.plots import require_matplotlib
 
 PILOT = "pilot"
@@ -52,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"expected names of {list(rows)}, found {unknown}")
     if args.pilot and args.only:
         raise ValueError("--only is of the study's rows, found it with --pilot")
-    asked = _first(read_part("pilot" if args.pilot else "study"), args.problems)
+    asked = first_asked(read_part("pilot" if args.pilot else "study"), args.problems)
     reports = not args.pilot and (not args.only or not unfinished(args.only))
     if reports:
         require_matplotlib()  # now rather than after hours
@@ -60,14 +55,14 @@ def run(args: argparse.Namespace) -> int:
     model = jaxmoe.load("demo")
     if args.pilot:
         draw = pilot_draw(args.slots)
-        outcome = _play(args.out, PILOT, model, asked, draw, checkpoint)
+        outcome = play_row(args.out, PILOT, model, asked, draw, checkpoint)
         found = measured(outcome, asked)
         for (kind, answers), interval in found.items():
             print(f"{kind:9} {answers} answers: pass@64 {interval}")
         print(f"chosen: {chosen(found)}")
         return 0
     outcomes = {
-        name: _play(
+        name: play_row(
             args.out,
             name,
             model,
@@ -82,33 +77,3 @@ def run(args: argparse.Namespace) -> int:
         about = {"checkpoint": checkpoint}
         print(write_study(args.out, model, outcomes, about, args.slots))
     return 0
-
-
-def _first(asked: list[HeldOut], count: int | None) -> list[HeldOut]:
-    if count is not None and not 1 <= count <= len(asked):
-        raise ValueError(f"--problems must be 1 to {len(asked)}, found {count}")
-    return asked[:count]
-
-
-def _play(
-    out: Path,
-    name: str,
-    model: Model,
-    asked: list[HeldOut],
-    draw: Draw,
-    checkpoint: str,
-) -> Outcome:
-    """Draws a configuration's answers, or goes on with them, and says how it did."""
-    began = time.perf_counter()
-    with EvaluationBar(quiet=False) as bar:
-        outcome = game_runs.play(
-            model,
-            problems_of(asked),
-            draw,
-            answers_folder(out, name),
-            checkpoint=checkpoint,
-            progress=bar.show,
-        )
-    accuracy, seconds = outcome.values("accuracy").mean(), time.perf_counter() - began
-    print(f"{name:24} accuracy {accuracy:.1%}  {seconds:.0f} s", flush=True)
-    return outcome

@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing; a killed run goes on where it was saved."""
+"""Trains the demo model, anew or on; a killed run goes on where it was saved."""
 
 import argparse
 import dataclasses
@@ -7,15 +7,19 @@ from pathlib import Path
 
 import jax
 
-from jaxmoe.cli.fields import add_field, fields_of, given, help_of
-from jaxmoe.demo.recipe import Recipe
+from jaxmoe.cli.fields import add_field, fields_of, given, help_of, option_of
+from jaxmoe.demo.recipe import Recipe, Shapes
+from jaxmoe.demo.training_start import Start, right_answers, weights_from
+from jaxmoe.execution import cores
+from jaxmoe.router.policies import POLICIES
 
 EPILOG = """\
 Writes OUT/log.jsonl as it goes, and at the end OUT/hf, a Hugging Face directory, and
 OUT/problems.json. What ships in jaxmoe/demo is made by `jaxmoe demo train OUT` and
-copied from there."""
+copied from there. `--from demo --policy expert-sample` trains it on with the policy's
+noise; with --answers on right answers that a model has drawn itself."""
 SMOKE = {"steps": 60, "batch": 32, "warm_up": 10}
-OPTIONS = ("steps", "batch", "learning_rate", "balance", "seed")
+OPTIONS = ("steps", "batch", "learning_rate", "warm_up", "balance", "seed")
 """Fields of `Recipe` that can be changed."""
 
 
@@ -26,6 +30,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name in OPTIONS:
         said = f"{help_of(Recipe)[name]} (default: {fields_of(Recipe)[name].default})"
         add_field(parser, Recipe, name, help=said)
+    policy = "how an answer's tokens are routed in training (default: topk)"
+    parser.add_argument("--policy", choices=POLICIES, help=policy)
+    begin = "weights to begin from: demo, or OUT/hf of another run"
+    parser.add_argument("--from", dest="start", metavar="CKPT", help=begin)
+    answers = "train on the first right answer to each problem of this run alone "
+    answers += "(`jaxmoe evaluate --task countdown`; see `jaxmoe demo problems`)"
+    parser.add_argument("--answers", metavar="RUN", type=Path, help=answers)
+    for name, field in fields_of(Shapes).items():
+        said = f"{help_of(Shapes)[name]} (default: {field.default})"
+        add_field(parser, Shapes, name, help=said)
     smoke = "a run of a minute or two that fails unless the loss falls by half"
     parser.add_argument("--smoke", action="store_true", help=smoke)
 
@@ -37,18 +51,32 @@ def run(args: argparse.Namespace) -> int:
     from jaxmoe.demo import logged_run
 
     smoke = SMOKE if args.smoke else {}
-    recipe = dataclasses.replace(Recipe(), **smoke | given(args, [*OPTIONS]))
+    changed = given(args, [*OPTIONS, "policy"])
+    recipe = dataclasses.replace(Recipe(), **smoke | changed)
     default = Path("demo-smoke" if args.smoke else "demo-training")
-    records = logged_run.run(args.out or default, recipe)
+    shapes, start = _start(args)
+    records = logged_run.run(args.out or default, recipe, shapes, start)
     if args.smoke and not records[-1].entropy < records[0].entropy / 2:
         print("the loss should have halved")
         return 1
     return 0
 
 
+def _start(args: argparse.Namespace) -> tuple[Shapes, Start]:
+    """Shapes, weights and answers of the run."""
+    chains = None if args.answers is None else right_answers(args.answers)
+    asked = given(args, [*fields_of(Shapes)])
+    if args.start is None:
+        return Shapes(**asked), Start(chains=chains)
+    if asked:
+        first = option_of(next(iter(asked)))
+        raise ValueError(f"--from has its own experts, found {first} beside it")
+    params, digest, shapes = weights_from(args.start)
+    return shapes, Start(params, digest, chains)
+
+
 def use_cores() -> None:
     """A device for each core: XLA's threads make little of products this small."""
     flag = "--xla_cpu_multi_thread_eigen=false"
     os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    jax.config.update("jax_num_cpu_devices", cores)
+    jax.config.update("jax_num_cpu_devices", cores())

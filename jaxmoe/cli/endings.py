@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import TextIO
+from typing import NoReturn, TextIO
+
+from jaxmoe.files import printable
 
 Main = Callable[[list[str] | None], int]
 """A command: from its arguments, None for the process's, to its exit code."""
@@ -71,10 +73,26 @@ def input_errors() -> Iterator[None]:
         except BrokenPipeError:
             raise
         except (ImportError, OSError, TypeError, ValueError) as error:
-            say_error(error)
-            if "jaxmoe.sharding.watch" in sys.modules:
-                sys.modules["jaxmoe.sharding.watch"].fail(2)
-            raise SystemExit(2) from error
+            _fail(error, error)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_of_memory(error):
+                raise
+            _fail(f"out of memory ({str(error)[:200]}); {_LESS}", error)
+
+
+_LESS = "take fewer slots, shorter texts, --weights int8 or more devices"
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether it says that a device, or this machine, has not enough."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _fail(message: object, error: BaseException) -> NoReturn:
+    say_error(message)
+    if "jaxmoe.sharding.watch" in sys.modules:
+        sys.modules["jaxmoe.sharding.watch"].fail(2)
+    raise SystemExit(2) from error
 
 
 @contextmanager
@@ -92,7 +110,7 @@ def say_error(error: object) -> None:
 
 
 def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    return printable(" ".join(str(message).split()))
 
 
 def _show_warning(message, *_):

@@ -4,6 +4,7 @@ import argparse
 from typing import get_args
 
 from jaxmoe.cli.fields import add_field, help_of
+from jaxmoe.decode.inputs import check_whole
 from jaxmoe.planning import CHIPS, Chip, Load
 from jaxmoe.sharding.rules import Preset
 
@@ -38,6 +39,8 @@ def add_load_options(parser: argparse.ArgumentParser, chips: str) -> None:
     add("--latency", type=float, default=10.0, help=f"{latency} (default: 10)")
     per_chip = "samples of each chip, for weak scaling (default: 1)"
     add("--per-chip", type=int, default=1, help=per_chip)
+    ensemble = "as --ensemble of `jaxmoe sample`: J + 1 passes a token"
+    add("--ensemble", type=int, metavar="J", help=ensemble)
     add("--json", action="store_true", help="print JSON")
 
 
@@ -54,4 +57,6 @@ def chips_of(text: str) -> list[Chip]:
 
 def load_of(args: argparse.Namespace, n: int | None = None) -> Load:
     """What is asked for; n instead of --n."""
-    return Load(n or args.n, args.context, args.prompt, args.dtype)
+    routes = args.ensemble
+    passes = 1 if routes is None else 1 + check_whole("--ensemble", routes)
+    return Load(n or args.n, args.context, args.prompt, args.dtype, passes)

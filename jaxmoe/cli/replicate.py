@@ -3,7 +3,8 @@
 import argparse
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,17 @@ from jaxmoe.cli.task_options import (
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.inputs import check_whole
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.evals import evaluate as evaluation
 from jaxmoe.evals.draw import Draw
+from jaxmoe.evals.evaluate import Status
 from jaxmoe.evals.replication.costs import cost_of, hours_on
+from jaxmoe.evals.replication.drawing import (
+    Watch,
+    draw_rows,
+    draws_of,
+    read_row_scores,
+    read_rows,
+    score_file,
+)
 from jaxmoe.evals.replication.recipe import (
     Benchmark,
     Recipe,
@@ -41,9 +50,9 @@ from jaxmoe.evals.replication.recipe import (
     require_model,
     twins,
 )
-from jaxmoe.evals.replication.results import VERIFIER, Scores, replicated
-from jaxmoe.evals.run import IncompleteRunError, Run, read_run
-from jaxmoe.evals.score_files import read_scores, verifier_of
+from jaxmoe.evals.replication.results import VERIFIER, replicated
+from jaxmoe.evals.run import Run
+from jaxmoe.evals.score_files import verifier_of
 from jaxmoe.evals.shards import WHOLE, Shard
 from jaxmoe.evals.tasks.base import Question, Task
 from jaxmoe.planning.models import config_of
@@ -162,19 +171,14 @@ def _fill(args: argparse.Namespace, recipe: Recipe, benchmark: Benchmark) -> Non
 def _draws(
     args: argparse.Namespace, recipe: Recipe, config: ModelConfig
 ) -> dict[str, Draw]:
-    """Each row as it is drawn, but for those that draw what another does.
-
-    A ValueError names one that does not fit the model.
-    """
-    recipe = replace(recipe, n=args.n)
-    options = {"max_new_tokens": args.max_new_tokens, "seed": args.seed}
-    options["slots"] = args.slots
-    same = twins(recipe, config)
-    return {
-        row.name: recipe.draw_of(row, config, **options)
-        for row in recipe.rows
-        if row.name not in same
-    }
+    """Each row as it is drawn, by the options."""
+    return draws_of(
+        replace(recipe, n=args.n),
+        config,
+        max_new_tokens=args.max_new_tokens,
+        seed=args.seed,
+        slots=args.slots,
+    )
 
 
 def _questions(
@@ -235,7 +239,7 @@ def _priced(
     cost = cost_of([*draws.values()], problems, args.mean_tokens)
     hours = hours_on(
         config,
-        cost.tokens,
+        cost.by_passes,
         slots=args.slots,
         prompt=benchmark.prompt,
         answer=args.max_new_tokens,
@@ -260,15 +264,25 @@ def _replicate(
     if processes.is_first():
         count = len(asked[1])
         print(_priced(args, recipe, name, benchmark, source.config, count), flush=True)
+    task, questions, data = asked
     model = load_model(args)
-    for place, (row, draw) in enumerate(draws.items(), 1):
-        if processes.is_first():
-            print(f"[{place}/{len(draws)}] {row}", flush=True)
-        keep = evaluation.Keep(tokens=row == recipe.routers)
-        _draw(args, model, asked, draw, row, digest, shard, keep)
+    draw_rows(
+        model,
+        task,
+        questions,
+        draws,
+        args.out,
+        routers=recipe.routers,
+        watch=_watched([*draws]),
+        checkpoint=digest,
+        data=data,
+        shard=shard,
+        thinking=args.thinking,
+        graders=args.graders,
+    )
     if not processes.is_first():
         return ""
-    runs, missing = _read(args.out, draws)
+    runs, missing = read_rows(args.out, draws)
     if missing:
         return (
             f"part {args.shard} is done; answers of {', '.join(missing)} are missing. "
@@ -279,44 +293,17 @@ def _replicate(
     return _report(args, recipe, name, model_name, runs)
 
 
-def _draw(
-    args: argparse.Namespace,
-    model: jaxmoe.Model,
-    asked: tuple[Task, list[Question], dict[str, Any]],
-    draw: Draw,
-    row: str,
-    digest: str,
-    shard: Shard,
-    keep: evaluation.Keep,
-) -> None:
-    """Draws what is missing of a row."""
-    task, questions, data = asked
-    with EvaluationBar(quiet=not processes.is_first()) as bar:
-        evaluation.evaluate(
-            model,
-            task,
-            questions,
-            draw,
-            args.out / row,
-            checkpoint=digest,
-            data=data,
-            shard=shard,
-            keep=keep,
-            thinking=args.thinking,
-            graders=args.graders,
-            progress=bar.show,
-        )
+def _watched(rows: list[str]) -> Watch:
+    """A line and a bar for each row."""
 
+    @contextmanager
+    def watch(row: str) -> Iterator[Callable[[Status], None]]:
+        if processes.is_first():
+            print(f"[{rows.index(row) + 1}/{len(rows)}] {row}", flush=True)
+        with EvaluationBar(quiet=not processes.is_first()) as bar:
+            yield bar.show
 
-def _read(out: Path, rows: Iterable[str]) -> tuple[dict[str, Run], list[str]]:
-    """The runs that are whole, and the rows that are not."""
-    runs, missing = {}, []
-    for row in rows:
-        try:
-            runs[row] = read_run(out / row)
-        except IncompleteRunError:  # answers of another part
-            missing.append(row)
-    return runs, missing
+    return watch
 
 
 def _measure_routers(
@@ -362,14 +349,14 @@ def _report(
     runs: Mapping[str, Run],
 ) -> str:
     """Writes the report; what it says, and how to get scores that are missing."""
-    scores = _scores(args.out, runs)
+    scores = read_row_scores(args.out, runs)
     found = replicated(
         recipe,
         runs,
         model=model_name,
         benchmark=name,
         scores=scores,
-        verifiers={row: verifier_of(_score_file(args.out, row)) for row in scores},
+        verifiers={row: verifier_of(score_file(args.out, row)) for row in scores},
         n=args.n,
     )
     write_replication(args.out, found)
@@ -378,21 +365,7 @@ def _report(
     if wanted and (missing := [row for row in runs if row not in scores]):
         text += "\nNo verifier's scores of " + ", ".join(missing) + ":\n"
         for row in missing:
-            run, file = str(args.out / row), str(_score_file(args.out, row))
+            run, file = str(args.out / row), str(score_file(args.out, row))
             asked = shlex.join(["jaxmoe", "verify", run, "--out", file])
             text += f"  {asked} --verifier CKPT\n"
     return f"{text}\nwritten: {args.out / 'replication.html'}, .md, .json"
-
-
-def _score_file(out: Path, row: str) -> Path:
-    return out / "scores" / f"{row}.jsonl"
-
-
-def _scores(out: Path, runs: Mapping[str, Run]) -> dict[str, Scores]:
-    """Row -> the scores that are there of its answers."""
-    files = {row: _score_file(out, row) for row in runs}
-    return {
-        row: {VERIFIER: read_scores(file, runs[row].ids, runs[row].n)}
-        for row, file in files.items()
-        if file.exists()
-    }

@@ -1,21 +1,24 @@
 """Requests that come and go, through a fixed number of slots.
 
-The host gives waiting samples free slots, runs a segment of steps on the device,
-takes out what was drawn, and repeats. Which slot a sample has, what runs beside it and
-when it began do not enter its numbers: they depend on its own key alone.
+The host gives waiting samples free slots, dispatches a segment of steps, and hands out
+what the segment before drew while the device runs. Only what decides how answers go on
+(which have ended, what a grammar allows next) is looked at before. Which slot a sample
+has, what runs beside it and when it began do not enter its numbers: they depend on its
+own key alone.
 """
 
 import warnings
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
-import jax
 import numpy as np
 
+from jaxmoe.decode.dispatched import Dispatched, Seen
 from jaxmoe.decode.inputs import (
+    MOST_SLOTS,
     Prompt,
     check_route_law,
     check_slots,
@@ -27,6 +30,7 @@ from jaxmoe.decode.inputs import (
     read_sampler,
     sample_indices,
 )
+from jaxmoe.decode.live_sample import LiveSample
 from jaxmoe.decode.memory import Memory, Size
 from jaxmoe.decode.prompt_loader import Kinds, PromptLoader, sample_key_data
 from jaxmoe.decode.request import Delta, Request, Ticket
@@ -34,54 +38,14 @@ from jaxmoe.decode.rule_table import RuleTable
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.decode.slots import Admission, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
-from jaxmoe.decode.stop_rule import StopRule, Watcher
-from jaxmoe.decode.trace import SEGMENT, Drawn, Record, TokenTrace, part_of
+from jaxmoe.decode.stop_rule import StopRule
+from jaxmoe.decode.trace import SEGMENT, Record, TokenTrace, part_of
 from jaxmoe.execution import Execution
 from jaxmoe.model import Model
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.router.policies import Policy
 from jaxmoe.sharding.processes import check_equal
-from jaxmoe.text.grammar import Guide
-from jaxmoe.text.stop import StopScanner
 from jaxmoe.typing import Array, Key
-
-
-@dataclass
-class _Sample:
-    """One answer under way; entry: where its prompt lies."""
-
-    ticket: Ticket
-    request: Request
-    place: int
-    entry: int = 0
-    length: int = 0
-    scanner: StopScanner | None = field(init=False)
-    watcher: Watcher | None = field(init=False)
-    guide: Guide | None = field(init=False)
-
-    def __post_init__(self):
-        rule, prompt = self.request.stop_when, self.request.number
-        self.watcher = None if rule is None else Watcher(rule, prompt, self.index)
-        grammar = self.request.grammar
-        self.guide = None if grammar is None else grammar.begin()
-        stops, decode = self.request.stops, self.request.decode
-        skip = self.request.min_tokens
-        self.scanner = None if decode is None else StopScanner(decode, stops, skip)
-
-    @property
-    def left(self) -> int:
-        """Tokens it may still draw."""
-        return self.request.max_new_tokens - self.length
-
-    @property
-    def policy(self) -> Policy:
-        """Its own."""
-        return self.request.policies[self.place]
-
-    @property
-    def index(self) -> int:
-        """Its sample index i."""
-        return self.request.samples[self.place]
 
 
 @dataclass
@@ -93,10 +57,10 @@ class _Queued:
     kinds: Kinds
     place: int = 0
 
-    def pop(self, entry: int) -> _Sample:
+    def pop(self, entry: int) -> LiveSample:
         """The first of them."""
         self.place += 1
-        return _Sample(self.ticket, self.request, self.place - 1, entry)
+        return LiveSample(self.ticket, self.request, self.place - 1, entry)
 
     @property
     def empty(self) -> bool:
@@ -117,7 +81,8 @@ class Engine:
                 for delta in engine.step():
                     print(delta.sample, delta.tokens, delta.finish)
 
-    On a model that several processes share, all make the same calls.
+    The device draws on while the caller reads what `step` returned. On a model that
+    several processes share, all make the same calls.
     """
 
     def __init__(
@@ -172,7 +137,11 @@ class Engine:
         self._policy, self._sampler = policy, sampler
         self._longest_prompt = check_whole("prompt_tokens", prompt_tokens)
         self._longest_answer = check_whole("answer_tokens", answer_tokens)
-        entries = self._count if prompts is None else check_whole("prompts", prompts)
+        entries = (
+            self._count
+            if prompts is None
+            else check_whole("prompts", prompts, MOST_SLOTS)
+        )
         self._table = RuleTable(
             config,
             self._count,
@@ -194,7 +163,8 @@ class Engine:
         )
         self._memory: Memory | None = None
         self._waiting: OrderedDict[Ticket, _Queued] = OrderedDict()
-        self._slots: list[_Sample | None] = [None] * self._count
+        self._slots: list[LiveSample | None] = [None] * self._count
+        self._dispatched: deque[Dispatched] = deque()
         # Round the devices, so that few samples are spread over many.
         parts = self._execution.layout.slots(1)
         self._order = np.arange(self._count).reshape(parts, -1).T.reshape(-1).tolist()
@@ -310,7 +280,7 @@ class Engine:
         return bool(self._waiting) or any(s is not None for s in self._slots)
 
     def step(self, most: int | None = None) -> list[Delta]:
-        """Gives free slots to waiting samples and runs one segment.
+        """Returns what was drawn last, after having dispatched what comes next.
 
         Args:
           most: the most tokens of a delta; None for the engine's segment.
@@ -321,19 +291,19 @@ class Engine:
         """
         self._check_open()
         steps = self._record.steps if most is None else check_whole("most", most)
+        steps = min(steps, self._record.steps)
         try:
-            deltas = self._admit_waiting()
-            if any(s is not None for s in self._slots):
-                deltas += self._run_segment(min(steps, self._record.steps))
+            return [_owned(delta) for delta in self._drawn(steps)]
         except BaseException as error:
             # What is on the device and what the host knows may not agree any more.
             self.close()
             self._why_closed = f" by a step that failed ({type(error).__name__})"
             raise
-        return deltas
 
     def cancel(self, ticket: Ticket) -> None:
         """Ends a request: no more comes of it, and its slots are free.
+
+        What the device is drawing for it is thrown away.
 
         Raises:
           ValueError: it is not in flight here.
@@ -348,14 +318,20 @@ class Engine:
                 f"{why}; cancel each request once, before its last answer has ended"
             )
         self._waiting.pop(ticket, None)
-        self._free([s is not None and s.ticket is ticket for s in self._slots])
+        gone = [s is not None and s.ticket is ticket for s in self._slots]
+        self._stop(gone)
+        self._free(gone)
         del self._open[ticket]
         self._ended[ticket] = "cancelled already"
 
     def close(self) -> None:
-        """Gives the memory back; requests in flight end here. Twice does no harm."""
+        """Gives the memory back; requests in flight end here. Twice does no harm.
+
+        Nothing is waited for: a segment under way ends by itself, and is thrown away.
+        """
         self._closed, self._memory = True, None
         self._waiting.clear()
+        self._dispatched.clear()
         self._slots, self._open = [None] * self._count, {}
 
     def __enter__(self) -> Self:
@@ -375,7 +351,8 @@ class Engine:
 
     # -- prompts -------------------------------------------------------------------
 
-    def _admit_waiting(self) -> list[Delta]:
+    def _admit_waiting(self) -> list[LiveSample]:
+        """Samples that got free slots, and whose first tokens were dispatched."""
         if not self._waiting or None not in self._slots:
             return []
         memory = self._allocated()
@@ -398,7 +375,8 @@ class Engine:
             return []
         memory.prefix = self._prompts.load(memory.prefix)
         memory.remember(self._table.recent, admitted, self._repeatable(admitted))
-        return self._first_tokens(memory, admitted)
+        self._dispatch_first_tokens(memory, admitted)
+        return [s for s, new in zip(self._slots, admitted, strict=True) if s and new]
 
     def _repeatable(self, admitted: np.ndarray) -> list[np.ndarray | None]:
         """Prompts of new answers whose samplers look at them; None for the others."""
@@ -432,9 +410,33 @@ class Engine:
         )
         return self._memory
 
-    # -- tokens --------------------------------------------------------------------
+    # -- to the device -------------------------------------------------------------
 
-    def _first_tokens(self, memory: Memory, admitted: np.ndarray) -> list[Delta]:
+    def _drawn(self, most: int) -> list[Delta]:
+        """New tokens; what comes next is dispatched, where it may run ahead.
+
+        Their arrays are views of all slots' segments.
+        """
+        deltas: list[Delta] = []
+        ahead = self._execution.runs_ahead
+        while (self.busy and not deltas) or (self._dispatched and not ahead):
+            if self._dispatched:
+                deltas += self._see(most)
+            if not self._dispatched and (ahead or not deltas):
+                deltas += self._dispatch(most)
+        return deltas
+
+    def _dispatch(self, most: int) -> list[Delta]:
+        """Admits samples and dispatches a segment; what had to be seen between."""
+        admitted, deltas = self._admit_waiting(), []
+        if any(sample.host_decides for sample in admitted):
+            deltas = self._see(most)
+        live = [s for s in self._slots if s is not None and s.left]
+        if live:
+            self._dispatch_segment(most, live)
+        return deltas
+
+    def _dispatch_first_tokens(self, memory: Memory, admitted: np.ndarray) -> None:
         some = next(s for s in self._slots if s is not None)
         samples = [s or some for s in self._slots]
         admission = Admission(
@@ -452,15 +454,15 @@ class Engine:
             record=self._record,
             execution=self._execution,
         )
-        return self._take(drawn)
+        self._dispatched.append(Dispatched([*self._slots], drawn, in_steps=False))
 
-    def _run_segment(self, most: int) -> list[Delta]:
+    def _dispatch_segment(self, most: int, live: list[LiveSample]) -> None:
         assert self._memory is not None
-        memory, live = self._memory, [s for s in self._slots if s is not None]
+        memory = self._memory
         # The next token of a guided answer is known to the host alone.
         most = 1 if any(s.guide is not None for s in live) else most
         steps = min(most, max(s.left for s in live))
-        memory.make_room_for_answer(max(s.length + min(steps, s.left) for s in live))
+        memory.make_room_for_answer(max(s.drawn + min(steps, s.left) for s in live))
         # With samples waiting, come back once an eighth of the slots is free.
         spare = max(1, self._count // 8)
         enough = len(live) - spare + 1 if self._waiting else 1
@@ -474,10 +476,7 @@ class Engine:
             record=self._record,
             execution=self._execution,
         )
-        deltas = self._take(drawn)
-        # Some slot is active throughout, and draws a token in every step.
-        self.steps += int(np.asarray(drawn.count).max())
-        return deltas
+        self._dispatched.append(Dispatched([*self._slots], drawn, in_steps=True))
 
     def _replayed(self) -> np.ndarray | None:
         """Recorded routes of the coming steps, [S, M, L, K]; -1 past their end."""
@@ -493,35 +492,42 @@ class Engine:
                 continue
             if coming is None:
                 coming = np.full(shape, -1, np.int16)
-            rows = sample.request.routes[sample.place, sample.length :]
+            rows = sample.request.routes[sample.place, sample.drawn :]
             coming[slot, : len(rows)] = rows[: shape[1]]
         return coming
 
-    def _take(self, drawn: Drawn) -> list[Delta]:
-        """What was drawn, as deltas; frees the slots of answers that have ended."""
-        trace, count = jax.device_get(drawn)
-        deltas, ended = [], [False] * self._count
-        for slot, sample in enumerate(self._slots):
-            if sample is None or not count[slot]:
-                continue
-            new = int(count[slot])
-            # Copied: a view would keep the whole segment of all slots.
-            part = part_of(trace, (slot, slice(new)), copy=True)
-            self.tokens += new
-            deltas.append(_delta(sample, part))
-            guide = sample.guide
-            if guide is not None and deltas[-1].finish is None:
-                allowed = guide.take(part.token.tolist())
-                if not allowed or not self._table.allow(slot, guide):
-                    # Cut off, as at its last token: it can never be complete.
-                    deltas[-1] = replace(deltas[-1], finish="length")
-            ended[slot] = deltas[-1].finish is not None
+    # -- from the device -----------------------------------------------------------
+
+    def _see(self, most: int) -> list[Delta]:
+        """What the program dispatched first drew; frees the slots of ended answers."""
+        seen, rest = self._dispatched.popleft().result(most)
+        if rest is not None:
+            self._dispatched.appendleft(rest)
+        deltas, ended, stopped = [], [False] * self._count, [False] * self._count
+        for slot, sample, part in seen.parts():
+            delta = sample.take(part)
+            self.tokens += len(part.token)
+            if delta.finish is None and not self._guided_on(slot, sample, part):
+                # Cut off, as at its last token: it can never be complete.
+                delta = replace(delta, finish="length")
+            ended[slot] = delta.finish is not None
+            stopped[slot] = ended[slot] and sample.host_decides
+            deltas.append(delta)
         for delta in deltas:
             if delta.finish is not None:
                 self._count_down(delta.ticket)
+        self._stop(stopped)
         self._free(ended)
-        self._warn_of_nan(trace.logprob, count)
+        self.steps += seen.steps
+        self._warn_of_nan(seen)
         return deltas
+
+    def _guided_on(self, slot: int, sample: LiveSample, part: TokenTrace) -> bool:
+        """Whether its grammar, if any, lets an answer go on; tells the slot how."""
+        guide = sample.guide
+        if guide is None:
+            return True
+        return guide.take(part.token.tolist()) and self._table.allow(slot, guide)
 
     def _count_down(self, ticket: Ticket) -> None:
         self._open[ticket] -= 1
@@ -529,23 +535,25 @@ class Engine:
             del self._open[ticket]
             self._ended[ticket] = "finished"
 
+    def _stop(self, stopped: list[bool]) -> None:
+        """Puts slots to rest that the device would draw on in."""
+        if self._memory is not None and any(stopped):
+            self._memory.stop(np.array(stopped))
+
     def _free(self, ended: list[bool]) -> None:
-        if not any(ended):
-            return
+        """Takes the slots from answers that have ended."""
         for slot, gone in enumerate(ended):
             sample = self._slots[slot]
             if gone and sample is not None:
+                sample.over = True
                 self._prompts.release(sample.entry)
                 self._slots[slot] = None
                 self._table.clear(slot)
-        if self._memory is not None:
-            self._memory.stop(np.array(ended))
-            if self._table.recent is None:
-                self._memory.forget()
+        if self._memory is not None and self._table.recent is None:
+            self._memory.forget()
 
-    def _warn_of_nan(self, logprobs: np.ndarray, count: np.ndarray) -> None:
-        drawn = np.arange(logprobs.shape[1])[None] < count[:, None]
-        if not self._warned and np.isnan(logprobs[drawn]).any():
+    def _warn_of_nan(self, seen: Seen) -> None:
+        if not self._warned and seen.has_nan():
             self._warned = True
             warnings.warn(
                 "the model computed NaN; the answers concerned have NaN "
@@ -555,35 +563,12 @@ class Engine:
             )
 
 
-def _sample_keys(samples: list[_Sample]) -> Array:
+def _sample_keys(samples: list[LiveSample]) -> Array:
     """The key data of each sample's k_i, uint32 [S, 2]."""
     keys = np.stack([sample.request.key_data for sample in samples])
     return sample_key_data(keys, np.array([s.index for s in samples], np.uint32))
 
 
-def _delta(sample: _Sample, part: Any) -> Delta:
-    """The sample's new tokens, cut where a stop string or a rule ends it."""
-    request, ids = sample.request, part.token.tolist()
-    before = sample.length
-    sample.length += len(ids)
-    finish = None
-    found = None if sample.scanner is None else sample.scanner.push(ids)
-    if found is not None:
-        finish, sample.length = "stop", found
-    elif ids[-1] in request.stop_ids:
-        finish = "stop"
-    elif not sample.left:
-        finish = "length"
-    if sample.watcher is not None:
-        ended = sample.watcher.push(_first(part, sample.length - before))
-        # Of an answer that ends there anyway, its own end is told.
-        if ended is not None and (finish is None or ended < sample.length):
-            finish, sample.length = "stop_when", ended
-    part = _first(part, sample.length - before)
-    return Delta(sample.ticket, sample.index, part, sample.length, finish)
-
-
-def _first(part: TokenTrace, count: int) -> TokenTrace:
-    if count == len(part.token):
-        return part
-    return part_of(part, slice(max(count, 0)))
+def _owned(delta: Delta) -> Delta:
+    """With arrays of its own: a view would keep the whole segment of all slots."""
+    return replace(delta, trace=part_of(delta.trace, slice(None), copy=True))

@@ -34,6 +34,8 @@ INDICES = 1 << 32
 
 _WHOLE = (int, np.integer)
 
+MOST_SLOTS = 1 << 16
+"""More than any device has room for, however small the model."""
 MOST_SAMPLES = 1 << 20
 """Of one prompt in one call."""
 
@@ -335,11 +337,12 @@ def check_slots(model: Model, samples: int, slots: int | None) -> int:
     """Slots for so many samples: `slots`, or as many as is usual.
 
     Raises:
-      ValueError: less than one, or not a multiple of the devices that divide them.
+      ValueError: less than one, more than `MOST_SLOTS`, or not a multiple of the
+        devices that divide them.
     """
     if slots is None:
         return default_slots(samples, model.layout)
-    slots = check_whole("slots", slots)
+    slots = check_whole("slots", slots, MOST_SLOTS)
     if model.layout is not None and model.layout.slots(slots) != slots:
         parts = model.layout.slots(1)
         raise ValueError(
@@ -407,12 +410,17 @@ def sample_indices(n: int, samples: Sequence[int] | None) -> tuple[int, ...]:
     return chosen
 
 
-def check_whole(name: str, value: Any) -> int:
-    """`value` as an int of at least 1."""
+def check_whole(name: str, value: Any, most: int | None = None) -> int:
+    """`value` as an int of at least 1, and at most `most`."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < 1:
         raise ValueError(
             f"{name} must be a whole number of at least 1, found {value!r}"
+        )
+    if most is not None and value > most:
+        raise ValueError(
+            f"{name} must be at most {most}, found {value}; what does not fit at once "
+            "waits, so pass fewer"
         )
     return int(value)
 

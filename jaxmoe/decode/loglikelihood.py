@@ -7,6 +7,7 @@ Which of the two it is depends on the pair alone.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,12 +15,13 @@ import numpy as np
 
 from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.inputs import (
+    MOST_SLOTS,
     Prompt,
     check_flag,
     check_top_logprobs,
     check_whole,
 )
-from jaxmoe.decode.prefill import Prompts, load_prompts, prompt_bucket
+from jaxmoe.decode.prefill import Prompts, prefill, prompt_bucket, put_prompts
 from jaxmoe.decode.prompt_loader import PREFILL_TOKENS
 from jaxmoe.decode.score_inputs import (
     Continuation,
@@ -35,6 +37,7 @@ from jaxmoe.decode.scoring import (
     score_continuations,
     score_whole,
 )
+from jaxmoe.decode.side_by_side import side_by_side
 from jaxmoe.decode.slots import default_slots
 from jaxmoe.model import Model
 from jaxmoe.nn.decoder import compute_dtype
@@ -157,7 +160,7 @@ def loglikelihood(
         _Pair(_bytes(before), _bytes(after), of_key)
         for (before, after), of_key in zip(encoded, keys, strict=True)
     ]
-    most = len(set(asked)) if batch is None else check_whole("batch", batch)
+    most = len(set(asked)) if batch is None else check_whole("batch", batch, MOST_SLOTS)
     call = _Call(
         model,
         resolved,
@@ -278,23 +281,31 @@ def _key_data(policy: Policy, key: Any, pairs: int) -> list[tuple[int, ...]]:
 
 
 def _by_passes(call: _Call, pairs: list[_Pair]) -> Iterator[tuple[_Pair, Likelihood]]:
+    turns = []
     for size, group in _grouped(pairs, _whole_size).items():
         rows = max(1, min(call.batch, PREFILL_TOKENS // size))
-        for start in range(0, len(group), rows):
-            some = group[start : start + rows]
-            given = _whole(call, some, size, rows)
-            scores = jax.device_get(
-                score_whole(
-                    call.model.config,
-                    call.model.params,
-                    given,
-                    call.policy,
-                    top_logprobs=call.top_logprobs,
-                    execution=call.model.execution,
-                )
-            )
-            for row, pair in enumerate(some):
-                yield pair, _of_pass(call, pair, scores, row)
+        turns += [
+            (size, rows, group[start : start + rows])
+            for start in range(0, len(group), rows)
+        ]
+    scored = side_by_side(call.model, partial(_pass, call), turns)
+    for (_, _, some), scores in zip(turns, scored, strict=True):
+        for row, pair in enumerate(some):
+            yield pair, _of_pass(call, pair, scores, row)
+
+
+def _pass(call: _Call, turn: tuple[int, int, list[_Pair]]) -> Scores:
+    size, rows, some = turn
+    return jax.device_get(
+        score_whole(
+            call.model.config,
+            call.model.params,
+            _whole(call, some, size, rows),
+            call.policy,
+            top_logprobs=call.top_logprobs,
+            execution=call.model.execution,
+        )
+    )
 
 
 def _whole_size(pair: _Pair) -> int:
@@ -359,46 +370,77 @@ def _load(call: _Call, contexts: list[bytes], size: int, entries: int) -> Prefix
     prefix = jax.device_put(
         prefix, execution.layout.placed(PrefixCache.specs(config, execution))
     )
-    ids = [np.frombuffer(context, np.int32) for context in contexts]
-    places = _grouped(range(len(ids)), lambda j: prompt_bucket(len(ids[j])))
-    for length, mine in places.items():
-        tokens = np.zeros((entries, length), np.int32)
-        lengths, entry = np.zeros(entries, np.int32), np.zeros(entries, np.int32)
-        for row, j in enumerate(mine):
-            tokens[row, : len(ids[j])] = ids[j]
-            lengths[row], entry[row] = len(ids[j]), j
-        prefix = load_prompts(
-            config,
-            model.params,
-            prefix,
-            Prompts(tokens, lengths, entry),
-            policy.deterministic(config.num_layers),
-            batch=max(1, min(entries, PREFILL_TOKENS // length)),
-            execution=execution,
-        )
+    computed = partial(_prefill, call)
+    passes = _passes(contexts, entries)
+    for one, found in zip(passes, side_by_side(model, computed, passes), strict=True):
+        prefix = put_prompts(config, prefix, one.entries, found, execution=execution)
     return prefix
+
+
+def _passes(contexts: list[bytes], entries: int) -> list[Prompts]:
+    """Contexts as they go through passes: some of like length, each into its entry."""
+    ids = [np.frombuffer(context, np.int32) for context in contexts]
+    found = []
+    for length, mine in _grouped(
+        range(len(ids)), lambda j: prompt_bucket(len(ids[j]))
+    ).items():
+        rows = max(1, min(entries, PREFILL_TOKENS // length))
+        for start in range(0, len(mine), rows):
+            given = Prompts(
+                np.zeros((rows, length), np.int32),
+                *(np.zeros(rows, np.int32) for _ in range(2)),
+            )
+            for row, j in enumerate(mine[start : start + rows]):
+                given.tokens[row, : len(ids[j])] = ids[j]
+                given.lengths[row], given.entries[row] = len(ids[j]), j
+            found.append(given)
+    return found
+
+
+def _prefill(call: _Call, prompts: Prompts) -> PrefixCache:
+    """What they leave behind, once it is there."""
+    model = call.model
+    computed = prefill(
+        model.config,
+        model.params,
+        prompts.tokens,
+        prompts.lengths,
+        call.policy.deterministic(model.config.num_layers),
+        execution=model.execution,
+    )
+    return jax.block_until_ready(computed)
 
 
 def _follow(
     call: _Call, prefix: PrefixCache, following: list[tuple[int, _Pair]]
 ) -> Iterator[tuple[_Pair, Likelihood]]:
     sizes = _grouped(following, lambda one: bucket(len(one[1].after), STEPS))
-    for most, group in sizes.items():
-        for start in range(0, len(group), call.batch):
-            some = group[start : start + call.batch]
-            scores = jax.device_get(
-                score_continuations(
-                    call.model.config,
-                    call.model.params,
-                    prefix,
-                    _continuations(some, most, call.batch),
-                    call.policy,
-                    top_logprobs=call.top_logprobs,
-                    execution=call.model.execution,
-                )
-            )
-            for row, (_, pair) in enumerate(some):
-                yield pair, _result(pair.after, scores, row, slice(len(pair.after)))
+    turns = [
+        (most, group[start : start + call.batch])
+        for most, group in sizes.items()
+        for start in range(0, len(group), call.batch)
+    ]
+    scored = side_by_side(call.model, partial(_continue, call, prefix), turns)
+    for (_, some), scores in zip(turns, scored, strict=True):
+        for row, (_, pair) in enumerate(some):
+            yield pair, _result(pair.after, scores, row, slice(len(pair.after)))
+
+
+def _continue(
+    call: _Call, prefix: PrefixCache, turn: tuple[int, list[tuple[int, _Pair]]]
+) -> Scores:
+    most, some = turn
+    return jax.device_get(
+        score_continuations(
+            call.model.config,
+            call.model.params,
+            prefix,
+            _continuations(some, most, call.batch),
+            call.policy,
+            top_logprobs=call.top_logprobs,
+            execution=call.model.execution,
+        )
+    )
 
 
 def _continuations(

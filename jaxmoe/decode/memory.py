@@ -140,10 +140,11 @@ class Memory:
 
 
 def _grown(states: list[Any], size: int, grow: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Larger states; made one at a time, so that there is no second cache."""
+    """Larger states; made one after the other, so that there is no second cache."""
     for index, state in enumerate(states):
         if state.size is not None:
-            states[index] = grow[index](state, size)
+            # Waited for: else all would be made at once, when the device gets to it.
+            states[index] = jax.block_until_ready(grow[index](state, size))
     return tuple(states)
 
 

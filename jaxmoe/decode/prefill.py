@@ -22,7 +22,7 @@ from jaxmoe.router.routing import (
     of_layer,
 )
 from jaxmoe.sharding.collectives import DeviceContext, spread
-from jaxmoe.typing import Array, Float, Int, Key, Params
+from jaxmoe.typing import Array, ArrayLike, Float, Int, Integer, Key, Params
 
 
 def prompt_bucket(length: int) -> int:
@@ -83,7 +83,7 @@ def run_sequences(
         (flat, every, length, data, routes, noise_from)
     )
     sequences = Sequences(positions, mine, every < length, count, keep)
-    choose = _chooser(policy, data, positions, mine, noise_from, routes, num_layers)
+    choose = chooser(policy, data, positions, mine, noise_from, routes, num_layers)
     passed = decoder.run(
         flat,
         whole_sequences(sequences, context),
@@ -109,9 +109,23 @@ def pass_context(execution: Execution, size: int) -> Context:
     return Context(execution, DeviceContext(layout, rows if divides else ()))
 
 
-def _chooser(
-    policy, data, positions, lengths, noise_from, routes, num_layers
+def chooser(
+    policy: Policy,
+    data: Integer[Array, "N 2"] | None,
+    positions: Int[Array, "N"],
+    lengths: Int[Array, "N"],
+    noise_from: ArrayLike,
+    routes: Int[Array, "N L K"] | None,
+    num_layers: int,
 ) -> Choose:
+    """Who chooses the experts of rows, each with noise of its own.
+
+    Args:
+      data: of the samples' keys k_i; None routes all rows without noise.
+      positions: of each row in its sequence. lengths: tokens of that.
+      noise_from: positions before it are routed by the policy without noise.
+      routes: experts to take instead, where not -1.
+    """
     plain = policy.deterministic(num_layers)
     keys = None
     if data is not None:
@@ -271,6 +285,25 @@ def load_prompts(
     else:
         turns = -(-(prompts.lengths > 0).sum() // batch)
         prefix = lax.fori_loop(0, turns, load, prefix)
+    return _placed(config, prefix, execution)
+
+
+@program(static_argnames=("config", "execution"), donate_argnames=("prefix",))
+def put_prompts(
+    config: ModelConfig,
+    prefix: PrefixCache,
+    entries: Int[Array, "B"],
+    computed: PrefixCache,
+    *,
+    execution: Execution,
+) -> PrefixCache:
+    """`prefix`, which is consumed, with prompts that `prefill` computed."""
+    return _placed(config, prefix.put(entries, computed), execution)
+
+
+def _placed(
+    config: ModelConfig, prefix: PrefixCache, execution: Execution
+) -> PrefixCache:
     places = execution.layout.placed(PrefixCache.specs(config, execution))
     return prefix if places is None else lax.with_sharding_constraint(prefix, places)
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxmoe.decode.cache import PrefixCache
-from jaxmoe.decode.inputs import check_whole
+from jaxmoe.decode.inputs import MOST_SLOTS, check_whole
 from jaxmoe.decode.prefill import Prompts, load_prompts, prompt_bucket
 from jaxmoe.decode.request import Request
 from jaxmoe.decode.rule_table import RuleTable
@@ -80,7 +80,7 @@ class PromptLoader:
         Raises:
           ValueError: `batch` is no power of two.
         """
-        if check_whole("prefill_batch", batch) & (batch - 1):
+        if check_whole("prefill_batch", batch, MOST_SLOTS) & (batch - 1):
             raise ValueError(f"prefill_batch must be a power of two, found {batch}")
         self._model, self._execution, self._table = model, execution, table
         self._batch, self._chances = batch, chances

@@ -8,7 +8,8 @@ another target, let alone the same one.
 import hashlib
 import itertools
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,6 +95,35 @@ def all_chains(sets: Sequence[Sequence[int]]) -> Chains:
     numbers = start[rows[:, 0]].astype(np.uint8)
     steps = rows[:, 2:].reshape(-1, COUNT - 1, 4).astype(np.uint8)
     return Chains(numbers, rows[:, 1].astype(np.uint8), steps)
+
+
+def training_chains() -> Chains:
+    """Every answer to the problems that are trained on."""
+    return all_chains([n for n in number_sets() if split_of(n) == "train"])
+
+
+def chains_of(answers: Iterable[tuple[Problem, str]]) -> Chains:
+    """Right answers as they are written, each once."""
+    rows = [
+        [*problem.numbers, problem.target, *_steps(text)] for problem, text in answers
+    ]
+    found = _distinct(np.array(rows, np.int32).reshape(len(rows), COUNT * 4 + 1))
+    steps = found[:, COUNT + 1 :].reshape(-1, COUNT - 1, 4)
+    return Chains(
+        found[:, :COUNT].astype(np.uint8),
+        found[:, COUNT].astype(np.uint8),
+        steps.astype(np.uint8),
+    )
+
+
+def _steps(text: str) -> list[int]:
+    """a, index into `OPERATIONS`, b and result of each step of a right answer."""
+    a, o, b, r = r"(\d+)", f"([{re.escape(OPERATIONS)}])", r"(\d+)", r"(\d+)"
+    return [
+        OPERATIONS.index(part) if part in OPERATIONS else int(part)
+        for step in re.findall(f"{a}{o}{b}={r}", text)
+        for part in step
+    ]
 
 
 def _distinct(rows: np.ndarray) -> np.ndarray:

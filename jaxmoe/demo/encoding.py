@@ -43,6 +43,33 @@ def decode(ids: Sequence[int]) -> str:
     return "".join(itertools.takewhile(lambda text: text != END, texts))
 
 
+def encode_whole(texts: Sequence[str]) -> np.ndarray:
+    """int32 [N, 27]: problems with their answers, less `END`.
+
+    texts: those of another length than a right answer's are left out, as are those
+      that run two numbers together into no number.
+
+    Raises:
+      ValueError: none is left.
+    """
+    length = PROMPT_LENGTH + ANSWER_LENGTH - 1
+    rows = [ids for text in texts if len(ids := _encoded(text)) == length]
+    if not rows:
+        raise ValueError(
+            f"expected problems with answers of {ANSWER_LENGTH - 1} tokens, found "
+            "none; a model that writes no such answers cannot be compared"
+        )
+    return np.array(rows, np.int32)
+
+
+def _encoded(text: str) -> list[int]:
+    """Token ids; none of text that is no answer."""
+    try:
+        return encode(text)
+    except ValueError:
+        return []
+
+
 def encode_chains(chains: Chains, rows: np.ndarray) -> np.ndarray:
     """int32 [B, 28]: problem, answer and `END` of some rows of `chains`."""
     zero = ID["0"]

@@ -4,21 +4,28 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxmoe import demo
 from jaxmoe.demo.model_files import ATTRIBUTES, write_model, write_problems
-from jaxmoe.demo.network import HF_CONFIG, demo_config
-from jaxmoe.demo.recipe import Recipe
+from jaxmoe.demo.network import demo_config
+from jaxmoe.demo.recipe import Recipe, Shapes
 from jaxmoe.demo.training_run import Record, Rhythm, train
+from jaxmoe.demo.training_start import Start
 from jaxmoe.files import write_text
 
 VALIDATION = 128
 """Problems behind the pass rate in the log."""
 
 
-def run(out: Path, recipe: Recipe) -> list[Record]:
+def run(
+    out: Path,
+    recipe: Recipe,
+    shapes: Shapes = Shapes(),  # noqa: B008  frozen
+    start: Start = Start(),  # noqa: B008  frozen
+) -> list[Record]:
     """Trains in `out`, or goes on there, and writes the model's files at the end.
 
     Returns the records of the whole run, those of earlier goes too.
@@ -29,19 +36,26 @@ def run(out: Path, recipe: Recipe) -> list[Record]:
     validation = list(demo.bands("validation", out / "problems.json"))[:VALIDATION]
     rhythm = Rhythm(report=min(50, max(1, recipe.steps // 6)))
     log = out / "log.jsonl"
-    for item in train(demo_config(ATTRIBUTES), recipe, out, validation, rhythm=rhythm):
+    attributes = ATTRIBUTES | shapes.attributes
+    config = demo_config(attributes)
+    for item in train(config, recipe, out, validation, start=start, rhythm=rhythm):
         if isinstance(item, Record):
             _note(item, log)
         else:
-            _write_hf(out, item, recipe)
+            _write_hf(out, item, attributes, recipe.balance)
     lines = log.read_text(encoding="utf-8").splitlines()
     return [Record(**json.loads(line)) for line in lines]
 
 
-def _write_hf(out: Path, params: dict[str, np.ndarray], recipe: Recipe) -> None:
+def _write_hf(
+    out: Path,
+    params: dict[str, np.ndarray],
+    attributes: dict[str, Any],
+    balance: float,
+) -> None:
     # transformers sums over the k places, where our loss takes the mean.
-    coefficient = recipe.balance / HF_CONFIG["num_experts_per_tok"]
-    attributes = ATTRIBUTES | {"router_aux_loss_coef": coefficient}
+    coefficient = balance / attributes["num_experts_per_tok"]
+    attributes = attributes | {"router_aux_loss_coef": coefficient}
     partial, final = out / ".hf.partial", out / "hf"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.config import ModelConfig
+from jaxmoe.decode.prefill import chooser
 from jaxmoe.execution import execution_for
 from jaxmoe.families.config_json import from_hf
 from jaxmoe.nn.base import Context, Sequences
 from jaxmoe.nn.decoder import abstract_params, bind, whole_sequences
 from jaxmoe.ops.experts import Implementation
-from jaxmoe.router.policies import TopK, for_model
-from jaxmoe.router.routing import choose_experts
+from jaxmoe.router.policies import Policy, TopK, for_model
 from jaxmoe.sharding.collectives import DeviceContext
-from jaxmoe.typing import Array, Float, Int, Params
+from jaxmoe.typing import Array, Float, Int, Integer, Params
 
 HF_CONFIG: dict[str, Any] = {
     "architectures": ["Qwen3MoeForCausalLM"],
@@ -94,8 +94,19 @@ def logits_of(
     params: Params,
     tokens: Int[Array, "B T"],
     implementation: Implementation,
+    *,
+    policy: Policy = TopK(),  # noqa: B008  frozen
+    keys: Integer[Array, "B 2"] | None = None,
+    noise_from: int = 0,
 ) -> tuple[Float[Array, "B T V"], Float[Array, "L BT E"], Int[Array, "L BT K"]]:
-    """One pass over whole sequences of equal length, routed by top-k.
+    """One pass over whole sequences of equal length.
+
+    Experts are chosen as where answers are drawn. Gradients reach the router by what
+    the chosen experts weigh; the choice itself has none.
+
+    Args:
+      keys: data of the samples' keys k_i, for a noisy policy.
+      noise_from: positions before it are routed without noise.
 
     Returns:
       logits of the next token; router logits and chosen experts of every layer.
@@ -109,11 +120,17 @@ def logits_of(
     valid = jnp.ones(positions.shape, bool)
     sequences = Sequences(positions, positions + 1, valid, count, keep=False)
     decoder = bind(config, params, context)
-    policy = for_model(TopK(), config)
+    policy = for_model(policy, config)
+    data = None
+    if policy.noisy and keys is not None:
+        data = jnp.repeat(keys, length, axis=0)
+    whole = jnp.full_like(positions, length)
+    by_noise = chooser(
+        policy, data, positions, whole, noise_from, None, config.num_layers
+    )
 
     def choose(layer: Array | int, ranking: Array) -> Array:
-        here = policy.at_layer(layer)
-        return choose_experts(here, jax.lax.stop_gradient(ranking), None)
+        return by_noise(layer, jax.lax.stop_gradient(ranking))
 
     passed = decoder.run(
         tokens.reshape(-1),

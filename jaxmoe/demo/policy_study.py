@@ -1,25 +1,28 @@
 """Every policy on the demo model, and what makes one answer of many, in one table.
 
-Answers are drawn with the paper's token sampler. Aggregations are all those of
-`jaxmoe.evals.votes.AGGREGATIONS` that the records allow: DeepConf's votes need
-confidences of groups, and RAD routes, which these runs do not keep.
+Answers are drawn with the paper's token sampler. Aggregations are all those that
+`jaxmoe list aggregations` names: the records hold self-certainty, DeepConf's
+confidences (a group is as long as a step of an answer) and routes, whose agreement RAD
+measures at the answer's first tokens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from jaxmoe.demo.countdown import Countdown
+from jaxmoe.demo.encoding import ANSWER_LENGTH
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
 from jaxmoe.demo.study import NORMAL
 from jaxmoe.demo.study_table import percent, points
+from jaxmoe.evals.deep_conf import DeepConf
 from jaxmoe.evals.draw import Draw, in_words
-from jaxmoe.evals.evaluate import Status, evaluate
+from jaxmoe.evals.evaluate import Keep, Status, evaluate
 from jaxmoe.evals.metrics import Interval, bootstrap, paired_difference
 from jaxmoe.evals.run import Run, read_run
-from jaxmoe.evals.summary import Values, scores_of, values_of
+from jaxmoe.evals.summary import Values, majority_of, scores_of, values_of
 from jaxmoe.evals.tasks.base import Question
 from jaxmoe.model import Model
 from jaxmoe.reports.text_table import markdown_table
@@ -36,27 +39,38 @@ from jaxmoe.router.policies import (
 )
 
 BASE = "top-k"
+TOGETHER = "mean of all"
+"""The row of ways to choose that has each problem's mean over all policies."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One policy; alpha: of `Model.weighing`."""
+    """One policy, or one of each answer; alpha: of `Model.weighing`."""
 
-    policy: Policy
+    policy: Policy | tuple[Policy, ...]
     alpha: float = 1.0
 
 
-def rows(layers: int, experts: int) -> dict[str, Row]:
-    """Name -> row, the baseline first; every policy and modifier is in one."""
+GROUP = ANSWER_LENGTH // 3
+"""Tokens of DeepConf's groups: a step of an answer."""
+
+
+def rows(layers: int, experts: int, n: int) -> dict[str, Row]:
+    """Name -> row, the baseline first; every policy and modifier is in one.
+
+    n: answers to each question.
+    """
     banned = np.zeros(experts)
     banned[np.random.default_rng(0).permutation(experts)[: experts // 4]] = -np.inf
     falling = np.linspace(2, 0, layers, dtype=np.float32)
     mild, more = GumbelTopK(0.3), TopK(12)
+    own_k = tuple(TopK(4 + i % 5) for i in range(n))
     return {
         BASE: Row(TopK()),
         "top-k, 6 experts": Row(TopK(6)),
         "top-k, 12 experts": Row(more),
         "top-k, 12 experts, extra ones at alpha 0.5": Row(more, alpha=0.5),
+        "top-k, 4 to 8 experts by answer (DES)": Row(own_k),
         "top-p 0.6": Row(TopP(0.6)),
         "expert-sample": Row(ExpertSample()),
         "expert-sample, drawn ones at alpha 0.5": Row(ExpertSample(), alpha=0.5),
@@ -76,6 +90,13 @@ def rows(layers: int, experts: int) -> dict[str, Row]:
         "4 routes of gumbel-topk, tau 0.3 (RoE)": Row(RouteEnsemble(mild, 4)),
         "4 routes of gumbel-topk, tau 1 (RoE)": Row(RouteEnsemble(GumbelTopK(), 4)),
     }
+
+
+def draw_of(row: Row, n: int, slots: int) -> Draw:
+    """How a row's n answers to each question are drawn, so many side by side."""
+    rule = DeepConf(warm_up=n, group=GROUP)
+    how = (row.policy, NORMAL, n, MAX_NEW_TOKENS)
+    return Draw(*how, slots=slots, deep_conf=rule)
 
 
 def measures(values: Values, n: int) -> list[str]:
@@ -106,17 +127,18 @@ def draw_row(
         model.weighing(alpha=row.alpha),
         Countdown(),
         questions,
-        Draw(row.policy, NORMAL, n, MAX_NEW_TOKENS, slots=slots),
+        draw_of(row, n, slots),
         path,
         checkpoint=f"{checkpoint}, alpha {row.alpha}",
         data={"file": "the demo's own problems"},
+        keep=Keep(routes=True),
         progress=progress,
     )
     return read_run(path)
 
 
 def table_of(runs: Mapping[str, Run]) -> str:
-    """Markdown: measures of every row, and what sets it apart from the first.
+    """Markdown: measures of every row, what sets rows apart, and ways to choose.
 
     Intervals of 95 % resample whole sets of numbers; differences are paired.
     """
@@ -124,11 +146,15 @@ def table_of(runs: Mapping[str, Run]) -> str:
     values = {name: values_of(run, scores_of(run)) for name, run in runs.items()}
     groups, first = base.groups, values[next(iter(runs))]
     names = measures(first, base.n)
-    cells = []
+    vote = majority_of(base.n)
+    rivals, means, choices = _rivals(names, vote), [], []
     for name, own in values.items():
         shown = [_shown(own, measure, groups) for measure in names]
-        apart = [_difference(own, first, m, groups) for m in names[:2]]
-        cells.append([name, *shown, *(apart if own is not first else ["", ""])])
+        apart = [_difference(own, m, first, m, groups) for m in names[:2]]
+        means.append([name, *shown, *(apart if own is not first else ["", ""])])
+    for name, own in (values | {TOGETHER: _mean(values.values())}).items():
+        less = [_difference(own, m, own, vote, groups) for m in rivals]
+        choices.append([name, *less])
     less = [f"{name} less {BASE}" for name in names[:2]]
     sampler = in_words(base.manifest["sampler"])
     return "\n".join(
@@ -137,10 +163,26 @@ def table_of(runs: Mapping[str, Run]) -> str:
             f"answers each, {sampler}; percent, differences in points, not corrected "
             "for their number.",
             "",
-            markdown_table(["policy", *names, *less], cells),
+            markdown_table(["policy", *names, *less], means),
+            "",
+            f"Ways to choose, each less the {vote} of the same answers:",
+            "",
+            markdown_table(["policy", *rivals], choices),
             "",
         ]
     )
+
+
+def _mean(values: Iterable[Values]) -> Values:
+    """Each problem's mean over rows, of the measures that all of them have."""
+    every = list(values)
+    shared = [name for name in every[0] if all(name in own for own in every)]
+    return {name: np.mean([own[name] for own in every], axis=0) for name in shared}
+
+
+def _rivals(names: Sequence[str], vote: str) -> list[str]:
+    """What is set against the majority vote: one answer, and the other ways."""
+    return [name for name in names if name != vote and not name.startswith("pass@")]
 
 
 def _shown(own: Values, measure: str, groups: Sequence[str]) -> str:
@@ -150,8 +192,13 @@ def _shown(own: Values, measure: str, groups: Sequence[str]) -> str:
     return percent(_numbers(bootstrap(own[measure], groups=groups)))
 
 
-def _difference(own: Values, first: Values, measure: str, groups: Sequence[str]) -> str:
-    found = paired_difference(own[measure], first[measure], groups=groups)
+def _difference(
+    own: Values, measure: str, other: Values, less: str, groups: Sequence[str]
+) -> str:
+    """own's measure less the other's; empty where a row's records do not allow it."""
+    if measure not in own or less not in other:
+        return ""
+    found = paired_difference(own[measure], other[less], groups=groups)
     return points(_numbers(found))
 
 

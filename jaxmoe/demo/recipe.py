@@ -1,6 +1,29 @@
 """How the demo model is trained, in numbers."""
 
 from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The experts of a model; all else is as the demo model has it.
+
+    experts: in a layer. experts_per_token: chosen for each token. expert_hidden: hidden
+      units of each.
+    """
+
+    experts: int = 64
+    experts_per_token: int = 8
+    expert_hidden: int = 48
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What config.json says of them."""
+        return {
+            "num_experts": self.experts,
+            "num_experts_per_tok": self.experts_per_token,
+            "moe_intermediate_size": self.expert_hidden,
+        }
 
 
 @dataclass(frozen=True)
@@ -13,7 +36,9 @@ class Recipe:
     weight_decay: of AdamW. clip: the largest norm of a gradient.
     balance: weight of the balancing loss, which is 1 where all experts are chosen
       equally often.
-    seed: of weights and batches.
+    seed: of weights, batches and noise.
+    policy: how an answer's tokens are routed, by its name on the command line, as
+      where answers are drawn; those of the problem are routed without noise.
     """
 
     steps: int = 4_000
@@ -24,3 +49,4 @@ class Recipe:
     clip: float = 1.0
     balance: float = 0.01
     seed: int = 0
+    policy: str = "topk"

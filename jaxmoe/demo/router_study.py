@@ -14,11 +14,9 @@ from jaxmoe.analysis.router_scores import (
     to_json,
 )
 from jaxmoe.config import ModelConfig
-from jaxmoe.demo.encoding import ANSWER_LENGTH, PROMPT_LENGTH, encode
+from jaxmoe.demo.encoding import PROMPT_LENGTH, encode_whole
 from jaxmoe.demo.network import logits_of
 from jaxmoe.typing import Float, Int, Params
-
-LENGTH = PROMPT_LENGTH + ANSWER_LENGTH
 
 
 def router_logits(
@@ -29,26 +27,11 @@ def router_logits(
     texts: problems with their answers; those of another length than a right answer's
       are left out.
     """
-    encoded = (_encoded(text) for text in texts)
-    rows = [ids for ids in encoded if len(ids) == LENGTH - 1]
-    if not rows:
-        raise ValueError(
-            f"expected problems with answers of {ANSWER_LENGTH - 1} tokens, found "
-            "none; a model that writes no such answers cannot be compared"
-        )
-    tokens = np.array(rows, np.int32)
+    tokens = encode_whole(texts)
     run = jax.jit(lambda params, tokens: logits_of(config, params, tokens, "auto")[1:])
     logits, experts = run(params, tokens)
-    drawn = np.tile(np.arange(LENGTH - 1) >= PROMPT_LENGTH - 1, len(rows))
+    drawn = np.tile(np.arange(tokens.shape[1]) >= PROMPT_LENGTH - 1, len(tokens))
     return np.asarray(logits)[:, drawn], np.asarray(experts)[:, drawn]
-
-
-def _encoded(text: str) -> list[int]:
-    """Token ids; none where an answer runs two numbers together into no number."""
-    try:
-        return encode(text)
-    except ValueError:
-        return []
 
 
 def curves(logits: Float[np.ndarray, "L N E"]) -> dict[str, RankCurve]:

@@ -89,16 +89,11 @@ def report(outcomes: Mapping[str, Outcome], slots: int | None = None) -> dict[st
         "number_sets": len(set(base.groups)),
         "greedy_solves": int((outcomes[names.GREEDY].right > 0).sum()),
         "configurations": {
-            name: {
-                **rows[name].draw(slots).describe(),
-                "problems": len(outcome.problems),
-                **{n: as_json(i) for n, i in outcome.measures().items()},
-                "right": outcome.right.tolist(),
-            }
+            name: row_as_json(rows[name].draw(slots), outcome)
             for name, outcome in outcomes.items()
         },
-        "primary": [_found(finding) for finding in primary],
-        "secondary": [_found(finding) for finding in secondary],
+        "primary": [found_as_json(finding) for finding in primary],
+        "secondary": [found_as_json(finding) for finding in secondary],
         "left_out": {
             "configurations": [name for name in rows if name not in outcomes],
             "claims": [c.text for c in (*PRIMARY, *SECONDARY) if c not in judged],
@@ -106,7 +101,18 @@ def report(outcomes: Mapping[str, Outcome], slots: int | None = None) -> dict[st
     }
 
 
-def _found(finding: Finding) -> dict[str, Any]:
+def row_as_json(draw: Draw, outcome: Outcome) -> dict[str, Any]:
+    """How a row's answers were drawn, and what they came to."""
+    return {
+        **draw.describe(),
+        "problems": len(outcome.problems),
+        **{n: as_json(i) for n, i in outcome.measures().items()},
+        "right": outcome.right.tolist(),
+    }
+
+
+def found_as_json(finding: Finding) -> dict[str, Any]:
+    """A claim, and what was found of it."""
     claim = finding.claim
     return {
         "claim": claim.text,

@@ -49,7 +49,7 @@ def write_study(
         "untrained": router_study.describe(*untrained),
     }
     results = about | report(outcomes, slots) | {"router": router}
-    write_text(out / "results.json", _compact(results))
+    write_text(out / "results.json", as_compact(results))
     text = tables(results)
     write_text(out / "table.md", text)
     plot_outcomes(out, outcomes)
@@ -57,7 +57,7 @@ def write_study(
     return text
 
 
-def _compact(results: dict) -> str:
+def as_compact(results: dict[str, Any]) -> str:
     """JSON with one line for each list."""
     text = json.dumps(results, indent=1)
     return re.sub(r"\[[^][{]*\]", lambda m: " ".join(m[0].split()), text) + "\n"

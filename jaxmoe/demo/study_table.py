@@ -1,11 +1,11 @@
 """The study's results as Markdown."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxmoe.reports.text_table import markdown_table
 
-HEAD = ("configuration", "problems", "accuracy", "pass@8", "pass@32", "pass@64")
+MEASURES = ("accuracy", "pass@8", "pass@32", "pass@64")
 CLAIM = ("claim", "difference", "points", "p", "after Holm", "verdict")
 ROUTER = (
     *("layer", "p of rank 1", "mass of 1-5", "mass of 1-8"),
@@ -19,19 +19,19 @@ def tables(results: Mapping[str, Any]) -> str:
         f"{results['problems']} problems of {results['number_sets']} sets of numbers, "
         f"of which greedy solves {results['greedy_solves']}; percent, with 95 % "
         "intervals over sets of numbers.",
-        markdown_table(HEAD, _configurations(results["configurations"])),
+        configurations_table(results["configurations"], MEASURES),
         "Primary claims, corrected for their number:",
-        markdown_table(CLAIM, map(_claim, results["primary"])),
+        claims_table(results["primary"]),
         "Secondary claims, corrected for theirs:",
-        markdown_table(CLAIM, map(_claim, results["secondary"])),
-        *_left_out(results.get("left_out", {})),
+        claims_table(results["secondary"]),
+        *left_out(results.get("left_out", {})),
         "The router:",
         markdown_table(ROUTER, _router(results["router"])),
     )
     return "\n\n".join(parts) + "\n"
 
 
-def _left_out(missing: Mapping[str, list[str]]) -> Iterator[str]:
+def left_out(missing: Mapping[str, list[str]]) -> Iterator[str]:
     """What is not in the tables; nothing where all is."""
     for kind, found in missing.items():
         if found:
@@ -55,6 +55,11 @@ def _p_value(value: float) -> str:
     return f"{value:.3g}" if value else "< 0.00001"
 
 
+def claims_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Claims as `jaxmoe.demo.study.found_as_json` gives them."""
+    return markdown_table(CLAIM, map(_claim, rows))
+
+
 def _claim(row: Mapping[str, Any]) -> tuple[str, ...]:
     p_values = (_p_value(row[name]) for name in ("p", "p after Holm"))
     return (
@@ -64,10 +69,17 @@ def _claim(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _configurations(rows: Mapping[str, Any]):
-    for name, row in rows.items():
-        shown = (percent(row[m]) if m in row else "" for m in HEAD[2:])
-        yield (name, str(row["problems"]), *shown)
+def configurations_table(rows: Mapping[str, Any], measures: Sequence[str]) -> str:
+    """Name -> row as `jaxmoe.demo.study.row_as_json` gives it, in percent."""
+    cells = (
+        (
+            name,
+            str(row["problems"]),
+            *(percent(row[m]) if m in row else "" for m in measures),
+        )
+        for name, row in rows.items()
+    )
+    return markdown_table(("configuration", "problems", *measures), cells)
 
 
 def _router(router: Mapping[str, Any]):

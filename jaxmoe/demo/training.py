@@ -20,8 +20,10 @@ from jaxmoe.demo.encoding import PROMPT_LENGTH, encode_chains
 from jaxmoe.demo.network import first_params, logits_of
 from jaxmoe.demo.recipe import Recipe
 from jaxmoe.ops.experts import Implementation
+from jaxmoe.random.keys import as_key, prompt_key, sample_keys
+from jaxmoe.router.policies import POLICIES, Policy, TopK
 from jaxmoe.sharding.layout import BATCH
-from jaxmoe.typing import Array, Float, Int, Params
+from jaxmoe.typing import Array, Float, Int, Integer, Params
 
 
 def optimiser(recipe: Recipe) -> optax.GradientTransformation:
@@ -56,9 +58,12 @@ class Losses(NamedTuple):
     accuracy: Array
 
 
-def first_state(config: ModelConfig, recipe: Recipe) -> State:
-    """Where training begins."""
-    params = first_params(config, recipe.seed)
+def first_state(
+    config: ModelConfig, recipe: Recipe, params: Params | None = None
+) -> State:
+    """Where training begins: from these weights, None for those of the seed."""
+    if params is None:
+        params = first_params(config, recipe.seed)
     return State(params, optimiser(recipe).init(params))
 
 
@@ -102,9 +107,25 @@ def loss_of(
     tokens: Int[Array, "B T"],
     balance: float,
     implementation: Implementation,
+    *,
+    policy: Policy = TopK(),  # noqa: B008  frozen
+    keys: Integer[Array, "B 2"] | None = None,
 ) -> tuple[Array, Losses]:
-    """The loss of a batch, and its parts."""
-    logits, ranking, experts = logits_of(config, params, tokens[:, :-1], implementation)
+    """The loss of a batch, and its parts.
+
+    Problems are routed without noise, as prompts are.
+
+    keys: as of `logits_of`.
+    """
+    logits, ranking, experts = logits_of(
+        config,
+        params,
+        tokens[:, :-1],
+        implementation,
+        policy=policy,
+        keys=keys,
+        noise_from=PROMPT_LENGTH,
+    )
     logits, wanted = logits[:, PROMPT_LENGTH - 1 :], tokens[:, PROMPT_LENGTH:]
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, wanted).mean()
     right = (logits.argmax(axis=-1) == wanted).mean()
@@ -112,8 +133,14 @@ def loss_of(
     return entropy + balance * even, Losses(entropy, even, right)
 
 
-Step = Callable[[State, Any], tuple[State, Losses]]
-"""(state, tokens [B, T]) -> (state, losses)."""
+Step = Callable[[State, Any, int], tuple[State, Losses]]
+"""(state, tokens [B, T], number of the update) -> (state, losses)."""
+
+
+def noise_keys(seed: int, update: Int[Array, ""], rows: int) -> Integer[Array, "B 2"]:
+    """Data of the keys of an update's rows: row i as sample i of prompt `update`."""
+    key = prompt_key(as_key(seed), update)
+    return jax.random.key_data(sample_keys(key, rows))
 
 
 def make_step(config: ModelConfig, recipe: Recipe, mesh: Mesh) -> Step:
@@ -123,22 +150,30 @@ def make_step(config: ModelConfig, recipe: Recipe, mesh: Mesh) -> Step:
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     implementation = "batched" if on_cpu else "ragged"
-    rule = optimiser(recipe)
+    rule, policy = optimiser(recipe), POLICIES[recipe.policy]()
     shared, parted = PartitionSpec(), PartitionSpec(BATCH)
+    given = (shared, parted, parted)
 
-    @partial(jax.shard_map, mesh=mesh, in_specs=(shared, parted), out_specs=shared)
-    def gradients(params, tokens):
+    @partial(jax.shard_map, mesh=mesh, in_specs=given, out_specs=shared)
+    def gradients(params, tokens, keys):
         def mean_loss(params):
             loss, parts = loss_of(
-                config, params, tokens, recipe.balance, implementation
+                config,
+                params,
+                tokens,
+                recipe.balance,
+                implementation,
+                policy=policy,
+                keys=keys,
             )
             return jax.lax.pmean(loss, BATCH), jax.lax.pmean(parts, BATCH)
 
         return jax.grad(mean_loss, has_aux=True)(params)
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: State, tokens: Array) -> tuple[State, Losses]:
-        grads, losses = gradients(state.params, tokens)
+    def step(state: State, tokens: Array, update: Array) -> tuple[State, Losses]:
+        keys = noise_keys(recipe.seed, update, tokens.shape[0])
+        grads, losses = gradients(state.params, tokens, keys)
         updates, moments = rule.update(grads, state.moments, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         return State(params, moments), losses

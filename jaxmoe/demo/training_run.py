@@ -13,11 +13,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.demo.chains import all_chains, number_sets, split_of
+from jaxmoe.demo.chains import training_chains
 from jaxmoe.demo.encoding import decode, encode
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
 from jaxmoe.demo.numbers_game import Problem, is_right
 from jaxmoe.demo.training import Batches, Losses, Recipe, first_state, make_step
+from jaxmoe.demo.training_start import Start
 from jaxmoe.demo.training_state import load_state, save_state
 from jaxmoe.model import Model
 from jaxmoe.router.policies import TopK
@@ -58,11 +59,14 @@ def train(
     directory: Path,
     validation: Sequence[Problem],
     *,
+    start: Start = Start(),  # noqa: B008  frozen
     rhythm: Rhythm = Rhythm(),  # noqa: B008  frozen
 ) -> Iterator[Record | dict[str, np.ndarray]]:
     """Trains, or goes on with, the run in `directory`; yields records.
 
     The last thing yielded are the finished weights, float32 on the host.
+
+    start: from which weights, and on which answers.
 
     Raises:
       ValueError: the directory holds a run with another recipe, model or number of
@@ -71,17 +75,17 @@ def train(
     devices = _devices_for(recipe.batch)
     # Each device balances its own part of a batch, so that their number counts.
     about = asdict(recipe) | {"config": repr(config), "devices": len(devices)}
-    state = first_state(config, recipe)
+    about |= start.describe()
+    state = first_state(config, recipe, start.params)
     state, done = load_state(directory, state, about) or (state, 0)
     mesh = batch_mesh(devices)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     step = make_step(config, recipe, mesh)
-    sets = [numbers for numbers in number_sets() if split_of(numbers) == "train"]
-    batches = Batches(all_chains(sets), recipe)
+    batches = Batches(start.chains or training_chains(), recipe)
     began = time.perf_counter()
     losses: list[Losses] = []
     for index in range(done, recipe.steps):
-        state, parts = step(state, batches.batch(index))
+        state, parts = step(state, batches.batch(index), index)
         losses.append(parts)
         now = index + 1
         last = now == recipe.steps

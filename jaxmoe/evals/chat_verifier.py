@@ -1,5 +1,7 @@
 """A verifier that asks a chat model, at any OpenAI-compatible endpoint."""
 
+import base64
+import html
 import json
 import re
 import time
@@ -11,11 +13,12 @@ from email.message import Message
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from jaxmoe.evals.judge_replies import content_of, score_in
-from jaxmoe.evals.tasks.prompts import printable
 from jaxmoe.evals.tasks.reasoning import answer_in
 from jaxmoe.evals.verifiers import VerifierError, end_of
+from jaxmoe.files import printable
 
 PROMPT = """\
 You grade an answer to a problem. Work out whether the answer is right, then end with \
@@ -69,11 +72,7 @@ class ChatVerifier:
     unreadable: float | None = None
 
     def __post_init__(self):
-        if not re.match(r"https?://", self.url):
-            raise ValueError(
-                f"url must begin with http:// or https://, found {self.url!r}; pass "
-                'for example "http://localhost:8000/v1"'
-            )
+        _check_address(self.url)
         # http.client would show a key that it refuses in its error.
         if self.key is not None and not re.fullmatch(r"[!-~]+", self.key):
             raise ValueError(
@@ -193,8 +192,48 @@ class ChatVerifier:
         return score
 
     def _shown(self, text: str) -> str:
-        """What an endpoint says, as an error may show it."""
-        return printable(end_of(text.replace(self.key, "***") if self.key else text))
+        """What an endpoint says, as an error may show it: one line without the key."""
+        for form in _forms_of(self.key) if self.key else ():
+            text = text.replace(form, "***")
+        return printable(end_of(" ".join(text.split())))
+
+
+def _check_address(url: str) -> None:
+    """A ValueError for what requests could not be sent to; it shows no password."""
+    remedy = 'pass for example "http://localhost:8000/v1"'
+    if not isinstance(url, str) or not re.match(r"https?://", url, re.IGNORECASE):
+        raise ValueError(
+            f"url must begin with http:// or https://, found {url!r:.80}; {remedy}"
+        )
+    if not re.fullmatch(r"[!-~]+", url):
+        raise ValueError(
+            f"url must be ASCII without spaces, found {url!a:.80}; write other letters "
+            "as %XX, and the host's in Punycode"
+        )
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"url has no host or port ({error}); {remedy}") from None
+    if not host:
+        raise ValueError(f"url must name a host, found {url!r:.80}; {remedy}")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            "url must be an address without user, password, ? and #, which errors "
+            "would show, found one with; pass a secret as the key"
+        )
+
+
+def _forms_of(key: str) -> list[str]:
+    """A key as it is, and as JSON, HTML, addresses and base64 write it; longest first.
+
+    An endpoint may repeat it in an error in any of these.
+    """
+    quoted = json.dumps(key)[1:-1]
+    forms = {key, quoted, quoted.replace("/", "\\/"), html.escape(key)}
+    forms |= {quote(key), quote(key, safe="")}
+    forms.add(base64.b64encode(key.encode()).decode().rstrip("="))
+    return sorted(forms, key=len, reverse=True)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

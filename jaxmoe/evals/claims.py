@@ -89,12 +89,22 @@ class Finding:
 
 
 class Evidence(NamedTuple):
-    """A claim's measure of a and of b at each problem, and the problems' groups."""
+    """A claim's measure of a and of b at each problem, and the problems' groups.
+
+    ends: between which the measure can be.
+    """
 
     claim: Claim
     a: Float[np.ndarray, "P"]
     b: Float[np.ndarray, "P"]
     groups: Sequence[Hashable]
+    ends: tuple[float, float] = (0.0, 1.0)
+
+    def difference(self, level: float = 1 - ALPHA) -> Interval:
+        """a less b, paired by problem."""
+        return paired_difference(
+            self.a, self.b, groups=self.groups, ends=self.ends, level=level
+        )
 
 
 def findings(
@@ -117,8 +127,8 @@ def findings(
     return [
         Finding(
             one.claim,
-            paired_difference(one.a, one.b, groups=one.groups),
-            paired_difference(one.a, one.b, groups=one.groups, level=level),
+            one.difference(),
+            one.difference(level),
             p_value,
             corrected,
         )

@@ -22,11 +22,12 @@ KIND = "kind"
 class Draw:
     """How answers are drawn: n of each prompt; see `jaxmoe.sample`.
 
+    policy: of all answers; a tuple has one for each of the n.
     deep_conf: how sure the model is of each answer is recorded; of more answers than
     its warm-up, those of which it is not are ended early. None: neither.
     """
 
-    policy: Policy
+    policy: Policy | tuple[Policy, ...]
     sampler: TokenSampler
     n: int
     max_new_tokens: int
@@ -39,6 +40,11 @@ class Draw:
     def key(self) -> Key[Array, ""]:
         """The key of the whole run; prompt j uses `fold_in(key, j)`."""
         return jax.random.key(self.seed, impl="threefry2x32")
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policy, or those of the answers."""
+        return self.policy if isinstance(self.policy, tuple) else (self.policy,)
 
     def describe(self) -> dict[str, Any]:
         """All that decides the answers, as JSON has it."""
@@ -59,9 +65,13 @@ class Draw:
 def as_fields(value: Any) -> Any:
     """A policy or sampler as JSON has it: its class and its fields, no digit lost.
 
+    Of a tuple a list.
+
     >>> as_fields(ExpertSample(k_keep=5))
     {"kind": "ExpertSample", "k_keep": 5, "r": None, "tau": 1.0, "k": None}
     """
+    if isinstance(value, tuple):
+        return [as_fields(one) for one in value]
     if not is_dataclass(value):
         return repr(value)
     given = [item for item in fields(value) if not item.metadata.get("derived")]
@@ -80,6 +90,8 @@ def in_words(described: Any) -> str:
     >>> in_words({"kind": "ExpertSample", "k_keep": 5, "r": None, "tau": 1.0})
     "ExpertSample(k_keep=5, tau=1.0)"
     """
+    if isinstance(described, list) and described and isinstance(described[0], Mapping):
+        return ", ".join(map(in_words, described))
     if not isinstance(described, Mapping) or KIND not in described:
         return str(described)
     given = (

@@ -308,10 +308,29 @@ def _check(
     for name in ("n", "max_new_tokens"):
         check_whole(name, getattr(draw, name))
     check_whole("graders", graders)
-    for_model(draw.policy, model.config, several=not draw.noisy_prefill)
+    for policy in draw.policies:
+        for_model(policy, model.config, several=not draw.noisy_prefill)
+    _check_policies(draw)
     read_sampler(model, draw.sampler)
     if draw.deep_conf is not None:
         check_top_logprobs(model, draw.deep_conf.top)
+
+
+def _check_policies(draw: Draw) -> None:
+    """Raises a ValueError for policies of single answers that are not one for each."""
+    if not isinstance(draw.policy, tuple):
+        return
+    if len(draw.policy) != draw.n:
+        raise ValueError(
+            f"policies of single answers must be n = {draw.n}, found "
+            f"{len(draw.policy)}; give one for each answer"
+        )
+    if draw.deep_conf is not None and draw.deep_conf.warm_up < draw.n:
+        raise ValueError(
+            "policies of single answers go with answers that are drawn whole, found "
+            f"DeepConf with a warm-up of {draw.deep_conf.warm_up} of {draw.n}; leave "
+            "it out, or pass DeepConf(warm_up=n)"
+        )
 
 
 class _Run:

@@ -6,14 +6,21 @@ from typing import Any
 from jaxmoe.evals.tasks.reasoning import answer_in
 
 # Every repetition is bounded, so a search takes linear time.
-_DRESS = r"[\s*_`\"':=<\[({$~→|]"
+_QUOTES = "\"'`“”‘’„«»"
+_DRESS = (
+    rf"(?:[\s*_{_QUOTES}:：=<\[({{$~→|\u2600-\u27bf\u2b50\ufe0f\U0001f300-\U0001faff]"
+)
+_DRESS += r"|[-=]>|\\[(\[])"
+_NUMBER = r"[0-9]{1,4}(?:\.[0-9]{1,6})?|\.[0-9]{1,6}"
 _SCORE = re.compile(
-    r"(?<![a-z])(?P<line>^[\s>#*_`\"'{(\[-]{0,8}(?:(?:final|overall|total)\s)?)?"
-    r"score\b>?(?:\s?\([^()\n]{0,40}\))?"
+    rf"(?<![a-z])(?P<line>^[\s>#*_{_QUOTES}{{(\[-]{{0,8}}(?:(?:final|overall|total)\s)?)?"
+    r"score(?![a-z0-9]|_[a-z0-9])>?(?:\s?\([^()\n]{0,40}\)|\s?\[0\s?[-–,]\s?10\])?"
     rf"(?:{_DRESS}|[-–—]\s){{0,12}}(?:(?:is|of|would be)\b{_DRESS}{{0,6}})?"
-    r"(?:\\[a-z]{2,8}\{\s?){0,2}"
-    r"(?P<score>[0-9]{1,4}(?:\.[0-9]{1,6})?)(?![0-9eE]|[.,][0-9]|\s?\\?%)"
-    r"(?P<rest>[ \t*_`\"'>\])}$]{0,6}"
+    # Not a fraction or root, of which this is a part.
+    r"(?:\\(?!(?:[dtc]?frac|sqrt)\b)[a-z]{2,8}\{\s?){0,2}"
+    rf"(?P<score>{_NUMBER})"
+    r"(?!(?!p(?:oin)?ts?\b)[0-9a-z]|[.,][0-9]|\s?(?:\\?[%‰]|per\s?cent\b))"
+    rf"(?P<rest>(?:[ \t*_{_QUOTES}>\])}}$]|\\[)\]]){{0,6}}"
     r"(?:(?P<of>\s?/|\bout of\b|\bof\b)\s?(?P<scale>[0-9]{1,6}(?:\.[0-9]+)?)"
     # "8 — 3 mistakes" gives a reason, and no range.
     r"|(?P<range>(?:[±]|\+/?-|\\pm|\bto\b|\bor\b|(?<![ \t])[-–—]"
@@ -21,8 +28,10 @@ _SCORE = re.compile(
     r"[a-z]))[ \t]?[0-9]))?)",
     re.IGNORECASE | re.MULTILINE,
 )
+_MORE = re.compile(r"\s?/\s?\w")
+"""After a score and its scale: then it is a date, or its scale is a word."""
 _BARE = re.compile(
-    r"[\s*_`$]{0,8}([0-9]{1,4}(?:\.[0-9]{1,6})?)(?:\s?/\s?10)?[\s*_`$.]{0,8}"
+    rf"[\s*_`$]{{0,8}}(?:\\boxed\{{\s?)?({_NUMBER})(?:\s?/\s?10)?[\s*_`$.}}]{{0,8}}"
 )
 _TABLE = re.compile(
     r"^[ \t]{0,3}(?P<head>\|[^\n]{0,500})\n[ \t]{0,3}\|[-:| \t]{1,500}\n"
@@ -31,6 +40,10 @@ _TABLE = re.compile(
 )
 _ASIDE = re.compile(r"\([^()]{0,200}[A-Za-z][^()]{0,200}\)")
 _LARGEST = 10.0
+_LONGEST = 1 << 20
+"""Characters of a reply; one with more has run away, and is not searched."""
+_TEXTS = (None, "text", "output_text")
+"""Kinds of parts that are no reasoning."""
 
 
 def content_of(completion: Any) -> str | None:
@@ -44,8 +57,9 @@ def content_of(completion: Any) -> str | None:
     except (LookupError, TypeError):
         return None
     if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
-        content = "".join(text for text in parts if isinstance(text, str))
+        parts = [part for part in content if isinstance(part, dict)]
+        texts = [part.get("text") for part in parts if part.get("type") in _TEXTS]
+        content = "".join(text for text in texts if isinstance(text, str))
     return content if isinstance(content, str) else "" if content is None else None
 
 
@@ -58,6 +72,8 @@ def score_in(reply: str) -> float | None:
     the row of the total. Another scale, a range and a percentage are no score,
     and what is not within 0 to 10 neither.
     """
+    if len(reply) > _LONGEST:
+        return None
     text = answer_in(reply)
     if bare := _BARE.fullmatch(text):
         return _within(bare[1])
@@ -66,6 +82,8 @@ def score_in(reply: str) -> float | None:
         if found["line"] is not None or last is None or last["line"] is None:
             last = found
     if last is None or last["range"] or _is_bound(last):
+        return None
+    if _MORE.match(last.string, last.end()):
         return None
     if last["of"] and float(last["scale"]) != _LARGEST:
         return None

@@ -103,6 +103,11 @@ def _json_row(line: bytes) -> Mapping[str, Any]:
             f"expected a JSON object, found one that Python does not read ({error}); "
             "write vast numbers as text, and nest less"
         ) from None
+    if b"\\ud" in line.lower() and not _is_unicode(row):
+        raise ValueError(
+            "expected Unicode, found half a pair of surrogates (\\ud800 to \\udfff); "
+            "write the whole character"
+        )
     if not isinstance(row, dict):
         raise ValueError(
             f"expected a JSON object, found {shown(row)}; write each row as "
@@ -134,6 +139,15 @@ def _finite(text: str) -> float:
             "correct it"
         )
     return number
+
+
+def _is_unicode(row: Any) -> bool:
+    """Whether all texts of a row can be written as UTF-8."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from jaxmoe.evals.question_files import BOM, Row, rows_of
 from jaxmoe.evals.tasks.base import Question, Task
-from jaxmoe.evals.tasks.prompts import printable, shown
+from jaxmoe.evals.tasks.prompts import shown
+from jaxmoe.files import printable
 
 _IDS = ("id", "ID", "unique_id", "task_id", "question_id", "Record ID")
 """Columns that hold a row's id, in published data sets too; the first one counts."""

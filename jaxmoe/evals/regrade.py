@@ -23,14 +23,18 @@ from jaxmoe.evals.records import Record
 from jaxmoe.evals.shards import encode, read_lines, records_files
 from jaxmoe.evals.store import RunDirectory, read_manifest, write_manifest
 from jaxmoe.evals.tasks.base import Question, Task
-from jaxmoe.evals.tasks.prompts import printable, shown
-from jaxmoe.files import lock, replacing
+from jaxmoe.evals.tasks.prompts import shown
+from jaxmoe.files import lock, printable, replacing
 
-_PROBLEMS = ("problem", "id", "custom_id", "question_id", "task_id", "doc_id")
+_PROBLEMS = ("problem", "custom_id", "id", "question_id", "task_id", "doc_id")
+"""Columns with a problem's id; replies have an id of their own beside custom_id."""
 _TEXTS = (
     *("text", "texts", "answers", "output", "outputs", "completion", "completions"),
-    *("response", "responses", "resps", "generated_text", "generation", "content"),
+    *("response", "responses", "resps", "generated_text", "generation", "generations"),
+    *("prediction", "predictions", "model_output", "content", "solution"),
 )
+_PARTS = {"text", "output_text"}
+"""Types of the parts of a message that are its text."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,9 @@ def grade_file(
     The file has a row for each answer, or for each problem with a list of answers. A
     row names its problem (`problem`, `id`, `custom_id`, ...; `doc_id` is a question's
     place from 0) and holds the answer's text (`text`, `output`, `completion`,
-    `response`, ...), a chat completion (`choices`), or OpenAI's batch reply around one.
+    `response`, ...), a chat completion (`choices`), a chat (`messages`) that ends with
+    it, or OpenAI's batch reply around one. A message without content is an answer
+    without text.
 
     Args:
       questions: as `read_questions` gives them.
@@ -214,21 +220,22 @@ def _replace(file: Path, records: Sequence[Record]) -> None:
 def _problem_of(
     row: Mapping[str, Any], questions: Sequence[Question], known: Mapping[str, Any]
 ) -> str:
-    name = next((name for name in _PROBLEMS if row.get(name) is not None), None)
-    if name is None:
+    names = [name for name in _PROBLEMS if row.get(name) is not None]
+    if not names:
         raise ValueError(
             f"expected the problem's id in one of {', '.join(_PROBLEMS)}, found "
             f"{shown(list(row))}; add it"
         )
-    id = row[name]
-    if name == "doc_id" and type(id) is int and 0 <= id < len(questions):
-        return questions[id].id
-    if str(id) not in known:
-        raise ValueError(
-            f'expected the id of a question in "{name}", found {shown(id)}; pass the '
-            "questions that were answered"
-        )
-    return str(id)
+    for name in names:
+        id = row[name]
+        if name == "doc_id" and type(id) is int and 0 <= id < len(questions):
+            return questions[id].id
+        if str(id) in known:
+            return str(id)
+    raise ValueError(
+        f'expected the id of a question in "{names[0]}", found {shown(row[names[0]])}; '
+        "pass the questions that were answered"
+    )
 
 
 def _texts_of(row: Mapping[str, Any]) -> list[str]:
@@ -247,6 +254,8 @@ def _texts_in(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
+        if parts := _text_parts(value):
+            value = ["".join(parts)]
         for one in value:
             yield from _texts_in(one)
     elif isinstance(value, Mapping):
@@ -254,6 +263,26 @@ def _texts_in(value: Any) -> Iterator[str]:
         name = next((name for name in inner if value.get(name) is not None), None)
         if name is not None:
             yield from _texts_in(value[name])
+        elif isinstance(value.get("messages"), list):
+            yield from _texts_in(_last_answer(value["messages"]))
+        elif "content" in value:  # null: the tokens ended within the reasoning
+            yield ""
+
+
+def _text_parts(value: list) -> list[str]:
+    """The texts of a message's content parts; [] where these are none."""
+    parts = [part for part in value if isinstance(part, Mapping)]
+    if len(parts) < len(value) or {p.get("type") for p in parts} - _PARTS:
+        return []
+    texts = [part.get("text") for part in parts]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _last_answer(messages: list) -> Any:
+    """The last of a chat's messages, where the model wrote it."""
+    last = messages[-1] if messages else None
+    answers = isinstance(last, Mapping) and last.get("role") == "assistant"
+    return last if answers else None
 
 
 def _answers_each(answers: Mapping[str, Sequence[str]], path: Path) -> int:

@@ -22,6 +22,7 @@ hook there are two. Orphans that leave a namespace become children of this proce
 # ruff: noqa: PTH102,PTH103,PTH112,PTH114,PTH115,PTH116,PTH120,PTH123,PTH208,PTH211
 
 import ctypes
+import errno
 import math
 import os
 import resource
@@ -50,18 +51,24 @@ _VISIBLE = (
     *(f"/usr/{name}" for name in ("lib", "lib32", "lib64", "libx32", "bin")),
     *("/usr/local/lib", "/usr/local/lib64", "/usr/share/zoneinfo"),
     *("/lib", "/lib32", "/lib64", "/bin", "/nix/store", "/gnu/store"),
-    *("/etc/ld.so.cache", "/dev/null", "/dev/zero", "/dev/urandom"),
+    *("/etc/ld.so.cache", "/dev/null", "/dev/urandom"),
 )
 """What a program sees of the machine, besides Python itself; read-only.
 
-Not all of /usr: data often lies in /usr/src or /usr/local.
+Not all of /usr: data often lies in /usr/src or /usr/local. Not /dev/zero, which can be
+mapped as shared memory is.
 """
 
 # Calls that keep memory which no limit counts, look into other processes, or reach far
 # into the kernel. clone3 hides its flags behind a pointer; C libraries then take clone.
 _REFUSED_CALLS = {
     **{"memfd_create": (319, 279), "shmget": (29, 194), "semget": (64, 190)},
-    **{"msgget": (68, 186), "add_key": (248, 217), "request_key": (249, 218)},
+    **{
+        "msgget": (68, 186),
+        "mq_open": (240, 180),
+        "add_key": (248, 217),
+        "request_key": (249, 218),
+    },
     **{"keyctl": (250, 219), "memfd_secret": (447, 447)},
     **{"ptrace": (101, 117), "perf_event_open": (298, 241)},
     **{"process_vm_readv": (310, 270), "process_vm_writev": (311, 271)},
@@ -74,9 +81,18 @@ _REFUSED_CALLS = {
     **{"fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433)},
 }
 """Calls that programs do without, with their numbers on `_MACHINES` (asm/unistd.h)."""
-_MACHINES = {"x86_64": (0xC000003E, 56), "aarch64": (0xC00000B7, 220)}
-"""What the kernel calls a machine (linux/audit.h), and the number of clone."""
+_MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+"""What the kernel calls a machine (linux/audit.h)."""
+_CHECKED_CALLS = {"clone": (56, 220), "socket": (41, 198), "mmap": (9, 222)}
+"""Calls of which some are refused, for what their arguments are; numbers as above.
+
+clone that makes namespaces. socket of a family that no namespace of networks holds, as
+vsock, which reaches the host of a virtual machine. mmap of shared memory: it is held
+when a process no longer maps all of it, and then no look at the processes shows it.
+"""
 _NAMESPACE_FLAGS = 0x7E020000
+_FAMILIES = (1, 2, 10, 16)  # unix, inet, inet6, netlink
+_SHARED_ANONYMOUS = 0x01 | 0x20
 
 
 class Job:
@@ -609,28 +625,41 @@ def _refuse_calls(*, required: bool) -> None:
     _check(_LIBC.prctl(_SET_SECCOMP, 2, described, 0, 0), "seccomp")
 
 
-def _filter(machine: str) -> list[tuple[int, ...]]:
+def _filter(machine: str) -> list[tuple[int, int, int, int]]:
     """The kernel's filter: (operation, where true, where false, operand) each.
 
     Jumps are counted from the next one (linux/filter.h, linux/seccomp.h).
     """
-    (name, clone), place = _MACHINES[machine], list(_MACHINES).index(machine)
+    place = list(_MACHINES).index(machine)
     refused = [numbers[place] for numbers in _REFUSED_CALLS.values()]
-    load, equal, above, holds, give = 0x20, 0x15, 0x35, 0x45, 0x06
-    allow, kill, no_such_call = 0x7FFF0000, 0x80000000, 0x00050000 | 38
-    left = len(refused)
+    clone, socket, mmap = (numbers[place] for numbers in _CHECKED_CALLS.values())
+    load, equal, above, holds, keep, give = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+    # Where to go on is the name of a step, "" for the next one.
+    steps = [
+        ("", load, "", "", 4),  # the machine whose calls these are
+        ("", equal, "calls", "", _MACHINES[machine]),
+        ("", give, "", "", 0x80000000),  # kill
+        ("calls", load, "", "", 0),  # the call's number
+        ("", above, "refuse", "", 0x40000000),  # x86's 32-bit pointers
+        *(("", equal, "refuse", "", number) for number in refused),
+        ("", equal, "clone", "", clone),
+        ("", equal, "socket", "", socket),
+        ("", equal, "mmap", "allow", mmap),
+        ("clone", load, "", "", 16),  # its flags
+        ("", holds, "refuse", "allow", _NAMESPACE_FLAGS),
+        ("mmap", load, "", "", 40),  # its flags
+        ("", keep, "", "", _SHARED_ANONYMOUS),
+        ("", equal, "", "allow", _SHARED_ANONYMOUS),
+        ("", give, "", "", 0x00050000 | errno.ENOMEM),
+        ("socket", load, "", "", 16),  # its family
+        *(("", equal, "allow", "", family) for family in _FAMILIES),
+        ("refuse", give, "", "", 0x00050000 | errno.ENOSYS),
+        ("allow", give, "", "", 0x7FFF0000),
+    ]
+    places = {name: at for at, (name, *_) in enumerate(steps) if name}
     return [
-        (load, 0, 0, 4),  # the machine whose calls these are
-        (equal, 1, 0, name),
-        (give, 0, 0, kill),
-        (load, 0, 0, 0),  # the call's number
-        (above, left + 4, 0, 0x40000000),  # x86's 32-bit pointers
-        *((equal, left - i + 3, 0, number) for i, number in enumerate(refused)),
-        (equal, 0, 2, clone),
-        (load, 0, 0, 16),  # its flags
-        (holds, 1, 0, _NAMESPACE_FLAGS),
-        (give, 0, 0, allow),
-        (give, 0, 0, no_such_call),
+        (operation, *(places[to] - at - 1 if to else 0 for to in (yes, no)), operand)
+        for at, (_, operation, yes, no, operand) in enumerate(steps)
     ]
 
 

@@ -1,5 +1,6 @@
 """Files of scores: written as a verifier's scores come, and read for a comparison."""
 
+import hashlib
 import itertools
 import json
 import math
@@ -21,7 +22,14 @@ from jaxmoe.files import lock, write_all
 _BEGINNING = b'{"problem": '
 """Of each line of scores that `score_run` writes."""
 _HEAD = b'{"verifier": '
-"""Of the line before them that says whose they are."""
+"""Of the line before them that says whose they are, and of which run."""
+_OF_HEAD = {"verifier", "run"}
+_DECIDES = (
+    *("checkpoint", "config_sha256", "weights", "prompts_sha256", "problems"),
+    *("policy", "sampler", "n", "max_new_tokens", "seed", "noisy_prefill"),
+    "deep_conf",
+)
+"""Entries of a manifest that decide the answers."""
 
 Identity = Mapping[str, str | bool]
 """What tells verifiers apart, such as {"url": ..., "model": ...}."""
@@ -41,7 +49,8 @@ def score_run(
     Each problem's scores are appended to the file in one write, as a line
     {"problem": id, "scores": [n numbers]}, and outlive the process from then on. The
     next call keeps whole lines, cuts off half a last one, and scores the rest. With an
-    identity the first line is {"verifier": identity}. Give each run its own file.
+    identity the first line is {"verifier": identity, "run": {"name", "sha256"}}. Give
+    each run its own file.
 
     Args:
       run: P problems, n answers to each.
@@ -58,9 +67,9 @@ def score_run(
 
     Raises:
       ValueError: a manifest without prompts; a file that another process adds to, of
-        another identity or of none where there is one, or with a line that is no
-        such line, of an unknown problem, with a wrong number of scores or of a problem
-        that has some; workers below 1.
+        another run, of another identity or of none where there is one, or with a line
+        that is no such line, of an unknown problem, with a wrong number of scores or of
+        a problem that has some; workers below 1.
       VerifierError: problems whose scores did not come; those of the others are kept.
       RunWriteError: the file could not be written.
     """
@@ -145,6 +154,17 @@ def read_scores(path: Path, ids: Sequence[str], n: int) -> Float[np.ndarray, "P 
     return scores
 
 
+def read_scores_of(run: Run, path: Path) -> Float[np.ndarray, "P n"]:
+    """The scores of a run's answers, as `read_scores` reads them.
+
+    Raises:
+      ValueError: as of `read_scores`; a file that names another run.
+    """
+    with path.open(encoding="utf-8") as file:
+        _check_run(file.readline(), path, run)
+    return read_scores(path, run.ids, run.n)
+
+
 def verifier_of(path: Path) -> Identity | None:
     """Whose scores a file holds; None where it does not say."""
     with path.open(encoding="utf-8") as file:
@@ -193,6 +213,7 @@ def _take(
         *lines, half = file.read().split(b"\n")
     done = _rows_in(lines, path, run)
     if lines:
+        _check_run(lines[0], path, run)
         _check_identity(lines[0], path, identity)
     beginning = _BEGINNING if lines or identity is None else _HEAD
     if half[: len(beginning)] != beginning[: len(half)]:
@@ -203,12 +224,33 @@ def _take(
     if half:
         os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(half))
     if not lines and identity is not None:
-        _append(descriptor, _head(identity))
+        _append(descriptor, _head(identity, run))
     return done
 
 
-def _head(identity: Identity) -> bytes:
-    return json.dumps({"verifier": dict(identity)}).encode() + b"\n"
+def _head(identity: Identity, run: Run | None = None) -> bytes:
+    head: dict[str, Any] = {"verifier": dict(identity)}
+    if run is not None:
+        head["run"] = {"name": run.name, "sha256": _digest_of(run)}
+    return json.dumps(head).encode() + b"\n"
+
+
+def _digest_of(run: Run) -> str:
+    """What tells a run's answers from another's, however they are graded."""
+    decides = {name: run.manifest.get(name) for name in _DECIDES}
+    text = json.dumps(decides, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_run(first: str | bytes, path: Path, run: Run) -> None:
+    """Raises a ValueError where the first line of a file names another run."""
+    found = _head_in(first).get("run")
+    if not isinstance(found, dict) or found.get("sha256") == _digest_of(run):
+        return
+    raise ValueError(
+        f"expected scores of the answers of {run.name} in {path}, found those of a run "
+        f"named {found.get('name')!r} that drew others; give each run its own file"
+    )
 
 
 def _check_identity(first: bytes, path: Path, identity: Identity | None) -> None:
@@ -295,11 +337,17 @@ def verifier_in_words(identity: Identity | None) -> str:
 
 def _identity_in(line: str | bytes) -> dict[str, Any] | None:
     """What a line says of the verifier; None for any other line."""
+    verifier = _head_in(line).get("verifier")
+    return verifier if isinstance(verifier, dict) else None
+
+
+def _head_in(line: str | bytes) -> dict[str, Any]:
+    """What the line before scores says; empty where it is none."""
     with suppress(ValueError, RecursionError):
         row = json.loads(line)
-        if isinstance(row, dict) and row.keys() == {"verifier"}:
-            return row["verifier"] if isinstance(row["verifier"], dict) else None
-    return None
+        if isinstance(row, dict) and "verifier" in row and row.keys() <= _OF_HEAD:
+            return row
+    return {}
 
 
 def _parse_line(line: str, n: int) -> list[tuple[Any, int, float]]:

@@ -5,10 +5,11 @@ one error can name everything. What was not taken is accounted for at the end.
 """
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from jaxmoe.files import printable
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,12 @@ def _is_int(x: Any) -> bool:
     return isinstance(x, int) and not isinstance(x, bool) and abs(x) < 2**31
 
 
+_LARGEST = 3e38
+"""Of numbers that are computed with in float32."""
+
+
 def _is_real(x: Any) -> bool:
-    return _is_int(x) or (isinstance(x, float) and math.isfinite(x))
+    return _is_int(x) or (isinstance(x, float) and abs(x) <= _LARGEST)
 
 
 def _is_ids(x: Any) -> bool:
@@ -82,12 +87,12 @@ class Report:
         )
         lines = [f"\n  {title}: {'; '.join(items)}" for title, items in parts if items]
         if self.quantised and not lines:
-            raise ValueError(self.quantised[0])
+            raise ValueError(printable(self.quantised[0]))
         lines += [f"\n  {sentence}" for sentence in self.quantised]
         if lines:
             raise ValueError(
                 f"this config.json cannot be honoured as a {family} model:"
-                f"{''.join(lines)}\n"
+                f"{printable(''.join(lines))}\n"
                 "Correct the file, or take the one released with the weights; leave "
                 "an unsupported attribute out (--ignore NAME, ignore=[NAME]) only if "
                 "the model does not use it."
@@ -144,7 +149,7 @@ class Attributes:
     def rest(self, ignored: set[str], neutral: dict[str, Any]) -> list[str]:
         """What nobody took and no table excuses, as `name = value`; null is no ask."""
         return [
-            f"{self.prefix}{name} = {quote(value)}"
+            f"{printable(self.prefix + name)} = {quote(value)}"
             for name, value in self.left.items()
             if value is not None
             and name not in ignored

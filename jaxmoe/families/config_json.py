@@ -8,7 +8,7 @@ for the shapes, which must be stated.
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,10 @@ def changed(
         something else than an object.
     """
     config = copy.deepcopy(config)
-    for name, value in (overrides or {}).items():
+    for name, value in as_overrides(overrides).items():
         inner, last = _owner(config, name, make=True)
         inner[last] = value
-    for name in ignore:
+    for name in as_names(ignore):
         inner, last = _owner(config, name)
         if last not in inner:
             raise ValueError(
@@ -109,6 +109,35 @@ def changed(
             )
         del inner[last]
     return config
+
+
+def as_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Values of config.json to replace, none for None; a TypeError for what is none."""
+    if overrides is None:
+        return {}
+    if not isinstance(overrides, Mapping) or not _are_texts(overrides):
+        raise TypeError(
+            "overrides must map names in config.json to values, such as "
+            f'{{"num_experts_per_tok": 4}}, found {overrides!r:.80}'
+        )
+    return overrides
+
+
+def as_names(ignore: Iterable[str] | None) -> tuple[str, ...]:
+    """Names in config.json to leave out; a TypeError for what are none."""
+    if ignore is None:
+        return ()
+    names = tuple(ignore) if isinstance(ignore, Iterable) else (ignore,)
+    if isinstance(ignore, str) or not _are_texts(names):
+        raise TypeError(
+            "ignore must list names in config.json, such as "
+            f'["quantization_config"], found {ignore!r:.80}'
+        )
+    return names
+
+
+def _are_texts(names: Iterable[Any]) -> bool:
+    return all(isinstance(name, str) for name in names)
 
 
 def _owner(

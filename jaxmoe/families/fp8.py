@@ -42,16 +42,30 @@ _ONE_OF = {
 """Fields that say what is done anyway, at these values; null is as if absent."""
 
 
+_MOST_NAMES = 20_000
+_REPEATS = re.compile(r"[*+{]")
+_REPEATED_GROUP = re.compile(r"\)\s*[*+{]|\(\?[^:]|\\[1-9]")
+"""What may take exponential time to match, or does more than match."""
+
+
 def _is_pattern(name: Any) -> bool:
-    try:
-        return isinstance(name, str) and re.compile(name) is not None
-    except re.error:
+    """Whether it is a pattern that takes little time to match, as plain names do."""
+    if not isinstance(name, str) or len(name) > 500:
         return False
+    if len(_REPEATS.findall(name)) > 3 or _REPEATED_GROUP.search(name):
+        return False
+    try:
+        re.compile(name)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
 
 
 _PATTERNS = Kind(
-    "a list of names of modules, or of patterns of such",
-    lambda x: isinstance(x, list) and all(map(_is_pattern, x)),
+    f"a list of up to {_MOST_NAMES} names of modules, or of simple patterns of such",
+    lambda x: (
+        isinstance(x, list) and len(x) <= _MOST_NAMES and all(map(_is_pattern, x))
+    ),
     [],
 )
 
@@ -96,10 +110,10 @@ def quantised(config: ModelConfig, family: Family, found: Quantisation) -> Model
       ValueError: a weight that is FP8 in some layers and floats in others; a tensor of
         several weights, of which one does not begin where a block of the tensor does.
     """
-    names, mixed = [], []
+    names, mixed, is_kept = [], [], _Kept(found.kept)
     for name in sorted(products(config)):
         kept = {
-            module: _is_kept(module, found.kept) or _is_kept(other, found.kept)
+            module: is_kept(module) or is_kept(other)
             for module, other in _modules(config, family, name)
         }
         floats = [module for module in kept if kept[module]]
@@ -164,15 +178,22 @@ def _modules(
             yield first, last
 
 
-def _is_kept(module: str, kept: tuple[str, ...]) -> bool:
-    """Whether one of the names is the module's, one it lies in, or its last part.
+class _Kept:
+    """Whether one of the names is a module's, one it lies in, or its last part.
 
     Names are read as transformers reads them, as patterns from the start on too.
     """
-    edge = r"(?:(?<=\.)|(?=\.|$))"
-    return module.endswith(kept) or any(
-        re.match(f"(?:{name}){edge}", module) for name in kept
-    )
+
+    def __init__(self, names: tuple[str, ...]):
+        edge = r"(?:(?<=\.)|(?=\.|$))"
+        self._names = names
+        # Compiled once: there are thousands of them, and of modules.
+        self._patterns = [re.compile(f"(?:{name}){edge}") for name in names]
+
+    def __call__(self, module: str) -> bool:
+        return module.endswith(self._names) or any(
+            pattern.match(module) for pattern in self._patterns
+        )
 
 
 def _has_scale(rule: TensorRule) -> bool:

@@ -172,15 +172,14 @@ def read_token_ids(
     named = [(i, eos_file) for i in ids]
     named += [] if pad_id is None else [(pad_id, pad_file)]
     far = dict((i, file) for i, file in named if not 0 <= i < vocab_size)
-    outside = list(far)
-    if outside and not (a.report.missing or a.report.wrong):
+    if far and not (a.report.missing or a.report.wrong):
         _warn(
-            f"eos_token_id or pad_token_id {outside} in "
+            f"eos_token_id or pad_token_id {quote(list(far))} in "
             f"{' and '.join(dict.fromkeys(far.values()))} left out: outside the "
             f"vocabulary of {vocab_size}"
         )
-    stop = tuple(i for i in dict.fromkeys(ids) if i not in outside)
-    if pad_id is None or pad_id in outside:
+    stop = tuple(i for i in dict.fromkeys(ids) if i not in far)
+    if pad_id is None or pad_id in far:
         pad_id = stop[0] if stop else 0
     return stop, pad_id
 

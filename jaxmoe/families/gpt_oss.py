@@ -21,6 +21,7 @@ from jaxmoe.families.attributes import (
     EXPERT_COUNT,
     FLAG,
     LAYER_COUNT,
+    NAMES,
     POSITIVE,
     REAL,
     Attributes,
@@ -130,7 +131,8 @@ def _weights(a: Attributes) -> WeightFormat:
     del a.left["quantization_config"]
     kept = {"modules_to_not_convert": NOT_CONVERTED} | found
     names = kept.pop("modules_to_not_convert")
-    if kept != {"quant_method": "mxfp4"} or sorted(names) != sorted(NOT_CONVERTED):
+    same = NAMES.holds(names) and sorted(names) == sorted(NOT_CONVERTED)
+    if kept != {"quant_method": "mxfp4"} or not same:
         wanted = f"mxfp4 of all modules but {quote(NOT_CONVERTED)}"
         a.wrong("quantization_config", found, wanted)
     return "mxfp4"

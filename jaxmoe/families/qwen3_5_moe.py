@@ -90,7 +90,8 @@ def read_config(a: Attributes, g: Attributes) -> ModelConfig:
     tied = a.take("tie_word_embeddings", FLAG, False)
     stop_ids, pad_id = read_token_ids(a, g, vocab_size)
     generation = read_generation(g)
-    stated = a.left.get("architectures") or []
+    stated = a.left.get("architectures")
+    stated = stated if isinstance(stated, list) else []
     architecture = next((n for n in ARCHITECTURES if n in stated), ARCHITECTURES[0])
     check_rest(a, "qwen3_5_moe", architecture, ignored=IGNORED, neutral=NEUTRAL)
     mixers = {FULL: attention, RECURRENT: lambda: delta(joined=False)}

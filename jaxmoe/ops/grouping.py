@@ -10,6 +10,7 @@ Sorted by group and cut into blocks of B, each block reads its large thing once.
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 
 from jaxmoe.typing import Array, Int
 
@@ -39,7 +40,7 @@ def max_blocks(members: int, groups: int, size: int) -> int:
 def cut_blocks(groups: Int[Array, "M"], num_groups: int, size: int) -> Blocks:
     """Blocks of at most `size` members with equal group; group -1 is in none."""
     member_groups = jnp.where(groups < 0, num_groups, groups)
-    order = jnp.argsort(member_groups, stable=True)
+    order = stable_order(member_groups, num_groups + 1)
     # Counted, summed and searched by comparing with all groups: XLA makes loops of
     # scatters and binary searches, and many operations of running sums, where each of
     # these is one.
@@ -54,7 +55,23 @@ def cut_blocks(groups: Int[Array, "M"], num_groups: int, size: int) -> Blocks:
     group = jnp.minimum(ended.sum(axis=1, dtype=jnp.int32), num_groups - 1)
     within = block - (block_ends - blocks_of_group)[group]
     start = (ends - counts)[group] + within * size
-    return Blocks(order.astype(jnp.int32), group, start, ends[group], block_ends[-1])
+    return Blocks(order, group, start, ends[group], block_ends[-1])
+
+
+def stable_order(groups: Int[Array, "M"], num_groups: int) -> Int[Array, "M"]:
+    """Members by group, those of one group in their own order."""
+    members = groups.shape[0]
+    if num_groups * members > jnp.iinfo(jnp.int32).max:
+        return jnp.argsort(groups, stable=True).astype(jnp.int32)
+    # Group and member as one number: XLA sorts one array in a third of the time.
+    both = groups.astype(jnp.int32) * members + jnp.arange(members, dtype=jnp.int32)
+    return lax.sort(both, is_stable=False) % members
+
+
+def place_of_members(blocks: Blocks) -> Int[Array, "M"]:
+    """Where each member stands in `blocks.order`."""
+    place = jnp.arange(blocks.order.shape[0], dtype=jnp.int32)
+    return jnp.zeros_like(place).at[blocks.order].set(place, unique_indices=True)
 
 
 def block_members(

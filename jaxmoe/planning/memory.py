@@ -168,6 +168,7 @@ def buffer_bytes(
     prompt: int,
     own: int,
     dtype: str,
+    passes: int = 1,
 ) -> int:
     """What is there for a while, at the worst time: an estimate.
 
@@ -180,7 +181,7 @@ def buffer_bytes(
         config, layout, slots=slots, prompt=prompt, own=own, dtype=dtype
     )
     part = DeviceContext(layout, layout.rules.slots)
-    rows = slots // part.count("slots")
+    rows = passes * slots // part.count("slots")
     gathered = rows * _apart(part)
     longest = max(prefix_size(prompt), suffix_size(own))
     heads = work(config, layout).scores

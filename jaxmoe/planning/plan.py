@@ -29,22 +29,29 @@ class Load:
     """What is asked for.
 
     n: samples side by side. context: the most positions of a sample, its prompt's
-    among them. prompt: tokens of the one prompt. dtype: of weights and caches.
+    among them. prompt: tokens of the one prompt. dtype: of weights and caches. passes:
+    of a token, J + 1 by a `RouteEnsemble` of J routes, which share its cache.
 
     Raises:
-      ValueError: fewer than one sample or token, or no room for an answer.
+      ValueError: fewer than one sample, token or pass, or no room for an answer.
     """
 
     n: int
     context: int
     prompt: int = 1024
     dtype: str = "bfloat16"
+    passes: int = 1
 
     def __post_init__(self):
         if self.n < 1 or self.prompt < 1:
             raise ValueError(
                 f"expected a sample and a token of prompt at least, found n {self.n} "
                 f"and prompt {self.prompt}"
+            )
+        if self.passes < 1:
+            raise ValueError(
+                f"expected a pass a token at least, found {self.passes}; an ensemble "
+                "of J routes takes J + 1"
             )
         if self.context <= self.prompt:
             raise ValueError(
@@ -139,7 +146,7 @@ def _filled(config: ModelConfig, layout: Layout, load: Load, weights: int) -> Pl
     slots = layout.slots(load.n)
     size = {"slots": slots, "prompt": load.prompt, "own": load.own, "dtype": load.dtype}
     caches = cache_bytes(config, layout, **size)
-    buffers = buffer_bytes(config, layout, **size)
+    buffers = buffer_bytes(config, layout, **size, passes=load.passes)
     return Plan(config, layout, load, slots, weights, caches, buffers)
 
 
@@ -188,7 +195,10 @@ class Time:
 def exchanges_of(plan: Plan) -> list[Exchange]:
     """The collectives of one step."""
     return step_exchanges(
-        plan.config, plan.layout, slots=plan.slots, dtype=plan.load.dtype
+        plan.config,
+        plan.layout,
+        slots=plan.slots * plan.load.passes,
+        dtype=plan.load.dtype,
     )
 
 
@@ -197,9 +207,10 @@ def step_time(plan: Plan, chip: Chip, latency: float = LATENCY) -> Time:
 
     latency: seconds of each collective.
     """
-    config, layout, load, slots = plan.config, plan.layout, plan.load, plan.slots
-    read = read_bytes(config, layout, plan.caches, slots=slots, dtype=load.dtype)
-    computed = operations(config, layout, slots=slots, prompt=load.prompt, own=load.own)
+    config, layout, load = plan.config, plan.layout, plan.load
+    rows = plan.slots * load.passes
+    read = read_bytes(config, layout, plan.caches, slots=rows, dtype=load.dtype)
+    computed = operations(config, layout, slots=rows, prompt=load.prompt, own=load.own)
     exchanges = exchanges_of(plan)
     return Time(
         memory=read / chip.bandwidth,

@@ -56,6 +56,8 @@ def heading(
         f"{name}, {dtype}: {load.n} samples side by side of a prompt of "
         f"{load.prompt} tokens, {load.context} positions; rules {rules}"
     )
+    if load.passes > 1:
+        asked += f"; {load.passes} passes a token"
     return f"{asked}\n\n{NOTE.format(latency=latency)}\n"
 
 

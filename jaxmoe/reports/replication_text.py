@@ -131,6 +131,8 @@ def costs_text(
     tokens = f"{number(cost.tokens)} tokens"
     if cost.tokens < cost.most:
         tokens += f" (at most {number(cost.most)})"
+    if cost.passes > cost.tokens:
+        tokens += f" by {number(cost.passes)} passes"
     rows = words.counted(len(draws), "row")
     head = (
         f"{title}: {rows}, {words.counted(problems, 'problem')}, "

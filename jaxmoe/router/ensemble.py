@@ -55,6 +55,11 @@ class RouteEnsemble(Policy):
         """What draws one route."""
         return self.policy
 
+    @property
+    def passes(self) -> int:
+        """J + 1: each route, and the pass that the cache is of."""
+        return self.routes + 1
+
     def resolve(self, *, k: int, num_experts: int, num_layers: int) -> "RouteEnsemble":
         """See `Policy`."""
         whole = self.routes == int(self.routes)

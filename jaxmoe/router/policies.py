@@ -227,6 +227,11 @@ class Policy:
         """What chooses in one pass: itself, but for a `RouteEnsemble`."""
         return self
 
+    @property
+    def passes(self) -> int:
+        """Passes of a token: one, but for a `RouteEnsemble`."""
+        return 1
+
     def resolve(self, *, k: int, num_experts: int, num_layers: int) -> Self:
         """Fill defaults from the model and give every number one value per layer.
 

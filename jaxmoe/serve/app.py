@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from jaxmoe.files import printable
 from jaxmoe.serve.connection import (
     ClientGoneError,
     EventStream,
@@ -27,7 +28,6 @@ from jaxmoe.serve.in_flight import Work
 from jaxmoe.serve.metrics import CONTENT_TYPE
 from jaxmoe.serve.replies import Reply, as_json
 from jaxmoe.serve.service import Service
-from jaxmoe.text.printable import printable
 
 log = logging.getLogger("jaxmoe.serve")
 

@@ -9,7 +9,7 @@ from inspect import isfunction, ismethod
 from pathlib import Path
 from typing import Any
 
-from jaxmoe.files import read_small_text
+from jaxmoe.files import printable, read_small_text
 from jaxmoe.text.content import (
     check_kept,
     check_parts,
@@ -18,7 +18,6 @@ from jaxmoe.text.content import (
     reads_parts,
 )
 from jaxmoe.text.function_schema import function_schema
-from jaxmoe.text.printable import printable
 
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Names that messages use for their reasoning; templates read the first or second."""

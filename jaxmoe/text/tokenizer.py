@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxmoe.files import parse_object, read_object, read_small_text
+from jaxmoe.files import parse_object, printable, read_object, read_small_text
 from jaxmoe.text.chat_template import choose_template, read_templates, render_template
-from jaxmoe.text.printable import printable
 
 if TYPE_CHECKING:
     import tokenizers

@@ -292,6 +292,8 @@ def test_positions_of_an_answer(answer):
         ({"layers": [0]}, r"found \[0\]"),
         ({"layers": [1, 1]}, "different sets"),
         ({"layers": []}, "different sets"),
+        ({"layers": [[]]}, "at least one layer"),
+        ({"layers": [1, []]}, "at least one layer"),
         ({"layers": [1.5]}, "layers must be numbers, .*found 1.5"),
         ({"layers": [[1, "all"]]}, "layers must be numbers"),
         ({"draws": 0}, "draws must"),

@@ -126,6 +126,8 @@ def _lone_part(source: Path, _):
 def _other_name(source: Path, _):
     (source / "model.safetensors").rename(source / "consolidated.safetensors")
     (source / "adapter_model.safetensors").write_bytes(b"of no concern")
+    (source / "._consolidated.safetensors").write_bytes(b"another system's notes")
+    (source / "old.safetensors").mkdir()
 
 
 def _farm(source: Path, _):
@@ -150,7 +152,7 @@ def test_files_that_determine_the_model(make, change, tmp_path):
     convert(source, tmp_path / "ckpt")
     _same(jaxmoe.load(tmp_path / "ckpt"), wanted)
     export(tmp_path / "ckpt", tmp_path / "back")
-    for path in source.glob("[cm]*.safetensors"):
+    for path in filter(Path.is_file, source.glob("[cm]*.safetensors")):
         assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.checkpoints import chunks, store
+from jaxmoe.checkpoints import chunks, manifest, store
 from jaxmoe.checkpoints.checksums import Blocks
 from jaxmoe.checkpoints.chunks import chunk_name
 
@@ -402,3 +403,55 @@ def test_older_checkpoints_are_checked_whole(saved):
     _flip(next((path / "params" / "scale").glob("[0-9]*")), 9, 1)
     with pytest.raises(ValueError, match="scale is damaged"):
         store.restore(path, abstract(params))
+
+
+@pytest.mark.parametrize("name", ["back\\slash", "..\\x", "\udcff"])
+def test_paths_that_tensorstore_does_not_take(saved, name):
+    """A checkpoint that was moved would no longer be found."""
+    path, params = saved
+    moved = path.rename(path.with_name(name))
+    for key, value in store.restore(moved, abstract(params)).items():
+        assert np.asarray(value).tobytes() == params[key].tobytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"block": block} for block in (0, -1, 10**18, "1", 1.0, True)),
+        *({"files": files} for files in (None, ["a"], {"config.json": 3})),
+        *({"source": source} for source in (None, [], "x")),
+    ],
+)
+def test_manifests_of_another_writer(saved, change):
+    """One that is sealed and yet wrong would end in a traceback, or take all memory."""
+    path, params = saved
+    _seal_again(path, lambda value: value.update(change))
+    with pytest.raises(ValueError, match=r"jaxmoe\.json.*; convert the source again"):
+        store.restore(path, abstract(params))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"shape": shape} for shape in ([-1], "12", [10**20], [[1]], [True])),
+        *({"chunk": chunk} for chunk in ([0, 0, 0], [1], "abc", [10**20] * 3)),
+        *({name: 5} for name in ("dtype", "crc32", "sums")),
+    ],
+)
+def test_parameters_of_another_writer(saved, change):
+    """The same for what a manifest says of a parameter."""
+    path, params = saved
+    _seal_again(path, lambda value: value["params"]["layers.0.w"].update(change))
+    with pytest.raises(ValueError, match=r"jaxmoe\.json.*; convert the source again"):
+        store.restore(path, abstract(params))
+
+
+def _seal_again(path: Path, change):
+    """Changes a manifest, and gives it the digest and seal of what it then says."""
+    file = path / store.MANIFEST
+    value = json.loads(file.read_text())
+    change(value)
+    value.pop("seal")
+    with suppress(TypeError, AttributeError, KeyError):
+        value["digest"] = manifest._parse(value).digest
+    file.write_text(json.dumps(value | {"seal": manifest._seal(value)}))

@@ -16,12 +16,15 @@ import jaxmoe
 from convert import convert
 from jaxmoe import demo
 from jaxmoe.checkpoints.bundled import BUNDLED
+from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli import demo as demo_command
 from jaxmoe.cli import demo_train, sample
 from jaxmoe.demo import logged_run, training_run
+from jaxmoe.demo.chains import split_of
 from jaxmoe.demo.model_files import ATTRIBUTES
 from jaxmoe.demo.network import demo_config
-from jaxmoe.demo.training import Recipe, first_state
+from jaxmoe.demo.recipe import Recipe, Shapes
+from jaxmoe.demo.training import first_state
 from jaxmoe.demo.training_run import Record
 from jaxmoe.demo.training_state import FILE, load_state
 from jaxmoe.nn.segments import stored_names
@@ -317,9 +320,10 @@ def test_options_reach_the_recipe(here, monkeypatch, tmp_path):
     """An option would be ignored, or --smoke train for an hour."""
     outs, recipes = [], []
 
-    def run(out, recipe):
+    def run(out, recipe, shapes, start):
         outs.append(out)
         recipes.append(recipe)
+        assert (shapes, start.describe()) == (Shapes(), {})
         return [Record(1, 4.0, 1.0, 0.1, 1.0), Record(2, 1.5, 1.0, 0.5, 2.0)]
 
     monkeypatch.setattr(logged_run, "run", run)
@@ -336,6 +340,42 @@ def test_options_reach_the_recipe(here, monkeypatch, tmp_path):
         Recipe(steps=60, batch=32, warm_up=10),
         Recipe(steps=8, batch=32, warm_up=10),
     ]
+
+
+def test_training_goes_on_as_it_is_told(here, monkeypatch, tmp_path, capsys):
+    """A noisy or coarse model would be trained as the shipped one, or from nothing."""
+    asked = []
+
+    def run(out, recipe, shapes, start):
+        asked.append((recipe, shapes, start))
+        return [Record(1, 4.0, 1.0, 0.1, 1.0)]
+
+    monkeypatch.setattr(logged_run, "run", run)
+    out = str(tmp_path)
+    noisy = ["--policy", "expert-sample", "--warm-up", "3"]
+    coarse = ["--experts", "8", "--experts-per-token", "4", "--expert-hidden", "384"]
+    assert train([out, "--from", "demo", *noisy]) == train([out, *coarse]) == 0
+    (first, fine, start), (other, shapes, nothing) = asked
+    assert first == Recipe(policy="expert-sample", warm_up=3) and other == Recipe()
+    assert fine == Shapes() and shapes == Shapes(8, 4, 384)
+    assert start.checkpoint == open_source("demo").digest() and start.params
+    assert nothing.describe() == {}
+    assert "found --experts beside it" in refuse(
+        train, capsys, [out, "--from", "demo", "--experts", "8"]
+    )
+
+
+def test_problems_are_those_of_a_split(tmp_path):
+    """Answers would be drawn, and trained on, to problems that the tests ask."""
+    out = tmp_path / "problems.jsonl"
+    argv = ["problems", str(out), "--count", "9", "--seed", "1"]
+    assert demo_command.main(argv) == 0
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    problems = [demo.Problem.parse(row["prompt"]) for row in rows]
+    assert len(set(problems)) == 9
+    assert {split_of(problem.numbers) for problem in problems} == {"train"}
+    assert demo_command.main([*argv[:2], "--count", "9"]) == 0
+    assert [json.loads(x) for x in out.read_text("utf-8").splitlines()] != rows
 
 
 @pytest.mark.parametrize("last", [2.5, 4.0])

@@ -86,3 +86,45 @@ def test_ctrl_c(capsys):
         main([])
     assert ended.value.code == 128 + signal.SIGINT
     assert capsys.readouterr().err == ""
+
+
+def test_errors_and_warnings_move_no_cursor(capsys):
+    """A terminal would obey what stands in a file of somebody else."""
+
+    @command
+    def main(argv: list[str] | None = None) -> int:
+        warnings.warn("\x1b[2J", stacklevel=1)
+        raise ValueError("found \x1b]0;me\x07")
+
+    with pytest.raises(SystemExit):
+        main([])
+    said = capsys.readouterr().err
+    assert said == "warning: \\x1b[2J\nerror: found \\x1b]0;me\\x07\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("12 GiB"), RuntimeError("RESOURCE_EXHAUSTED: 12 GiB")]
+)
+def test_too_little_memory_is_one_line(error, capsys):
+    """How to take less would stand in no traceback."""
+
+    @command
+    def main(argv: list[str] | None = None) -> int:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "12 GiB" in line and "fewer slots" in line
+
+
+def test_other_faults_keep_their_traceback():
+    """A fault of the program would look like one of its user."""
+
+    @command
+    def main(argv: list[str] | None = None) -> int:
+        raise RuntimeError("a riddle")
+
+    with pytest.raises(RuntimeError, match="a riddle"):
+        main([])

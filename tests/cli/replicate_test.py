@@ -6,8 +6,6 @@ import pytest
 
 from jaxmoe.cli import replicate
 from jaxmoe.evals import evaluate as evaluation
-from jaxmoe.evals.store import RunDirectory
-from tests.evals.compare_test import RIGHT, run_of
 
 SMALL = ["demo-smoke", "--problems", "4", "--n", "2", "--slots", "8"]
 
@@ -97,21 +95,6 @@ def test_what_replicate_refuses(capsys, options, message, tmp_path, monkeypatch)
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
     assert message in refuse(capsys, options.split())
     assert not (tmp_path / "x").exists()
-
-
-def test_broken_answers_are_not_missing_ones(tmp_path):
-    """A broken file would be waited for, as if another part had yet to draw it."""
-    for name in ("one", "two"):
-        made = run_of([["a", RIGHT], [RIGHT, "b"]])
-        with RunDirectory(tmp_path / name, made.manifest) as folder:
-            for record in made.records[0] + (made.records[1] if name == "one" else ()):
-                folder.add(record)
-    runs, missing = replicate._read(tmp_path, ["one", "two"])
-    assert [*runs] == ["one"] and missing == ["two"]
-    (broken,) = (tmp_path / "two").glob("*.jsonl")
-    broken.write_text("no record\n" + broken.read_text("utf-8"), "utf-8")
-    with pytest.raises(ValueError, match="no record"):
-        replicate._read(tmp_path, ["one", "two"])
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ import pytest
 import jaxmoe
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli import demo as demo_command
-from jaxmoe.demo import game_runs
+from jaxmoe.cli import demo_trials
+from jaxmoe.demo import game_runs, trials
 from jaxmoe.demo.chains import all_chains
 from jaxmoe.demo.configuration_names import BASE
 from jaxmoe.demo.held_out import PILOT_PROBLEMS, problems_of, read_part
@@ -197,3 +198,27 @@ def test_what_the_table_of_policies_refuses(tmp_path, capsys, monkeypatch, optio
         demo_command.main(["policies", str(tmp_path), *options])
     assert ended.value.code == 2
     assert "must be a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_the_trials(asked, tmp_path, monkeypatch):
+    """Rows of a model would be drawn by another, or a model's claims be left out."""
+    asked.clear()
+    texts = []
+    entropy = lambda config, params, some: texts.append(some) or 0.5  # noqa: E731
+    monkeypatch.setattr(demo_trials, "token_entropy", entropy)
+    argv = [str(tmp_path), "--problems", str(PLAYED), "--slots", "16"]
+    assert demo_command.main(["trials", *argv, "--noisy", "demo"]) == 0
+    wanted = [*trials.HEADS.values(), *trials.ROUTING.values()]
+    assert [str(run.draw.policy) for run in asked] == [str(p) for p in wanted]
+    assert {run.draw.slots for run in asked} == {16}
+    assert len({run.path for run in asked}) == len(wanted)
+    assert len(texts) == 2 and len(texts[0]) == PLAYED
+    assert texts[0][1].startswith(read_part("study")[1].problem.prompt)
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert results["token entropy"] == {"shipped": 0.5, "noisy": 0.5}
+    assert len(results["heads"]) == len(trials.HEAD_CLAIMS)
+    found = [row["claim"] for row in results["models"]]
+    assert found == [
+        c.text for c in trials.MODEL_CLAIMS if c.a == "noisy, expert-sample"
+    ]
+    assert (tmp_path / "table.md").read_text("utf-8").startswith("4 problems of ")

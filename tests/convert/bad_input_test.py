@@ -278,6 +278,11 @@ QUANTISED = [
     ("model.layers.0.self_attn.k_scale", np.float32),
     ("model.layers.0.mlp.experts.down_proj_blocks", np.uint8),
     ("model.layers.0.self_attn.q_proj.weight.absmax", np.float32),
+    ("model.layers.0.self_attn.q_proj.W_q", np.uint8),
+    ("model.layers.0.self_attn.q_proj.codes", np.int16),
+    ("model.layers.0.self_attn.q_proj.centroids", np.float16),
+    ("model.layers.0.self_attn.q_proj.weight._data", np.int8),
+    ("model.layers.0.self_attn.q_proj.weight:_scale", np.float32),
     (GATE, ml_dtypes.float8_e4m3fn),
     (GATE, ml_dtypes.float8_e8m0fnu),
 ]
@@ -295,6 +300,29 @@ def test_quantised_weights_say_so(make, name, dtype, shards):
     error = refused(make(quantise, shards=shards), "quantised", "bfloat16")
     assert "download the file again" not in str(error)
     assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32])
+def test_integers_without_scales_say_so(make, dtype):
+    """One would look for the type of a tensor in a tool that quantised it."""
+
+    def quantise(tensors):
+        tensors[GATE] = np.zeros(tensors[GATE].shape, dtype)
+
+    refused(make(quantise), GATE, "quantised weights", "bfloat16")
+
+
+def test_floats_among_fp8_say_so(make):
+    """Which attribute names the modules that are floats would have to be known."""
+
+    def quantise(tensors):
+        tensors[GATE] = tensors[GATE].astype(ml_dtypes.float8_e4m3fn)
+        tensors[GATE + "_scale_inv"] = np.ones((1, 1), np.float32)
+
+    source = make(quantise)
+    added = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    edit_config(source, lambda config: config.update(quantization_config=added))
+    refused(source, "expected F8_E4M3, found BF16", "modules_to_not_convert")
 
 
 @pytest.mark.parametrize("dtype", ["F4", "F6_E2M3", "F8_E5M2FNUZ"])

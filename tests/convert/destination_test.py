@@ -152,7 +152,10 @@ def test_the_old_one_comes_back(make, tmp_path, monkeypatch, trees):
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("kind", ["directory", "file", "link", "other record"])
+@pytest.mark.parametrize(
+    "kind",
+    ["directory", "file", "link", "other record", "linked record", "fifo for a record"],
+)
 def test_spares_what_is_named_partial(make, tmp_path, force, kind):
     """A user's own `ckpt.partial` would be removed, or written into."""
     convert(make(), tmp_path / "ckpt")
@@ -161,7 +164,13 @@ def test_spares_what_is_named_partial(make, tmp_path, force, kind):
         home.write_text("years")
     else:
         home.mkdir()
+    if kind in ("directory", "link", "other record"):
         (home / "thesis.txt").write_text("years")
+    if kind == "linked record":
+        (tmp_path / "thesis.txt").write_text("years")
+        (home / destination.RECORD).symlink_to(tmp_path / "thesis.txt")
+    if kind == "fifo for a record":
+        os.mkfifo(home / destination.RECORD)
     if kind == "link":
         (tmp_path / "new.partial").symlink_to(home)
     if kind == "other record":
@@ -175,6 +184,14 @@ def test_spares_what_is_named_partial(make, tmp_path, force, kind):
     with pytest.raises(FileExistsError, match=match):
         store.save(tmp_path / "new", {}, family="f", files={})
     assert (names(tmp_path), home.is_dir() and names(home)) == before
+    if kind == "linked record":
+        assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
+def test_where_nothing_can_be_made(make):
+    """The system's words would say nothing of what to do."""
+    with pytest.raises(ConversionError, match="cannot be made .* another destination"):
+        convert(make(), "/proc/ckpt")
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -393,6 +410,7 @@ def test_export_begins_anew(make, tmp_path, trees):
 
 
 PATHS = ["../{}", "./a/../{}", "with space/{}", "\u00e9\u4f60/{}", "link/{}", "{}/"]
+PATHS += ["back\\slash/{}", "..\\{}"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -400,7 +418,7 @@ def test_any_path(make, tmp_path, monkeypatch, load, path):
     """A path that the shell takes would end in an error of TensorStore's."""
     source = make()
     here = tmp_path / "here"
-    for name in ("a", "with space", "\u00e9\u4f60", "real"):
+    for name in ("a", "with space", "\u00e9\u4f60", "real", "back\\slash"):
         (here / name).mkdir(parents=True)
     (here / "link").symlink_to(here / "real")
     monkeypatch.chdir(here)
@@ -410,6 +428,15 @@ def test_any_path(make, tmp_path, monkeypatch, load, path):
     weights = [Path(p) / "model.safetensors" for p in (source, path.format("back"))]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert len(load(Path(out))) > 20
+
+
+def test_a_name_that_is_too_long(make, tmp_path):
+    """The unfinished output's would be longer still, and end in the system's words."""
+    source, longest = make(), os.pathconf(tmp_path, "PC_NAME_MAX") - 13
+    with pytest.raises(ConversionError, match=f"at most {longest} bytes"):
+        convert(source, tmp_path / ("x" * (longest + 1)))
+    convert(source, tmp_path / ("x" * longest))
+    convert(source, tmp_path / ("x" * longest), force=True)
 
 
 def test_a_path_that_is_no_text(make, tmp_path, capsys):

@@ -19,8 +19,11 @@ from jaxmoe import (
     TopK,
 )
 from jaxmoe.benchmarks.calls import counted
+from jaxmoe.decode import engine as engine_module
 from jaxmoe.decode import prompt_loader
+from jaxmoe.decode.dispatched import Dispatched
 from jaxmoe.decode.trace import TokenTrace
+from jaxmoe.execution import Execution
 from tests.tiny import CHOSEN, EXPERTS, SHAPES, VOCAB, prompt_of, tiny_model
 
 pytestmark = pytest.mark.optimised  # equal bits, but where tokens are compared
@@ -129,7 +132,7 @@ def drawn_alone(model, seed: int, **options) -> list[Drawn]:
 
 @pytest.fixture(scope="module")
 def alone(model):
-    """`drawn_alone`, each seed once; by optimised programs, as tests of bits need."""
+    """`drawn_alone`, each seed once; of optimised programs, as bits need."""
     return cache(partial(drawn_alone, model))
 
 
@@ -383,6 +386,125 @@ def test_a_closed_engine_takes_nothing(model):
         with pytest.raises(RuntimeError, match="closed"):
             use()
     assert not engine.busy
+
+
+# -- the device draws while the caller reads ------------------------------------------
+
+
+def counted_segments(monkeypatch, *, wait: bool = False) -> list[int]:
+    """A list that grows by the most steps of each segment as it is dispatched.
+
+    wait: for each, as if the host did nothing meanwhile.
+    """
+    dispatched: list[int] = []
+    real = engine_module.decode_segment
+
+    def count(config, params, prefix, running, rules, turn, **options):
+        dispatched.append(int(turn.steps))
+        found = real(config, params, prefix, running, rules, turn, **options)
+        return jax.block_until_ready(found) if wait else found
+
+    monkeypatch.setattr(engine_module, "decode_segment", count)
+    return dispatched
+
+
+def test_the_next_segment_is_dispatched_before_tokens_are_returned(model, monkeypatch):
+    """A device would rest while a caller reads, or draw a segment for nobody."""
+    dispatched = counted_segments(monkeypatch)
+    with engine_of(model) as engine:
+        submit(engine, 5, max_new_tokens=30, stop_ids=[])
+        found = []
+        while engine.busy:
+            deltas = engine.step()
+            found.append((len(deltas[0].tokens), len(dispatched)))
+    assert found == [(1, 1), (8, 2), (8, 3), (8, 4), (5, 4)]
+    assert dispatched == [8, 8, 8, 5]
+
+
+def test_answers_of_one_token_need_no_segment(model, monkeypatch):
+    """Their first tokens come with their prompts."""
+    dispatched = counted_segments(monkeypatch)
+    with engine_of(model) as engine:
+        ticket = submit(engine, 1, max_new_tokens=1, samples=list(range(20)))
+        answers = finish(engine).answers(ticket)
+    assert [len(answer.tokens) for answer in answers] == [1] * 20
+    assert not dispatched
+
+
+def test_answers_are_those_of_a_host_that_waits(model, monkeypatch):
+    """What is admitted, freed or overwritten while a segment runs would reach it."""
+    found = []
+    for wait in (True, False):
+        with monkeypatch.context() as patch, engine_of(model) as engine:
+            counted_segments(patch, wait=wait)
+            tickets = [submit(engine, seed) for seed in range(24)]
+            reader = finish(engine)
+            found.append([reader.answers(ticket) for ticket in tickets])
+            found.append([engine.tokens, engine.steps])
+    assert found[:2] == found[2:]
+
+
+def test_where_programs_overlap_nothing_is_left_under_way(model, alone, monkeypatch):
+    """Collectives of what a caller runs would meet those of a segment."""
+    dispatched = counted_segments(monkeypatch)
+    monkeypatch.setattr(Execution, "runs_ahead", False)
+    with engine_of(model) as engine:
+        ticket, reader, drawn = submit(engine, 5), Reader(), []
+        while engine.busy:
+            reader.take(engine.step())
+            drawn.append(engine.steps)
+            assert len(dispatched) == len(drawn)
+    assert reader.answers(ticket) == alone(5)
+    assert drawn == sorted(set(drawn))
+
+
+def test_no_delta_is_longer_than_asked_for(model, alone):
+    """A segment under way has more tokens than who asks for few now expects."""
+    with engine_of(model) as engine:
+        ticket, reader = submit(engine, 5, **SEVERAL_SEGMENTS), Reader()
+        reader.take(engine.step())  # a whole segment is under way
+        engine.cancel(submit(engine, 1))
+        while engine.busy:
+            deltas = engine.step(3)
+            assert all(0 < len(delta.tokens) <= 3 for delta in deltas)
+            reader.take(deltas)
+        long = submit(engine, 5, **SEVERAL_SEGMENTS)
+        assert finish(engine).answers(long) == reader.answers(ticket)
+
+
+def test_a_request_is_cancelled_while_it_is_drawn(model, alone):
+    """Its tokens would be told of, or go to the answer that has its slot next."""
+    with engine_of(model) as engine:
+        for _ in range(2):
+            endless = {"samples": list(range(8)), "max_new_tokens": 60, "stop_ids": []}
+            gone = submit(engine, 1, **endless)
+            assert engine.step()  # first tokens; a segment is under way
+            engine.cancel(gone)
+            assert not engine.busy
+            assert engine.step() == []
+            for seed in (5, 3):
+                ticket = submit(engine, seed)
+                reader = finish(engine)
+                assert {key[0] for key in reader.parts} == {ticket}
+                assert reader.answers(ticket) == alone(seed)
+
+
+def test_closing_waits_for_nothing(model, alone, monkeypatch):
+    """Who has what he wanted would wait for a segment that nobody reads."""
+    engine = engine_of(model)
+    submit(engine, 1, max_new_tokens=60, stop_ids=[])
+    assert engine.step()
+
+    def waited(*_):
+        raise AssertionError("a segment under way was waited for")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dispatched, "result", waited)
+        engine.close()
+    assert not engine.busy
+    with engine_of(model) as other:
+        ticket = submit(other, 5)
+        assert finish(other).answers(ticket) == alone(5)
 
 
 # -- refusals -------------------------------------------------------------------------

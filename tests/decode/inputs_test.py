@@ -82,6 +82,8 @@ def test_as_many_keys_as_prompts(model):
         ({"n": True}, ValueError, "found True"),
         ({"max_new_tokens": 0}, ValueError, "max_new_tokens"),
         ({"slots": 0}, ValueError, "slots"),
+        ({"slots": 10**7}, ValueError, "slots must be at most .* found 10000000"),
+        ({"slots": 10**30}, ValueError, "slots must be at most"),
         ({"samples": [1, 1]}, ValueError, "distinct"),
         ({"samples": []}, ValueError, "distinct"),
         ({"samples": [-1]}, ValueError, "distinct"),

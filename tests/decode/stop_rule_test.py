@@ -6,6 +6,7 @@ import pytest
 
 import jaxmoe
 from jaxmoe import Engine
+from jaxmoe.decode import engine as engine_module
 from tests.tiny import SHAPES, prompt_of, tiny_model
 
 KEY = jax.random.key(4)
@@ -79,6 +80,50 @@ def test_freed_slots_go_to_waiting_answers(model):
     ruled, steps = _run(model, None, stop_when=lambda so_far: so_far.length == 2)
     assert all(len(_tokens(deltas)) <= 2 for deltas in ruled.values())
     assert steps <= 2 * 8  # twelve answers in eight slots: two segments
+
+
+@pytest.mark.parametrize(("length", "segments"), [(1, 0), (9, 1), (12, 2)])
+def test_no_segment_is_drawn_for_an_answer_that_a_rule_has_ended(
+    model, monkeypatch, length, segments
+):
+    """A lone answer would keep the device busy past its end."""
+    dispatched, real = [], engine_module.decode_segment
+
+    def count(*args, **options):
+        dispatched.append(args)
+        return real(*args, **options)
+
+    monkeypatch.setattr(engine_module, "decode_segment", count)
+    with Engine(model, slots=8, segment=8, prompts=4) as engine:
+        engine.submit(
+            prompt_of(9),
+            key=KEY,
+            stop_ids=[],
+            stop_when=lambda so_far: so_far.length == length,
+        )
+        deltas = []
+        while engine.busy:
+            deltas += engine.step()
+    assert deltas[-1].length == length
+    assert len(dispatched) == segments  # of eight steps, after the first token
+
+
+def test_a_rule_that_raises_closes_the_engine(model):
+    """An answer would go on without its rule, or a caller wait for its end."""
+
+    def rule(so_far: jaxmoe.SoFar) -> bool:
+        return 1 // (so_far.length - 5) > 5
+
+    with Engine(model, slots=8, segment=8, prompts=4) as engine:
+        options = {"key": KEY, "max_new_tokens": 30, "stop_ids": []}
+        engine.submit(prompt_of(9), stop_when=rule, **options)
+        engine.submit(prompt_of(9, 1), **options)
+        assert len(engine.step()) == 2
+        with pytest.raises(ZeroDivisionError):
+            engine.step()
+        assert not engine.busy
+        with pytest.raises(RuntimeError, match="failed .ZeroDivisionError."):
+            engine.step()
 
 
 def test_a_stream_tells_which_answer_it_is(model):

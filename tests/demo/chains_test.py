@@ -12,6 +12,7 @@ from jaxmoe.demo.chains import (
     EASY_ANSWERS,
     FEWEST_ANSWERS,
     all_chains,
+    chains_of,
     count_answers,
     draw_problems,
     number_sets,
@@ -201,3 +202,20 @@ def test_bands_are_mixed():
 def test_the_package_gives_problems_whatever_was_imported():
     """A module of that name would take the function's place."""
     assert len(jaxmoe.demo.problems("test")) == 512
+
+
+def test_chains_of_answers_are_those_written():
+    """A model would be trained on other answers than the right ones it has drawn."""
+    chains = all_chains(sorted(set(SAMPLE)))
+    rows = zip(chains.numbers.tolist(), chains.target.tolist(), strict=True)
+    problems = [Problem(tuple(numbers), target) for numbers, target in rows]
+    answers = list(zip(problems, chains.texts(), strict=True))
+    random.Random(1).shuffle(answers)
+    again = chains_of([*answers, *answers[:5]])
+    for name in ("numbers", "target", "steps"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(chains, name))
+        assert getattr(again, name).dtype == np.uint8
+    # The larger number need not stand first in an answer that a model writes.
+    problem = Problem.parse("2,5,8,12=27:")
+    (text,) = chains_of([(problem, "8+12=20,2+5=7,7+20=27")]).texts()
+    assert text == "8+12=20,2+5=7,7+20=27"

@@ -14,6 +14,7 @@ from jaxmoe.demo.encoding import (
     VOCAB,
     encode,
     encode_chains,
+    encode_whole,
 )
 from jaxmoe.demo.numbers_game import MAX_RESULT, Problem
 
@@ -62,3 +63,14 @@ def test_the_tokens_of_a_problem():
         "2", ",", "5", ",", "8", ",", "12", "=", "27", ":",
     ]  # fmt: skip
     assert [VOCAB[token] for token in encode("12-8=4")] == ["12", "-", "8", "=", "4"]
+
+
+def test_whole_answers_are_kept(chains):
+    """A cut-off answer, or text that is none, would be padded with something."""
+    rows = np.arange(3)
+    wanted = encode_chains(chains, rows)[:, :-1]
+    texts = ["".join(VOCAB[token] for token in row) for row in wanted]
+    found = encode_whole([texts[0], texts[1][:-1] + "0" * 9, texts[1], "12", texts[2]])
+    np.testing.assert_array_equal(found, wanted)
+    with pytest.raises(ValueError, match="found none"):
+        encode_whole(["12", texts[0] + ",1"])

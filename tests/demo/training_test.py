@@ -1,6 +1,6 @@
 """Training: the pass it differentiates is the model's own, and a killed run goes on."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 import jax
@@ -13,8 +13,17 @@ import jaxmoe
 from jaxmoe.demo.chains import all_chains
 from jaxmoe.demo.encoding import ANSWER_LENGTH, PROMPT_LENGTH, VOCAB
 from jaxmoe.demo.network import demo_config, first_params, logits_of
-from jaxmoe.demo.training import Batches, Recipe, balance_loss, first_state, make_step
+from jaxmoe.demo.training import (
+    Batches,
+    Recipe,
+    balance_loss,
+    first_state,
+    make_step,
+    noise_keys,
+)
 from jaxmoe.demo.training_state import load_state, save_state
+from jaxmoe.random.keys import as_key, prompt_key, sample_keys
+from jaxmoe.router.policies import ExpertSample
 from jaxmoe.sharding.layout import batch_mesh
 from tests.chi_square import excess
 
@@ -37,7 +46,10 @@ SETS = [(1, 2, 3, 4), (2, 5, 8, 12), (13, 13, 13, 13)]
 DEVICES = jax.devices()[:1]
 EVERYWHERE = NamedSharding(Mesh(np.array(DEVICES), ("batch",)), PartitionSpec())
 
-_logits_of = jax.jit(partial(logits_of, CONFIG), static_argnames="implementation")
+_logits_of = jax.jit(
+    partial(logits_of, CONFIG),
+    static_argnames=("implementation", "policy", "noise_from"),
+)
 _balance = jax.jit(balance_loss)
 
 
@@ -99,6 +111,62 @@ def test_first_params_are_a_function_of_the_seed():
     assert {leaf.dtype for leaf in one.values()} == {jnp.dtype(jnp.float32)}
 
 
+# -- noise ---------------------------------------------------------------------------
+
+NOISY = ExpertSample(k_keep=1, r=8)
+UPDATE = 5
+
+
+def test_noise_is_that_of_drawing_answers(batches):
+    """A model would be trained with other routes than its answers are drawn with."""
+    params, tokens = first_params(CONFIG, 3), batches.batch(0)[:2, :-1]
+    options = {"implementation": "batched", "policy": NOISY}
+    options["noise_from"] = PROMPT_LENGTH
+    keys = noise_keys(1, UPDATE, 2)
+    found, _, chosen = _logits_of(params, tokens, **options, keys=keys)
+    _, _, plain = _logits_of(params, tokens, **options)
+    routes, without = (
+        np.asarray(c).reshape(2, *tokens.shape, 2) for c in (chosen, plain)
+    )
+    moved = np.sort(routes) != np.sort(without)
+    assert not moved[:, :, :PROMPT_LENGTH].any() and moved.any(axis=(2, 3)).all()
+    model = jaxmoe.Model(CONFIG, params, None)
+    for row, key in enumerate(sample_keys(prompt_key(as_key(1), UPDATE), 2)):
+        expected, experts = jaxmoe.forward(
+            model,
+            tokens[row],
+            policy=NOISY,
+            key=key,
+            noise_from=PROMPT_LENGTH,
+            return_routes=True,
+        )
+        error = jnp.abs(found[row] - expected).max() / jnp.abs(expected).max()
+        assert error < 1e-4
+        np.testing.assert_array_equal(routes[:, row].swapaxes(0, 1), experts)
+
+
+def test_noise_is_a_function_of_seed_update_and_row():
+    """A run that went on after a kill would see other routes, or rows share theirs."""
+    data = [np.asarray(noise_keys(s, u, 4)) for s in (0, 1) for u in (0, 1)]
+    every = np.concatenate(data)
+    assert len(np.unique(every, axis=0)) == len(every)
+    np.testing.assert_array_equal(noise_keys(1, 1, 2), data[-1][:2])
+
+
+def test_noisy_updates_repeat(batches):
+    """Noise would be of the moment, or the update's number be ignored."""
+    recipe = replace(RECIPE, policy="expert-sample")
+    config = demo_config(ATTRIBUTES | {"num_experts_per_tok": 4})
+    noisy_step = make_step(config, recipe, batch_mesh(DEVICES))
+
+    def entropy(update):
+        state = jax.device_put(first_state(config, recipe), EVERYWHERE)
+        return float(noisy_step(state, batches.batch(0), update)[1].entropy)
+
+    one, other = entropy(0), entropy(1)
+    assert entropy(0) == one != other
+
+
 # -- the loss ------------------------------------------------------------------------
 
 
@@ -108,7 +176,7 @@ def test_losses_are_those_of_the_answers_tokens(batches, step):
     logits, rankings, chosen = _logits_of(
         state.params, tokens[:, :-1], implementation="batched"
     )
-    _, losses = step(state, tokens)
+    _, losses = step(state, tokens, 0)
     wanted = tokens[:, PROMPT_LENGTH:]
     assert wanted.shape == (RECIPE.batch, ANSWER_LENGTH)
     # The logits at a token are of the next one.
@@ -127,7 +195,7 @@ def test_the_loss_falls(batches, step):
     before = jax.tree.map(np.array, state.params)
     entropies = []
     for _ in range(30):
-        state, losses = step(state, tokens)
+        state, losses = step(state, tokens, 0)
         entropies.append(float(losses.entropy))
     assert entropies[-1] < entropies[0] / 3, entropies[::5]
     for name, start in before.items():
@@ -191,16 +259,16 @@ def test_a_loaded_run_goes_on_bit_for_bit(tmp_path, batches, step):
     """A killed run would end as another model than one left alone."""
     state = _start()
     for number in range(3):
-        state, _ = step(state, batches.batch(number))
+        state, _ = step(state, batches.batch(number), number)
     save_state(tmp_path, state, 3, ABOUT)
     for number in range(3, 6):
-        state, losses = step(state, batches.batch(number))
+        state, losses = step(state, batches.batch(number), number)
 
     loaded = load_state(tmp_path, first_state(CONFIG, RECIPE), ABOUT)
     assert loaded is not None and loaded[1] == 3
     again = jax.device_put(loaded[0], EVERYWHERE)
     for number in range(3, 6):
-        again, losses_again = step(again, batches.batch(number))
+        again, losses_again = step(again, batches.batch(number), number)
     jax.tree.map(np.testing.assert_array_equal, (state, losses), (again, losses_again))
 
 

@@ -146,6 +146,10 @@ REACHING = {
     "name": "import socket\nsocket.getaddrinfo('example.com', 80)\nprint('ESCAPED')",
     "abstract socket": "import socket\nsocket.socket(socket.AF_UNIX).connect("
     "'\\0@SOCKET')\nprint('ESCAPED')",
+    "host of a virtual machine": "import socket\nsocket.socket(socket.AF_VSOCK)\n"
+    "print('ESCAPED')",
+    "ciphers of the kernel": "import socket\n"
+    "socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)\nprint('ESCAPED')",
     "kill": "import os\nos.kill(@PID, 9)\nprint('ESCAPED')",
     "kill by libc": _LIBC + "if libc.kill(@PID, 9) == 0: print('ESCAPED')",
     "priority": "import os\nos.setpriority(os.PRIO_PROCESS, 0, -20)\n"
@@ -169,6 +173,13 @@ TAKING = {
     "memory of many": "import os, time\nfor _ in range(7):\n  if os.fork() == 0:\n"
     "    x = bytearray(os.urandom(1 << 20) * 150)\n    time.sleep(30)\n"
     "time.sleep(5)\nprint('ESCAPED')",
+    "memory let go": "import mmap\nfor i in range(60):\n  m = mmap.mmap(-1, 10**7)\n"
+    "  m[:] = bytes(10**7)\n  m.madvise(mmap.MADV_DONTNEED)\nprint('ESCAPED')",
+    "mapped device": "import mmap, os\n"
+    "mmap.mmap(os.open('/dev/zero', os.O_RDWR), 10**7)\nprint('ESCAPED')",
+    "messages of POSIX": _LIBC
+    + "n = {'x86_64': 240, 'aarch64': 180}[os.uname().machine]\n"
+    "if libc.syscall(n, b'q', 0o102, 0o600, None) >= 0: print('ESCAPED')",
     "memory files": "import os\nfor i in range(50):\n"
     "  os.write(os.memfd_create('x'), bytes(10**7))\nprint('ESCAPED')",
     "shared memory": _LIBC + "i = libc.shmget(0, 10**8, 0o1600)\n"

@@ -1,10 +1,13 @@
 """A verifier that asks a chat endpoint, against one on this machine."""
 
+import base64
+import html
 import json
 import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 import pytest
 
@@ -220,6 +223,26 @@ def test_errors_show_neither_the_key_nor_escapes(state):
 
 
 @pytest.mark.parametrize(
+    "form",
+    [
+        *(lambda key: key, json.dumps, lambda key: json.dumps(key).replace("/", r"\/")),
+        *(html.escape, quote, lambda key: quote(key, safe="")),
+        lambda key: base64.b64encode(key.encode()).decode(),
+    ],
+)
+def test_the_key_is_hidden_in_every_form(form):
+    """Endpoints that repeat a key in an error write it as their format wants it."""
+    key = "sk-a/b+c=d\"e'f&g\\h"
+    with (
+        endpoint((401, f"bad {form(key)}\n" * 9, {})) as (url, _),
+        pytest.raises(VerifierError, match=r"\*\*\*") as caught,
+    ):
+        _verifier(url, key=key, attempts=1)("p", ["a"])
+    assert form(key).strip('"=') not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         "[" * 200_000 + "]" * 200_000,
@@ -268,6 +291,16 @@ def test_the_key_is_never_shown():
     [
         ({"url": "localhost:8000"}, "url must begin with http"),
         ({"url": "file:///etc"}, "url must begin with http"),
+        ({"url": "http://"}, "url must name a host"),
+        ({"url": "http://:80/v1"}, "url must name a host"),
+        ({"url": "http://host:port/v1"}, "no host or port"),
+        ({"url": "http://host:99999/v1"}, "no host or port"),
+        ({"url": "http://[::1/v1"}, "no host or port"),
+        ({"url": "http://a b/v1"}, "ASCII without spaces"),
+        ({"url": "http://host/\r\nX: y"}, "ASCII without spaces"),
+        ({"url": "http://bücher.test/v1"}, "ASCII without spaces"),
+        ({"url": "http://me:pw@host/v1"}, "without user, password"),
+        ({"url": "http://host/v1?api-key=pw"}, "without user, password"),
         ({"attempts": 0}, "attempts must be at least 1"),
         ({"timeout": 0.0}, "timeout above 0"),
         ({"pause": -1.0}, "pause not below 0"),

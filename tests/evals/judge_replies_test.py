@@ -93,6 +93,26 @@ REPLIES = [
     ("| Score |\n|---|\n| 8/100 |", None),
     ("| Score |\n|---|\n| 7-8 |", None),
     ("underscore: 7", None),
+    ("Score -> 7", 7),
+    ("Score：7", 7),
+    ("__Score__: 7", 7),
+    ("Score [0-10]: 7", 7),
+    ("Score: ⭐ 7", 7),
+    ("Score: “7”", 7),
+    (r"Score: \(7\)", 7),
+    (r"\boxed{7}", 7),
+    ("Score: .5", 0.5),
+    ("Score: 7pts", 7),
+    ("Score: 7points", 7),
+    ("Score: 0x7", None),
+    ("Score: 7th", None),
+    ("Score: 7 ‰", None),
+    ("Score: 7 percent", None),
+    ("Score: 7/10/2024", None),
+    ("Score: 7/ten", None),
+    (r"Score: \frac{7}{10}", None),
+    (r"Score: \sqrt{7}", None),
+    ("score_1: 7", None),
 ]
 
 
@@ -109,6 +129,8 @@ def test_score_in(reply, score):
         (None, ""),
         ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"),
         ([{"type": "image"}], ""),
+        ([{"type": "reasoning", "text": "a"}, {"type": "text", "text": "b"}], "b"),
+        ([{"type": "output_text", "text": "a"}, {"text": "b"}], "ab"),
         ([], ""),
         (7, None),
         ({}, None),
@@ -135,3 +157,9 @@ def test_takes_linear_time(piece):
     start = time.perf_counter()
     score_in(piece * (300_000 // len(piece)))
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(("length", "score"), [(1 << 20, 7), (1 << 24, None)])
+def test_replies_have_a_length(length, score):
+    """One that repeats itself for megabytes would take a minute to search."""
+    assert score_in("Score: 7".rjust(length)) == score

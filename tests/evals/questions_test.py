@@ -93,6 +93,7 @@ def test_limit_reads_no_further(file):
         ("[1]", r"line 1: expected a JSON object, found \[1\]"),
         ('{"a": ' + "9" * 5000 + "}", "line 1: .*does not read"),
         ("[" * 200_000, "line 1: .*does not read"),
+        (_lines(_row(problem="\ud800")), "line 1: expected Unicode"),
         (b'{"a": "\xff"}', "line 1: expected UTF-8, found .* at byte 8"),
         (_lines(_row(id="x"), _row(), _row(id="x")), 'line 3: .*"x" as on line 1'),
         (_lines(_row(id=7), _row(id="7")), "line 2: .* as on line 1"),
@@ -170,6 +171,8 @@ ROWS = [
         1,
     ),
     ("mcq", {"question": "q", "choices": ["a", "b"], "answer": 1}, 1),
+    ("mcq", {"Question": "q", "A": "x", "B": "y", "C": "z", "Answer": "C"}, 2),
+    ("aime", {"ID": "1983-1", "Year": 1983, "Question": "p", "Answer": "60"}, 60),
     (
         "gpqa",
         {
@@ -219,6 +222,32 @@ CELLS = [
     ("mcq", {"question": "q", "choices": repr(LABELLED), "answerKey": "2.0"}, 1),
     ("mcq", {"question": "q", "choices": LABELLED, "answerKey": 2}, 1),
     ("mcq", {"question": "q", "choices": ["1", "2", "3"], "answer": "2"}, 1),
+    (
+        "mcq",
+        {"question": "q", "options": "['a' \"it's\"\n 'c']", "answer_index": "1"},
+        1,
+    ),
+    (
+        "mcq",
+        {
+            "question": "q",
+            "choices": "{'text': array(['a', '(b])'], dtype=object), "
+            "'label': array(['A', 'B'], dtype=object)}",
+            "answerKey": "B",
+        },
+        1,
+    ),
+    (
+        "mcq",
+        {
+            "question": {
+                "stem": "q",
+                "choices": [{"text": "a", "label": "A"}, {"text": "b", "label": "B"}],
+            },
+            "answerKey": "B",
+        },
+        1,
+    ),
     ("aime", {"problem": None, "Problem": "p", "answer": None, "Answer": 1.0}, 1),
 ]
 

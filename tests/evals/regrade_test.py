@@ -41,10 +41,16 @@ def drawn(folder, *rows):
 
 def chat(text):
     """A chat completion."""
-    return {"choices": [{"message": {"role": "assistant", "content": text}}]}
+    return {"choices": [{"message": says(text)}]}
+
+
+def says(text):
+    """A message of the model."""
+    return {"role": "assistant", "content": text}
 
 
 A, B = r"\boxed{7}", r"\boxed{9}"
+PARTS = [{"type": "text", "text": A[:3]}, {"type": "text", "text": A[3:]}]
 FORMS = [
     [{"id": "a", "text": A}, {"id": "2", "text": B}],
     [{"problem": "a", "output": A}, {"problem": 2, "output": B}],
@@ -56,7 +62,28 @@ FORMS = [
         {"custom_id": "a", "response": {"status_code": 200, "body": chat(A)}},
         {"custom_id": "2", "response": {"status_code": 200, "body": chat(B)}},
     ],
+    [
+        {"id": "batch_1", "custom_id": "a", "response": {"body": chat(A)}},
+        {"id": "batch_2", "custom_id": "2", "response": {"body": chat(B)}},
+    ],
+    [
+        {"custom_id": "a", "id": "c-1", **chat(A)},
+        {"custom_id": 2, "id": "c-2", **chat(B)},
+    ],
+    [{"id": "a", **chat(PARTS)}, {"id": 2, **chat([{"type": "text", "text": B}])}],
+    [
+        {"id": "a", "messages": [{"role": "user", "content": B}, says(A)]},
+        {"id": 2, "messages": [{"role": "user", "content": A}, says(B)]},
+    ],
+    [{"id": "a", "prediction": A}, {"id": 2, "model_output": B}],
 ]
+
+
+def test_a_message_without_content_is_an_answer(questions, tmp_path):
+    """One that was cut off while it thought would be missing, or no file be graded."""
+    rows = [{"id": "a", **chat(None)}, {"id": 2, **chat(B)}]
+    grade_file(drawn(tmp_path, *rows), Aime(), questions, tmp_path / "o", data=DATA)
+    assert read_run(tmp_path / "o").answers == [[None], ["9"]]
 
 
 @pytest.mark.parametrize("rows", FORMS)

@@ -4,11 +4,17 @@ import json
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from jaxmoe.evals.score_files import read_scores, score_run, verifier_of
+from jaxmoe.evals.score_files import (
+    read_scores,
+    read_scores_of,
+    score_run,
+    verifier_of,
+)
 from jaxmoe.evals.store import RunWriteError
 from jaxmoe.evals.verifiers import VerifierError
 from tests.evals.compare_test import run_of
@@ -147,6 +153,27 @@ def test_scores_say_whose_they_are(path):
     np.testing.assert_array_equal(read_scores(path, RUN.ids, RUN.n), EXPECTED)
     assert verifier_of(path) == OWN
     assert path.read_bytes().count(b"verifier") == 1
+
+
+def test_scores_name_their_run(path):
+    """Scores of another run of the same questions would rank these answers."""
+    score_run(RUN, length, path, identity=OWN)
+    other = run_of([["a", "bb"], ["ccc", "dd"], ["e", "ff"]], seed=7)
+    held = path.read_bytes()
+    for call in (
+        lambda: read_scores_of(other, path),
+        lambda: score_run(other, length, path, identity=OWN),
+    ):
+        with pytest.raises(ValueError, match=f"{other.name} in .* a run named"):
+            call()
+    assert path.read_bytes() == held
+    # Graded otherwise, or in another folder, they are the same answers.
+    same = replace(RUN, name="copy", manifest={**RUN.manifest, "task": "other"})
+    for one in (RUN, same):
+        np.testing.assert_array_equal(read_scores_of(one, path), EXPECTED)
+    # An older file names none.
+    put(path, b"".join([b'{"verifier": {}}\n', *held.splitlines(True)[1:]]))
+    np.testing.assert_array_equal(read_scores_of(other, path), EXPECTED)
 
 
 def test_files_that_do_not_say_whose_scores_they_hold(path):

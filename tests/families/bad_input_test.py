@@ -17,20 +17,15 @@ from jaxmoe.checkpoints.errors import CheckpointError
 from jaxmoe.checkpoints.plan import default_tensors, make_plan
 from jaxmoe.checkpoints.safetensors import TAGS, Tensor
 from jaxmoe.families.config_json import from_hf
-from jaxmoe.families.gpt_oss import NOT_CONVERTED
 from jaxmoe.families.registry import FAMILIES, family_of, find_family
 from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.ops.packed import SCALES
 
-MXFP4 = {"quant_method": "mxfp4", "modules_to_not_convert": NOT_CONVERTED}
-PACKED = dict(FAMILIES["gpt_oss"].test_configs[0]) | {
-    "intermediate_size": 96,
-    "quantization_config": MXFP4,
-}
 CONFIGS = [
     pytest.param(dict(values), id=f"{name}-{number}")
     for name, family in FAMILIES.items()
     for number, values in enumerate(family.test_configs)
-] + [pytest.param(PACKED, id="gpt_oss-mxfp4")]
+]
 configs = pytest.mark.parametrize("values", CONFIGS)
 
 
@@ -66,6 +61,10 @@ CHANGES = {
     "integers": lambda t: {t.name: replace(t, dtype="I64")},
     "renamed": lambda t: {f"{t.name}_2": replace(t, name=f"{t.name}_2")},
     "missing": lambda t: {},
+    "one too many": lambda t: {
+        t.name: t,
+        f"{t.name}_2": replace(t, name=f"{t.name}_2"),
+    },
 }
 
 
@@ -78,9 +77,10 @@ def test_every_kind_of_tensor_is_checked(values, how):
     # Blocks and scales of another type or name are another quantiser's.
     if how == "integers":
         changed = [t for t in changed if t.dtype != "U8"]
-    if how in ("integers", "renamed"):
+    renamed = how in ("renamed", "one too many")
+    if how == "integers" or renamed:
         changed = [t for t in changed if not t.name.endswith("_scale_inv")]
-    if how == "renamed":
+    if renamed:
         changed = [t for t in changed if not t.dtype.startswith("F8")]
     there = {t.name for t in changed}
     found = {n: t for n, t in tensors.items() if n not in there}
@@ -88,7 +88,8 @@ def test_every_kind_of_tensor_is_checked(values, how):
         found |= CHANGES[how](tensor)
     error = faults(values, found)
     said = "\n".join(error.failures)
-    unsaid = [t.name for t in changed if t.name not in said]
+    ends = "_2" if how == "one too many" else ""
+    unsaid = [t.name for t in changed if t.name + ends not in said]
     if how == "missing":  # of parts that lie together the first few are named
         unsaid = [n for n in unsaid if not re.search(r"\d+ in all", said)]
     assert not unsaid
@@ -104,14 +105,50 @@ def test_one_fault_is_enough(values):
         assert tensor.name in str(faults(values, rest))
 
 
-@pytest.mark.parametrize("part", ["blocks", "scales"])
-def test_blocks_need_their_scales(part):
+HALVES = [
+    pytest.param(dict(values), *ends, id=f"{name}-{number} {ends[0]}")
+    for name, family in FAMILIES.items()
+    for number, values in enumerate(family.test_configs)
+    if "quantization_config" in values
+    for ends in (
+        [("_blocks", ".blocks"), ("_scales", SCALES)]
+        if "MXFP4" in family.formats
+        else [("_scale_inv", SCALES)]
+    )
+]
+
+
+@pytest.mark.parametrize(("values", "tensor", "param"), HALVES)
+def test_quantised_weights_need_both_halves(values, tensor, param):
     """Half of a weight would be read as if the other half were ones."""
-    tensors = tensors_of(PACKED)
-    rest = {n: t for n, t in tensors.items() if not n.endswith(part)}
-    absent = [n for n in tensors if n.endswith(part)]
-    said = "\n".join(faults(PACKED, rest).failures)
-    assert absent and all(name in said for name in absent)
+    rest = {n: t for n, t in tensors_of(values).items() if not n.endswith(tensor)}
+    params = abstract_params(from_hf(dict(values)), ml_dtypes.bfloat16)
+    absent = [name for name in params if name.endswith(param)]
+    said = "\n".join(faults(values, rest).failures)
+    assert absent and all(f"{name}: tensors are missing" in said for name in absent)
+
+
+FP8 = [
+    pytest.param(dict(values), id=f"{name}-{number}")
+    for name, family in FAMILIES.items()
+    for number, values in enumerate(family.test_configs)
+    if "quantization_config" in values and "FP8" in family.formats
+]
+
+
+@pytest.mark.parametrize("values", FP8)
+def test_config_and_weights_agree_on_fp8(values):
+    """8-bit floats would be read without their scales, or floats be scaled."""
+    plain = {k: v for k, v in values.items() if k != "quantization_config"}
+    floats, bytes_ = tensors_of(plain), tensors_of(values)
+    assert "quantization_config" in str(faults(values, floats))
+    assert "F8_E4M3" in str(faults(plain, bytes_))
+    scales = {n: t for n, t in bytes_.items() if n.endswith("_scale_inv")}
+    assert all(n in str(faults(plain, floats | {n: scales[n]})) for n in scales)
+    weights = {n for n, t in bytes_.items() if t.dtype == "F8_E4M3"}
+    for tensor in last_of_each_kind({n: bytes_[n] for n in weights}):
+        one = bytes_ | {tensor.name: replace(tensor, dtype="BF16")}
+        assert tensor.name in str(faults(values, one))
 
 
 # -- config.json -------------------------------------------------------------------
@@ -127,6 +164,41 @@ def test_every_attribute_is_checked(values):
     for name in values.keys() - UNREAD:
         with pytest.raises(ValueError, match=name):
             from_hf(values | {name: {"no": "such"}})
+
+
+ODD = (1e308, float("nan"), 10**30, 3, -1, True, None, "x", [], [None], {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pytest.param(dict(f.test_configs[-1]), id=f.name) for f in FAMILIES.values()]
+    + [pytest.param(PACKED, id="gpt_oss-mxfp4")],
+)
+def test_values_of_any_type_are_read_or_refused(values):
+    """A file of another tool would end in a traceback."""
+    for place in _places(values):
+        for odd in ODD:
+            try:
+                from_hf(_changed(values, place, odd))
+            except ValueError as error:
+                assert len(str(error)) < 3000, (place, odd)
+
+
+def _places(values: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The attributes, and those of objects within."""
+    inner = [
+        (name, *place)
+        for name, value in values.items()
+        if isinstance(value, Mapping)
+        for place in _places(value)
+    ]
+    return [*((name,) for name in values), ("quantization_config",), *inner]
+
+
+def _changed(values: Mapping[str, Any], place: tuple[str, ...], value: Any) -> dict:
+    name, *rest = place
+    inner = _changed(values.get(name, {}), tuple(rest), value) if rest else value
+    return {**values, name: inner}
 
 
 @configs

@@ -9,7 +9,7 @@ from hashlib import sha256
 import pytest
 
 from jaxmoe.config import DenseConfig, GenerationConfig, MoEConfig, RopeConfig
-from jaxmoe.families.config_json import from_hf, load_hf_config
+from jaxmoe.families.config_json import changed, from_hf, load_hf_config
 from jaxmoe.families.registry import FAMILIES
 from jaxmoe.router.scores import SoftmaxScores
 
@@ -167,6 +167,36 @@ def test_token_ids_outside_the_vocabulary_warn():
     assert (config.stop_ids, config.pad_id) == ((7,), 7)
 
 
+def test_a_million_token_ids_are_read():
+    """A list of ids would take a time that grows with its square."""
+    begun = time.perf_counter()
+    with pytest.warns(UserWarning, match="left out: outside") as seen:
+        from_hf(CONFIG | {"eos_token_id": list(range(1_000_000))})
+    assert time.perf_counter() - begun < 20
+    assert len(str(seen[0].message)) < 300
+
+
+@pytest.mark.parametrize("overrides", ["a=1", [("a", 1)], {3: 1}, 3])
+def test_overrides_that_are_none(overrides):
+    """A string would end in a traceback."""
+    with pytest.raises(TypeError, match="overrides must map names"):
+        changed(CONFIG, overrides)
+
+
+@pytest.mark.parametrize("ignore", ["vocab_size", [3], 3])
+def test_names_to_ignore_that_are_none(ignore):
+    """A string alone would be taken for a list of its letters."""
+    with pytest.raises(TypeError, match="ignore must list names"):
+        changed(CONFIG, ignore=ignore)
+
+
+def test_names_move_no_cursor():
+    """A terminal would obey a file of somebody else."""
+    with pytest.raises(ValueError, match=r"\\x1b\[2J = ") as error:
+        from_hf(CONFIG | {"\x1b[2J": "\x1b[2J"})
+    assert "\x1b" not in str(error.value)
+
+
 QWEN = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
 
 
@@ -204,6 +234,7 @@ def test_generation_settings(generation, found):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("temperature", 1e308),
         ("temperature", "0.6"),
         ("temperature", -1),
         ("temperature", math.nan),

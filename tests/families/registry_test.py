@@ -13,7 +13,10 @@ from jaxmoe.families.registry import (
     find_family,
     released_config,
 )
-from jaxmoe.nn.decoder import abstract_params
+from jaxmoe.nn.decoder import abstract_params, axis_sizes
+from jaxmoe.planning.memory import weight_bytes
+from jaxmoe.planning.plan import mesh_of
+from jaxmoe.sharding.layout import layout_for
 
 FIRST = next(iter(FAMILIES.values()))
 CONFIG = dict(FIRST.test_configs[0])
@@ -110,3 +113,38 @@ def test_released_models_have_the_weights_they_are_known_by(size):
     leaves = abstract_params(from_hf(values)).values()
     found = sum(math.prod(leaf.shape) for leaf in leaves)
     assert found / 1e9 == pytest.approx(BILLIONS[size], abs=6e-3)
+
+
+INDIVISIBLE = {
+    "glm-4.7-flash": "20 query heads",
+    "qwen1.5-moe-a2.7b": "60 experts",
+    "qwen2-57b-a14b": "28 query heads",
+    "qwen2.5-7b": "28 query heads",
+    "qwen2.5-math-prm-7b": "28 query heads",
+    "ernie-4.5-21b-a3b": "20 query heads",
+}
+"""What eight devices cannot share by the rules `expert`."""
+WHOLE_EMBEDDING = {"granite-3.1-1b-a400m": 1.27, "granite-3.1-3b-a800m": 1.17}
+"""Models with 49155 tokens, which eight devices cannot share: an eighth, times this."""
+SIZES = [size for family in FAMILIES.values() for size in family.released]
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (8, 1), (2, 4)], ids=str)
+@pytest.mark.parametrize("size", SIZES)
+def test_each_of_eight_devices_holds_its_share(size, shape):
+    """A model that fits on eight devices would need more of them."""
+    values = released_config(size)
+    assert values is not None
+    config = from_hf(values)
+
+    def held(data: int, model: int) -> int:
+        mesh = mesh_of({"data": data, "model": model})
+        layout = layout_for(mesh, "expert", axis_sizes(config))
+        return weight_bytes(config, layout, "bfloat16")
+
+    if size in INDIVISIBLE:
+        with pytest.raises(ValueError, match=INDIVISIBLE[size]):
+            held(*shape)
+    else:
+        most = WHOLE_EMBEDDING.get(size, 1.15)
+        assert held(*shape) <= most * held(1, 1) / 8

@@ -15,6 +15,13 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 COUNT = 8
 MESH = [pytest.mark.slow, pytest.mark.mesh]
+FIRST_PARTS = (
+    "qwen",
+    "deepseek or kimi or glm4",
+    "olmoe or minimax or bailing or gpt_oss",
+)
+OF_FAMILIES = (*FIRST_PARTS, f"not ({' or '.join(FIRST_PARTS)})")
+"""Parts of the cases of families, which in one process would take too long."""
 
 
 def environment(devices: int) -> dict[str, str]:
@@ -26,18 +33,22 @@ def environment(devices: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "cases",
+    ("cases", "some"),
     [
-        "parts",
-        pytest.param("sampling", marks=MESH),
-        pytest.param("loading", marks=MESH),
-        pytest.param("mixture", marks=MESH),
-        pytest.param("groups", marks=pytest.mark.slow),
-        pytest.param("recurrent", marks=pytest.mark.slow),
-        pytest.param("options", marks=pytest.mark.slow),
+        ("parts", ""),
+        pytest.param("sampling", "", marks=MESH),
+        pytest.param("loading", "", marks=MESH),
+        pytest.param("mixture", "", marks=MESH),
+        pytest.param("groups", "", marks=pytest.mark.slow),
+        pytest.param("recurrent", "", marks=pytest.mark.slow),
+        pytest.param("options", "", marks=pytest.mark.slow),
+        *(
+            pytest.param("families", k, id=f"families {i}", marks=pytest.mark.slow)
+            for i, k in enumerate(OF_FAMILIES)
+        ),
     ],
 )
-def test_on_eight_devices(cases):
+def test_on_eight_devices(cases, some):
     """See the cases; their output follows where one of them failed.
 
     One that hangs says where: its threads' stacks, before the time is up. A process
@@ -45,7 +56,7 @@ def test_on_eight_devices(cases):
     """
     file = HERE / f"{cases}_cases.py"
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "--durations=5"]
-    command += ["-o", "faulthandler_timeout=300", str(file)]
+    command += ["-o", "faulthandler_timeout=300", str(file), "-k", some]
     try:
         done = subprocess.run(
             command,

@@ -9,11 +9,9 @@ import pytest
 
 import jaxmoe
 from jaxmoe import ExpertSample, GumbelTopK, RouteEnsemble, TokenSampler, TopK
-from jaxmoe.families.config_json import from_hf
-from jaxmoe.families.registry import FAMILIES
 from jaxmoe.ops.bf16_bits import hold_for
 from tests.mesh.cases import KEY, MODEL, PROMPTS, check_answers, draw, on_mesh, same
-from tests.tiny import prompt_of, tiny_params
+from tests.tiny import prompt_of
 
 
 @pytest.fixture(scope="module")
@@ -156,21 +154,3 @@ def test_bfloat16_weights_as_bits(mixed):
     bits = replace(MODEL, params=held)
     one = draw(bits, PROMPTS[0], n=4)
     assert same(one, draw(on_mesh(bits, (2, 4)), PROMPTS[0], n=4))
-
-
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        *(("olmoe", 1), ("olmoe", 2), ("deepseek_v2", 1)),
-        *(("minimax_m2", 1), ("deepseek_v3", 2)),
-    ],
-    ids=["norms", "repeated heads", "latents", "blocks", "latents' blocks"],
-)
-@pytest.mark.parametrize("shape", [(1, 8), (8, 1), (2, 4)], ids=str)
-def test_mixers_are_divided(shape, name, number):
-    """A device would norm queries by its own heads alone, or count heads twice that lie
-    on several devices; or have a part of the latents, which all heads read."""
-    config = from_hf(dict(FAMILIES[name].test_configs[number]))
-    config = replace(config, stop_ids=())
-    one = jaxmoe.Model(config, tiny_params(config))
-    check_answers(draw(one, PROMPTS, n=5), on_mesh(one, shape))

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.ops.grouping import block_members, cut_blocks, max_blocks
+from jaxmoe.ops.grouping import (
+    block_members,
+    cut_blocks,
+    max_blocks,
+    place_of_members,
+    stable_order,
+)
 
 
 def _plain(groups, num_groups, size):
@@ -112,3 +118,19 @@ def test_members_keep_their_order_within_a_group():
     for group in range(3):
         members = order[groups[order] == group]
         assert (np.diff(members) > 0).all()
+
+
+@pytest.mark.parametrize("num_groups", [9, 1 << 29], ids=["packed", "too many to pack"])
+def test_members_of_a_group_keep_their_order(num_groups):
+    """Rows would add up in another order than before, or lose their place."""
+    groups = np.random.default_rng(0).integers(0, 9, 50, np.int32)
+    order = stable_order(jnp.asarray(groups), num_groups)
+    np.testing.assert_array_equal(order, np.argsort(groups, kind="stable"))
+
+
+def test_places_lead_back_to_members():
+    """A row would get what another's expert gave."""
+    groups = jnp.array([3, -1, 0, 3, 2, 0, -1], jnp.int32)
+    blocks = cut_blocks(groups, 4, 2)
+    place = place_of_members(blocks)
+    np.testing.assert_array_equal(blocks.order[place], np.arange(7))

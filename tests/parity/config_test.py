@@ -6,56 +6,12 @@ import pytest
 
 from jaxmoe.config import MoEConfig, RopeConfig
 from jaxmoe.families.config_json import from_hf, load_hf_config
-from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
+from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B, RELEASED
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.parity
 
-RELEASED_30B = {
-    "architectures": ["Qwen3MoeForCausalLM"],
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "bos_token_id": 151643,
-    "decoder_sparse_step": 1,
-    "eos_token_id": 151645,
-    "head_dim": 128,
-    "hidden_act": "silu",
-    "hidden_size": 2048,
-    "initializer_range": 0.02,
-    "intermediate_size": 6144,
-    "max_position_embeddings": 40960,
-    "max_window_layers": 48,
-    "mlp_only_layers": [],
-    "model_type": "qwen3_moe",
-    "moe_intermediate_size": 768,
-    "norm_topk_prob": True,
-    "num_attention_heads": 32,
-    "num_experts": 128,
-    "num_experts_per_tok": 8,
-    "num_hidden_layers": 48,
-    "num_key_value_heads": 4,
-    "output_router_logits": False,
-    "rms_norm_eps": 1e-06,
-    "rope_scaling": None,
-    "rope_theta": 1000000.0,
-    "router_aux_loss_coef": 0.001,
-    "sliding_window": None,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "transformers_version": "4.51.0",
-    "use_cache": True,
-    "use_sliding_window": False,
-    "vocab_size": 151936,
-}
-RELEASED_235B = RELEASED_30B | {
-    "hidden_size": 4096,
-    "intermediate_size": 12288,
-    "max_window_layers": 94,
-    "moe_intermediate_size": 1536,
-    "num_attention_heads": 64,
-    "num_hidden_layers": 94,
-}
 GENERATION = {
     "bos_token_id": 151643,
     "do_sample": True,
@@ -99,7 +55,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize(
     ("released", "preset"),
-    [(RELEASED_30B, QWEN3_30B_A3B), (RELEASED_235B, QWEN3_235B_A22B)],
+    [(RELEASED["30b"], QWEN3_30B_A3B), (RELEASED["235b"], QWEN3_235B_A22B)],
     ids=["30B-A3B", "235B-A22B"],
 )
 def test_presets_are_the_released_configs(released, preset):

@@ -857,7 +857,7 @@ def test_an_engine_that_fails_says_so(model, monkeypatch):
     """Requests would hang, or a broken server be sent more."""
     with serving(model) as one, httpx.Client(base_url=one.address) as http:
         engine = one.service.driver.engine
-        monkeypatch.setattr(engine, "_run_segment", lambda most: 1 / 0)
+        monkeypatch.setattr(engine, "_dispatch_segment", lambda *_: 1 / 0)
         failed = post(http, "/v1/completions", prompt=[9], max_tokens=9)
         assert failed.status_code == 500
         assert failed.json()["error"]["code"] == "engine_failed"

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from jaxmoe.text import Tokenizer
-from jaxmoe.text.printable import clean, printable
+from jaxmoe.text.printable import clean
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -152,8 +152,3 @@ def test_lists_and_formats_are_left_alone(tokenizer_dir):
 def test_clean(text, cleaned):
     """A page would hide or reorder what stands in it."""
     assert clean(text) == cleaned
-
-
-def test_printable():
-    """A control sequence would move the cursor of whoever reads an error."""
-    assert printable("a\tb\n\x1b[2J\x9b1m\u202e") == "a\tb\n\\x1b[2J\\x9b1m\\u202e"

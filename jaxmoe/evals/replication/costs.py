@@ -4,8 +4,9 @@ Hours are those of `jaxmoe.planning`: from stated bandwidths, with caches full, 
 decoding alone. Nothing was measured.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.evals.draw import Draw
@@ -18,19 +19,29 @@ PLACES = (("v5e", 16), ("v6e", 8), ("h200", 1))
 
 @dataclass(frozen=True)
 class Cost:
-    """answers: of all rows. tokens: of all answers. most: the same at the limit."""
+    """answers: of all rows. tokens: of all answers. most: the same at the limit.
+
+    by_passes: passes of a token -> tokens that take so many.
+    """
 
     answers: int
     tokens: int
     most: int
+    by_passes: Mapping[int, int]
+
+    @property
+    def passes(self) -> int:
+        """Of all tokens."""
+        return sum(passes * tokens for passes, tokens in self.by_passes.items())
 
 
 @dataclass(frozen=True)
 class Hours:
     """Time on one slice.
 
-    slots: answers side by side, as many as asked for or as there is room for. ms: of a
-    step with full caches. hours: of all steps.
+    slots: answers side by side, as many as asked for or as there is room for, the
+    fewest where steps differ. ms: of a step with full caches, on average. hours: of all
+    steps.
     """
 
     place: str
@@ -48,19 +59,23 @@ def cost_of(
     mean_tokens: of an answer; None for the limit.
     """
     answers = [problems * draw.n for draw in draws]
-    most = sum(
-        count * draw.max_new_tokens for count, draw in zip(answers, draws, strict=True)
-    )
-    if mean_tokens is None:
-        return Cost(sum(answers), most, most)
-    lengths = [min(mean_tokens, draw.max_new_tokens) for draw in draws]
-    tokens = sum(count * length for count, length in zip(answers, lengths, strict=True))
-    return Cost(sum(answers), round(tokens), most)
+    limits = [draw.max_new_tokens for draw in draws]
+    means = [
+        limit if mean_tokens is None else min(mean_tokens, limit) for limit in limits
+    ]
+    by_passes: dict[int, float] = defaultdict(float)
+    for draw, length in zip(draws, means, strict=True):
+        each = problems * draw.n // len(draw.policies) * length
+        for policy in draw.policies:
+            by_passes[policy.passes] += each
+    rounded = {passes: round(tokens) for passes, tokens in sorted(by_passes.items())}
+    most = sum(count * limit for count, limit in zip(answers, limits, strict=True))
+    return Cost(sum(answers), sum(rounded.values()), most, rounded)
 
 
 def hours_on(
     config: ModelConfig,
-    tokens: int,
+    tokens: Mapping[int, int],
     *,
     slots: int,
     prompt: int,
@@ -72,22 +87,36 @@ def hours_on(
     Of the meshes of a slice the one with the most tokens a second.
 
     Args:
+      tokens: passes of a token -> tokens that take so many (`Cost.by_passes`).
       slots: answers side by side, fewer where there is no room for so many.
       prompt, answer: tokens of a prompt, and at most of an answer.
     """
     context = min(prompt + answer, config.context_length)
-    load = Load(slots, context, min(prompt, context - 1))
     found = {}
     for name, devices in places:
         chip = CHIPS[name]
-        rows = [
-            row
-            for _, plan in plans_of(config, devices, load)
-            if isinstance(plan, Plan) and (row := _hours(plan, chip, tokens))
-        ]
+        meshes: dict[str, list[Hours | None]] = {}
+        for passes, count in tokens.items():
+            load = Load(slots, context, min(prompt, context - 1), passes=passes)
+            for _, plan in plans_of(config, devices, load):
+                if isinstance(plan, Plan):
+                    meshes.setdefault(plan.shape, []).append(_hours(plan, chip, count))
+        rows = [row for parts in meshes.values() if (row := _together(parts))]
         place = chip.slice_of(devices)
         found[place] = min(rows, key=lambda row: row.hours, default=None)
     return found
+
+
+def _together(parts: Sequence[Hours | None]) -> Hours | None:
+    """All tokens on one mesh; None where some do not fit."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    hours = sum(part.hours for part in known)
+    steps = sum(part.hours / part.ms for part in known)
+    slots = min(part.slots for part in known)
+    ms = hours / steps if steps else known[0].ms
+    return replace(known[0], slots=slots, ms=ms, hours=hours)
 
 
 def _hours(plan: Plan, chip: Chip, tokens: int) -> Hours | None:
@@ -104,5 +133,5 @@ def _hours(plan: Plan, chip: Chip, tokens: int) -> Hours | None:
 
 
 def _with_slots(plan: Plan, slots: int) -> Plan:
-    load = Load(slots, plan.load.context, plan.load.prompt, plan.load.dtype)
+    load = replace(plan.load, n=slots)
     return plan_for(plan.config, dict(plan.layout.mesh.shape), load)

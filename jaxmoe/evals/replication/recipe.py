@@ -11,6 +11,7 @@ from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.evals.claims import Claim
 from jaxmoe.evals.draw import Draw, as_fields
 from jaxmoe.planning.models import config_of
+from jaxmoe.router.ensemble import RouteEnsemble
 from jaxmoe.router.policies import POLICIES, Policy, for_model
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -43,7 +44,8 @@ class Row:
 
     sampler: a name of the recipe's samplers. numbers: of the policy; text such as
     "0.5k" is that many times the model's experts per token. n: answers to a problem;
-    None for the recipe's.
+    None for the recipe's. ensemble: J routes a token by the policy, averaged
+    (`RouteEnsemble`); None for one pass.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Row:
     numbers: Mapping[str, float | str] = field(default_factory=dict)
     n: int | None = None
     noisy_prefill: bool = False
+    ensemble: int | None = None
 
     def policy_of(self, config: ModelConfig) -> Policy:
         """The policy of a model.
@@ -61,8 +64,10 @@ class Row:
         """
         numbers = {name: _number(v, config) for name, v in self.numbers.items()}
         try:
-            policy = POLICIES[self.policy](**numbers)  # type: ignore[arg-type]
-            for_model(policy, config)
+            policy: Policy = POLICIES[self.policy](**numbers)  # type: ignore[arg-type]
+            if self.ensemble is not None:
+                policy = RouteEnsemble(policy, self.ensemble)
+            for_model(policy, config, several=not self.noisy_prefill)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.name}: {error}") from None
         return policy
@@ -136,7 +141,7 @@ def twins(recipe: Recipe, config: ModelConfig) -> dict[str, str]:
     seen: dict[str, str] = {}
     found = {}
     for row in recipe.rows:
-        policy = for_model(row.policy_of(config), config)
+        policy = for_model(row.policy_of(config), config, several=True)
         drawn = as_fields(policy), as_fields(recipe.sampler_of(row))
         first = seen.setdefault(repr((drawn, row.n, row.noisy_prefill)), row.name)
         if first != row.name:

@@ -40,7 +40,7 @@ class Aime:
         self, row: Mapping[str, Any], *, id: str, seed: int, template: str | None
     ) -> Question:
         """See `Task`; a template holds {problem}."""
-        problem = text_of(row, "problem", "Problem", "question")
+        problem = text_of(row, "problem", "Problem", "question", "Question")
         answer = _answer(value_of(row, "answer", "Answer"))
         return Question(id, fill(template or AIME, {"problem": problem}), answer, id)
 

@@ -52,9 +52,9 @@ class Choice:
         own = self.shuffled
         columns = f'; or the columns "{_RIGHT_COLUMN}" and "Incorrect Answer 1" to 3'
         return {
-            "question": "the question's text" + (' ("Question" too)' if own else ""),
-            "choices": 'a list of 2 to 26 texts ("options" too), or two lists, "text" '
-            'and "label"' + (columns if own else ""),
+            "question": 'the question\'s text ("Question" too)',
+            "choices": 'a list of 2 to 26 texts ("options" too), two lists, "text" and '
+            '"label", or columns "A", "B" and so on' + (columns if own else ""),
             "answer": "the right choice's index from 0 as a number, its letter (A is "
             'the first of the row) or its text ("answerKey" too); "answer_index" may '
             "hold the index as text" + ("; not beside these columns" if own else ""),
@@ -68,8 +68,8 @@ class Choice:
 
         {choices} stands for lines such as "A) text", {letters} for "ABCD".
         """
-        names = ("question", "Question") if self.shuffled else ("question",)
-        text = text_of(row, *names)
+        row = _with_stem(row)
+        text = text_of(row, "question", "Question")
         if self.shuffled and "choices" not in row and _RIGHT_COLUMN in row:
             columns = (_RIGHT_COLUMN, *_WRONG_COLUMNS)
             choices, answer = [text_of(row, name).strip() for name in columns], 0
@@ -133,10 +133,15 @@ def _lettered(choices: Sequence[str]) -> str:
 def _choices_and_answer(row: Mapping[str, Any]) -> tuple[list[str], int]:
     """Choices and the right one's index, as the field's data sets have them.
 
-    choices and answer (MMLU), options and answer_index (MMLU-Pro), or choices of two
-    lists, text and label, and answerKey (ARC).
+    choices and answer (MMLU), options and answer_index (MMLU-Pro), choices of two
+    lists, text and label, or of objects with both, and answerKey (ARC), or columns A,
+    B, C and D and Answer (MMMLU).
     """
-    value = from_cell(value_of(row, "choices", "options"))
+    if not {"choices", "options"} & row.keys() and {"A", "B"} <= row.keys():
+        letters = [name for name in ascii_uppercase if row.get(name) is not None]
+        choices = _choices([str(row[name]) for name in letters])
+        return choices, _index(value_of(row, "answer", "Answer"), choices)
+    value = _by_column(from_cell(value_of(row, "choices", "options")))
     if isinstance(value, Mapping):
         choices, labels = _choices(value.get("text")), value.get("label")
         key = value_of(row, "answerKey", "answer")
@@ -159,6 +164,24 @@ def _choices_and_answer(row: Mapping[str, Any]) -> tuple[list[str], int]:
             f"{shown(given)} and {index}; correct one of them"
         )
     return choices, right
+
+
+def _with_stem(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """ARC's first release has the text and the choices within "question"."""
+    inner = row.get("question")
+    if not (isinstance(inner, Mapping) and "stem" in inner):
+        return row
+    return {**row, "choices": inner.get("choices"), "question": inner["stem"]}
+
+
+def _by_column(value: Any) -> Any:
+    """A list of objects with text and label as two lists; what is none stays."""
+    objects = isinstance(value, list) and all(
+        isinstance(one, Mapping) and {"text", "label"} <= one.keys() for one in value
+    )
+    if not (objects and value):
+        return value
+    return {name: [one[name] for one in value] for name in ("text", "label")}
 
 
 def _whole(value: Any) -> Any:

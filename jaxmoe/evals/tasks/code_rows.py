@@ -131,7 +131,7 @@ def _private_tests(value: Any) -> Any:
     try:
         packed = zlib.decompressobj()
         raw = packed.decompress(
-            base64.b64decode(value, validate=True), _MOST_TEST_BYTES
+            base64.b64decode("".join(value.split()), validate=True), _MOST_TEST_BYTES
         )
         if not packed.eof:
             raise ValueError(f"more than {_MOST_TEST_BYTES >> 20} MB, or cut off")

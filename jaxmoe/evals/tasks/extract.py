@@ -11,16 +11,20 @@ from collections.abc import Callable, Iterator
 LONGEST = 1000
 """Characters of what can be an answer; longer boxes and lines are none."""
 
-# What joins boxes into one answer: a comma, "and" or "or", and marks of mathematics.
+# What joins boxes into one answer: a comma, "and" or "or", marks of mathematics, and
+# the name of the next value: "x = \\boxed{1} or x = \\boxed{2}".
 _JOINED = re.compile(
     r"(?:[\s$]|\\[,;: ()\[\]]|\\q?quad|\\\\(?:\[[^\]]{0,20}\])?|\*\*)*"
-    r"(?:[,，、;&]|\\(?:text|textbf|mathrm)\{\s*(?:,?\s*and|or)\s*\}|,?\s*(?:and|or)\b)"
-    r"(?:[\s$]|\\[,;: ()\[\]]|\\q?quad|\\\\(?:\[[^\]]{0,20}\])?|\*\*)*",
+    r"(?:[,，、;&]|\\(?:text|textbf|mathrm)\{[^{}]{0,40}\b(?:and|or)\s*\}|,?\s*(?:and|or)\b)"
+    r"(?:[\s$]|\\[,;: ()\[\]]|\\q?quad|\\\\(?:\[[^\]]{0,20}\])?|\*\*)*"
+    r"(?:[A-Za-z]{1,2}(?:_\{?[0-9A-Za-z]\}?)?\s{0,3}=[\s$]{0,5})?",
 )
 _JOINING = 80
 """Characters between two boxes that are joined, at most."""
 
-_TAGGED = re.compile(r"<(?P<tag>answer|final_answer)>", re.IGNORECASE)
+_TAGGED = re.compile(
+    r"<(?P<tag>answer|final_answer)>|<\|begin_of_(?P<mark>box)\|>", re.IGNORECASE
+)
 
 # Backslashes come in pairs where a text was escaped twice; more are no command.
 # A command takes what follows in braces or, as TeX reads it, one bare token; here one
@@ -103,6 +107,11 @@ def final_box_spans(
     return parts[::-1]
 
 
+def all_boxes(text: str) -> list[str]:
+    """What all boxes hold that are not within another one, in their order."""
+    return [text[start:end].strip() for start, end in _outermost(text)[::-1]]
+
+
 def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     """The last of a pattern's matches."""
     last = deque(pattern.finditer(text), maxlen=1)
@@ -119,11 +128,12 @@ def _outermost(text: str) -> list[tuple[int, int]]:
 
 
 def _tagged(text: str) -> list[tuple[int, int]]:
-    """What the last <answer>...</answer> holds."""
+    """What the last <answer>...</answer> holds, or GLM's marks of a box."""
     last = last_match(_TAGGED, text)
     if last is None:
         return []
-    end = text.find(f"</{last['tag']}>", last.end(), last.end() + LONGEST)
+    close = f"</{last['tag']}>" if last["tag"] else f"<|end_of_{last['mark']}|>"
+    end = text.find(close, last.end(), last.end() + LONGEST)
     return [(last.end(), end)] if end >= 0 else []
 
 

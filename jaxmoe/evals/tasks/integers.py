@@ -2,14 +2,19 @@ r"""Reading an integer out of what a box holds."""
 
 import re
 
+from jaxmoe.evals.tasks.answer_words import BE, OTHER
 from jaxmoe.evals.tasks.peel import plain
 
 _LONGEST = 200
 
 # "=" but not of "<=", "!=" or ":="; arrows and "therefore" lead to what follows.
-_EQUALS = re.compile(r"(?<![<>!~])=|\\equiv(?![A-Za-z])|≡")
+_EQUALS = re.compile(
+    r"(?<![<>!~])=|\\(?:equiv|coloneqq|triangleq)(?![A-Za-z])|≡"
+    r"|(?<=[A-Za-z)}\]])\s+(?:is|are|equals)\b(?!\s+(?:not|a)\b)"
+)
 _LEADS_TO = re.compile(
-    r"\\(?:therefore|[rR]ightarrow|[lL]ongrightarrow|implies|to|iff|Leftrightarrow)"
+    r"\\(?:therefore|[rR]ightarrow|[lL]ongrightarrow|implies|to|iff|Leftrightarrow|"
+    r"(?:long)?mapsto)"
     r"(?![A-Za-z])|[∴→⇒⟹]|=>"
 )
 _MODULO = re.compile(
@@ -17,48 +22,77 @@ _MODULO = re.compile(
     r"|\\text\s{0,3}\{\s{0,3}\(mod\s{0,3}\}\s{0,3}[0-9]{1,9}(?:\)|\\text\{\)\})"
     r"|\(\s{0,3}\\?(?:text|mathrm|operatorname)?\s{0,3}\{?\s{0,3}\\?b?mod\b[^()]{0,20}\)"
 )
-_OVER_ONE = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{\s*1\s*\}|1)")
-_DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°|\\degree(?![A-Za-z])|\\?%")
+_REDUCED = re.compile(
+    r"(?P<value>[0-9]{1,9})\s*\\?b?mod\s*\{?\s*(?P<modulus>[0-9]{1,9})\s*\}?"
+)
+_OVER_ONE = re.compile(
+    r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{\s*1\s*\}|1)"
+    r"|(?<![0-9])([0-9]+)\s*\\over\s*1(?![0-9])"
+)
+_SPACED = re.compile(r"(\\[dtc]?frac|\})\s{1,3}(?=\{)")
+_DEGREES = re.compile(
+    r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°|\\degree(?![A-Za-z]))(?:\s*[CF]\b)?|[℃℉]|\\?%"
+)
 _ORDINAL = re.compile(r"(?<=[0-9])\s*\^?\s*\{?\s*\\?(?:st|nd|rd|th)\b\s*\}?$")
 _ENCLOSED = {"(": ")", "[": "]", "{": "}", r"\{": r"\}"}
+_ENCLOSED |= {'"': '"', "'": "'", "“": "”", "``": "''"}
 
 # Words in mathematics are products of variables, so that "12 pi" is not 12: whatever is
 # set as text may be a unit, and beside it only words that are nothing else. Words that
 # change the number or name another one are no unit anywhere.
 _NO_UNIT = (
     "pi|sqrt|or|and|times|over|mod|base|dozen|hundred|[a-z]*thousand|[a-z]*illions?|"
-    "squared|cubed|factorial|half|plus|minus|to|than"
+    "squared|cubed|factorial|half|plus|minus|to|than|not|st|nd|rd|th|ten|lakh|crore|mil|"
+    "тысяч[а-я]*|миллион[а-я]*|tausend|millionen|mille|millones|milhões|milioni|"
+    "alpha|beta|gamma|delta|epsilon|zeta|theta|iota|kappa|lambda|sigma|omega|"
+    "sine?|cosine|tangent|infinity|is|are|equals|if|when|choose|less|fewer|more"
 )
 _POWER = r"(?:\s*(?:\^\s*\{?\s*-?\s*[0-9]\s*\}?|[²³]))?"
 _TEXT = r"\\(?:text|textrm|textbf|textit|textsf|textnormal|mathrm|mathbf|mbox|hbox|rm)"
+_WORDS_FONT = r"\\(?:text|textrm|textbf|textit|textnormal|mathbf|mbox)"
+_LETTER = r"[^\W\d_]"
 _TEXT_UNIT = re.compile(
-    rf"(?P<before>{_TEXT}\s{{0,3}}\{{[^{{}}]*?)(?<![A-Za-z])"
-    rf"(?![^{{}}]*\b(?:{_NO_UNIT})\b)[A-Za-z]{{2}}[A-Za-z ./]*\}}{_POWER}"
+    rf"(?P<before>{_TEXT}\s{{0,3}}\{{[^{{}}]*?)(?<!{_LETTER})"
+    rf"(?![^{{}}]*(?:\b(?:{_NO_UNIT})\b|[千万百亿億萬]))"
+    rf"(?:{_LETTER}{{2}}(?:{_LETTER}|[ ./])*|[^\W\d_A-Za-z]"
+    rf"|(?<=\{{)[~ ]?[smghNJKVWAL](?:\s?[/·.]\s?[A-Za-z]{{1,3}})?)\}}{_POWER}"
+)
+_RATIO_OF_UNITS = re.compile(
+    rf"\\[dtc]?frac\s*\{{\s*({_TEXT}\s{{0,3}}\{{[^{{}}]*\}})\s*\}}"
+    rf"\s*\{{\s*{_TEXT}\s{{0,3}}\{{[^{{}}]*\}}{_POWER}\s*\}}"
 )
 _UNIT = (
-    r"(?:(?:square|cubic|sq\.?)\s)?(?:units?|[ck]?m|mm|kg|inch|inches|in|foot|feet|ft|"
-    r"miles?|(?:centi|kilo)?met(?:er|re)s?|degrees?|radians?|percent|dollars?|cents?|"
-    r"seconds?|minutes?|hours?|days?|years?|people|ways|USD)"
+    r"(?:(?:square|cubic|sq\.?)\s)?(?:units?|[ck]?m|mm|kg|in|feet|ft|"
+    rf"(?!(?:{_NO_UNIT})\b)[a-z]{{4,20}}(?:\s(?!(?:{_NO_UNIT})\b)[a-z]{{4,20}})?|USD)"
 )
+_REMARK = r"\((?!approx|about|or\b|not\b|if\b)[A-Za-z][A-Za-z ]{1,40}\)"
+_TUPLE = r"\([a-z](?:,\s?[a-z]){1,3}\)"
 _INTEGER = re.compile(
     r"(?P<sign>[-+]?)\s*"
     r"(?P<digits>[0-9]{1,3}(?:(?:,\s?| |')[0-9]{3})+|[0-9]+)"
-    r"(?:\.0*)?(?:/1|_\{?10\}?)?"
-    rf"(?:\s+{_UNIT}{_POWER})?"
+    r"(?:\.0*)?(?:/1|_\{?\s*(?:10|ten)\s*\}?)?"
+    rf"(?:\s*(?:cm|mm|km|kg)\b{_POWER}|(?:(?:\s+{_UNIT}{_POWER}){{1,4}}(?:\s*{_TUPLE})?)?"
+    rf"(?:\s*{_REMARK})?)"
 )
 # More than one value, as in "x=5, y=73". The comma of "1,000 + 234 = 1234" is none.
 _SEVERAL = re.compile(
-    r"(?:,(?!\s?[0-9]{3})|;|=.*\b(?:and|or)\b).*(?:=|(?<=[A-Za-z]):)", re.DOTALL
+    r"(?:,(?!\s?[0-9]{3})|;|(?:=|\bis\b).*\b(?:and|or)\b).*(?:=|\bis\b|(?<=[A-Za-z]):)",
+    re.DOTALL,
 )
+_CONDITION = re.compile(r"\b(?:if|when|where|for|given|unless)\b")
 _BRACKETED = re.compile(r"\([^()]*\)|\{[^{}]*\}")
 # Words that lead up to the value: "The answer is 73", "Answer: 73".
 _WORDS = re.compile(
     r"(?P<words>[A-Za-z][A-Za-z' ]{0,80}?)\s*(?::|\b(?:is|are|equals))\s+"
 )
-_COLON = re.compile(r"(?<=[A-Za-z])\s*:")  # not of "3:4"
+_COLON = re.compile(rf"(?<={_LETTER})\s*(?::|\\colon(?![A-Za-z]))")  # not of "3:4"
+_OTHER_WORDS = re.compile(rf"(?:{_LETTER}|\s){{0,20}}?{OTHER}\s?(?:{BE}\s?)?(?=[0-9])")
 _HEDGE = re.compile(
     r"\b(?:not|no|approx\w*|about|around|roughly|nearly|almost|least|most|than|over|"
-    r"under|between|minus|negative|half|twice|double|either|if|unless)\b",
+    r"under|between|minus|negative|half|twice|double|either|if|unless|when|root|"
+    r"hundred|thousand|million|"
+    r"log\w*|base|plus|times|divided|squared?|power|factorial|ungefähr|environ|mindestens)\b"
+    r"|[不约非负]|至少|至多|大于|小于|超过|\bof\W*$(?<!total of)(?<!total of )",
     re.IGNORECASE,
 )
 _NAMES = re.compile(r"[A-Za-z](?:\s*(?:[-+*/=(),]|\\cdot|\\times)?\s*[A-Za-z])*")
@@ -79,11 +113,13 @@ def integer(text: str) -> int | None:
     if len(text) > _LONGEST:
         return None
     # Any unit that is set as text becomes one that `_INTEGER` knows.
-    named = _MODULO.sub("", _OVER_ONE.sub(r" \1\2 ", text.replace("{,}", ",")))
+    named = _RATIO_OF_UNITS.sub(r"\1", _MODULO.sub("", text.replace("{,}", ",")))
     named = _TEXT_UNIT.sub(r"\g<before> units}", _lead_out(named))
-    cleaned = plain(named).replace("−", "-").replace("–", "-")
-    cleaned = _LEADS_TO.split(cleaned)[-1]
-    if _SEVERAL.search(_BRACKETED.sub("", cleaned)):
+    cleaned = plain(_SPACED.sub(r"\1", named)).replace("−", "-").replace("–", "-")
+    cleaned = _OVER_ONE.sub(r" \1\2\3 ", cleaned)
+    led = [part for part in _LEADS_TO.split(cleaned) if part.strip()]
+    cleaned = led[-1] if led else ""
+    if _CONDITION.search(cleaned) or _SEVERAL.search(_BRACKETED.sub("", cleaned)):
         return None
     sides = _EQUALS.split(cleaned)
     values = {_number(side) for side in sides} - {None}
@@ -100,24 +136,30 @@ def only_names(content: str) -> bool:
 
 def _lead_out(text: str) -> str:
     r"""Without words that lead up to what follows: \text{The answer is }73."""
-    found = re.match(rf"\s*{_TEXT}\s{{0,3}}\{{([^{{}}]*)\}}(?=\s*\S)", text)
-    if not found or _HEDGE.search(found[1]):
+    found = re.match(
+        rf"\s*{_WORDS_FONT}\s{{0,3}}\{{([^{{}}0-9]*)\}}(?=\s*[^\s(])", text
+    )
+    if not found or not re.search(_LETTER, found[1]) or _HEDGE.search(found[1]):
         return text
-    words = found[1].strip().lower()
-    leads = words.endswith((":", "=", " is", " are", "equals", "equal to"))
-    return text[found.end() :] if leads or words == "is" else text
+    return text[found.end() :]
 
 
 def _number(side: str) -> int | None:
     """The integer that one side of an equation is."""
-    lead = _WORDS.match(side.strip())
+    side = side.strip()
+    lead = _WORDS.match(side)
     if lead:
         if _HEDGE.search(lead["words"]):
             return None
-        side = side.strip()[lead.end() :]
+        side = side[lead.end() :]
+    side = _OTHER_WORDS.sub("", side)
     side = _DEGREES.sub("", _COLON.split(side)[-1]).strip().lstrip(": ")
+    reduced = _REDUCED.fullmatch(side)
+    if reduced and int(reduced["value"]) < int(reduced["modulus"]):
+        side = reduced["value"]
     side = _ORDINAL.sub("", _unbracketed(side.rstrip(".,;:")))
-    side = re.sub(r"^([-+])\s*\(?", r"\1", side)
+    if side[:1] in "+-":
+        side = side[:1] + _unbracketed(side[1:])
     found = _INTEGER.fullmatch(side.strip(" {}*_`").rstrip(".,;"))
     if not found:
         return None
@@ -130,6 +172,7 @@ def _unbracketed(text: str) -> str:
     for opening, closing in _ENCLOSED.items():
         if text.startswith(opening) and text.endswith(closing):
             inner = text[len(opening) : -len(closing)]
-            if not set("()[]{}") & set(inner):
-                return inner.strip()
+            bare = _unbracketed(inner)
+            if not set("()[]{}") & set(bare):
+                return bare
     return text

@@ -22,6 +22,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
+from jaxmoe.evals.tasks.answer_words import (
+    ARTICLE,
+    BE,
+    DENIED,
+    OR_AND,
+    OTHER,
+    TAKEN,
+)
 from jaxmoe.evals.tasks.extract import (
     final_box_spans,
     final_boxes,
@@ -31,23 +39,12 @@ from jaxmoe.evals.tasks.extract import (
 from jaxmoe.evals.tasks.peel import ascii_digits, plain
 from jaxmoe.evals.tasks.reasoning import answer_in
 
-# Words for "answer", as multilingual versions of MMLU have them.
-_CASED = (
-    "antwort|lösung|réponse|reponse|respuesta|risposta|resposta|ответ|відповідь|"
-    "отговор|jawaban|cevap|yanıt|odpowiedź|odpověď|antwoord|svar|vastaus|válasz|"
-    "răspuns|απάντηση|đáp án|trả lời|jibu|sagot|odgovor"
-)
-_UNCASED = (
-    "答案|答え|正解|回答|解答|정답|답|उत्तर|الإجابة|الاجابة|الجواب|جواب|پاسخ|תשובה|"
-    "คำตอบ|উত্তর|பதில்|సమాధానం"
-)
-_OTHER = rf"(?:(?<![^\W_])(?i:{_CASED})|(?:{_UNCASED}))"
-_BE = r"(?i:ist|lautet|est|es|è|é|jest|er|är|on|is|là|adalah|—|–|是|为|為|は|选|選)"
 _SOFT = r"[*_\"'`\s]{0,4}"
 
 
 # Small letters alone: "<B>" is a choice.
 _HTML = re.compile(r"</?(?:b|strong|i|em|u|p|div|span|code|mark)>")
+_SIGNS = re.compile("[✅✓✔☑\u200b\u200c\u200d\ufeff\ufe0f]")
 # What stands before "A is correct" where that is not what is said.
 _NOT = (
     r"(?:\b(?:not|never|hardly|cannot)|n['’]t)\s"
@@ -68,6 +65,16 @@ _UNSAID = re.compile(
 )
 _BEFORE = 60
 """Characters before a phrase that may take it back."""
+_JOINED_BEFORE = 20
+"""Characters before a phrase that may name another letter: "A or B is correct"."""
+_REJECTED = re.compile(
+    r"[,(]?\s{0,3}\b(?:and\s)?(?:not|rather than|instead of)\s(?:option\s|choice\s)?"
+    r"\(?[A-Z]\b\)?",
+    re.IGNORECASE,
+)
+"""What is named beside a choice only as not chosen: "B, not A"."""
+_CLAUSE = re.compile(r"[.;:,]\s|\b(?:but|so|hence|thus|therefore)\b")
+_NEGATION = re.compile(r"\b(?:not|never|cannot)\b|n['’]t\b|\brule out\b", re.IGNORECASE)
 _QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "「": '"'})
 
 
@@ -121,9 +128,11 @@ class _Rules:
     box: re.Pattern[str]
     box_several: re.Pattern[str]
     several: re.Pattern[str]
+    before: re.Pattern[str]
     alone: re.Pattern[str]
     labelled: re.Pattern[str]
     label: re.Pattern[str]
+    concluded: re.Pattern[str]
     ending: re.Pattern[str]
     mentioned: re.Pattern[str]
     parentheses: re.Pattern[str]
@@ -132,21 +141,26 @@ class _Rules:
 
 def _announced(upper: str) -> str:
     """What says that the answer follows: "Answer:", "答案：" or "<answer>"."""
+    other = (
+        rf"{OTHER}{_SOFT}(?:(?:{BE}\s?)?:|{BE}\s|{BE}(?=[^\w\s]|[{upper}]))\s{{0,3}}"
+        rf"{_SOFT}{ARTICLE}|{OTHER}\s(?=[{upper}]\s?है)|{TAKEN}\s?:?\s?"
+    )
     return (
-        rf"(?:(?<![A-Za-z])(?i:answer){_SOFT}:|{_OTHER}{_SOFT}(?:(?:{_BE}\s?)?:|{_BE}\s|{_BE}(?=[^\w\s]|[{upper}]))"
-        rf"|【{_OTHER}】|(?i:<(?:final_)?answer>)\s{{0,3}})"
+        rf"(?:(?<![A-Za-z])(?i:answer){_SOFT}:|{other}"
+        rf"|【{OTHER}】|(?i:<(?:final_)?answer>)\s{{0,3}})"
         r"(?:[*_ \t\r]{0,4}\n[ \t\r]{0,4}(?:\n[ \t\r]{0,4})?)?"
     )
 
 
 def _several(upper: str) -> re.Pattern[str]:
     """What makes a letter one of several that are named: "or B", ", B"."""
+    also = r"(?:\b(?i:or|and|maybe|possibly|perhaps|also|even|both|option|choice)\b"
     return re.compile(
-        rf"[)*.\s$}}\"'\]>】]{{0,4}}(?:[,/&;|+、]|\b(?:or|and|oder|und|ou|et|o|y|или|и)\b"
-        r"|或|和)[\s(*$\[<【]{0,4}(?:\\[a-z]{2,12}\{)?(?:\b(?i:or|and|maybe|possibly|perhaps|also|even|both"
-        rf"|option|choice)\b[\s(*\[<【]{{0,3}}){{0,3}}\(?[{upper}]\b"
-        r"(?!\s{1,3}(?!(?:and|or)\b)[a-z])"
+        rf"[)*.\s$}}\"'\]>】]{{0,4}}(?:[,/&;|+、]|{OR_AND})"
+        rf"[\s(*$\[<【]{{0,4}}(?:\\[a-z]{{2,12}}\{{)?{also}[\s(*\[<【]{{0,3}}){{0,3}}"
+        rf"\(?[{upper}](?![A-Za-z0-9_])(?!\s{{1,3}}(?!{OR_AND})[a-z])"
         rf"|\s{{0,2}}\(\s?(?:or|and)\s{{1,2}}\(?[{upper}]\b"
+        rf"|\"\s?,\s?\"[{upper}]\"\s?[],]"
     )
 
 
@@ -157,21 +171,23 @@ def _rules(count: int) -> _Rules:
     # A small letter only where a bracket or the line's end follows: "a" is a word too.
     alone = r"(?=[)\]}\"'*<]|[ \t\r.]{0,4}(?:\n|$))"
     # Behind a letter no word may go on.
-    letter = rf"(?P<letter>[{upper}]|[{lower}]{alone})(?![A-Za-zÀ-ɏ0-9_‐‑-]|['’]\w)"
+    letter = rf"(?P<letter>[{upper}]|[{lower}]{alone})(?!{DENIED}|[A-Za-zÀ-ɏ0-9‐‑-]"
+    letter += r"|_[^\W_]|['’]\w)"
     bare = f"(?P<letter>[{upper}])"
 
     colon = _announced(upper)
     verb = r"(?:is|was|would be|must be|should be)\b"
     noun = rf"\b(?i:(?:answer|option|choice)\s{{1,3}}{verb}):?"
-    opening = r"[*_$\"'`(\[{<【（ \t]{0,8}(?:\\[a-z]{2,12}\s?\{?[( \t$*]{0,2}){0,3}"
+    opening = r"[*_$\"'`(\[{<【（→⇒ \t]{0,8}(?:\\[a-z]{2,12}\s?\{?[( \t$*]{0,2}){0,3}"
     kind = r"(?:(?i:option|choice|letter)[ \t]{1,3}\(?)?"
     # After a colon a sentence may begin: "A circle", "I think". After "the answer is",
     # "A because ..." can only mean the choice.
     sentence, thought = (
         rf"(?!{word}[ \t]{{1,20}}(?!(?:or|and)\b)\w)" for word in ("[AI]", "I")
     )
-    right = r"(?i:is|must be)\s{1,3}(?i:the\s{1,3})?(?i:correct|right|best)\b"
+    right = r"(?i:is|must be)\s{1,3}(?i:the\s{1,3})?(?i:correct|right|best|answer)\b"
     chosen = r"\b(?i:choose|chose|select|pick|go with|going with|choice|option)"
+    last = rf"[*_$(\[\"'`]{{0,4}}{bare}[*_$)\].\"'`]{{0,6}}$"
     ends = r"(?=[)\]}*_$\"'`. \t\r]{0,6}(?:\n|$))"
     return _Rules(
         answer=re.compile(f"{colon}{opening}{sentence}{kind}{letter}"),
@@ -182,6 +198,7 @@ def _rules(count: int) -> _Rules:
             rf"|\b(?i:answer)\s{{0,2}}[-–—=]?\s{{0,2}}{opening}(?=\S{{1,12}}{ends})"
             rf"|(?<![\w'’])\(?(?=[{upper}]\)?\*{{0,2}}\s{{1,3}}{right})"
             rf"|\b(?i:option|choice)\s{{1,3}}\(?(?=[{upper}]\)?\s{{1,3}}{right})"
+            rf"|(?:选项|選項)\s?(?=[{upper}]\s?(?:是|为)?(?:正确|正確|对的))"
             rf"){letter}"
         ),
         box=re.compile(
@@ -194,6 +211,10 @@ def _rules(count: int) -> _Rules:
             r"{1,25}"
         ),
         several=_several(upper),
+        before=re.compile(
+            rf"(?<!\w)\(?[{upper}]\)?\*{{0,2}}\s?(?:[/&]|\b(?:or|and)\b)\s?\(?\*{{0,2}}"
+            r"(?:(?i:option|choice)\s)?$"
+        ),
         alone=re.compile(
             r"[)\]}>】*_$\"'`.,;! \t\r]{0,8}(?:</[a-z_]{1,12}>[ \t\r]{0,4})?(?:\n|\Z)"
         ),
@@ -202,11 +223,14 @@ def _rules(count: int) -> _Rules:
             rf"[ \t]{{0,4}}[-*_(\[]{{0,4}}[ \t]{{0,2}}(?P<label>[{upper}])"
             r"(?:[*_]{0,2}[).:\]]|[*_ \t\r]{0,4}(?:\n|\Z))"
         ),
+        concluded=re.compile(
+            rf"\b(?i:hence|thus|therefore|so|conclude|leaves)[\s:,]{{1,3}}{last}"
+        ),
         ending=re.compile(
-            r"(?:(?:\b(?i:hence|thus|therefore|so|conclude|it is|it's|option|choice"
-            r"|answer|go with|choose|select|pick)|[:,=→⇒-])[\s:,]{1,3})"
-            rf"[*_$(\[\"'`]{{0,4}}{bare}[*_$)\].\"'`]{{0,6}}$"
-            rf"|^(?:\\[a-z]{{2,12}}\s?\{{|[*_$(\[\"'`#\s]){{0,4}}(?P<only>[{upper}])"
+            r"(?:(?:\b(?i:it is|it's|it must be|option|choice"
+            r"|answer|go with|choose|select|pick)|[:,=→⇒-]>?)[\s:,]{1,3}|=>\s?)"
+            rf"{last}"
+            rf"|^(?:\\[a-z]{{2,12}}\s?\{{|[*_$(\[\"'`#\s]){{0,4}}(?P<only>[{upper}{lower}])"
             r"[*_$)\].}\"'`\s]{0,6}$"
         ),
         mentioned=re.compile(
@@ -219,7 +243,8 @@ def _rules(count: int) -> _Rules:
 
 def _prepared(text: str) -> str:
     """The answer alone, with ASCII digits, letters and quotes, and without HTML."""
-    text = _HTML.sub("", ascii_digits(answer_in(text)))
+    text = _HTML.sub("", ascii_digits(answer_in(text)).replace("&nbsp;", " "))
+    text = _SIGNS.sub("", text)
     return re.sub(r"(?<!\\)\\[()\[\]]", "$", text.translate(_QUOTES))
 
 
@@ -239,7 +264,11 @@ def _strict(text: str, rules: _Rules) -> Reading:
         return found
     read = [rules.box.fullmatch(plain(box)) for box in boxes]
     letters = {found["letter"].upper() for found in read if found}
-    if len(letters) == 1 and all(read):
+    several = any(
+        found and rules.several.match(found.string, found.end("letter"))
+        for found in read
+    )
+    if len(letters) == 1 and all(read) and not several:
         return Reading(_place(letters.pop()))
     return Reading(ambiguous=True)
 
@@ -268,7 +297,8 @@ def _last(
             last = found
     if last is None:
         return Reading()
-    if rules.several.match(text, last.end()):
+    before = text[max(last.start() - _JOINED_BEFORE, 0) : last.start()]
+    if rules.several.match(text, last.end()) or rules.before.search(before):
         return Reading(ambiguous=True)
     return Reading(_place(last["letter"]))
 
@@ -296,6 +326,12 @@ def _stands(found: re.Match[str], rules: _Rules, *, labelled: bool = False) -> b
 
 def _ending(line: str, rules: _Rules) -> int | None:
     """The letter that a last line comes to, where it names no other."""
+    if found := rules.concluded.search(line):
+        return _place(found["letter"])
+    chosen = _REJECTED.sub("", line)
+    line = chosen if rules.mentioned.search(chosen) else line
+    if _NEGATION.search(_CLAUSE.split(line)[-1]):
+        return None
     named = set(rules.mentioned.findall(line))
     found = rules.ending.search(line)
     if found and len(named) <= 1:
@@ -328,4 +364,4 @@ def _same_text(text: str, choices: Sequence[str]) -> int | None:
 
 def _key(text: str) -> str:
     """What texts of choices are compared by: without blanks and braces."""
-    return re.sub(r"[{}\s]", "", normalised(plain(text)))
+    return re.sub(r"[{}\s]", "", normalised(plain(text).strip("\"'")))

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxmoe.evals.tasks.base import Grade, Question
-from jaxmoe.evals.tasks.extract import final_boxes
-from jaxmoe.evals.tasks.peel import undressed
+from jaxmoe.evals.tasks.extract import all_boxes, final_boxes
+from jaxmoe.evals.tasks.formulas import bases_differ, readable
 from jaxmoe.evals.tasks.prompts import (
     MATH,
     after_hashes,
@@ -80,7 +80,7 @@ class Math:
         Raises:
           ImportError: the library is not installed.
         """
-        problem = text_of(row, "problem", "Problem", "question")
+        problem = text_of(row, "problem", "Problem", "question", "Question")
         prompt = fill(template or MATH, {"problem": problem})
         value = after_hashes(value_of(row, "answer", "Answer"))
         answer = _latex(value)
@@ -109,10 +109,11 @@ class Math:
         # Apart, because evaluating may take far longer than comparing, and must not
         # cost the verdict.
         answer = verdict["read"]
+        right = verdict["right"] and not bases_differ(question.answer, boxes)
         if answer is not None:
             read = reader.ask({"form": seen}, self.seconds, self.seconds)
             answer = (read["form"] if read else None) or answer
-        return Grade(answer, verdict["right"], details)
+        return Grade(answer, right, details)
 
     def classes(self, texts: Sequence[str]) -> list[int]:
         """A number for each text, the same where the library calls answers equal.
@@ -131,6 +132,8 @@ class Math:
 
     def _same(self, a: str, b: str) -> bool:
         """Whether each would be right where the other is."""
+        if bases_differ(", ".join(final_boxes(a)), final_boxes(b)):
+            return False
         reader = _reader()
         for right, text in ((a, b), (b, a)):
             request = {"text": text, "right": right}
@@ -157,18 +160,20 @@ def _latex(value: Any) -> str:
     # "\$18.90" is money, and its dollar no delimiter.
     text = _MONEY.sub("", value).strip()
     if "\\boxed" in text:
-        text = ", ".join(final_boxes(text)) or text
+        text = ", ".join(all_boxes(text)) or text
     inner = [part for part in _DELIMITED.findall(text) if part.strip()]
     if len(inner) > 1 or (inner and _DELIMITED.sub("", text).strip()):
         return text  # words around formulas are the library's to read
-    return f"${undressed(text)}$"
+    return f"${readable(text)}$"
 
 
 def _seen(text: str, boxes: list[str]) -> str:
     """The part of an answer that the library gets."""
     if not boxes:
-        return _MONEY.sub("", text[-_END:])
-    content = ", ".join(map(undressed, boxes))
+        return _DELIMITED.sub(
+            lambda formula: f"${readable(formula[1])}$", _MONEY.sub("", text[-_END:])
+        )
+    content = ", ".join(map(readable, boxes))
     return f"$\\boxed{{{content}}}$" if content.strip() else ""
 
 
@@ -294,7 +299,9 @@ def _serve() -> None:
             return {"form": form(read(request["form"], seconds))}
         found = read(request["text"], seconds)
         right = read(request["right"], seconds)
-        verdict = bool(found) and library.verify(right, found, timeout_seconds=seconds)
+        verdict = bool(found) and library.verify(
+            right, found, allow_set_relation_comp=True, timeout_seconds=seconds
+        )
         return {
             "right": bool(verdict),
             "read": str(found[-1])[:1000] if found else None,

@@ -11,9 +11,6 @@ time.
 import re
 import unicodedata
 
-_NESTING = 6
-"""Wrappers within wrappers that are taken off."""
-
 _END = r"(?![A-Za-z])"
 # Switches have no argument and hold until the group ends.
 _SWITCH = re.compile(
@@ -21,13 +18,15 @@ _SWITCH = re.compile(
     r"sffamily|ttfamily|boldmath|unboldmath|displaystyle|textstyle|scriptstyle|"
     r"scriptscriptstyle|tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|"
     r"huge|Huge|centering|limits|nolimits|strut|mathstrut|noindent|relax|protect|par|"
-    rf"newline|hfill?|left|right|middle|[bB]igg?[lrm]?|checkmark|blacksquare|qed){_END}"
+    rf"newline|hfill?|left|right|middle|[bB]igg?[lrm]?|checkmark|blacksquare|square|Box|qed|"
+    rf"hline){_END}"
 )
 # Marks of mathematics, thin negative space, soft line ends; none leaves any ink.
 # A line's end comes first, for "\\\\[2pt]" holds no "\\[".
 _NO_INK = re.compile(
     r"(?P<line>\\\\)(?:\*?\[\s?(?:[-+]?[0-9.]{1,8}\s?\\?|\\)[a-z]{2,20}\s?\])?"
-    r"|\\[!/()\[\]]|\$|&nbsp;|[✓✔✅■∎\u200b\u200c\u200d\ufeff]"
+    r"|\\(?:left|right)\.|\\[!/()\[\]#]|\$|(?<!\\)\\$"
+    r"|[✓✔✅■∎\u200b\u200c\u200d\ufeff]"
 )
 # Lines and columns, which in a matrix are what it means.
 _LAYOUT = re.compile(
@@ -62,12 +61,15 @@ _ESCAPED_TWICE = re.compile(
     r"(?<!\\)\\(?=\\(?:left|right|[dt]?frac|sqrt|text|mathrm|mathbf|boxed|begin|end|"
     rf"cdot|times|leq?|geq?|neq?|in|cup|infty|pi|theta|circ|pm){_END})"
 )
-_THOUSANDS = re.compile(r"(?<=[0-9]),\\!\s{0,3}(?=[0-9]{3}(?![0-9]))")
-_MONEY = re.compile(r"(?:\b(?:US|CA|AU|NZ|HK|C|A))?\\\$|[€£¥]|\\(?:pounds|euro)\b")
+_THOUSANDS = re.compile(r"(?<=[0-9])(?:,\\!|\\[,;:])\s{0,3}(?=[0-9]{3}(?![0-9]))")
+_MONEY = re.compile(
+    r"(?:\b(?:US|CA|AU|NZ|HK|C|A))?\\\$|[€£¥]|\\(?:pounds|euro)\b"
+    r"|\\(?:text|mathrm)\{\s?(?:USD|EUR|GBP|US|¢)\s?\}|\b(?:USD|EUR|GBP)\b|¢"
+)
 _SPACE = re.compile(
     r"(?<!\\)\\[,;:> ]"
     rf"|\\(?:q?quad|enspace|enskip|thinspace|medspace|thickspace|space){_END}"
-    r"|~|[\u00a0\u2000-\u200a\u202f\u3000]"
+    r"|~|&nbsp;|[\u00a0\u2000-\u200a\u202f\u3000]"
 )
 _NO_BOX = re.compile(
     r"\\(?:[hv]space|[hv]?phantom|tag|label|footnote|index|rule\{[^{}]{0,20}\})\*?"
@@ -78,26 +80,32 @@ _COLOUR = re.compile(
 )
 _TWO = re.compile(
     r"\\(?:textcolor|colorbox|mathcolor|style|class|cssId|href|scalebox|bbox|framebox|"
-    r"makebox|raisebox|num)(?:\[[^\]]{0,40}\]){0,2}(?:\{[^{}]{0,120}\})?(?=\s{0,3}\{)"
-    r"|\\fcolorbox(?:\{[^{}]{0,60}\}){2}(?=\s{0,3}\{)"
+    r"makebox|raisebox|rotatebox|enclose|num)(?:\[[^\]]{0,40}\]){0,2}(?:\{[^{}]{0,120}\})?(?=\s{0,3}\{)"
+    r"|\\(?:fcolorbox|resizebox)(?:\{[^{}]{0,60}\}){2}(?=\s{0,3}\{)"
 )
 _QUANTITY = re.compile(
     r"\\(?:qty|SI)(?:\[[^\]]{0,40}\])?(\{[^{}]{0,40}\})\{[^{}]{0,80}\}"
 )
 _FORMULA_FONTS = (
     "boldsymbol|bm|pmb|mathbf|mathit|mathnormal|mathsf|mathtt|mathcal|ensuremath|"
-    "underline|uline|fbox|boxed|framebox|Aboxed|bold"
+    "underline|uline|fbox|boxed|framebox|Aboxed|bold|underbrace|smash|rlap|llap|"
+    "mathop|mathrel|mathord|mathbin|vcenter|tcbox|textcircled|circled"
 )
 _TEXT_FONTS = (
     "text|textbf|textit|textrm|textsf|texttt|textsc|textsl|textup|textmd|textnormal|"
     "emph|mathrm|mathbb|mathfrak|mathscr|mbox|hbox|operatorname|operatorname\\*"
 )
-_AROUND_FORMULA = re.compile(rf"\\(?:{_FORMULA_FONTS})\s{{0,3}}\{{([^{{}}]*)\}}")
+_GROUPS = r"|\\.|[{}]"
+_AROUND_FORMULA = re.compile(rf"(?P<font>\\(?:{_FORMULA_FONTS})\s{{0,3}})\{{{_GROUPS}")
 _AROUND_TEXT = re.compile(
-    rf"\\(?:{_FORMULA_FONTS}|{_TEXT_FONTS})\s{{0,3}}\{{([^{{}}]*)\}}"
+    rf"(?P<font>\\(?:{_FORMULA_FONTS}|{_TEXT_FONTS})\s{{0,3}})\{{{_GROUPS}"
 )
 _BOLD_TEXT = re.compile(r"\\(?:textbf|textit|textrm|textsf|texttt|emph)(?=\s{0,3}\{)")
 _TOKEN_FONT = re.compile(rf"\\(?:{_FORMULA_FONTS}|mathrm)\s{{1,3}}(?=[A-Za-z0-9])")
+# Text that has no words is part of the formula: "\\text{10\\%}", "\\mathrm{i}".
+_WORDLESS = re.compile(
+    r"\\(?:text|mathrm|mbox|operatorname)\s{0,3}\{([^{}A-Za-z]*|\s?[a-z]\s?)\}"
+)
 _TAG = re.compile(
     r"</?(?:answer|final_answer|b|strong|i|em|u|p|div|span|code|mark|big|small|font)"
     r"(?:\s[^<>]{0,60})?/?>|<br\s?/?>",
@@ -114,8 +122,14 @@ def undressed(latex: str) -> str:
     '{x} + 2'
     """
     text = _bare(latex, matrices=True)
-    text = _BOLD_TEXT.sub(r"\\text", text)
-    return _kept_apart(_unwrapped(text, _AROUND_FORMULA, r"{\1}"), formula=True)
+    text = _WORDLESS.sub(_without_text, _BOLD_TEXT.sub(r"\\text", text))
+    text = _kept_apart(_unwrapped(text, _AROUND_FORMULA, "{}"), formula=True)
+    text = text.rstrip(" .;:") or text
+    if text.startswith("**") and text.endswith("**"):
+        text = text[2:-2].strip()
+    inner = _without_outer(text)
+    is_set = "," in inner and inner[:1] not in ("(", "[")
+    return text if is_set else inner
 
 
 def plain(latex: str) -> str:
@@ -124,13 +138,31 @@ def plain(latex: str) -> str:
     >>> plain(r"$\text{(B)}$")
     '(B)'
     """
-    text = _unwrapped(_bare(latex), _AROUND_TEXT, r" \1 ")
+    text = _unwrapped(_bare(latex), _AROUND_TEXT, "  ")
     # Groups that only held a switch: {\bf 73}.
     text = _GROUP.sub(r" \1 ", text)
     text = _kept_apart(text, formula=False)
-    while len(text) > 1 and text[0] == "{" and text[-1] == "}" and text[-2] != "\\":
-        text = text[1:-1].strip()
+    text = _without_outer(text)
     return text.strip(_EMPHASIS) or text
+
+
+def _without_outer(text: str) -> str:
+    """Without the braces of groups that hold all of it: {{a}} is a, {a}{b} stays."""
+    closes: dict[int, int] = {}
+    opened: list[int] = []
+    for brace in re.finditer(r"\\.|[{}]", text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif brace[0] == "}" and opened:
+            closes[opened.pop()] = brace.start()
+    start, end = 0, len(text)
+    while closes.get(start) == end - 1:
+        start, end = start + 1, end - 1
+        while start < end and text[start] == " ":
+            start += 1
+        while start < end and text[end - 1] == " ":
+            end -= 1
+    return text[start:end]
 
 
 def ascii_digits(text: str) -> str:
@@ -168,9 +200,26 @@ def _kept_apart(text: str, *, formula: bool) -> str:
     return " ".join(text.replace(_MARK, " ").split())
 
 
-def _unwrapped(text: str, pattern: re.Pattern[str], by: str) -> str:
-    for _ in range(_NESTING):
-        text, count = pattern.subn(by, text)
-        if not count:
-            break
-    return " ".join(text.split())
+def _without_text(found: re.Match[str]) -> str:
+    """An exponent's digits or letters as a group, what else there is as it stands."""
+    inner = found[1].strip()
+    before = found.string[found.start() - 1 : found.start()]
+    if before in ("^", "_"):
+        return f"{{{inner}}}"
+    return inner if inner.isalnum() and not before.isalpha() else f" {inner} "
+
+
+def _unwrapped(text: str, pattern: re.Pattern[str], ends: str) -> str:
+    """Without the fonts that a pattern names, whose braces become `ends`."""
+    changed = list(text)
+    opened: list[re.Match[str]] = []
+    for token in pattern.finditer(text):
+        if token["font"] or token[0] == "{":
+            opened.append(token)
+        elif token[0] == "}" and opened:
+            opening = opened.pop()
+            if opening["font"]:
+                start, end = opening.span()
+                changed[start:end] = [ends[0], *[""] * (end - start - 1)]
+                changed[token.start()] = ends[1]
+    return " ".join("".join(changed).split())

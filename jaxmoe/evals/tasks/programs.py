@@ -13,19 +13,31 @@ from dataclasses import dataclass
 _LONGEST_BARE = 20_000
 """Characters of a text without a fence that is looked at as a program."""
 
-_STARTS = 10
-"""Lines at which a program without a fence may begin, that are tried."""
+_TRIED = 10
+"""Lines at which a program without a fence may begin or end, and blocks, tried."""
 
 _OPENS = re.compile(
     r"(?P<before>.*?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<label>[^`~]*)", re.DOTALL
 )
 _CLOSES = re.compile(r"(?P<code>.*?)(?P<fence>`{3,}|~{3,})[ \t]*", re.DOTALL)
-# python, py, Python3, python3.11, pypy3, ipython, {python}, {.python}, lang=python
+# python, py, Python3, python3.11.2, pypy3, ipython, {python}, {.python}, lang=python,
+# python_code, main.py
 _PYTHON = re.compile(
     r"(?:lang(?:uage)?=)?[\"'{.]{0,3}"
-    r"[ic]?py(?:thon|py|py3)?[ -]?[0-9.]{0,5}[\"'}]{0,2}",
+    r"(?:[ic]?py(?:thon|py|py3)?[ -]?[0-9.]{0,8}(?:_code)?|[\w/-]{1,60}\.py)"
+    r"[\"'}]{0,2}",
     re.IGNORECASE,
 )
+# Labels that say no language.
+_CODE = re.compile(r"code|program|solution", re.IGNORECASE)
+_MARKDOWN = re.compile(r"markdown|md", re.IGNORECASE)
+# Lines around a program without a fence, or within one that has no label.
+_WRAPPER = re.compile(
+    r"\s*(?:(?:</?(?:code|pre|python|answer|solution|program)>\s*)+|\[/?(?:PYTHON|CODE)\]"
+    r"|(?:\"{3}|'{3})python|'{3}|\"{3})\s*",
+    re.IGNORECASE,
+)
+_LABEL_LINE = re.compile(r"\s*(?:python|py)[0-9.]{0,5}:?\s*", re.IGNORECASE)
 _MARKER = re.compile(r"(?:[\s>*+-]|(?<![0-9])[0-9]{1,3}[.)])*")
 _LIKE_CODE = re.compile(
     r"(?:import|from|def|class|if|for|while|try:|with|print\(|@|#|[A-Za-z_][\w, ]*=)"
@@ -58,25 +70,33 @@ class _Block:
 
     @property
     def program(self) -> str:
-        return "\n".join(self.lines) + "\n"
+        lines = self.lines
+        if self.is_plain and _LABEL_LINE.fullmatch(lines[0]):
+            lines = lines[1:]  # a label that came below its fence
+        return "\n".join(lines) + "\n"
+
+    @property
+    def is_plain(self) -> bool:
+        return not self.label or bool(_CODE.fullmatch(self.label))
 
     @property
     def is_python(self) -> bool:
-        first = self.label.split()[0] if self.label.split() else ""
-        return bool(_PYTHON.fullmatch(first.split(",")[0].split(":")[0]))
+        first = re.split(r"[\s,:]", self.label.strip("{} "))[0]
+        return bool(_PYTHON.fullmatch(first))
 
 
 def program_of(text: str) -> str | None:
     """The program of an answer; None for none.
 
     The last closed block labelled Python, else the last such block that never closes,
-    else the last block without a label, closed or not: beside a program, blocks without
-    one show what it prints. A labelled fence always opens a block: one of the same
-    length that is open then was never closed. Without any block, it is the text, or
-    what follows a few lines of prose, as far as it is Python that does something.
-    Blanks before the opening fence are taken off each line.
+    else the last block without a label that is Python, else the last one, closed or
+    not: beside a program, blocks without one show what it prints. A labelled fence
+    always opens a block: one of the same length that is open then was never closed.
+    Without any block, it is the text, or what follows a few lines of prose, as far as
+    it is Python that does something, less tags around it. Blanks before the opening
+    fence are taken off each line.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "")
     blocks = [block for block in _blocks(text) if any(map(str.strip, block.lines))]
     if len(blocks) == 1 and not blocks[0].closed and not blocks[0].label:
         # A fence alone may as well close what stands before it.
@@ -84,12 +104,16 @@ def program_of(text: str) -> str | None:
         if before is not None:
             return before
     python = [block for block in blocks if block.is_python]
-    plain = [block for block in blocks if not block.label]
-    for kind in (python, plain):
+    plain = [block for block in blocks if block.is_plain]
+    running = [b for b in plain[-_TRIED:] if _does_something(b.program[:_LONGEST_BARE])]
+    for kind in (python, running, plain):
         for closed in (True, False):
             found = [block for block in kind if block.closed == closed]
             if found:
                 return found[-1].program
+    pages = [block for block in blocks if _MARKDOWN.fullmatch(block.label)]
+    if pages and len(pages[-1].fence) > 3:
+        return program_of(pages[-1].program)
     return None if blocks else _bare_program(text)
 
 
@@ -147,15 +171,26 @@ def _indent(before: str) -> str:
 
 def _bare_program(text: str) -> str | None:
     """A program without a fence, or with a closing one alone."""
-    text = "\n".join(line for line in text.split("\n") if not _is_fence(line))
+    lines = [line for line in text.split("\n") if not _is_fence(line)]
+    bare = [line for line in lines if not _WRAPPER.fullmatch(line)]
+    return _first_program(lines) or (_first_program(bare) if bare != lines else None)
+
+
+def _first_program(lines: list[str]) -> str | None:
+    """The first lines, up to the last that belong to it, that are a program."""
+    text = "\n".join(lines).strip("\n")
     if not text.strip() or len(text) > _LONGEST_BARE:
         return None
-    lines = text.strip("\n").split("\n")
+    lines = text.split("\n")
+    if _LABEL_LINE.fullmatch(lines[0]):
+        del lines[0]
     starts = [i for i, line in enumerate(lines) if _LIKE_CODE.match(line)]
-    for start in [0, *starts][: 1 + _STARTS]:
-        program = "\n".join(lines[start:]) + "\n"
-        if _does_something(program):
-            return program
+    for start in [0, *starts][: 1 + _TRIED]:
+        blank = [i for i in range(start + 1, len(lines)) if not lines[i].strip()]
+        for end in [len(lines), *blank[::-1]][: 1 + _TRIED]:
+            program = "\n".join(lines[start:end]) + "\n"
+            if _does_something(program):
+                return program
     return None
 
 

@@ -102,10 +102,26 @@ def from_cell(value: Any) -> Any:
     """
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _python_list):
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             return read(value)
     return value
+
+
+_TEXT = r"(?P<text>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
+_NEXT = re.compile(rf"{_TEXT}(?P<gap>\s+(?=['\"]))?")
+_ARRAY = re.compile(rf"{_TEXT}|array\((?=\[)|(?P<end>\])\s*(?:,\s*dtype=\w+\s*)?\)")
+
+
+def _python_list(value: str) -> Any:
+    """A list as Python writes it, or NumPy, which leaves the commas out: "['a' 'b']".
+
+    To Python that is one text, 'ab'.
+    """
+    value = _NEXT.sub(lambda f: f["text"] + ("," if f["gap"] else ""), value)
+    if "array(" in value:
+        value = _ARRAY.sub(lambda f: f["text"] or f["end"] or "", value)
+    return ast.literal_eval(value)
 
 
 def shown(value: Any) -> str:
@@ -115,11 +131,6 @@ def shown(value: Any) -> str:
     except (RecursionError, ValueError):  # nested too deeply, an endless integer
         return f"a {type(value).__name__} that is too large to show"
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def printable(text: str) -> str:
-    """Text without what moves a terminal's cursor or worse: "\x1b" as four letters."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def after_hashes(answer: Any) -> Any:

@@ -7,16 +7,25 @@ and shown to a verifier. Thinking that never closes was cut off, so there is no 
 
 import re
 
-_NAME = r"(?:think(?:ing)?|thoughts?|seed:think)"
+_NAME = r"(?:\w{1,12}[_:])?(?:think(?:ing)?|thoughts?)(?:\s\w{1,20}=[^<>]{0,80})?"
 _OPEN = re.compile(
-    rf"<\s{{0,3}}{_NAME}\s{{0,3}}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>"
-    r"|<\|START_THINKING\|>|<\|channel>",
+    rf"<\s{{0,3}}{_NAME}\s{{0,3}}>|\[THINK\]|◁think▷|<\|(?:begin_of_thought|think)\|>"
+    r"|<\|START_THINKING\|>|<\|inner_prefix\|>|<\|channel>(?:thought)?",
     re.IGNORECASE,
 )
 _CLOSE = re.compile(
-    rf"<\s{{0,3}}/\s{{0,3}}{_NAME}\s{{0,3}}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>"
-    r"|<\|END_THINKING\|>|<channel\|>",
+    rf"<\s{{0,3}}/\s{{0,3}}{_NAME}\s{{0,3}}>|\[/THINK\]|◁/think▷"
+    r"|<\|(?:end_of_thought|/think)\|>|<\|END_THINKING\|>|<\|inner_suffix\|>|<channel\|>",
     re.IGNORECASE,
+)
+# Names that an answer's own parts may have as well: reasoning where they come first, or
+# where one is closed that the prompt has opened.
+_OPEN_FIRST = re.compile(
+    r"<(?P<name>reasoning|reason|scratchpad|analysis)>|<start_working_out>",
+    re.IGNORECASE,
+)
+_CLOSE_FIRST = re.compile(
+    r"</(?:reasoning|reason|scratchpad|analysis)>|<end_working_out>", re.IGNORECASE
 )
 # Harmony: <|channel|>final<|message|>..., or without its special tokens, which leaves
 # their texts glued together: "analysisWe need 7.assistantfinalThe answer is 7." So do
@@ -40,11 +49,8 @@ def answer_in(text: str) -> str:
         _, found, answer = text.rpartition(_GLUED_FINAL)
         return answer if found else ""
     text = text[found.end() :] if (found := _FINAL_FIRST.match(text)) else text
-    end = 0
-    for closed in _CLOSE.finditer(text):
-        end = closed.end()
-    answer = text[end:]
-    return "" if _OPEN.search(answer) else answer
+    answer = _after_last(_CLOSE, text)
+    return "" if _OPEN.search(answer) else _without_first(answer)
 
 
 def opens_reasoning(prompt: str) -> bool:
@@ -53,7 +59,25 @@ def opens_reasoning(prompt: str) -> bool:
     Then an answer without a closing mark was cut off: grade `"<think>" + answer`.
     """
     last = max((found.end() for found in _OPEN.finditer(prompt)), default=-1)
+    if channel := _CHANNEL.search(prompt, prompt.rfind("<|channel|>")):
+        inside = channel[1].lower() != "final"
+        return inside and not prompt[channel.end() :].strip()
     return last >= 0 and not prompt[last:].strip()
+
+
+def _after_last(closed: re.Pattern[str], text: str) -> str:
+    end = 0
+    for found in closed.finditer(text):
+        end = found.end()
+    return text[end:]
+
+
+def _without_first(text: str) -> str:
+    """Without reasoning under a name that other parts of an answer may have too."""
+    if _OPEN_FIRST.match(text.lstrip()):
+        answer = _after_last(_CLOSE_FIRST, text)
+        return "" if answer == text else answer
+    return text if _OPEN_FIRST.search(text) else _after_last(_CLOSE_FIRST, text)
 
 
 def _final_channel(text: str) -> str:

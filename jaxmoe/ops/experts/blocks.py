@@ -12,7 +12,7 @@ from jax import lax
 from jaxmoe.ops.activations import Activation
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts.bias import ExpertBias
-from jaxmoe.ops.grouping import cut_blocks
+from jaxmoe.ops.grouping import cut_blocks, place_of_members
 from jaxmoe.ops.matmul import contract
 from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, cut
@@ -68,7 +68,7 @@ def apply_blocks(
 
     results = jnp.zeros((pairs + size, model), jnp.float32)
     results = lax.fori_loop(0, blocks.count, one_expert, results)
-    place = jnp.argsort(blocks.order)
+    place = place_of_members(blocks)
     parts = results[place].reshape(num_rows, width, model) * weights[:, :, None]
     # Summed in rank order: no row's sum depends on what others chose.
     parts = jnp.where(experts[:, :, None] >= 0, parts, 0.0)

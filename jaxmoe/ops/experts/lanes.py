@@ -12,7 +12,7 @@ from jaxmoe.ops.activations import Activation
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts.bias import ExpertBias
 from jaxmoe.ops.experts.blocks import apply_blocks
-from jaxmoe.ops.grouping import cut_blocks
+from jaxmoe.ops.grouping import cut_blocks, place_of_members
 from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, cut
 from jaxmoe.typing import Array, Float, Int, Num
@@ -77,7 +77,7 @@ def apply_lanes(
 
     results = jnp.zeros((pairs + size, model), jnp.float32)
     results = lax.fori_loop(0, blocks.count, one_block, results)
-    parts = results[jnp.argsort(blocks.order)].reshape(num_rows, width, model)
+    parts = results[place_of_members(blocks)].reshape(num_rows, width, model)
     # Summed in rank order: no row's sum depends on what others chose.
     parts = jnp.where(experts[:, :, None] >= 0, parts * weights[:, :, None], 0.0)
     return parts.sum(axis=1).astype(x.dtype)

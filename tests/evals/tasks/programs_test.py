@@ -33,6 +33,23 @@ ANSWERS = [
     ("**Code** ```python\nx=1\n```", "x=1\n"),
     ("```pycon\n>>> 1\n```", None),
     ("x=1\nprint(x)\n```\nThis prints one.", "x=1\nprint(x)\n"),
+    ("```python3.10.2\nx=1\n```", "x=1\n"),
+    ("```{ .python }\nx=1\n```", "x=1\n"),
+    ("```main.py\nx=1\n```", "x=1\n"),
+    ("```code\nx=1\n```", "x=1\n"),
+    ("```\nx=1\n```\nInput:\n```\n2 3\n```\nOutput:\n```\n5\n```", "x=1\n"),
+    ("```\nx=1\n```\n```\nx=2\n```", "x=2\n"),
+    ("```\nx = (\n```\n```\n5\n```", "5\n"),
+    ("```\npython\nx=1\n```", "x=1\n"),
+    ("````markdown\n```python\nx=1\n```\n````", "x=1\n"),
+    ("```python\n\ufeffx=1\n```", "x=1\n"),
+    ("Sure.\n\nx=1\n\ny=2\n\nIt sets two.", "x=1\n\ny=2\n"),
+    ("<answer>\nx=1\n</answer>", "x=1\n"),
+    ("[PYTHON]\nx=1\n[/PYTHON]", "x=1\n"),
+    ("<pre><code>\nx=1\n</code></pre>", "x=1\n"),
+    ("python\nx=1", "x=1\n"),
+    ('"""\nSets one.\n"""\nx=1', '"""\nSets one.\n"""\nx=1\n'),
+    ("'''python\nx=1\n'''", "x=1\n"),
 ]
 
 

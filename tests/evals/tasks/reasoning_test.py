@@ -24,6 +24,16 @@ ANSWERS = [
     ("<|begin_of_thought|>7<|end_of_thought|>8", "8"),
     ("<|START_THINKING|>7<|END_THINKING|>8", "8"),
     ("<|channel>thought\n7<channel|>8", "8"),
+    ("<longcat_think>7</longcat_think>8", "8"),
+    ('<think time="3">7</think>8', "8"),
+    ("<|inner_prefix|>7<|inner_suffix|>8", "8"),
+    ("<reasoning>7</reasoning><answer>8</answer>", "<answer>8</answer>"),
+    ("<answer>8</answer><reasoning>7</reasoning>",
+     "<answer>8</answer><reasoning>7</reasoning>"),
+    ("7</reasoning>8", "8"),
+    ("<reasoning>7", ""),
+    ("<start_working_out>7<end_working_out>8", "8"),
+    ("<longcat_think>7", ""),
     ("<think>7", ""),
     ("<think>7</think>", ""),
     ("<think>7</think>8<think>9", ""),
@@ -100,6 +110,9 @@ def test_every_task_grades_the_answer_alone(name, text, correct):
     [
         ("<|im_start|>assistant\n<think>\n", True),
         ("<|im_start|>assistant\n<think>\n\n</think>\n\n", False),
+        ("<|turn>model\n<|channel>thought\n", True),
+        ("<|start|>assistant<|channel|>analysis<|message|>", True),
+        ("<|start|>assistant<|channel|>final<|message|>", False),
         ("what is <think>?<|im_end|>\n<|im_start|>assistant\n", False),
         ("", False),
     ],
@@ -112,6 +125,6 @@ def test_opens_reasoning(prompt, opens):
 @pytest.mark.parametrize("piece", ["<think>", "</think>", "<", "<|channel|>", "[THINK"])
 def test_takes_linear_time(piece):
     """An answer of a megabyte would hold up a run."""
-    start = time.perf_counter()
+    start = time.process_time()
     answer_in(piece * (1_000_000 // len(piece)))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

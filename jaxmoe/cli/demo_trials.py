@@ -1,0 +1,80 @@
+"""Measures heads that adapt, and models trained on, on the demo's problems."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import jaxmoe
+from jaxmoe.checkpoints.source import open_source
+from jaxmoe.cli.demo_rows import first_asked, play_row
+from jaxmoe.decode.inputs import check_whole
+from jaxmoe.demo import trials
+from jaxmoe.demo.game_runs import Outcome
+from jaxmoe.demo.held_out import HeldOut, read_part
+from jaxmoe.demo.study_files import as_compact
+from jaxmoe.demo.token_entropy import token_entropy
+from jaxmoe.files import write_text
+from jaxmoe.model import Model
+from jaxmoe.router.policies import Policy
+
+EPILOG = """\
+Draws the answers that jaxmoe/demo/trials/design.md says: of the shipped model with each
+kind of head, and of the models given, which `jaxmoe demo train --from demo` makes, by
+top-k and by Expert-Sample. Writes results.json and table.md into OUT; claims about
+models that are not given are left out. A killed run goes on where it was."""
+
+SHIPPED = "shipped"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """All options."""
+    add, where = parser.add_argument, Path("demo-trials")
+    out = "the directory to write into (default: demo-trials)"
+    add("out", metavar="OUT", type=Path, nargs="?", default=where, help=out)
+    for name in trials.MODELS:
+        add(f"--{name}", metavar="CKPT", help=f"the model called {name} in the design")
+    problems = "only the first P (default: the design's)"
+    default = trials.PROBLEMS
+    add("--problems", type=int, metavar="P", default=default, help=problems)
+    slots = "answers computed side by side (default: 256)"
+    add("--slots", type=int, metavar="S", default=256, help=slots)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws what is missing, and writes the results; 0."""
+    check_whole("--slots", args.slots)
+    asked = first_asked(read_part("study"), args.problems)
+    given = {n: path for n in trials.MODELS if (path := getattr(args, n)) is not None}
+    checkpoints = {SHIPPED: "demo", **given}
+    digests = {name: open_source(path).digest() for name, path in checkpoints.items()}
+    outcomes, draws, entropies = {}, {}, {}
+    for name, path in checkpoints.items():
+        model = jaxmoe.load(path)
+        own = dict(_rows(name))
+        for row, policy in own.items():
+            draws[row] = trials.draw_of(policy, args.slots)
+            outcomes[row] = play_row(
+                args.out, row, model, asked, draws[row], digests[name]
+            )
+        entropies[name] = _entropy(model, asked, outcomes[next(iter(own))])
+    found = {"checkpoints": digests} | trials.report(outcomes, draws, entropies)
+    write_text(args.out / "results.json", as_compact(found))
+    text = trials.table(found)
+    write_text(args.out / "table.md", text)
+    print(text)
+    return 0
+
+
+def _rows(model: str) -> Iterator[tuple[str, Policy]]:
+    """Name and policy of a model's rows, that of top-k first."""
+    if model == SHIPPED:
+        yield from trials.HEADS.items()
+        return
+    for name, policy in trials.ROUTING.items():
+        yield trials.row_of(model, name), policy
+
+
+def _entropy(model: Model, asked: list[HeldOut], by_top_k: Outcome) -> float:
+    pairs = zip(asked, by_top_k.first, strict=True)
+    texts = [one.problem.prompt + answer for one, answer in pairs]
+    return token_entropy(model.config, model.params, texts)

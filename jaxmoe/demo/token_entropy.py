@@ -1,0 +1,29 @@
+"""How sure a model is of its tokens."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxmoe.config import ModelConfig
+from jaxmoe.demo.encoding import PROMPT_LENGTH, encode_whole
+from jaxmoe.demo.network import logits_of
+from jaxmoe.typing import Params
+
+
+def token_entropy(config: ModelConfig, params: Params, texts: Sequence[str]) -> float:
+    """Mean entropy of the next token, in nats, where an answer's tokens are drawn.
+
+    Routed by top-k, without temperature.
+
+    texts: problems with their answers; those of another length than a right answer's
+      are left out.
+    """
+
+    @jax.jit
+    def mean_entropy(params, tokens):
+        logits, _, _ = logits_of(config, params, tokens, "auto")
+        logp = jax.nn.log_softmax(logits[:, PROMPT_LENGTH - 1 :])
+        return -(jnp.exp(logp) * logp).sum(axis=-1).mean()
+
+    return float(mean_entropy(params, encode_whole(texts)))

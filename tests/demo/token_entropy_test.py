@@ -1,0 +1,29 @@
+"""How sure a model is of its tokens."""
+
+import numpy as np
+import pytest
+
+from jaxmoe.demo.encoding import PROMPT_LENGTH, encode_whole
+from jaxmoe.demo.network import first_params, logits_of
+from jaxmoe.demo.token_entropy import token_entropy
+from tests.demo.training_test import CONFIG
+
+TEXTS = ["2,5,8,12=27:12+8=20,5+2=7,20+7=27", "1,2,3,4=10:2+1=3,3+3=6,6+4=10"]
+
+
+def test_entropy_is_that_of_the_answers_tokens():
+    """Prompts, which nobody draws, would count; or the end of an answer would not."""
+    params = first_params(CONFIG, 3)
+    logits, _, _ = logits_of(CONFIG, params, encode_whole(TEXTS), "batched")
+    wide = np.asarray(logits, np.float64)[:, PROMPT_LENGTH - 1 :]
+    p = np.exp(wide) / np.exp(wide).sum(axis=-1, keepdims=True)
+    expected = -(p * np.log(p)).sum(axis=-1).mean()
+    found = token_entropy(CONFIG, params, [*TEXTS, "12"])
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_token_alone_has_no_entropy():
+    """A certain model would not be told from one that is not."""
+    params = first_params(CONFIG, 3)
+    sure = params | {"head.weight": params["head.weight"] * 1e4}
+    assert token_entropy(CONFIG, sure, TEXTS) < 1e-2

@@ -1,0 +1,100 @@
+"""Whether the trials' parts fit together, on made-up answers."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from jaxmoe.demo import trials
+from jaxmoe.demo.chains import number_sets
+from jaxmoe.demo.encoding import VOCAB
+from jaxmoe.demo.network import demo_config
+from jaxmoe.demo.numbers_game import Problem
+from jaxmoe.demo.trials import HEAD_CLAIMS, HEADS, MODEL_CLAIMS, MODELS, ROUTING
+from jaxmoe.router.policies import for_model
+from tests.outcomes import outcome_of
+
+CONFIG = demo_config({"vocab_size": len(VOCAB), "eos_token_id": 0, "pad_token_id": 0})
+PROBLEMS = [Problem(numbers, 9) for numbers in number_sets()[:4]]
+MODEL_ROWS = [trials.row_of(model, policy) for model in MODELS for policy in ROUTING]
+NOISY_TOPK, NOISY_ES = (trials.row_of(trials.NOISY, policy) for policy in ROUTING)
+
+
+@pytest.mark.parametrize("policy", [*HEADS.values(), *ROUTING.values()])
+def test_every_policy_fits_the_demo_model(policy):
+    """The trials would stop at this row."""
+    draw = trials.draw_of(policy, 16)
+    assert (draw.n, draw.slots, draw.seed) == (trials.N, 16, trials.SEED)
+    for_model(draw.policy, CONFIG)
+
+
+def test_the_families_are_as_large_as_the_design_says():
+    """Holm's correction would be for another number of claims than was stated."""
+    assert (len(HEAD_CLAIMS), len(MODEL_CLAIMS)) == (10, 8)
+    texts = [claim.text for claim in (*HEAD_CLAIMS, *MODEL_CLAIMS)]
+    assert len(set(texts)) == len(texts)
+    assert {claim.a for claim in HEAD_CLAIMS} | {claim.b for claim in HEAD_CLAIMS} == (
+        {*HEADS} - {"top-k"}
+    )
+
+
+def outcomes(rows) -> dict:
+    """Four problems of 32 answers, of which a sixteenth is right."""
+    made = {name: outcome_of(PROBLEMS, trials.N, [2, 2, 2, 2]) for name in rows}
+    if NOISY_ES in made:
+        made[NOISY_ES] = outcome_of(PROBLEMS, trials.N, [32, 32, 2, 0])
+    return made
+
+
+def reported(rows) -> dict:
+    """The report, as it is read again."""
+    found = outcomes(rows)
+    draws = dict.fromkeys(found, trials.draw_of(HEADS["top-k"]))
+    said = trials.report(found, draws, {"shipped": 0.5})
+    return json.loads(json.dumps(said, allow_nan=False))
+
+
+def test_a_gain_is_less_top_k_and_growth_less_the_controls():
+    """A model's growth would be its accuracy, or be against the wrong model."""
+    found = reported([*HEADS, *MODEL_ROWS])
+    assert [row["claim"] for row in found["heads"]] == [c.text for c in HEAD_CLAIMS]
+    by_claim = {row["claim"]: row for row in found["models"]}
+    assert [*by_claim] == [claim.text for claim in MODEL_CLAIMS]
+    solved = by_claim["noisy: 32 answers solve more"]["value"][0]
+    # pass@32 of 2 of 32 right is 1, of 0 it is 0.
+    assert solved == -0.25
+    assert by_claim["noisy: gains more than the control"]["value"][0] == solved
+    single = by_claim["noisy: one answer is no worse"]["value"][0]
+    assert single == pytest.approx((1 + 1 + 1 / 16) / 4 - 1 / 16, abs=1e-5)
+    assert by_claim["sharpened: gains more than the control"]["value"][0] == 0
+    assert found["gains"]["noisy, accuracy"][0] == single
+    assert not found["heads left out"] and not found["models left out"]
+
+
+def test_gains_may_differ_by_two():
+    """A gain of all problems beside a loss of all would be refused as no share."""
+    rows = [*HEADS, *MODEL_ROWS]
+    made = outcomes(rows)
+    control_topk, control_es = (trials.row_of(trials.CONTROL, p) for p in ROUTING)
+    for name, right in ((NOISY_TOPK, 0), (NOISY_ES, 32), (control_topk, 32)):
+        made[name] = outcome_of(PROBLEMS, trials.N, [right] * 4)
+    made[control_es] = outcome_of(PROBLEMS, trials.N, [0] * 4)
+    growth = [c for c in MODEL_CLAIMS if c.a == trials.gain_of(trials.NOISY)]
+    (one,) = trials.evidence(growth, made)
+    np.testing.assert_array_equal(one.a - one.b, [2, 2, 2, 2])
+    assert one.difference().mean == 2
+
+
+def test_models_that_are_not_given_are_left_out():
+    """Time that ran out would leave no results, or some without a word."""
+    rows = [*HEADS, *(row for row in MODEL_ROWS if trials.SHARPENED not in row)]
+    found = reported(rows)
+    left = [claim.text for claim in MODEL_CLAIMS if trials.SHARPENED in claim.text]
+    assert found["models left out"] == left and len(left) == 3
+    adjusted = {row["claim"]: row for row in found["models"]}
+    assert len(adjusted) == len(MODEL_CLAIMS) - 3
+    text = trials.table(found)
+    assert f"Left out: {'; '.join(left)}." in text
+    assert "Token entropy in nats: shipped 0.500." in text
+    assert re.search(r"\| by mass +\| 4 ", text)
