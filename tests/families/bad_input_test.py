@@ -169,6 +169,7 @@ def test_every_attribute_is_checked(values):
 ODD = (1e308, float("nan"), 10**30, 3, -1, True, None, "x", [], [None], {"a": 1})
 
 
+@pytest.mark.filterwarnings("ignore:.* in config.json left out")
 @pytest.mark.parametrize(
     "values",
     [pytest.param(dict(f.test_configs[-1]), id=f.name) for f in FAMILIES.values()],
