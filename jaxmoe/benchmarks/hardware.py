@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jax
 
+from jaxmoe.execution import cores
+
 LIBRARIES = ("jax", "jaxlib", "flax", "numpy")
 VECTORS = {"avx512f": 512, "avx2": 256, "avx": 256, "sse4_2": 128, "asimd": 128}
 """Flags of a processor -> bits of the vectors that it computes with, widest first."""

@@ -24,7 +24,7 @@ class Dispatched:
     in_steps: bool
 
     def result(self, most: int) -> tuple["Seen", "Dispatched | None"]:
-        """The first tokens of each slot, and what is left of more than `most`.
+        """At most `most` tokens of each slot, and what is left where there are more.
 
         Waits until the program is done.
         """

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
+import jax
 import numpy as np
 
 from jaxmoe.decode.dispatched import Dispatched, Seen
@@ -374,6 +375,8 @@ class Engine:
         if not admitted.any():
             return []
         memory.prefix = self._prompts.load(memory.prefix)
+        if not self._execution.runs_ahead:
+            jax.block_until_ready(memory.prefix)
         memory.remember(self._table.recent, admitted, self._repeatable(admitted))
         self._dispatch_first_tokens(memory, admitted)
         return [s for s, new in zip(self._slots, admitted, strict=True) if s and new]
@@ -536,7 +539,7 @@ class Engine:
             self._ended[ticket] = "finished"
 
     def _stop(self, stopped: list[bool]) -> None:
-        """Puts slots to rest that the device would draw on in."""
+        """Has the device draw nothing more in these slots."""
         if self._memory is not None and any(stopped):
             self._memory.stop(np.array(stopped))
 

@@ -16,7 +16,7 @@ class LiveSample:
 
     place: among the samples of its request. entry: where its prompt lies. length:
     tokens that the host has seen. over: whether it has ended, or was cancelled; what
-    the device draws for it beyond that is nobody's.
+    the device draws for it beyond that is thrown away.
     """
 
     ticket: Ticket

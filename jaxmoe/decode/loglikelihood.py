@@ -374,6 +374,8 @@ def _load(call: _Call, contexts: list[bytes], size: int, entries: int) -> Prefix
     passes = _passes(contexts, entries)
     for one, found in zip(passes, side_by_side(model, computed, passes), strict=True):
         prefix = put_prompts(config, prefix, one.entries, found, execution=execution)
+        if not execution.runs_ahead:
+            jax.block_until_ready(prefix)
     return prefix
 
 
@@ -398,9 +400,9 @@ def _passes(contexts: list[bytes], entries: int) -> list[Prompts]:
 
 
 def _prefill(call: _Call, prompts: Prompts) -> PrefixCache:
-    """What they leave behind, once it is there."""
+    """What they leave behind."""
     model = call.model
-    computed = prefill(
+    return prefill(
         model.config,
         model.params,
         prompts.tokens,
@@ -408,7 +410,6 @@ def _prefill(call: _Call, prompts: Prompts) -> PrefixCache:
         call.policy.deterministic(model.config.num_layers),
         execution=model.execution,
     )
-    return jax.block_until_ready(computed)
 
 
 def _follow(

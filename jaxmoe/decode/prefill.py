@@ -118,7 +118,7 @@ def chooser(
     routes: Int[Array, "N L K"] | None,
     num_layers: int,
 ) -> Choose:
-    """Who chooses the experts of rows, each with noise of its own.
+    """A function that chooses experts for rows, each with noise of its own.
 
     Args:
       data: of the samples' keys k_i; None routes all rows without noise.

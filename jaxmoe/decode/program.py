@@ -47,11 +47,13 @@ class Program(Generic[R]):
             options = ()
             kwargs = {**kwargs, "execution": kwargs["execution"].without_options()}
         if options not in self._jits:
-            self._jits[options] = jax.jit(
+            made = jax.jit(
                 self._function,
                 compiler_options=dict(options) or None,
                 **self._settings,
             )
+            # Of threads that come here at once all get the first one's.
+            self._jits.setdefault(options, made)
         return self._jits[options], kwargs
 
 

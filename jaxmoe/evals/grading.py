@@ -17,7 +17,7 @@ from jaxmoe.evals.tasks.reasoning import answer_in
 from jaxmoe.files import parse_json, write_text
 
 GRADING = "grading.json"
-VERSION = 3
+VERSION = 4
 """Of the graders; higher where one of them reads an answer otherwise than before."""
 
 LIBRARIES = {

@@ -625,7 +625,7 @@ def _refuse_calls(*, required: bool) -> None:
     _check(_LIBC.prctl(_SET_SECCOMP, 2, described, 0, 0), "seccomp")
 
 
-def _filter(machine: str) -> list[tuple[int, int, int, int]]:
+def _filter(machine: str) -> list[tuple[int, ...]]:
     """The kernel's filter: (operation, where true, where false, operand) each.
 
     Jumps are counted from the next one (linux/filter.h, linux/seccomp.h).

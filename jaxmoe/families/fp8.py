@@ -43,7 +43,7 @@ _ONE_OF = {
 
 
 _MOST_NAMES = 20_000
-_REPEATS = re.compile(r"[*+{]")
+_REPEATS = re.compile(r"[*+{]|(?<!\()\?")
 _REPEATED_GROUP = re.compile(r"\)\s*[*+{]|\(\?[^:]|\\[1-9]")
 """What may take exponential time to match, or does more than match."""
 
@@ -52,7 +52,11 @@ def _is_pattern(name: Any) -> bool:
     """Whether it is a pattern that takes little time to match, as plain names do."""
     if not isinstance(name, str) or len(name) > 500:
         return False
-    if len(_REPEATS.findall(name)) > 3 or _REPEATED_GROUP.search(name):
+    # Alternatives outside groups are tried one after another, so each counts alone.
+    one_of = [name] if "(" in name else name.split("|")
+    if any(len(_REPEATS.findall(one)) + one.count("|") > 3 for one in one_of):
+        return False
+    if _REPEATED_GROUP.search(name):
         return False
     try:
         re.compile(name)

@@ -99,6 +99,7 @@ class Guide:
           end: the token that the matcher ends with. ends: those of the answer, [E].
         """
         self._matcher, self._end, self._ends = matcher, end, ends
+        self._other_ends = ends.tolist() != [end]
 
     def take(self, ids: Iterable[int]) -> bool:
         """Takes the answer's next tokens; whether all of them were allowed.
@@ -117,6 +118,12 @@ class Guide:
         self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
         if self._matcher.is_error():
             return False
+        if self._other_ends:
+            self._replace_end(mask)
+        return bool(np.count_nonzero(mask))  # in half the time of `any`
+
+    def _replace_end(self, mask: np.ndarray) -> None:
+        """Allows the answer's own end tokens where the matcher allows its own."""
         complete = mask[self._end >> 5] >> (self._end & 31) & 1
         bits = mask.view(np.uint32)
         for token in (self._end, *self._ends):
@@ -124,7 +131,6 @@ class Guide:
         if complete:
             for token in self._ends:
                 bits[token >> 5] |= np.uint32(1 << (token & 31))
-        return bool(mask.any())
 
 
 def schema_text(schema: str | Mapping[str, Any]) -> str:

@@ -6,12 +6,19 @@ import pytest
 import jaxmoe
 from jaxmoe.decode import side_by_side as module
 from jaxmoe.decode.side_by_side import programs_at_once, side_by_side
+from jaxmoe.ops.experts import lanes
 from tests.tiny import prompt_of, tiny_config, tiny_model
 
 THREADS = 3
 # Several passes of each kind: contexts of two lengths, steps after them, whole pairs.
 PAIRS = [(prompt_of(10 + 5 * i, i), prompt_of(1 + i % 3, 9 + i)) for i in range(12)]
 PAIRS += [(prompt_of(5, i), prompt_of(40, 30 + i)) for i in range(6)]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Experts are small from the size on that they are for users."""
+    monkeypatch.setattr(lanes, "LEAST_VALUES", 1 << 16)
 
 
 @pytest.fixture(scope="module")

@@ -81,6 +81,21 @@ def test_what_is_not_done_is_refused(fields, told):
         read(**fields)
 
 
+@pytest.mark.parametrize(
+    "pattern", [".?" * 40 + "Z", "(?:.|.)" * 40, "(.*)*Z", ".*" * 4, "(?:a|aa)+Z"]
+)
+def test_patterns_that_may_match_for_ever_are_refused(pattern):
+    """Some take hours for one name of a module."""
+    with pytest.raises(ValueError, match="modules_to_not_convert"):
+        read(modules_to_not_convert=[pattern])
+
+
+@pytest.mark.parametrize("pattern", ["lm_head|.*norm.*|.*embed.*", r"(x|y)\.\d+$"])
+def test_patterns_as_people_write_them_are_read(pattern):
+    """A release would be refused for its list of names."""
+    assert read(modules_to_not_convert=[pattern]).weights == read().weights
+
+
 @pytest.mark.parametrize("rows", [3, 8, 16, 32])
 def test_weights_that_share_a_tensor_begin_where_blocks_do(rows):
     """Scales of a block of both would be taken as of one: all later rows, wrong.

@@ -53,6 +53,24 @@ VARIANTS = {
 }
 
 
+def test_what_no_size_shows_is_as_published():
+    """Counts of parameters, and reading a value twice, would not notice it wrong."""
+    published = {
+        "head_dim": 128,
+        "max_position_embeddings": 40960,
+        "norm_topk_prob": True,
+        "num_attention_heads": 32,
+        "num_experts_per_tok": 8,
+        "num_key_value_heads": 4,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": False,
+        "vocab_size": 151936,
+    }
+    assert published.items() <= RELEASED["30b"].items()
+    assert RELEASED["235b"]["num_attention_heads"] == 64
+
+
 @pytest.mark.parametrize(
     ("released", "preset"),
     [(RELEASED["30b"], QWEN3_30B_A3B), (RELEASED["235b"], QWEN3_235B_A22B)],

@@ -32,7 +32,7 @@ BE = (
 )
 """What stands between that word and the letter, where no colon does."""
 ARTICLE = (
-    r"(?:(?:(?i:la|le|il|el|die|der|das|den)|[ao])\s)?"
+    r"(?:(?:(?i:la|le|il|el|die|der|das|den)|[ao])\s|l['’])?"
     r"(?:(?:(?i:letra|lettre|lettera|opción|opzione|opção|alternativa|buchstabe|вариант"
     r"|буква|litera|optie|harf|huruf|pilihan)\s)|(?:选项|選項|選択肢)\s?)?"
 )
@@ -46,5 +46,9 @@ OR_AND = (
     r"|และ|או|ו)"
 )
 """What joins letters that are named together."""
+RIGHT_BEHIND = (
+    r"(?:है|(?i:şık|richtig|korrekt|correct|correta|corretta|juste|правил|верн|poprawn))"
+)
+"""What behind the letter says that it is the answer: "ist Antwort B richtig"."""
 DENIED = r"(?:\s?(?:가|이)?\s?(?:아니|아닙)|\s?(?:ではな|ではあり|じゃな)|\s?नहीं)"
 """What behind the letter takes it back."""

@@ -10,7 +10,7 @@ _LONGEST = 200
 # "=" but not of "<=", "!=" or ":="; arrows and "therefore" lead to what follows.
 _EQUALS = re.compile(
     r"(?<![<>!~])=|\\(?:equiv|coloneqq|triangleq)(?![A-Za-z])|≡"
-    r"|(?<=[A-Za-z)}\]])\s+(?:is|are|equals)\b(?!\s+(?:not|a)\b)"
+    r"|(?<=[A-Za-z)}\]])\s+(?:is|are|equals)\b(?!\s+(?:not|a)\b)|\s+is\s+(?=the\b)"
 )
 _LEADS_TO = re.compile(
     r"\\(?:therefore|[rR]ightarrow|[lL]ongrightarrow|implies|to|iff|Leftrightarrow|"
@@ -53,9 +53,12 @@ _WORDS_FONT = r"\\(?:text|textrm|textbf|textit|textnormal|mathbf|mbox)"
 _LETTER = r"[^\W\d_]"
 _TEXT_UNIT = re.compile(
     rf"(?P<before>{_TEXT}\s{{0,3}}\{{[^{{}}]*?)(?<!{_LETTER})"
-    rf"(?![^{{}}]*(?:\b(?:{_NO_UNIT})\b|[千万百亿億萬]))"
+    rf"(?![^{{}}]*(?:\b(?i:{_NO_UNIT})\b|[千万百亿億萬]))"
     rf"(?:{_LETTER}{{2}}(?:{_LETTER}|[ ./])*|[^\W\d_A-Za-z]"
     rf"|(?<=\{{)[~ ]?[smghNJKVWAL](?:\s?[/·.]\s?[A-Za-z]{{1,3}})?)\}}{_POWER}"
+)
+_AFTERTHOUGHT = re.compile(
+    rf"{_TEXT}\s{{0,3}}\{{\s?,\s(?:as|which|so)\b[^{{}}0-9]*\}}\s*$"
 )
 _RATIO_OF_UNITS = re.compile(
     rf"\\[dtc]?frac\s*\{{\s*({_TEXT}\s{{0,3}}\{{[^{{}}]*\}})\s*\}}"
@@ -79,7 +82,7 @@ _SEVERAL = re.compile(
     r"(?:,(?!\s?[0-9]{3})|;|(?:=|\bis\b).*\b(?:and|or)\b).*(?:=|\bis\b|(?<=[A-Za-z]):)",
     re.DOTALL,
 )
-_CONDITION = re.compile(r"\b(?:if|when|where|for|given|unless)\b")
+_CONDITION = re.compile(r"\b(?:[Ii]f|when|where|for|given|unless)\b")
 _BRACKETED = re.compile(r"\([^()]*\)|\{[^{}]*\}")
 # Words that lead up to the value: "The answer is 73", "Answer: 73".
 _WORDS = re.compile(
@@ -113,6 +116,7 @@ def integer(text: str) -> int | None:
     if len(text) > _LONGEST:
         return None
     # Any unit that is set as text becomes one that `_INTEGER` knows.
+    text = _AFTERTHOUGHT.sub("", text)
     named = _RATIO_OF_UNITS.sub(r"\1", _MODULO.sub("", text.replace("{,}", ",")))
     named = _TEXT_UNIT.sub(r"\g<before> units}", _lead_out(named))
     cleaned = plain(_SPACED.sub(r"\1", named)).replace("−", "-").replace("–", "-")

@@ -28,6 +28,7 @@ from jaxmoe.evals.tasks.answer_words import (
     DENIED,
     OR_AND,
     OTHER,
+    RIGHT_BEHIND,
     TAKEN,
 )
 from jaxmoe.evals.tasks.extract import (
@@ -142,8 +143,8 @@ class _Rules:
 def _announced(upper: str) -> str:
     """What says that the answer follows: "Answer:", "答案：" or "<answer>"."""
     other = (
-        rf"{OTHER}{_SOFT}(?:(?:{BE}\s?)?:|{BE}\s|{BE}(?=[^\w\s]|[{upper}]))\s{{0,3}}"
-        rf"{_SOFT}{ARTICLE}|{OTHER}\s(?=[{upper}]\s?है)|{TAKEN}\s?:?\s?"
+        rf"{OTHER}{_SOFT}(?:(?:{BE}\s?)?:|{BE}\s|{BE}(?=[^\w\s]|[{upper}选選]))\s{{0,3}}"
+        rf"{_SOFT}{ARTICLE}|{OTHER}\s(?=[{upper}]\s?{RIGHT_BEHIND})|{TAKEN}\s?:?\s?"
     )
     return (
         rf"(?:(?<![A-Za-z])(?i:answer){_SOFT}:|{other}"
@@ -177,7 +178,8 @@ def _rules(count: int) -> _Rules:
 
     colon = _announced(upper)
     verb = r"(?:is|was|would be|must be|should be)\b"
-    noun = rf"\b(?i:(?:answer|option|choice)\s{{1,3}}{verb}):?"
+    sure = r"(?:\s{1,3}(?:(?:most\s)?likely|probably|clearly|simply|indeed|thus))?"
+    noun = rf"\b(?i:(?:answer|option|choice)\s{{1,3}}{verb}{sure}):?"
     opening = r"[*_$\"'`(\[{<【（→⇒ \t]{0,8}(?:\\[a-z]{2,12}\s?\{?[( \t$*]{0,2}){0,3}"
     kind = r"(?:(?i:option|choice|letter)[ \t]{1,3}\(?)?"
     # After a colon a sentence may begin: "A circle", "I think". After "the answer is",
@@ -185,7 +187,9 @@ def _rules(count: int) -> _Rules:
     sentence, thought = (
         rf"(?!{word}[ \t]{{1,20}}(?!(?:or|and)\b)\w)" for word in ("[AI]", "I")
     )
-    right = r"(?i:is|must be)\s{1,3}(?i:the\s{1,3})?(?i:correct|right|best|answer)\b"
+    right = (
+        r"(?i:is|must be)\s{1,3}(?i:the\s{1,3})?(?i:correct|right|best|answer|most)\b"
+    )
     chosen = r"\b(?i:choose|chose|select|pick|go with|going with|choice|option)"
     last = rf"[*_$(\[\"'`]{{0,4}}{bare}[*_$)\].\"'`]{{0,6}}$"
     ends = r"(?=[)\]}*_$\"'`. \t\r]{0,6}(?:\n|$))"
@@ -195,7 +199,8 @@ def _rules(count: int) -> _Rules:
             rf"(?:{colon}\s{{0,3}}{opening}{sentence}{kind}"
             rf"|{noun}\s{{0,3}}{opening}{thought}{kind}"
             rf"|{chosen}\s?:?\s{{0,2}}{opening}{thought}{kind}(?=\S{{1,12}}{ends})"
-            rf"|\b(?i:answer)\s{{0,2}}[-–—=]?\s{{0,2}}{opening}(?=\S{{1,12}}{ends})"
+            rf"|\b(?i:not)\s\(?[{upper}]\)?,?\s(?i:but)\s(?=\S{{1,12}}{ends})"
+            rf"|(?:\b(?i:answer)|{OTHER})\s{{0,2}}[-–—=]?\s{{0,2}}{opening}(?=\S{{1,12}}{ends})"
             rf"|(?<![\w'’])\(?(?=[{upper}]\)?\*{{0,2}}\s{{1,3}}{right})"
             rf"|\b(?i:option|choice)\s{{1,3}}\(?(?=[{upper}]\)?\s{{1,3}}{right})"
             rf"|(?:选项|選項)\s?(?=[{upper}]\s?(?:是|为)?(?:正确|正確|对的))"
@@ -213,7 +218,7 @@ def _rules(count: int) -> _Rules:
         several=_several(upper),
         before=re.compile(
             rf"(?<!\w)\(?[{upper}]\)?\*{{0,2}}\s?(?:[/&]|\b(?:or|and)\b)\s?\(?\*{{0,2}}"
-            r"(?:(?i:option|choice)\s)?$"
+            rf"(?:(?i:option|choice)\s)?$|[{upper}]\)?,\s?\(?[{upper}]\)?,\s?$"
         ),
         alone=re.compile(
             r"[)\]}>】*_$\"'`.,;! \t\r]{0,8}(?:</[a-z_]{1,12}>[ \t\r]{0,4})?(?:\n|\Z)"

@@ -25,6 +25,11 @@ LEAST_VALUES = 1 << 16
 its products do, and fewer turns of more rows are faster."""
 
 
+def small_experts(hidden: int, model: int) -> bool:
+    """Whether experts of these sizes are too small for the loop."""
+    return 3 * hidden * model < LEAST_VALUES
+
+
 def rows_at_once(rows: int) -> int:
     """Rows of one expert that share a read of it: two where experts get as many."""
     return 1 if rows <= 4 else 2
@@ -51,7 +56,7 @@ def apply_lanes(
     """
     num_rows, width = experts.shape
     num_experts, _, hidden, model = gate_up.shape
-    small = 3 * hidden * model < LEAST_VALUES
+    small = small_experts(hidden, model)
     if num_rows > MOST_ROWS or small or not (_reads(gate_up) and _reads(down)):
         return apply_blocks(x, experts, weights, gate_up, down, activation, bias)
     pairs, size = num_rows * width, rows_at_once(num_rows)

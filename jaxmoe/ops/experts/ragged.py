@@ -6,6 +6,7 @@ from jax import lax
 from jaxmoe.ops.activations import Activation
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts.bias import ExpertBias
+from jaxmoe.ops.grouping import stable_order
 from jaxmoe.ops.matmul import precision_for
 from jaxmoe.ops.stack import OfLayer
 from jaxmoe.typing import Array, Float, Int, Num
@@ -33,7 +34,7 @@ def apply_ragged(
     num_experts, _, hidden, model = gate_up.shape
     flat = experts.reshape(-1)
     group = jnp.where(flat < 0, num_experts, flat)
-    order = jnp.argsort(group, stable=True)
+    order = stable_order(group, num_experts + 1)
     sizes = jnp.zeros(num_experts, jnp.int32).at[group].add(1, mode="drop")
     both = widen(gate_up, x.dtype).reshape(num_experts, 2 * hidden, model)
     gated = _grouped(x[order // width], both, sizes)
