@@ -1,5 +1,6 @@
 """Grading again after a grader has changed, and grading answers drawn elsewhere."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from jaxmoe.evals.grading import (
 )
 from jaxmoe.evals.question_files import rows_of
 from jaxmoe.evals.records import Record
+from jaxmoe.evals.score_files import ANSWERS_DIGEST
 from jaxmoe.evals.shards import encode, read_lines, records_files
 from jaxmoe.evals.store import RunDirectory, read_manifest, write_manifest
 from jaxmoe.evals.tasks.base import Question, Task
@@ -151,6 +153,7 @@ def grade_file(
         "task": task.name,
         "data": dict(data),
         "answers": path.name,
+        ANSWERS_DIGEST: _digest([answers[question.id] for question in chosen]),
         "n": n,
         "policy": "of another engine",
         "sampler": "of another engine",
@@ -163,6 +166,11 @@ def grade_file(
                 if (question.id, i) not in run.done:
                     run.add(_record(task, question, text, j, i))
     write_grading(Path(into), grading_of(task))
+
+
+def _digest(answers: Sequence[Sequence[str]]) -> str:
+    """What tells these texts from others, whatever form their file has."""
+    return hashlib.sha256(json.dumps(answers).encode()).hexdigest()
 
 
 def _record(task: Task, question: Question, text: str, j: int, i: int) -> Record:

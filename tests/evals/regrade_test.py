@@ -11,6 +11,7 @@ from jaxmoe.evals.questions import read_questions
 from jaxmoe.evals.regrade import Regraded, grade_again, grade_file
 from jaxmoe.evals.run import read_run
 from jaxmoe.evals.sandbox import available_isolation
+from jaxmoe.evals.score_files import read_scores_of, score_run
 from jaxmoe.evals.tasks import task
 from jaxmoe.evals.tasks.aime import Aime
 from jaxmoe.evals.tasks.base import Grade
@@ -150,6 +151,21 @@ def test_answers_that_are_refused(rows, found, questions, tmp_path):
     """They would be graded against another problem, or left out unsaid."""
     with pytest.raises(ValueError, match=found):
         grade_file(drawn(tmp_path, *rows), Aime(), questions, tmp_path / "o", data=DATA)
+
+
+def test_scores_of_another_engines_answers_name_them(questions, tmp_path):
+    """Scores of one engine's answers would rank those of another."""
+    runs = {}
+    for name, first in (("one", A), ("other", B), ("again", A)):
+        rows = [{"id": 2, "text": B}, {"id": "a", "text": first}]
+        file = drawn(tmp_path, *(rows if name == "one" else reversed(rows)))
+        grade_file(file, Aime(), questions, tmp_path / name, data=DATA)
+        runs[name] = read_run(tmp_path / name)
+    path, identity = tmp_path / "scores.jsonl", {"model": "m"}
+    score_run(runs["one"], lambda p, texts: [1.0], path, identity=identity)
+    assert read_scores_of(runs["again"], path).tolist() == [[1.0], [1.0]]
+    with pytest.raises(ValueError, match="other in .* a run named 'one'"):
+        read_scores_of(runs["other"], path)
 
 
 @dataclass(frozen=True)
