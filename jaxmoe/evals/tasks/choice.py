@@ -178,8 +178,8 @@ def _columns_and_answer(row: Mapping[str, Any]) -> tuple[list[str], int]:
     choices = _choices([cells[letter] for letter in filled])
     answer = value_of(row, "answer", "Answer")
     right = _index(answer, choices)
-    number = isinstance(answer, int | float)
-    if number and str(answer) in choices and choices.index(str(answer)) != right:
+    text = str(_whole(answer)) if isinstance(answer, int | float) else None
+    if text in choices and choices.index(text) != right:
         raise ValueError(
             f'expected the right column\'s letter in "answer", found {shown(answer)}, '
             "which is the text of another column than the one at that index; write the "
@@ -196,7 +196,7 @@ def _cell(row: Mapping[str, Any], letter: str) -> str:
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, int | float) and type(value) is not bool:
-        return str(value)
+        return str(_whole(value))
     raise ValueError(
         f'expected text or a number in the column "{letter}", found {shown(value)}; '
         "write the choice's text"

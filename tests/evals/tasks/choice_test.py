@@ -335,8 +335,8 @@ def _lettered(answer="C", **columns):
 @pytest.mark.parametrize("empty", [{}, {"D": None}, {"D": float("nan")}, {"D": " "}])
 def test_columns_of_letters_end_with_the_first_empty_one(empty):
     """Questions with fewer choices than others would have one named "nan"."""
-    question = _lettered(A="w", B=2, C="y", **empty)
-    assert question.details["choices"] == ["w", "2", "y"]
+    question = _lettered(A=2.0, B=2.5, C="y", **empty)
+    assert question.details["choices"] == ["2", "2.5", "y"]
     assert question.answer == 2
 
 
@@ -358,8 +358,9 @@ def test_columns_of_letters_hold_texts_or_numbers(value):
 
 def test_a_number_that_means_two_columns_is_refused():
     """1 is the second column, or the one that says 1."""
-    with pytest.raises(ValueError, match="found 1, .* write the letter"):
-        _lettered(1, A=1, B=2, C=3)
+    for answer in (1, 1.0):
+        with pytest.raises(ValueError, match=f"found {answer}, .* write the letter"):
+            _lettered(answer, A=1, B=2.0, C=3)
     assert _lettered(1, A=0, B=1, C=2).answer == 1
     assert _lettered("A", A=1, B=2, C=3).answer == 0
 
