@@ -294,9 +294,11 @@ def _texts_in(value: Any) -> Iterator[str]:
                 if not is_reasoning(one):
                     yield from _texts_in(one)
     elif isinstance(value, Mapping):
-        inner = ("body", "choices", "message", *_TEXTS)
-        name = next((name for name in inner if value.get(name) is not None), None)
-        if name is not None:
+        names = ("body", "message", *_TEXTS)
+        name = next((name for name in names if value.get(name) is not None), None)
+        if _is_completion(value.get("choices")):
+            yield from _texts_in(value["choices"])
+        elif name is not None:
             yield from _texts_in(value[name])
         elif last := _last_answer(value.get("messages")):
             yield from _texts_in(last)
@@ -304,6 +306,13 @@ def _texts_in(value: Any) -> Iterator[str]:
             yield from _texts_in(value["content"])
         elif "content" in value:  # null: the tokens ended within the reasoning
             yield ""
+
+
+def _is_completion(choices: Any) -> bool:
+    """Whether choices are answers of a model, and not what a question lets choose."""
+    if not (isinstance(choices, list) and choices):
+        return False
+    return all(isinstance(one, Mapping) and "label" not in one for one in choices)
 
 
 def _last_answer(messages: Any) -> Any:

@@ -93,6 +93,14 @@ FORMS = [
         {"id": 2, "problem": "What is q?", "answers": [B]},
     ],
     [{"id": "a", "messages": [says(A)], "content": B}, {"id": 2, "content": B}],
+    [
+        {"id": "a", "choices": [B, A], "output": A},
+        {"id": 2, "choices": {"text": [A, B], "label": ["A", "B"]}, "text": B},
+    ],
+    [
+        {"id": "a", "choices": [{"text": B, "label": "A"}], "output": A},
+        {"id": 2, "choices": [{"text": B, "index": 0}]},
+    ],
     # Reasoning apart from the answer, of several endpoints.
     [{"id": "a", "output": [THOUGHT, says(A)]}, {"id": 2, "output": [THOUGHT, ITEM]}],
     [
@@ -134,6 +142,7 @@ def test_answers_of_other_engines(rows, questions, tmp_path):
         ([{"text": A}], "line 1.*custom_id"),
         ([{"id": "a"}], "line 1.*completion"),
         ([{"id": "a", "solution": A}], "line 1.*completion"),
+        ([{"id": "a", "choices": [A]}], "line 1.*completion"),
         ([{"id": "a", "solution": A, "output": None}], "line 1.*completion"),
         ([{"id": "a", "solution": A, "model_answer": A}], "line 1.*completion"),
         ([{"custom_id": "q99", "id": "a", "text": A}], "line 1.*custom_id.*'q99'"),
