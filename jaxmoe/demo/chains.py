@@ -195,8 +195,8 @@ def draw_problems(split: Split, count: int, seed: int) -> list[tuple[Problem, Ba
             f"{count}; draw fewer"
         )
     rng = random.Random(seed)
-    shares = {"easy": count - count // 2, "hard": count // 2}
-    drawn = [
+    shares: dict[Band, int] = {"easy": count - count // 2, "hard": count // 2}
+    drawn: list[tuple[Problem, Band]] = [
         (problem, band)
         for band, some in bands.items()
         for problem in rng.sample(some, shares[band])
