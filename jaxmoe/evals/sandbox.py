@@ -8,7 +8,8 @@ to make user namespaces, which containers often withhold. In both no network, no
 processes, are there to be seen; of the files only Python's and the system's libraries
 are, read-only and without installed packages, and an empty /tmp, which is gone with the
 program. However many processes it has started, and however detached they are, all end
-with it. System calls that get round the limits are refused.
+with it. System calls that get round the limits are refused, and so is memory that
+processes share, which no look at one of them shows.
 
 "audit hook": only where it is asked for. The interpreter refuses, in the program's own
 process, to connect, to start processes, to load C libraries by ctypes, and to write

@@ -174,6 +174,7 @@ ODD = (1e308, float("nan"), 10**30, 3, -1, True, None, "x", [], [None], {"a": 1}
     "values",
     [pytest.param(dict(f.test_configs[-1]), id=f.name) for f in FAMILIES.values()],
 )
+@pytest.mark.filterwarnings("ignore:.*outside the vocabulary")
 def test_values_of_any_type_are_read_or_refused(values):
     """A file of another tool would end in a traceback."""
     for place in _places(values):
