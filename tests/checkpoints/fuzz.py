@@ -45,6 +45,7 @@ STRANGE: tuple[Any, ...] = (
 MOST_BYTES = 2 << 30
 MOST_SECONDS = 20.0
 MOST_LETTERS = 9000
+MOST_READ = 1 << 26
 
 # -- what is damaged ---------------------------------------------------------------
 
@@ -109,8 +110,8 @@ def _kind_of(path: Path) -> str:
 
 
 def _read(path: Path) -> bytes:
-    """What a file holds; an endless one, of an earlier damage, is not read."""
-    if not path.is_file():
+    """What a file holds; a huge or endless one, of an earlier damage, is not read."""
+    if not path.is_file() or path.stat().st_size > MOST_READ:
         raise FileNotFoundError(path)
     return path.read_bytes()
 
