@@ -119,3 +119,26 @@ def test_only_small_files_are_read(tmp_path):
 def test_printable():
     """A control sequence would move the cursor of whoever reads an error."""
     assert printable("a\tb\n\x1b[2J\x9b1m\u202e") == "a\tb\n\\x1b[2J\\x9b1m\\u202e"
+    seen = "é ß 中文 한국어 العربية हिन्दी £ 😀 a\u0301"
+    assert printable(seen) == seen
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        *(
+            "\u200b",
+            "\u200c",
+            "\u200d",
+            "\u200e",
+            "\u200f",
+            "\u061c",
+            "\u00ad",
+            "\ufeff",
+        ),
+        *("\u2028", "\u2029", "\u2060", "\u2064", "\u2066", "\u180e", "\U000e0041"),
+    ],
+)
+def test_printable_writes_out_what_cannot_be_seen(hidden):
+    """A name would look like another, or a line of an error end early."""
+    assert printable(f"a{hidden}b") == f"a{ascii(hidden)[1:-1]}b"

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from jaxmoe.evals.contents import text_of_parts
 from jaxmoe.evals.tasks.reasoning import answer_in
 
 # Every repetition is bounded, so a search takes linear time.
@@ -42,8 +43,6 @@ _ASIDE = re.compile(r"\([^()]{0,200}[A-Za-z][^()]{0,200}\)")
 _LARGEST = 10.0
 _LONGEST = 1 << 20
 """Characters of a reply; one with more has run away, and is not searched."""
-_TEXTS = (None, "text", "output_text")
-"""Kinds of parts that are no reasoning."""
 
 
 def content_of(completion: Any) -> str | None:
@@ -57,9 +56,7 @@ def content_of(completion: Any) -> str | None:
     except (LookupError, TypeError):
         return None
     if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, dict)]
-        texts = [part.get("text") for part in parts if part.get("type") in _TEXTS]
-        content = "".join(text for text in texts if isinstance(text, str))
+        content = text_of_parts(content)
     return content if isinstance(content, str) else "" if content is None else None
 
 

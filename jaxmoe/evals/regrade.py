@@ -1,5 +1,6 @@
 """Grading again after a grader has changed, and grading answers drawn elsewhere."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jaxmoe.evals.contents import is_content, is_reasoning, text_of_parts
 from jaxmoe.evals.evaluate import about_questions
 from jaxmoe.evals.grading import (
     ISOLATION,
@@ -20,6 +22,7 @@ from jaxmoe.evals.grading import (
 )
 from jaxmoe.evals.question_files import rows_of
 from jaxmoe.evals.records import Record
+from jaxmoe.evals.score_files import ANSWERS_DIGEST
 from jaxmoe.evals.shards import encode, read_lines, records_files
 from jaxmoe.evals.store import RunDirectory, read_manifest, write_manifest
 from jaxmoe.evals.tasks.base import Question, Task
@@ -27,14 +30,17 @@ from jaxmoe.evals.tasks.prompts import shown
 from jaxmoe.files import lock, printable, replacing
 
 _PROBLEMS = ("problem", "custom_id", "id", "question_id", "task_id", "doc_id")
-"""Columns with a problem's id; replies have an id of their own beside custom_id."""
+"""Columns with a problem's id, of which the first one there decides."""
 _TEXTS = (
-    *("text", "texts", "answers", "output", "outputs", "completion", "completions"),
+    *("text", "texts", "output", "outputs", "completion", "completions"),
     *("response", "responses", "resps", "generated_text", "generation", "generations"),
-    *("prediction", "predictions", "model_output", "content", "solution"),
+    *("prediction", "predictions", "model_output", "answers"),
 )
-_PARTS = {"text", "output_text"}
-"""Types of the parts of a message that are its text."""
+"""Columns with what the model wrote, of which the first one there decides.
+
+Data sets call the right answers "answers" too, so that it comes last; "solution" is
+theirs alone.
+"""
 
 
 @dataclass(frozen=True)
@@ -116,11 +122,12 @@ def grade_file(
     """Grades answers that any engine drew, into a new run directory.
 
     The file has a row for each answer, or for each problem with a list of answers. A
-    row names its problem (`problem`, `id`, `custom_id`, ...; `doc_id` is a question's
-    place from 0) and holds the answer's text (`text`, `output`, `completion`,
-    `response`, ...), a chat completion (`choices`), a chat (`messages`) that ends with
-    it, or OpenAI's batch reply around one. A message without content is an answer
-    without text.
+    row names its problem (`problem`, `custom_id`, `id`, ..., the first one there, but
+    for a `problem` that is the problem's text; `doc_id` is a question's place from 0)
+    and holds the answer's text (`text`, `output`, `completion`, `response`, ...), a
+    chat completion (`choices`), a chat (`messages`) that ends with it, or OpenAI's
+    batch reply around one. Reasoning sent apart from a message's text is left out; a
+    message without content is an answer without text.
 
     Args:
       questions: as `read_questions` gives them.
@@ -146,6 +153,7 @@ def grade_file(
         "task": task.name,
         "data": dict(data),
         "answers": path.name,
+        ANSWERS_DIGEST: _digest([answers[question.id] for question in chosen]),
         "n": n,
         "policy": "of another engine",
         "sampler": "of another engine",
@@ -158,6 +166,11 @@ def grade_file(
                 if (question.id, i) not in run.done:
                     run.add(_record(task, question, text, j, i))
     write_grading(Path(into), grading_of(task))
+
+
+def _digest(answers: Sequence[Sequence[str]]) -> str:
+    """What tells these texts from others, whatever form their file has."""
+    return hashlib.sha256(json.dumps(answers).encode()).hexdigest()
 
 
 def _record(task: Task, question: Question, text: str, j: int, i: int) -> Record:
@@ -218,24 +231,44 @@ def _replace(file: Path, records: Sequence[Record]) -> None:
 
 
 def _problem_of(
-    row: Mapping[str, Any], questions: Sequence[Question], known: Mapping[str, Any]
+    row: Mapping[str, Any], questions: Sequence[Question], known: Mapping[str, Question]
 ) -> str:
-    names = [name for name in _PROBLEMS if row.get(name) is not None]
-    if not names:
+    ids = {name: row[name] for name in _PROBLEMS if row.get(name) is not None}
+    if "custom_id" in ids:
+        ids.pop("id", None)  # of the reply
+    if not ids:
         raise ValueError(
             f"expected the problem's id in one of {', '.join(_PROBLEMS)}, found "
             f"{shown(list(row))}; add it"
         )
-    for name in names:
-        id = row[name]
-        if name == "doc_id" and type(id) is int and 0 <= id < len(questions):
-            return questions[id].id
-        if str(id) in known:
-            return str(id)
-    raise ValueError(
-        f'expected the id of a question in "{names[0]}", found {shown(row[names[0]])}; '
-        "pass the questions that were answered"
-    )
+    found = [_named(name, id, questions, known) for name, id in ids.items()]
+    if found[0] is None and len(ids) > 1 and _puts(found[1], ids.get("problem")):
+        found.pop(0)
+    if found[0] is None:
+        name, id = next(iter(ids.items()))
+        raise ValueError(
+            f'expected the id of a question in "{name}", found {shown(id)}; pass the '
+            "questions that were answered"
+        )
+    return found[0].id
+
+
+def _puts(question: Question | None, text: Any) -> bool:
+    """Whether a question has this text, which is then no id, as it has several words.
+
+    Data sets of mathematics call a problem's text "problem".
+    """
+    words = isinstance(text, str) and len(text.split()) > 1
+    return question is not None and words and text.strip() in question.prompt
+
+
+def _named(
+    name: str, id: Any, questions: Sequence[Question], known: Mapping[str, Question]
+) -> Question | None:
+    """The question of which this is the id, in a column of this name."""
+    if name == "doc_id" and type(id) is int and 0 <= id < len(questions):
+        return questions[id]
+    return known.get(str(id))
 
 
 def _texts_of(row: Mapping[str, Any]) -> list[str]:
@@ -254,33 +287,37 @@ def _texts_in(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
-        if parts := _text_parts(value):
-            value = ["".join(parts)]
-        for one in value:
-            yield from _texts_in(one)
+        if is_content(value):
+            yield text_of_parts(value)
+        else:
+            for one in value:
+                if not is_reasoning(one):
+                    yield from _texts_in(one)
     elif isinstance(value, Mapping):
-        inner = ("body", "choices", "message", *_TEXTS)
-        name = next((name for name in inner if value.get(name) is not None), None)
-        if name is not None:
+        names = ("body", "message", *_TEXTS)
+        name = next((name for name in names if value.get(name) is not None), None)
+        if _is_completion(value.get("choices")):
+            yield from _texts_in(value["choices"])
+        elif name is not None:
             yield from _texts_in(value[name])
-        elif isinstance(value.get("messages"), list):
-            yield from _texts_in(_last_answer(value["messages"]))
+        elif last := _last_answer(value.get("messages")):
+            yield from _texts_in(last)
+        elif value.get("content"):
+            yield from _texts_in(value["content"])
         elif "content" in value:  # null: the tokens ended within the reasoning
             yield ""
 
 
-def _text_parts(value: list) -> list[str]:
-    """The texts of a message's content parts; [] where these are none."""
-    parts = [part for part in value if isinstance(part, Mapping)]
-    if len(parts) < len(value) or {p.get("type") for p in parts} - _PARTS:
-        return []
-    texts = [part.get("text") for part in parts]
-    return [text for text in texts if isinstance(text, str)]
+def _is_completion(choices: Any) -> bool:
+    """Whether choices are answers of a model, and not what a question lets choose."""
+    if not (isinstance(choices, list) and choices):
+        return False
+    return all(isinstance(one, Mapping) and "label" not in one for one in choices)
 
 
-def _last_answer(messages: list) -> Any:
+def _last_answer(messages: Any) -> Any:
     """The last of a chat's messages, where the model wrote it."""
-    last = messages[-1] if messages else None
+    last = messages[-1] if isinstance(messages, list) and messages else None
     answers = isinstance(last, Mapping) and last.get("role") == "assistant"
     return last if answers else None
 

@@ -30,6 +30,8 @@ _DECIDES = (
     "deep_conf",
 )
 """Entries of a manifest that decide the answers."""
+ANSWERS_DIGEST = "answers_sha256"
+"""The entry that tells answers of another engine apart: nothing else of it is known."""
 
 Identity = Mapping[str, str | bool]
 """What tells verifiers apart, such as {"url": ..., "model": ...}."""
@@ -238,6 +240,8 @@ def _head(identity: Identity, run: Run | None = None) -> bytes:
 def _digest_of(run: Run) -> str:
     """What tells a run's answers from another's, however they are graded."""
     decides = {name: run.manifest.get(name) for name in _DECIDES}
+    if ANSWERS_DIGEST in run.manifest:
+        decides[ANSWERS_DIGEST] = run.manifest[ANSWERS_DIGEST]
     text = json.dumps(decides, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -11,6 +11,7 @@ from jaxmoe.evals.questions import read_questions
 from jaxmoe.evals.regrade import Regraded, grade_again, grade_file
 from jaxmoe.evals.run import read_run
 from jaxmoe.evals.sandbox import available_isolation
+from jaxmoe.evals.score_files import read_scores_of, score_run
 from jaxmoe.evals.tasks import task
 from jaxmoe.evals.tasks.aime import Aime
 from jaxmoe.evals.tasks.base import Grade
@@ -25,8 +26,8 @@ def questions(tmp_path):
     """Two questions, whose answers are 7 and 8."""
     path = tmp_path / "q.jsonl"
     rows = [
-        {"id": "a", "problem": "p", "answer": 7},
-        {"id": 2, "problem": "q", "answer": 8},
+        {"id": "a", "problem": "What is p?", "answer": 7},
+        {"id": 2, "problem": "What is q?", "answer": 8},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return read_questions(path, task("aime"))
@@ -51,6 +52,12 @@ def says(text):
 
 A, B = r"\boxed{7}", r"\boxed{9}"
 PARTS = [{"type": "text", "text": A[:3]}, {"type": "text", "text": A[3:]}]
+THOUGHT = {
+    "type": "reasoning",
+    "content": [{"type": "reasoning_text", "text": "Or \\boxed{8}?"}],
+    "summary": [{"type": "summary_text", "text": "\\boxed{8}"}],
+}
+ITEM = {"type": "message", **says([{"type": "output_text", "text": B}])}
 FORMS = [
     [{"id": "a", "text": A}, {"id": "2", "text": B}],
     [{"problem": "a", "output": A}, {"problem": 2, "output": B}],
@@ -76,14 +83,44 @@ FORMS = [
         {"id": 2, "messages": [{"role": "user", "content": A}, says(B)]},
     ],
     [{"id": "a", "prediction": A}, {"id": 2, "model_output": B}],
+    # The right solution goes along, as the problem's own columns do.
+    [
+        {"id": "a", "solution": B, "messages": [says(A)]},
+        {"id": 2, "solution": A, "answers": [A], "response": B},
+    ],
+    [
+        {"id": "a", "problem": " What is p?\n", "solution": B, "output": A},
+        {"id": 2, "problem": "What is q?", "answers": [B]},
+    ],
+    [{"id": "a", "messages": [says(A)], "content": B}, {"id": 2, "content": B}],
+    [
+        {"id": "a", "choices": [B, A], "output": A},
+        {"id": 2, "choices": {"text": [A, B], "label": ["A", "B"]}, "text": B},
+    ],
+    [
+        {"id": "a", "choices": [{"text": B, "label": "A"}], "output": A},
+        {"id": 2, "choices": [{"text": B, "index": 0}]},
+    ],
+    # Reasoning apart from the answer, of several endpoints.
+    [{"id": "a", "output": [THOUGHT, says(A)]}, {"id": 2, "output": [THOUGHT, ITEM]}],
+    [
+        {"id": "a", **chat([{"type": "thinking", "thinking": B}, *PARTS])},
+        {"id": 2, **chat([{"type": "reasoning", "text": A}, {"text": B}])},
+    ],
+    [
+        {"id": "a", "output": [*PARTS, {"type": "tool_use", "name": "t"}]},
+        {"id": 2, "outputs": [{"text": B}]},
+    ],
 ]
 
 
 def test_a_message_without_content_is_an_answer(questions, tmp_path):
     """One that was cut off while it thought would be missing, or no file be graded."""
-    rows = [{"id": "a", **chat(None)}, {"id": 2, **chat(B)}]
-    grade_file(drawn(tmp_path, *rows), Aime(), questions, tmp_path / "o", data=DATA)
-    assert read_run(tmp_path / "o").answers == [[None], ["9"]]
+    for i, none in enumerate((None, "", [], [THOUGHT])):
+        rows = [{"id": "a", **chat(none)}, {"id": 2, **chat(B)}]
+        out = tmp_path / str(i)
+        grade_file(drawn(tmp_path, *rows), Aime(), questions, out, data=DATA)
+        assert read_run(out).answers == [[None], ["9"]]
 
 
 @pytest.mark.parametrize("rows", FORMS)
@@ -104,6 +141,17 @@ def test_answers_of_other_engines(rows, questions, tmp_path):
         ([{"id": "a", "text": A}, {"id": "z", "text": A}], "row|line 2.*'z'"),
         ([{"text": A}], "line 1.*custom_id"),
         ([{"id": "a"}], "line 1.*completion"),
+        ([{"id": "a", "solution": A}], "line 1.*completion"),
+        ([{"id": "a", "choices": [A]}], "line 1.*completion"),
+        ([{"id": "a", "solution": A, "output": None}], "line 1.*completion"),
+        ([{"id": "a", "solution": A, "model_answer": A}], "line 1.*completion"),
+        ([{"custom_id": "q99", "id": "a", "text": A}], "line 1.*custom_id.*'q99'"),
+        ([{"id": "q99", "question_id": "a", "text": A}], "line 1.*\"id\".*'q99'"),
+        ([{"problem": "q99", "id": "a", "text": A}], "line 1.*problem.*'q99'"),
+        ([{"problem": "p", "id": "a", "text": A}], "line 1.*problem.*'p'"),
+        ([{"problem": "What is q?", "id": "a", "text": A}], "line 1.*'What is q.'"),
+        ([{"problem": " ", "id": "a", "text": A}], "line 1.*problem.*' '"),
+        ([{"id": 7, "doc_id": 0, "text": A}], 'line 1.*"id".*7'),
         ([{"id": "a", "texts": [A, A]}, {"id": 2, "text": B}], "fewest to '2'"),
         ([], "same number"),
     ],
@@ -112,6 +160,21 @@ def test_answers_that_are_refused(rows, found, questions, tmp_path):
     """They would be graded against another problem, or left out unsaid."""
     with pytest.raises(ValueError, match=found):
         grade_file(drawn(tmp_path, *rows), Aime(), questions, tmp_path / "o", data=DATA)
+
+
+def test_scores_of_another_engines_answers_name_them(questions, tmp_path):
+    """Scores of one engine's answers would rank those of another."""
+    runs = {}
+    for name, first in (("one", A), ("other", B), ("again", A)):
+        rows = [{"id": 2, "text": B}, {"id": "a", "text": first}]
+        file = drawn(tmp_path, *(rows if name == "one" else reversed(rows)))
+        grade_file(file, Aime(), questions, tmp_path / name, data=DATA)
+        runs[name] = read_run(tmp_path / name)
+    path, identity = tmp_path / "scores.jsonl", {"model": "m"}
+    score_run(runs["one"], lambda p, texts: [1.0], path, identity=identity)
+    assert read_scores_of(runs["again"], path).tolist() == [[1.0], [1.0]]
+    with pytest.raises(ValueError, match="other in .* a run named 'one'"):
+        read_scores_of(runs["other"], path)
 
 
 @dataclass(frozen=True)

@@ -95,12 +95,12 @@ def hours_on(
     found = {}
     for name, devices in places:
         chip = CHIPS[name]
-        meshes: dict[str, list[Hours | None]] = {}
+        meshes: dict[tuple[int, int], list[Hours | None]] = defaultdict(list)
         for passes, count in tokens.items():
             load = Load(slots, context, min(prompt, context - 1), passes=passes)
-            for _, plan in plans_of(config, devices, load):
-                if isinstance(plan, Plan):
-                    meshes.setdefault(plan.shape, []).append(_hours(plan, chip, count))
+            for mesh, plan in plans_of(config, devices, load):
+                hours = _hours(plan, chip, count) if isinstance(plan, Plan) else None
+                meshes[mesh].append(hours)
         rows = [row for parts in meshes.values() if (row := _together(parts))]
         place = chip.slice_of(devices)
         found[place] = min(rows, key=lambda row: row.hours, default=None)
@@ -108,7 +108,7 @@ def hours_on(
 
 
 def _together(parts: Sequence[Hours | None]) -> Hours | None:
-    """All tokens on one mesh; None where some do not fit."""
+    """All tokens on one mesh; None where some do not fit, or have no plan there."""
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return None

@@ -5,6 +5,7 @@ answer counts as right, and as a vote, by the strict rule alone; what the flexib
 makes of it is reported beside that.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -135,12 +136,10 @@ def _choices_and_answer(row: Mapping[str, Any]) -> tuple[list[str], int]:
 
     choices and answer (MMLU), options and answer_index (MMLU-Pro), choices of two
     lists, text and label, or of objects with both, and answerKey (ARC), or columns A,
-    B, C and D and Answer (MMMLU).
+    B, C and D and Answer (MMMLU), of which the last may be empty.
     """
     if not {"choices", "options"} & row.keys() and {"A", "B"} <= row.keys():
-        letters = [name for name in ascii_uppercase if row.get(name) is not None]
-        choices = _choices([str(row[name]) for name in letters])
-        return choices, _index(value_of(row, "answer", "Answer"), choices)
+        return _columns_and_answer(row)
     value = _by_column(from_cell(value_of(row, "choices", "options")))
     if isinstance(value, Mapping):
         choices, labels = _choices(value.get("text")), value.get("label")
@@ -164,6 +163,44 @@ def _choices_and_answer(row: Mapping[str, Any]) -> tuple[list[str], int]:
             f"{shown(given)} and {index}; correct one of them"
         )
     return choices, right
+
+
+def _columns_and_answer(row: Mapping[str, Any]) -> tuple[list[str], int]:
+    """The same of the columns A, B and so on, up to the first that is empty."""
+    cells = {letter: _cell(row, letter) for letter in ascii_uppercase}
+    filled = [letter for letter, text in cells.items() if text]
+    gap = next((letter for letter, text in cells.items() if not text), None)
+    if gap is not None and filled and gap < filled[-1]:
+        raise ValueError(
+            f'expected no choice behind the empty column "{gap}", found one in '
+            f'"{filled[-1]}"; it would be shown under another letter: correct the row'
+        )
+    choices = _choices([cells[letter] for letter in filled])
+    answer = value_of(row, "answer", "Answer")
+    right = _index(answer, choices)
+    text = str(_whole(answer)) if isinstance(answer, int | float) else None
+    if text in choices and choices.index(text) != right:
+        raise ValueError(
+            f'expected the right column\'s letter in "answer", found {shown(answer)}, '
+            "which is the text of another column than the one at that index; write the "
+            "letter"
+        )
+    return choices, right
+
+
+def _cell(row: Mapping[str, Any], letter: str) -> str:
+    """A column's text, or its number as text; "" where it is empty."""
+    value = row.get(letter)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, int | float) and type(value) is not bool:
+        return str(_whole(value))
+    raise ValueError(
+        f'expected text or a number in the column "{letter}", found {shown(value)}; '
+        "write the choice's text"
+    )
 
 
 def _with_stem(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,9 +6,11 @@ import pytest
 
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.evals.draw import Draw
+from jaxmoe.evals.replication import costs
 from jaxmoe.evals.replication.costs import cost_of, hours_on
 from jaxmoe.planning import CHIPS, Load, plan_for, step_time
 from jaxmoe.planning.models import config_of
+from jaxmoe.planning.scaling import plans_of, shapes_of
 from jaxmoe.router.ensemble import RouteEnsemble
 from jaxmoe.router.policies import GumbelTopK, TopK
 
@@ -69,3 +71,26 @@ def test_passes_take_longer():
     assert five.ms < 1e3 * step_time(rows, CHIPS["h200"]).total
     short = [plan_for(config, (1, 1), Load(16, 4096, 1, passes=p)) for p in (1, 5)]
     assert short[0].buffers < short[1].buffers
+
+
+def test_a_mesh_without_a_plan_for_all_tokens_is_left_out(monkeypatch):
+    """The hours of a part would be said to be those of all."""
+    config = config_of("30b")
+    options = {"slots": 16, "prompt": 512, "answer": 3584, "places": [("v5e", 16)]}
+    tokens = {1: 10**6, 5: 10**6}
+
+    def without(*refused):
+        def plans(config, devices, load):
+            for mesh, plan in plans_of(config, devices, load):
+                yield mesh, "none" if (mesh, load.passes) in refused else plan
+
+        monkeypatch.setattr(costs, "plans_of", plans)
+        (found,) = hours_on(config, tokens, **options).values()
+        return found
+
+    whole = without()
+    d, m = map(int, whole.mesh.split("x"))
+    assert whole.hours < without(((d, m), 1)).hours == without(((d, m), 5)).hours
+    meshes = shapes_of(16)
+    assert without(*((mesh, 5) for mesh in meshes)) is None
+    assert without(*((mesh, 1) for mesh in meshes)) is None

@@ -327,6 +327,44 @@ def test_gpqa_reads_the_data_sets_own_columns():
         mcq().question({**row, "question": "?"}, id="a", seed=0, template=None)
 
 
+def _lettered(answer="C", **columns):
+    row = {"Question": "Which?", "answer": answer, **columns}
+    return mcq().question(row, id="a", seed=0, template=None)
+
+
+@pytest.mark.parametrize("empty", [{}, {"D": None}, {"D": float("nan")}, {"D": " "}])
+def test_columns_of_letters_end_with_the_first_empty_one(empty):
+    """Questions with fewer choices than others would have one named "nan"."""
+    question = _lettered(A=2.0, B=2.5, C="y", **empty)
+    assert question.details["choices"] == ["2", "2.5", "y"]
+    assert question.answer == 2
+
+
+@pytest.mark.parametrize("empty", [None, float("nan"), "", " "])
+def test_columns_of_letters_have_no_gap(empty):
+    """The right choice would be another column than its letter says."""
+    with pytest.raises(ValueError, match='empty column "C", found one in "D"'):
+        _lettered(A="w", B="x", C=empty, D="y")
+    with pytest.raises(ValueError, match='empty column "B", found one in "C"'):
+        _lettered(A="w", B=empty, C="y")
+
+
+@pytest.mark.parametrize("value", [["y"], {"text": "y"}, True])
+def test_columns_of_letters_hold_texts_or_numbers(value):
+    """A list would be shown as Python writes it."""
+    with pytest.raises(ValueError, match='text or a number in the column "C"'):
+        _lettered(A="w", B="x", C=value)
+
+
+def test_a_number_that_means_two_columns_is_refused():
+    """1 is the second column, or the one that says 1."""
+    for answer in (1, 1.0):
+        with pytest.raises(ValueError, match=f"found {answer}, .* write the letter"):
+            _lettered(answer, A=1, B=2.0, C=3)
+    assert _lettered(1, A=0, B=1, C=2).answer == 1
+    assert _lettered("A", A=1, B=2, C=3).answer == 0
+
+
 @pytest.mark.parametrize("answer", [1, "B", "Paris", " Paris ", 1.0])
 def test_answers_of_rows(answer):
     """Data sets write the right choice in all of these ways."""
