@@ -97,7 +97,8 @@ _NEGATED = re.compile(
 """What takes a letter back, right before it or behind: "not the answer A"."""
 _ELIMINATED = (
     r"\b(?:rul(?:e|es|ed|ing)\sout|(?:exclud|eliminat)(?:e|es|ed|ing)"
-    r"|(?:reject|dismiss|discard)(?:s|ed|ing)?|unlike|except(?:\sfor)?)\s(?:both\s)?(?:(?:option|choice)s?\s)?"
+    r"|(?:reject|dismiss|discard)(?:s|ed|ing)?|unlike|except(?:\sfor)?)\s"
+    r"(?:both\s)?(?:(?:option|choice)s?\s)?"
 )
 """What takes the letters behind it out: no others are named together with them."""
 _QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "「": '"'})
