@@ -73,13 +73,18 @@ TAKEN = (
     r"(?:故|应|應|因此|所以|本题|我)(?:选|選)(?:择|擇)?)"
 )
 """What says in Chinese, without a noun, that a choice follows: not "不应选"."""
+TAKEN_BACK = r"(?:是?(?:不对|不對|不正确|不正確|错|錯)|\W{0,4}\?)"
+"""What behind that letter says that it should not be taken, or asks."""
 OR_AND = rf"(?:\b(?:or|and|{'|'.join(CASED.values())})\b|{'|'.join(UNCASED.values())})"
 """What joins letters that are named together."""
+COMPARED = r"(?:\s?(?:不|相|无|無|的|比|は|が|는|은))"
+"""What behind the second letter begins a sentence of its own: "和A不同"."""
 BEFORE_NOUN = (
     r"(?:(?:(?i:also|daher|somit|folglich|deshalb|deswegen|donc|ainsi|par conséquent"
     r"|por lo tanto|por tanto|entonces|quindi|dunque|pertanto|perciò|portanto|logo"
     r"|итак|значит|следовательно|поэтому|таким образом|отже|więc|zatem|proto|tedy|dus"
-    r"|jadi|dolayısıyla|इसलिए|अतः)|所以|因此|故|综上|따라서|そのため|よって)[,、，]?\s?(?:(?i:ist|es|è|é|jest)\s)?)?"
+    r"|jadi|dolayısıyla|इसलिए|अतः)|所以|因此|故|综上|따라서|そのため|よって)"
+    r"[,、，]?\s?(?:(?i:ist|es|è|é|jest)\s)?)?"
     r"(?:(?i:es ist|c['’]est|это)\s)?(?:(?i:la|die|der|le|el|il)\s|[ao]\s)?"
     r"(?:(?i:richtige|korrekte|bonne|meilleure|правильный|верный|правильна|правилният"
     r"|prawidłowa|poprawna|správná|juiste|doğru|सही)\s|正确|正確|最终)?"
@@ -98,6 +103,6 @@ SENTENCE_ENDS = (
 """What ends a statement, or gives its reason: no question, no condition."""
 DENIED = (
     r"(?:\s?(?:가|이)?\s?(?:아니|아닙)|\s?(?:ではな|ではあり|じゃな)|\s?नहीं"
-    r"|\s?是?(?:不对|不對|不正确|不正確|错|錯)|\s?(?:吗|嗎))"
+    r"|\s?(?:吗|嗎))"
 )
 """What behind the letter takes it back, or asks for it."""

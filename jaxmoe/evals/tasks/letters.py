@@ -26,12 +26,14 @@ from jaxmoe.evals.tasks.answer_words import (
     ARTICLE,
     BE,
     BEFORE_NOUN,
+    COMPARED,
     DENIED,
     OR_AND,
     OTHER,
     RIGHT_BEHIND,
     SENTENCE_ENDS,
     TAKEN,
+    TAKEN_BACK,
 )
 from jaxmoe.evals.tasks.extract import (
     final_box_spans,
@@ -182,7 +184,7 @@ def _announced(upper: str) -> tuple[str, str]:
     )
     verb = (
         rf"(?:{other}(?:{BE}\s|{BE}(?=[^\w\s]|[{upper}选選]))\s{{0,3}}{_SOFT}{ARTICLE}"
-        rf"|{TAKEN}\s?:?\s?(?!\W{{0,4}}[{upper}]\W{{0,4}}\?)){below}"
+        rf"|{TAKEN}\s?:?\s?(?!\W{{0,4}}[{upper}]{TAKEN_BACK})){below}"
     )
     return colon, verb
 
@@ -193,7 +195,7 @@ def _several(upper: str) -> re.Pattern[str]:
     return re.compile(
         rf"[)*.\s$}}\"'\]>】]{{0,4}}(?:[,/&;|+、،]|{OR_AND})"
         rf"[\s(*$\[<【]{{0,4}}(?:\\[a-z]{{2,12}}\{{)?{also}[\s(*\[<【]{{0,3}}){{0,3}}"
-        rf"\(?[{upper}](?![A-Za-z0-9_])(?!\s{{1,3}}(?!{OR_AND})[a-z])"
+        rf"\(?[{upper}](?![A-Za-z0-9_]|{COMPARED})(?!\s{{1,3}}(?!{OR_AND})[a-z])"
         rf"|\s{{0,2}}\(\s?(?:or|and)\s{{1,2}}\(?[{upper}]\b"
         rf"|\"\s?,\s?\"[{upper}]\"\s?[],]"
     )
@@ -272,7 +274,7 @@ def _rules(count: int) -> _Rules:
         joined=re.compile(
             rf"(?<!\w)(?:(?P<noun>(?i:option|choice)\s)?\(?[{upper}]\)?\*{{0,2}}\s?"
             rf"(?:[/&]|\bor\b|(?P<and>\band\b))"
-            rf"|\(?[{upper}]\)?,\s?\(?[{upper}]\)?,(?:\s?\b(?:and|or)\b)?)"
+            rf"|(?P<list>(?:\(?[{upper}]\)?,\s?){{2,25}})(?:\b(?:and|or)\b)?)"
             r"\s?\(?\*{0,2}(?P<own>(?i:option|choice)\s)?\(?\*{0,2}$"
         ),
         eliminated=re.compile(
@@ -375,6 +377,8 @@ def _joined_before(found: re.Match[str], rules: _Rules) -> bool:
     before = found.string[max(start - _BEFORE, 0) : start]
     joined = rules.joined.search(before)
     if joined is None or rules.eliminated.search(before):
+        return False
+    if found["letter"] in (joined["list"] or ""):  # "of A, B, C, B is correct"
         return False
     return not (joined["and"] and joined["own"] and not joined["noun"])
 

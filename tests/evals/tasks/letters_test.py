@@ -260,6 +260,11 @@ ANSWERS = [
     ("A and B is correct", None),
     ("A, B, and C is correct", None),
     ("Neither A nor B is correct", None),
+    ("Considering A, B, C, D, C is the best.", 2),
+    ("The patient should not be given aspirin (B).", 1),
+    ("答案：B\n\n和A相比，B更好", 1),
+    ("答案：B 与A不同", 1),
+    ("答案：B 错误", 1),
     ("Answer: A at first glance", None),
 ]
 
