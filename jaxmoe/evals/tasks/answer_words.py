@@ -85,8 +85,9 @@ BEFORE_NOUN = (
     r"|итак|значит|следовательно|поэтому|таким образом|отже|więc|zatem|proto|tedy|dus"
     r"|jadi|dolayısıyla|इसलिए|अतः)|所以|因此|故|综上|따라서|そのため|よって)"
     r"[,、，]?\s?(?:(?i:ist|es|è|é|jest)\s)?)?"
-    r"(?:(?i:es ist|(?:richtig|korrekt) ist|c['’]est|это|ich wähle|je choisis|elijo|scelgo"
-    r"|выбираю|wybieram|ik kies|jag väljer|saya memilih)\s)?(?:(?i:la|die|der|le|el|il)\s|[ao]\s)?"
+    r"(?:(?i:es ist|(?:richtig|korrekt) ist|c['’]est|это|ich wähle|je choisis"
+    r"|elijo|scelgo|выбираю|wybieram|ik kies|jag väljer|saya memilih)\s)?"
+    r"(?:(?i:la|die|der|le|el|il)\s|[ao]\s)?"
     r"(?:(?i:richtige|korrekte|bonne|meilleure|правильный|верный|правильна|правилният"
     r"|prawidłowa|poprawna|správná|juiste|doğru|सही)\s|正确|正確|最终)?"
 )
