@@ -25,11 +25,15 @@ from string import ascii_uppercase
 from jaxmoe.evals.tasks.answer_words import (
     ARTICLE,
     BE,
+    BEFORE_NOUN,
+    COMPARED,
     DENIED,
     OR_AND,
     OTHER,
     RIGHT_BEHIND,
+    SENTENCE_ENDS,
     TAKEN,
+    TAKEN_BACK,
 )
 from jaxmoe.evals.tasks.extract import (
     final_box_spans,
@@ -60,22 +64,45 @@ _UNSAID = re.compile(
     r"|(?<!\bno\s)(?<!\bnot\s)(?<!n['’]t\s)(?<!\bany\s)(?<!\ba\s)(?<!little\s)"
     r"(?<!without\s)(?<!beyond\s)\b(?:doubt|doubtful)\s(?:(?:that|if|whether)\s)?"
     r"|\b(?:unlikely|impossible|implausible|false|untrue|wrong)\s(?:to\ssay\s)?that\s"
-    r"|\b(?:if|whether|suppose|assume|assuming|unless)\s(?:that\s)?)"
+    r"|\b(?:if|whether|suppose|assume|assuming|unless)\s(?:that\s)?"
+    r"|\bneither\s(?:option\s|choice\s)?\(?[a-z]\)?\s(?:n?or)\s)"
     r"(?:the\s|an?\s)?(?:(?:correct|right|best)\s)?\(?$",
     re.IGNORECASE,
 )
 _BEFORE = 60
-"""Characters before a phrase that may take it back."""
-_JOINED_BEFORE = 20
-"""Characters before a phrase that may name another letter: "A or B is correct"."""
+"""Characters before a phrase that may take it back, or name another letter."""
 _REJECTED = re.compile(
     r"[,(]?\s{0,3}\b(?:and\s)?(?:not|rather than|instead of)\s(?:option\s|choice\s)?"
     r"\(?[A-Z]\b\)?",
     re.IGNORECASE,
 )
 """What is named beside a choice only as not chosen: "B, not A"."""
-_CLAUSE = re.compile(r"[.;:,]\s|\b(?:but|so|hence|thus|therefore)\b")
-_NEGATION = re.compile(r"\b(?:not|never|cannot)\b|n['’]t\b|\brule out\b", re.IGNORECASE)
+# Of the letter that \0 stands for. A negation elsewhere may belong to the question:
+# "the one that does not react is (C)", "statement (C) is not true".
+_NEGATED = re.compile(
+    r"(?:(?:\b(?:not|never|cannot|neither|hardly|no longer)\b|n['’]t\b)\s"
+    r"(?:[a-z]{2,12}ly\s|quite\s|even\s|just\s|at all\s)?"
+    r"(?:(?:can|could|would|will|should|must)\s)?"
+    r"(?:(?:be|choose|select|pick|go with|equal|equal to|have|want|mean)\s"
+    r"|(?:think|believe|say|claim|suppose|feel|agree|clear|true|sure|certain|likely"
+    r"|possible|conclude|mean)\s(?:that\s|whether\s|if\s)?"
+    r"(?:(?:it|this|that)(?:['’]s|\s(?:is|was|must be|should be|would be))\s)?)?"
+    r"(?:the\s)?(?:(?:correct|right|best|final)\s)?"
+    r"(?:(?:answer|option|choice)\s(?:(?:is|was|must be|should be|would be)\s)?)?"
+    r"|\brul(?:e|es|ed|ing) out\s(?:option\s|choice\s)?)[*_$(\[\"'`]{0,4}\0"
+    r"|\0[*_$)\]\"'`]{0,4}\s(?:(?:is|was)\snot|(?:is|was)n['’]t|cannot\sbe)\s"
+    r"(?:the\s)?(?:(?:correct|right|best)\s)?(?:answer|option|choice)\b"
+    r"|(?:^|[.,;:]\s|\b(?:answer|option|choice)\s)[*_$(\[\"'`]{0,4}\0"
+    r"[*_$)\]\"'`]{0,4}\s(?:(?:is|was)\snot|(?:is|was)n['’]t)\s(?:correct|right)\b",
+    re.IGNORECASE,
+)
+"""What takes a letter back, right before it or behind: "not the answer A"."""
+_ELIMINATED = (
+    r"\b(?:rul(?:e|es|ed|ing)\sout|(?:exclud|eliminat)(?:e|es|ed|ing)"
+    r"|(?:reject|dismiss|discard)(?:s|ed|ing)?|unlike|except(?:\sfor)?)\s"
+    r"(?:both\s)?(?:(?:option|choice)s?\s)?"
+)
+"""What takes the letters behind it out: no others are named together with them."""
 _QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "「": '"'})
 
 
@@ -129,7 +156,8 @@ class _Rules:
     box: re.Pattern[str]
     box_several: re.Pattern[str]
     several: re.Pattern[str]
-    before: re.Pattern[str]
+    joined: re.Pattern[str]
+    eliminated: re.Pattern[str]
     alone: re.Pattern[str]
     labelled: re.Pattern[str]
     label: re.Pattern[str]
@@ -140,26 +168,34 @@ class _Rules:
     before_text: re.Pattern[str]
 
 
-def _announced(upper: str) -> str:
-    """What says that the answer follows: "Answer:", "答案：" or "<answer>"."""
-    other = (
-        rf"{OTHER}{_SOFT}(?:(?:{BE}\s?)?:|{BE}\s|{BE}(?=[^\w\s]|[{upper}选選]))\s{{0,3}}"
-        rf"{_SOFT}{ARTICLE}|{OTHER}\s(?=[{upper}]\s?{RIGHT_BEHIND})|{TAKEN}\s?:?\s?"
+def _announced(upper: str) -> tuple[str, str]:
+    """What says that the answer follows.
+
+    Returns:
+      "Answer:", "答案：" or "<answer>", behind which a sentence may begin; and "la
+      respuesta es", "应选", behind which only the choice can.
+    """
+    below = r"(?:[*_ \t\r]{0,4}\n[ \t\r]{0,4}(?:\n[ \t\r]{0,4})?)?"
+    other = rf"{OTHER}{_SOFT}"
+    colon = (
+        rf"(?:(?<![A-Za-z])(?i:answer){_SOFT}:"
+        rf"|{other}(?:{BE}\s?)?:\s{{0,3}}{_SOFT}{ARTICLE}"
+        rf"|【{OTHER}】|(?i:<(?:final_)?answer>)\s{{0,3}}){below}"
     )
-    return (
-        rf"(?:(?<![A-Za-z])(?i:answer){_SOFT}:|{other}"
-        rf"|【{OTHER}】|(?i:<(?:final_)?answer>)\s{{0,3}})"
-        r"(?:[*_ \t\r]{0,4}\n[ \t\r]{0,4}(?:\n[ \t\r]{0,4})?)?"
+    verb = (
+        rf"(?:{other}(?:{BE}\s|{BE}(?=[^\w\s]|[{upper}选選]))\s{{0,3}}{_SOFT}{ARTICLE}"
+        rf"|{TAKEN}\s?:?\s?(?!\W{{0,4}}[{upper}]{TAKEN_BACK})){below}"
     )
+    return colon, verb
 
 
 def _several(upper: str) -> re.Pattern[str]:
     """What makes a letter one of several that are named: "or B", ", B"."""
     also = r"(?:\b(?i:or|and|maybe|possibly|perhaps|also|even|both|option|choice)\b"
     return re.compile(
-        rf"[)*.\s$}}\"'\]>】]{{0,4}}(?:[,/&;|+、]|{OR_AND})"
+        rf"[)*.\s$}}\"'\]>】]{{0,4}}(?:[,/&;|+、،]|{OR_AND})"
         rf"[\s(*$\[<【]{{0,4}}(?:\\[a-z]{{2,12}}\{{)?{also}[\s(*\[<【]{{0,3}}){{0,3}}"
-        rf"\(?[{upper}](?![A-Za-z0-9_])(?!\s{{1,3}}(?!{OR_AND})[a-z])"
+        rf"\(?[{upper}](?![A-Za-z0-9_]|{COMPARED})(?!\s{{1,3}}(?!{OR_AND})[a-z])"
         rf"|\s{{0,2}}\(\s?(?:or|and)\s{{1,2}}\(?[{upper}]\b"
         rf"|\"\s?,\s?\"[{upper}]\"\s?[],]"
     )
@@ -176,31 +212,50 @@ def _rules(count: int) -> _Rules:
     letter += r"|_[^\W_]|['’]\w)"
     bare = f"(?P<letter>[{upper}])"
 
-    colon = _announced(upper)
+    colon, other = _announced(upper)
     verb = r"(?:is|was|would be|must be|should be)\b"
     sure = r"(?:\s{1,3}(?:(?:most\s)?likely|probably|clearly|simply|indeed|thus))?"
     noun = rf"\b(?i:(?:answer|option|choice)\s{{1,3}}{verb}{sure}):?"
     opening = r"[*_$\"'`(\[{<【（→⇒ \t]{0,8}(?:\\[a-z]{2,12}\s?\{?[( \t$*]{0,2}){0,3}"
     kind = r"(?:(?i:option|choice|letter)[ \t]{1,3}\(?)?"
     # After a colon a sentence may begin: "A circle", "I think". After "the answer is",
-    # "A because ..." can only mean the choice.
+    # "A because ..." can only mean the choice, and so before another script.
+    joins = rf"(?:or|and)\b|{OR_AND}\s{{1,3}}[*(]{{0,3}}[{upper}](?![^\W_])"
     sentence, thought = (
-        rf"(?!{word}[ \t]{{1,20}}(?!(?:or|and)\b)\w)" for word in ("[AI]", "I")
+        rf"(?!{word}[ \t]{{1,20}}(?!{joins})[0-9A-Za-z_À-ɏḀ-ỿ])"
+        for word in ("[AI]", "I")
     )
     right = (
-        r"(?i:is|must be)\s{1,3}(?i:the\s{1,3})?(?i:correct|right|best|answer|most)\b"
+        r"(?i:(?:is|must be)\s{1,3}(?:(?:most\slikely\s)?(?:the\s{1,3})?"
+        r"(?:correct|right|best)\b"
+        r"|(?:the\s{1,3}(?:most\s(?:appropriate|likely|accurate|suitable|plausible)\s"
+        r"(?:answer|option|choice)|answer)"
+        r"(?=[*_]{0,3}(?:[.,;!]|\s{0,3}(?:\n|$)|\s(?:because|since|as|here"
+        r"|(?:to|for|in)\s(?:the|this)\s(?:question|problem))\b)))))"
     )
     chosen = r"\b(?i:choose|chose|select|pick|go with|going with|choice|option)"
     last = rf"[*_$(\[\"'`]{{0,4}}{bare}[*_$)\].\"'`]{{0,6}}$"
-    ends = r"(?=[)\]}*_$\"'`. \t\r]{0,6}(?:\n|$))"
+    closing = r"[)\]}*_$\"'`. \t\r]{0,6}"
+    ends = rf"(?={closing}(?:\n|$))"
+    # Without a verb or a colon only a sentence that says no more.
+    dash = r"\s{0,2}[-–—=]?\s{0,2}"
+    behind = rf"[*_)]{{0,4}}\s?(?:{BE}\s)?[*_]{{0,3}}{RIGHT_BEHIND}{SENTENCE_ENDS}"
+    alone_other = (
+        rf"(?:(?m:^)|(?<=[.!।]\s)|(?<=。))[*_#> \t]{{0,6}}{BEFORE_NOUN}{OTHER}"
+        rf"(?:{dash}{opening}(?=\S{{1,12}}{closing}\s{{0,9}}\Z)"
+        rf"|\s{opening}(?=[{upper}]{behind}))"
+    )
     return _Rules(
-        answer=re.compile(f"{colon}{opening}{sentence}{kind}{letter}"),
+        answer=re.compile(
+            f"(?:{colon}{opening}{sentence}|{other}{opening}{thought}){kind}{letter}"
+        ),
         phrases=re.compile(
             rf"(?:{colon}\s{{0,3}}{opening}{sentence}{kind}"
+            rf"|{other}\s{{0,3}}{opening}{thought}{kind}"
             rf"|{noun}\s{{0,3}}{opening}{thought}{kind}"
             rf"|{chosen}\s?:?\s{{0,2}}{opening}{thought}{kind}(?=\S{{1,12}}{ends})"
             rf"|\b(?i:not)\s\(?[{upper}]\)?,?\s(?i:but)\s(?=\S{{1,12}}{ends})"
-            rf"|(?:\b(?i:answer)|{OTHER})\s{{0,2}}[-–—=]?\s{{0,2}}{opening}(?=\S{{1,12}}{ends})"
+            rf"|\b(?i:answer){dash}{opening}(?=\S{{1,12}}{ends})|{alone_other}"
             rf"|(?<![\w'’])\(?(?=[{upper}]\)?\*{{0,2}}\s{{1,3}}{right})"
             rf"|\b(?i:option|choice)\s{{1,3}}\(?(?=[{upper}]\)?\s{{1,3}}{right})"
             rf"|(?:选项|選項)\s?(?=[{upper}]\s?(?:是|为)?(?:正确|正確|对的))"
@@ -216,9 +271,15 @@ def _rules(count: int) -> _Rules:
             r"{1,25}"
         ),
         several=_several(upper),
-        before=re.compile(
-            rf"(?<!\w)\(?[{upper}]\)?\*{{0,2}}\s?(?:[/&]|\b(?:or|and)\b)\s?\(?\*{{0,2}}"
-            rf"(?:(?i:option|choice)\s)?$|[{upper}]\)?,\s?\(?[{upper}]\)?,\s?$"
+        joined=re.compile(
+            rf"(?<!\w)(?:(?P<noun>(?i:option|choice)\s)?\(?[{upper}]\)?\*{{0,2}}\s?"
+            rf"(?:[/&]|\bor\b|(?P<and>\band\b))"
+            rf"|(?P<list>(?:\(?[{upper}]\)?,\s?){{2,25}})(?:\b(?:and|or)\b)?)"
+            r"\s?\(?\*{0,2}(?P<own>(?i:option|choice)\s)?\(?\*{0,2}$"
+        ),
+        eliminated=re.compile(
+            rf"(?i:{_ELIMINATED})(?:\(?[{upper}]\)?(?:,\s?|,?\s(?:and|or)\s)){{1,6}}"
+            r"(?:(?i:option|choice)\s)?\(?\*{0,2}$"
         ),
         alone=re.compile(
             r"[)\]}>】*_$\"'`.,;! \t\r]{0,8}(?:</[a-z_]{1,12}>[ \t\r]{0,4})?(?:\n|\Z)"
@@ -242,7 +303,7 @@ def _rules(count: int) -> _Rules:
             rf"(?<![\w'’\\])(?:(?!A\s{{1,3}}[a-z])[{upper}])(?![\w'’‐‑-])"
         ),
         parentheses=re.compile(rf"\(([{upper}])\)"),
-        before_text=re.compile(f"^.*?(?:{colon}|{noun})"),
+        before_text=re.compile(f"^.*?(?:{colon}|{other}|{noun})"),
     )
 
 
@@ -302,10 +363,24 @@ def _last(
             last = found
     if last is None:
         return Reading()
-    before = text[max(last.start() - _JOINED_BEFORE, 0) : last.start()]
-    if rules.several.match(text, last.end()) or rules.before.search(before):
+    if rules.several.match(text, last.end()) or _joined_before(last, rules):
         return Reading(ambiguous=True)
     return Reading(_place(last["letter"]))
+
+
+def _joined_before(found: re.Match[str], rules: _Rules) -> bool:
+    """Whether another letter is named together with this: "A or B is correct".
+
+    "Option A and option B is" names both, "we rule out A and option B is" does not.
+    """
+    start = found.start("letter")
+    before = found.string[max(start - _BEFORE, 0) : start]
+    joined = rules.joined.search(before)
+    if joined is None or rules.eliminated.search(before):
+        return False
+    if found["letter"] in (joined["list"] or ""):  # "of A, B, C, B is correct"
+        return False
+    return not (joined["and"] and joined["own"] and not joined["noun"])
 
 
 def _stands(found: re.Match[str], rules: _Rules, *, labelled: bool = False) -> bool:
@@ -335,16 +410,23 @@ def _ending(line: str, rules: _Rules) -> int | None:
         return _place(found["letter"])
     chosen = _REJECTED.sub("", line)
     line = chosen if rules.mentioned.search(chosen) else line
-    if _NEGATION.search(_CLAUSE.split(line)[-1]):
-        return None
     named = set(rules.mentioned.findall(line))
     found = rules.ending.search(line)
     if found and len(named) <= 1:
-        return _place(found["letter"] or found["only"])
-    bracketed = set(rules.parentheses.findall(line))
-    if len(bracketed) == 1 and named <= bracketed:
-        return _place(bracketed.pop())
+        group = "letter" if found["letter"] else "only"
+        return None if _negated(found, group) else _place(found[group])
+    bracketed = list(rules.parentheses.finditer(line))
+    letters = {found[1] for found in bracketed}
+    if len(letters) == 1 and named <= letters:
+        return None if any(map(_negated, bracketed)) else _place(letters.pop())
     return None
+
+
+def _negated(found: re.Match[str], group: str | int = 1) -> bool:
+    """Whether what stands right before or behind a letter takes it back."""
+    text, (start, end) = found.string, found.span(group)
+    before, behind = text[max(start - _BEFORE, 0) : start], text[end : end + _BEFORE]
+    return bool(_NEGATED.search(f"{before}\0{behind}"))
 
 
 def _place(letter: str) -> int:

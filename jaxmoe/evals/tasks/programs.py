@@ -14,7 +14,10 @@ _LONGEST_BARE = 20_000
 """Characters of a text without a fence that is looked at as a program."""
 
 _TRIED = 10
-"""Lines at which a program without a fence may begin or end, and blocks, tried."""
+"""Lines at which a program without a fence may begin, and blocks, that are tried."""
+
+_ENDS = 3
+"""Blank lines at which such a program may end, that are tried."""
 
 _OPENS = re.compile(
     r"(?P<before>.*?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<label>[^`~]*)", re.DOTALL
@@ -42,6 +45,17 @@ _MARKER = re.compile(r"(?:[\s>*+-]|(?<![0-9])[0-9]{1,3}[.)])*")
 _LIKE_CODE = re.compile(
     r"(?:import|from|def|class|if|for|while|try:|with|print\(|@|#|[A-Za-z_][\w, ]*=)"
 )
+# What prose behind a program does not begin with: then the program was cut off.
+_CODE_LINE = re.compile(
+    rf"{_LIKE_CODE.pattern}|[ \t]+(?![ \t]|[-*+•][ \t]|[0-9]{{1,3}}[.)])|[)\]}}\"'@]"
+    r"|(?:return|elif|else|except|finally|async|raise|assert|yield|pass|break|continue"
+    r"|del|global|nonlocal|match|case)\b|[A-Za-z_][\w.\[\]]*(?:\(|\s?[-+*/|&%^]?=)"
+)
+# What it does begin with: a capital, or a letter of another script.
+_PROSE_LINE = re.compile(
+    r"(?:[ >*_`-]|[0-9]{1,3}[.)]|#{2,6}\s){0,8}(?:[A-Z]|[^\W_a-z0-9])"
+)
+_HEADING = re.compile(r"#{2,6}\s")
 _DOES = (
     ast.Call,
     ast.Import,
@@ -92,9 +106,9 @@ def program_of(text: str) -> str | None:
     else the last block without a label that is Python, else the last one, closed or
     not: beside a program, blocks without one show what it prints. A labelled fence
     always opens a block: one of the same length that is open then was never closed.
-    Without any block, it is the text, or what follows a few lines of prose, as far as
-    it is Python that does something, less tags around it. Blanks before the opening
-    fence are taken off each line.
+    Without any block, it is the text less tags and prose around it, where that is
+    Python that does something: no part of a program that was cut off. Blanks before
+    the opening fence are taken off each line.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "")
     blocks = [block for block in _blocks(text) if any(map(str.strip, block.lines))]
@@ -177,7 +191,7 @@ def _bare_program(text: str) -> str | None:
 
 
 def _first_program(lines: list[str]) -> str | None:
-    """The first lines, up to the last that belong to it, that are a program."""
+    """The first lines that are a program, with none behind them but prose."""
     text = "\n".join(lines).strip("\n")
     if not text.strip() or len(text) > _LONGEST_BARE:
         return None
@@ -186,12 +200,32 @@ def _first_program(lines: list[str]) -> str | None:
         del lines[0]
     starts = [i for i, line in enumerate(lines) if _LIKE_CODE.match(line)]
     for start in [0, *starts][: 1 + _TRIED]:
-        blank = [i for i in range(start + 1, len(lines)) if not lines[i].strip()]
-        for end in [len(lines), *blank[::-1]][: 1 + _TRIED]:
+        for end in _ends(lines, start):
             program = "\n".join(lines[start:end]) + "\n"
             if _does_something(program):
                 return program
     return None
+
+
+def _ends(lines: list[str], start: int) -> list[int]:
+    """Where a program that begins here may end: at the end, or where prose begins.
+
+    That is at a blank line before the first line that is no Python, with no line of
+    code behind it: one that was cut off is not run up to its cut.
+    """
+    broken = _broken_line("\n".join(lines[start:]))
+    if broken is None:
+        return [len(lines)]
+    ends, prose = [], False
+    for i in range(len(lines) - 1, start, -1):
+        if not lines[i].strip():
+            if prose and i < start + broken:
+                ends.append(i)
+            continue
+        if _CODE_LINE.match(lines[i]) and not _HEADING.match(lines[i]):
+            break
+        prose = bool(_PROSE_LINE.match(lines[i]))
+    return ends[: -_ENDS - 1 : -1]
 
 
 def _is_fence(line: str) -> bool:
@@ -205,3 +239,14 @@ def _does_something(program: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return any(isinstance(node, _DOES) for node in ast.walk(tree))
+
+
+def _broken_line(program: str) -> int | None:
+    """The line, from 1, at which this is no Python; None where it is."""
+    try:
+        ast.parse(program)
+    except SyntaxError as error:
+        return error.lineno or 1
+    except (ValueError, RecursionError, MemoryError):
+        return 1
+    return None

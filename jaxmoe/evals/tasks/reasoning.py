@@ -6,8 +6,10 @@ and shown to a verifier. Thinking that never closes was cut off, so there is no 
 """
 
 import re
+from collections.abc import Iterator
 
-_NAME = r"(?:\w{1,12}[_:])?(?:think(?:ing)?|thoughts?)(?:\s\w{1,20}=[^<>]{0,80})?"
+# A closed list: "<user_thoughts>" is a name that an answer may speak of.
+_NAME = r"(?:(?:seed:|longcat_)?think(?:ing)?|thoughts?)(?:\s\w{1,20}=[^<>]{0,80})?"
 _OPEN = re.compile(
     rf"<\s{{0,3}}{_NAME}\s{{0,3}}>|\[THINK\]|◁think▷|<\|(?:begin_of_thought|think)\|>"
     r"|<\|START_THINKING\|>|<\|inner_prefix\|>|<\|channel>(?:thought)?",
@@ -34,6 +36,8 @@ _CHANNEL = re.compile(r"<\|channel\|>\s{0,3}(\w{1,20})(?:.{0,80}?<\|message\|>)?
 _GLUED = re.compile(r"(?:assistant)?(?:analysis|commentary)(?=[^\s:.,;)!?-])")
 _GLUED_FINAL = "assistantfinal"
 _FINAL_FIRST = re.compile(r"(?:assistant)?final(?=[A-Z0-9\\$*`(#])")
+_FENCE = "```"
+_QUOTED = ('""', "''", "``")
 _SPECIAL = re.compile(r"<\|(?:end|return|start|call|channel)\|>")
 
 
@@ -50,7 +54,7 @@ def answer_in(text: str) -> str:
         return answer if found else ""
     text = text[found.end() :] if (found := _FINAL_FIRST.match(text)) else text
     answer = _after_last(_CLOSE, text)
-    return "" if _OPEN.search(answer) else _without_first(answer)
+    return "" if any(_marks(_OPEN, answer)) else _without_first(answer)
 
 
 def opens_reasoning(prompt: str) -> bool:
@@ -58,18 +62,35 @@ def opens_reasoning(prompt: str) -> bool:
 
     Then an answer without a closing mark was cut off: grade `"<think>" + answer`.
     """
-    last = max((found.end() for found in _OPEN.finditer(prompt)), default=-1)
+    last = max((found.end() for found in _marks(_OPEN, prompt)), default=-1)
     if channel := _CHANNEL.search(prompt, prompt.rfind("<|channel|>")):
         inside = channel[1].lower() != "final"
         return inside and not prompt[channel.end() :].strip()
     return last >= 0 and not prompt[last:].strip()
 
 
+def _marks(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """The marks in a text: not `"<think>"`, which speaks of one."""
+    for found in pattern.finditer(text):
+        start, end = found.span()
+        around = text[max(start - 1, 0) : start] + text[end : end + 1]
+        if around not in _QUOTED:
+            yield found
+
+
 def _after_last(closed: re.Pattern[str], text: str) -> str:
-    end = 0
-    for found in closed.finditer(text):
-        end = found.end()
+    end = max((found.end() for found in _marks(closed, text)), default=0)
     return text[end:]
+
+
+def _ends_outside_blocks(pattern: re.Pattern[str], text: str) -> Iterator[int]:
+    """Where marks end that stand in no fenced block, as a program's own do."""
+    fences = counted = 0
+    for found in _marks(pattern, text):
+        fences += text.count(_FENCE, counted, found.start())
+        counted = found.start()
+        if fences % 2 == 0:
+            yield found.end()
 
 
 def _without_first(text: str) -> str:
@@ -77,7 +98,9 @@ def _without_first(text: str) -> str:
     if _OPEN_FIRST.match(text.lstrip()):
         answer = _after_last(_CLOSE_FIRST, text)
         return "" if answer == text else answer
-    return text if _OPEN_FIRST.search(text) else _after_last(_CLOSE_FIRST, text)
+    if any(_marks(_OPEN_FIRST, text)):
+        return text
+    return text[max(_ends_outside_blocks(_CLOSE_FIRST, text), default=0) :]
 
 
 def _final_channel(text: str) -> str:

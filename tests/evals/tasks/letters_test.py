@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from jaxmoe.evals.tasks.answer_words import CASED, UNCASED
 from jaxmoe.evals.tasks.letters import flexible_choice, strict_choice
 
 CHOICES = ["red fish", "blue sky", "a green leaf", "12 km"]
@@ -211,6 +212,64 @@ ANSWERS = [
     ("Answer: I cannot determine which of A, B, C, D is right.", None),
     ("A is wrong, C is wrong, D is wrong, so B", 1),
     ("Eliminating A, C and D leaves B", 1),
+    ("B is most stable, but we need the least stable one.\n\nC", 2),
+    ("Option A is most certainly wrong.\n\nSo B", 1),
+    ("Compound D is most soluble in water.\n\n**B**", 1),
+    ("Option A is most likely wrong.\n\nB", 1),
+    ("A is the answer to another question.\n\nB", 1),
+    ("Option B is most likely correct.", 1),
+    ("B is the answer to this question.", 1),
+    ("The compound that does not react is (C).", 2),
+    ("Therefore, the statement that cannot be true is (B).", 1),
+    ("The one that isn't a mammal is (C)", 2),
+    ("The option that cannot be correct is (B).", 1),
+    ("Statement (A) is not correct.", 0),
+    ("Option (A) is not correct.", None),
+    ("(A) is not the answer.", None),
+    ("It is not equal to (A)", None),
+    ("I do not believe that the answer should be (A)", None),
+    ("所以不应选A", None),
+    ("我选择A不对", None),
+    ("应选A还是B？", None),
+    ("应选A吗？", None),
+    ("所以应选A？不", None),
+    ("如果我选A，就错了", None),
+    ("是否应选A", None),
+    ("答案是A吗？", None),
+    ("Ist Antwort B richtig? Nein.", None),
+    ("Ответ B правильный? Нет", None),
+    ("La réponse B justement ne convient pas", None),
+    ("Es ist nicht Antwort B", None),
+    ("Ce n'est pas la réponse B.", None),
+    ("Die falsche Antwort B.", None),
+    ("Viele wählen Antwort B", None),
+    ("Antwort B ist nicht richtig.", None),
+    ("Antwort B ist richtig, wenn es regnet.", None),
+    ("Respuesta B\nfalsa.", None),
+    ("क्या सही उत्तर B है?", None),
+    ("Doğru cevap B şıkkı değil.", None),
+    ("Antwort B ist richtig.", 1),
+    ("La réponse A est fausse. La réponse B est correcte.", 1),
+    ("Die richtige Antwort B.", 1),
+    ("정답 B", 1),
+    ("Richtig ist Antwort B.", 1),
+    ("Je choisis la réponse B.", 1),
+    ("Je ne choisis pas la réponse B.", None),
+    ("Falsch ist Antwort B.", None),
+    ("Antwort: B\n\nNein, die Antwort ist A oder B", None),
+    ("We can rule out A and option B is correct.", 1),
+    ("We can rule out A and B is correct.", 1),
+    ("After excluding A, B, option C is correct", 2),
+    ("Option A and option B is correct", None),
+    ("A and B is correct", None),
+    ("A, B, and C is correct", None),
+    ("Neither A nor B is correct", None),
+    ("Considering A, B, C, D, C is the best.", 2),
+    ("The patient should not be given aspirin (B).", 1),
+    ("答案：B\n\n和A相比，B更好", 1),
+    ("答案：B 与A不同", 1),
+    ("答案：B 错误", 1),
+    ("Answer: A at first glance", None),
 ]
 
 
@@ -231,6 +290,52 @@ STRICT = [
 ]
 
 
+JOINED = [
+    (noun, join)
+    for nouns, joins in (CASED | UNCASED).items()
+    for noun in nouns.split("|")
+    for join in joins.split("|")
+]
+
+
+@pytest.mark.parametrize(("noun", "join"), JOINED)
+def test_two_letters_are_none_in_every_language(noun, join):
+    """An answer that leaves it open would count for its first letter."""
+    assert strict_choice(f"{noun}: B", 4) == 1
+    for text in (f"{noun}: B {join} C", f"{noun}: A {join} C"):
+        assert strict_choice(text, 4) is None
+        assert flexible_choice(text, CHOICES) is None
+
+
+SENTENCES = [
+    "Answer: {}",
+    "The answer is {} because it is blue.",
+    "Also ist Antwort {} richtig.",
+    "Die Antwort ist {}, weil sie blau ist.",
+    "La réponse est {} car elle est bleue",
+    "La respuesta correcta es {} porque es azul",
+    "A resposta é {} pois é azul",
+    "Jawaban yang benar adalah {} karena biru",
+    "Svaret är {} eftersom det är blått",
+    "Câu trả lời là {} vì nó xanh",
+    "सही उत्तर {} है",
+    "उत्तर: {} है",
+    "정답은 {} 입니다",
+    "答案是{} 因为它是蓝的",
+    "我选{} 因为它是蓝的",
+]
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+@pytest.mark.parametrize("letter", "ABCD")
+def test_every_letter_is_read_alike(sentence, letter):
+    """Answers of A would be lost where those of B count."""
+    text, place = sentence.format(letter), "ABCD".index(letter)
+    assert flexible_choice(text, CHOICES) == place
+    strict = strict_choice(sentence.format("B"), 4) is not None
+    assert strict_choice(text, 4) == (place if strict else None)
+
+
 @pytest.mark.parametrize("text", STRICT)
 def test_strict_reads_many_languages(text):
     """Only English answers would be votes."""
@@ -238,7 +343,19 @@ def test_strict_reads_many_languages(text):
 
 
 @pytest.mark.parametrize(
-    "piece", ["Answer: ", "A or ", "\\boxed{A}, ", "答案", "(A", "*", "answer "]
+    "piece",
+    [
+        "Answer: ",
+        "A or ",
+        "\\boxed{A}, ",
+        "答案",
+        "(A",
+        "*",
+        "answer ",
+        "Antwort B ist ",
+        "\nAlso ist ",
+        "we rule out A, ",
+    ],
 )
 def test_takes_linear_time(piece):
     """An answer of a megabyte would hold up a run."""

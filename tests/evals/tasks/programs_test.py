@@ -1,5 +1,6 @@
 """Programs in answers, with fences of every kind and without."""
 
+import ast
 import time
 
 import pytest
@@ -44,6 +45,14 @@ ANSWERS = [
     ("````markdown\n```python\nx=1\n```\n````", "x=1\n"),
     ("```python\n\ufeffx=1\n```", "x=1\n"),
     ("Sure.\n\nx=1\n\ny=2\n\nIt sets two.", "x=1\n\ny=2\n"),
+    ("x=1\n\n### Explanation\n\nIt sets:\n\n- x\n  - y\n1. z", "x=1\n"),
+    ("x=1\n\nExplanation\n\n**It** sets one.", "x=1\n"),
+    ("x=1\n\n说明：设为一。", "x=1\n"),
+    ("import os\nx=1\n\nfor i in (1, 2):\n    print(i)\n\nwhile x:\n    y = (", None),
+    ("import os\nx=1\n\ndef f():\n    return x\n\n    y = (", None),
+    ("x=1\n\nprint(x", None),
+    ("x=1\n\n[i for i in (", None),
+    ('x=1\n\n"""Solve the', None),
     ("<answer>\nx=1\n</answer>", "x=1\n"),
     ("[PYTHON]\nx=1\n[/PYTHON]", "x=1\n"),
     ("<pre><code>\nx=1\n</code></pre>", "x=1\n"),
@@ -57,6 +66,18 @@ ANSWERS = [
 def test_program_of(text, program):
     """Another block, or prose, would be run."""
     assert program_of(text) == program
+
+
+@pytest.mark.parametrize(
+    "behind", ["It sets two.\n\n", "x = (\n\n", "    y\n\n", "Note\n\n"]
+)
+@pytest.mark.parametrize("line", ["x = 1\n\n", "x = [1, 2, 3]\n", "from a import b\n"])
+def test_parses_few_times(line, behind, monkeypatch):
+    """An answer without a fence would be parsed two hundred times."""
+    calls, parse = [], ast.parse
+    monkeypatch.setattr(ast, "parse", lambda *of: calls.append(of) or parse(*of))
+    program_of("<answer>\n" + line * 30 + "y = (\n\n" + behind * 30)
+    assert 0 < len(calls) <= 60
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,19 @@ ANSWERS = [
      "<answer>8</answer><reasoning>7</reasoning>"),
     ("7</reasoning>8", "8"),
     ("<reasoning>7", ""),
+    ("print('</analysis>')\nAnswer: 8", "print('</analysis>')\nAnswer: 8"),
+    ("```\n</analysis>\n```\nAnswer: 8", "```\n</analysis>\n```\nAnswer: 8"),
+    ("```\n7\n```\n</analysis>\n8", "\n8"),
+    ("7</analysis>8\n```\n</analysis>\n```", "8\n```\n</analysis>\n```"),
+    ('7, "</reasoning>" is near</reasoning>8', "8"),
+    ("'<reasoning>' or 7</reasoning>8", "8"),
+    ("use <user_thoughts> as the tag name. Answer: 8",
+     "use <user_thoughts> as the tag name. Answer: 8"),
+    ("use `<think>` as the tag name. Answer: 8",
+     "use `<think>` as the tag name. Answer: 8"),
+    ("print('</think>')\nprint(8)", "print('</think>')\nprint(8)"),
+    ("<think>print('</think>') or 7", ""),
+    ('<think>"7"</think>8', "8"),
     ("<start_working_out>7<end_working_out>8", "8"),
     ("<longcat_think>7", ""),
     ("<think>7", ""),
@@ -122,7 +135,9 @@ def test_opens_reasoning(prompt, opens):
     assert opens_reasoning(prompt) == opens
 
 
-@pytest.mark.parametrize("piece", ["<think>", "</think>", "<", "<|channel|>", "[THINK"])
+@pytest.mark.parametrize(
+    "piece", ["<think>", "</think>", "<", "<|channel|>", "[THINK", "```</analysis>"]
+)
 def test_takes_linear_time(piece):
     """An answer of a megabyte would hold up a run."""
     start = time.process_time()
