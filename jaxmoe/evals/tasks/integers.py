@@ -79,7 +79,7 @@ NO_UNIT = (
 )
 """Words that are no unit, in a text that is set as such either."""
 # Where no blank parts words. A kilogram (千克) is a unit, a thousand none.
-_MANY_WITHIN = "[万亿億萬兆만억조]|[千천](?![克米瓦])|[百백](?!分)|แสน"
+_MANY_WITHIN = "[万亿億萬兆만억조]|[千천](?![克米瓦])|백|百(?!分)|แสน"
 _POWER = r"(?:\s*(?:\^\s*\{?\s*-?\s*[0-9]\s*\}?|[²³]))?"
 _TEXT = r"\\(?:text|textrm|textbf|textit|textsf|textnormal|mathrm|mathbf|mbox|hbox|rm)"
 _WORDS_FONT = r"\\(?:text|textrm|textbf|textit|textnormal|mbox)"
@@ -112,7 +112,7 @@ _COUNTED = (
     "|integers?|primes?|points?|subsets?|sets?|sequences?|functions?|polynomials?"
     "|permutations?|arrangements?|combinations?|configurations?|partitions?"
     "|colou?rings?|paths?|routes?|triangles?|squares|rectangles?|circles?|regions?"
-    "|lines?|segments?|diagonals?|edges?|vertices|faces|cubes|tiles?|pieces?|squares"
+    "|lines?|segments?|diagonals?|edges?|vertices|faces|cubes|tiles?|pieces?"
     "|digits?|zeros|divisors?|terms?|words?|letters?|outcomes?|cases|choices|options?"
     "|items?|objects?|elements?|people|persons?|students?|children|boys|girls|men|women"
     "|players?|teams?|games?|matches|rounds?|steps?|moves?|turns?|trips?|houses?|rooms?"
@@ -187,10 +187,10 @@ def integer(text: str) -> int | None:
     commas or spaces between thousands, "73.0", "\frac{73}{1}", brackets around it,
     units behind ("73^\circ", "73\%", "73 cm^2", "73 ways", within \text{...} or
     \mathrm{...} any words but those that change a number), words before ("The answer
-    is 73", "Answer: 73"), a modulus ("N \equiv 73 \pmod{1000}"), and the one integer among the sides of an equation
-    ("m + n = 73", "73 = m + n"). Not read is whatever is still to be worked out, such
-    as "7/2", "2^5", "5!" or "12 pi", and more than one number or assignment
-    ("x=5, y=73").
+    is 73", "Answer: 73"), a modulus ("N \equiv 73 \pmod{1000}"), and the one integer
+    among the sides of an equation ("m + n = 73", "73 = m + n"). Not read is whatever is
+    still to be worked out, such as "7/2", "2^5", "5!" or "12 pi", what is not certain
+    ("twice the answer is 73"), and more than one number or assignment ("x=5, y=73").
     """
     if len(text) > _LONGEST:
         return None
