@@ -1,5 +1,6 @@
 """Grading again after a grader has changed, and grading answers drawn elsewhere."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -146,6 +147,7 @@ def grade_file(
         "task": task.name,
         "data": dict(data),
         "answers": path.name,
+        "answers_sha256": _digest([answers[question.id] for question in chosen]),
         "n": n,
         "policy": "of another engine",
         "sampler": "of another engine",
@@ -158,6 +160,11 @@ def grade_file(
                 if (question.id, i) not in run.done:
                     run.add(_record(task, question, text, j, i))
     write_grading(Path(into), grading_of(task))
+
+
+def _digest(texts: list[list[str]]) -> str:
+    """Of all answers' texts, so that no other answers pass for them."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def _record(task: Task, question: Question, text: str, j: int, i: int) -> Record:

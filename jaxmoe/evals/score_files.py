@@ -30,6 +30,8 @@ _DECIDES = (
     "deep_conf",
 )
 """Entries of a manifest that decide the answers."""
+_GIVEN = "answers_sha256"
+"""Of answers that another engine drew, which no such entry decides."""
 
 Identity = Mapping[str, str | bool]
 """What tells verifiers apart, such as {"url": ..., "model": ...}."""
@@ -238,6 +240,8 @@ def _head(identity: Identity, run: Run | None = None) -> bytes:
 def _digest_of(run: Run) -> str:
     """What tells a run's answers from another's, however they are graded."""
     decides = {name: run.manifest.get(name) for name in _DECIDES}
+    if _GIVEN in run.manifest:
+        decides[_GIVEN] = run.manifest[_GIVEN]
     text = json.dumps(decides, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -11,6 +11,7 @@ from jaxmoe.evals.questions import read_questions
 from jaxmoe.evals.regrade import Regraded, grade_again, grade_file
 from jaxmoe.evals.run import read_run
 from jaxmoe.evals.sandbox import available_isolation
+from jaxmoe.evals.score_files import read_scores_of, score_run
 from jaxmoe.evals.tasks import task
 from jaxmoe.evals.tasks.aime import Aime
 from jaxmoe.evals.tasks.base import Grade
@@ -96,6 +97,29 @@ def test_answers_of_other_engines(rows, questions, tmp_path):
     assert run.correct.tolist() == [[True], [False]]
     assert run.answers == [["7"], ["9"]]
     assert read_grading(out) == grading_of(Aime())
+
+
+def test_scores_of_another_engines_answers(questions, tmp_path):
+    """Two engines' runs are alike but for their answers, and would swap scores."""
+    rows = [{"id": "a", "texts": [A, B]}, {"id": 2, "texts": [A, B]}]
+    swapped = [{**row, "texts": [B, A]} for row in rows]
+    for name, file in (("x", rows), ("y", swapped), ("z", rows[::-1])):
+        path = drawn(tmp_path, *file)
+        grade_file(path, Aime(), questions, tmp_path / name, data=DATA)
+    x, y, same = (read_run(tmp_path / name) for name in "xyz")
+    path = tmp_path / "scores.jsonl"
+    scored = score_run(x, _lengths, path, identity={"model": "m"})
+    for call in (
+        lambda: read_scores_of(y, path),
+        lambda: score_run(y, _lengths, path, identity={"model": "m"}),
+    ):
+        with pytest.raises(ValueError, match="that drew others"):
+            call()
+    assert read_scores_of(same, path).tolist() == scored.tolist()
+
+
+def _lengths(problem, answers):
+    return [float(len(answer)) for answer in answers]
 
 
 @pytest.mark.parametrize(
