@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 
 from jaxmoe.evals.tasks.answer_words import OR_AND
-from jaxmoe.evals.tasks.integers import NO_UNIT
+from jaxmoe.evals.tasks.integers import DOUBT, NO_UNIT
 from jaxmoe.evals.tasks.peel import undressed
 
 _MANY = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -75,12 +75,7 @@ _REPEATING = re.compile(
 _LEAD = re.compile(
     r"\\text\s?\{[^{}0-9]{0,80}(?:[:=]|\b(?:is|are|equals))\s?\}:?(?=\s?\S)"
 )
-_NEGATED = re.compile(
-    r"\b(?:not|no|none|never|cannot|approx\w*|about|around|roughly|nearly|almost|least"
-    r"|most|than|twice|thrice|half|double|triple|negative|minus|plus"
-    r"|(?:wrong|incorrect) (?:answer|value))\b|n['’]t\b",
-    re.IGNORECASE,
-)
+_DOUBT = re.compile(DOUBT, re.IGNORECASE)
 _OR = re.compile(r"\\text\{\s?or\s?\}|\\lor(?![A-Za-z])|\bor\b")
 _VALUE = r"[-−]?\s?(?:[0-9./]|\\(?:[dt]?frac|sqrt|pi)|[{}]|\s){1,60}"
 _LESS = r"<|\\leq?(?:slant)?(?![A-Za-z])|≤"
@@ -99,7 +94,7 @@ def readable(latex: str) -> str:
     """
     text = undressed(latex)
     lead = _LEAD.match(text)
-    if lead and not _NEGATED.search(lead[0]):
+    if lead and not _DOUBT.search(lead[0]):
         text = text[lead.end() :].strip()
     for pattern, by in _REWRITTEN:
         text = pattern.sub(by, text)

@@ -155,19 +155,22 @@ _OTHER_ANSWER = (
     rf"|l['’]|所以|因此|故|最终|正确|最終的な)?{OTHER}"
 )
 _OTHER_WORDS = re.compile(rf"(?i:{_OTHER_ANSWER})\s?(?:{BE}\s?)?(?=[0-9])")
-HEDGE = re.compile(
+DOUBT = (
     r"\b(?:not|no|none|neither|nor|never|cannot|approx\w*|about|around|roughly|nearly"
-    r"|almost|least|most|than|over|under|between|minus|negative|half|twice|thrice|double"
-    r"|(?:a|one) (?:third|quarter) of|triple|quadruple|either|if|unless|when"
-    r"|(?:square|cube|nth) root|(?:square|cube|log\w*|reciprocal|opposite) of"
-    r"|(?<=\w )(?<!of )times|in (?:tens|hundreds|thousands|millions|dozens)|plus"
-    r"|divided|squared|cubed|factorial|(?:wrong|incorrect|false) (?:answer|value)"
+    r"|almost|least|most|than|minus|negative|half|twice|thrice|double|triple|quadruple"
+    r"|(?:a|one) (?:third|quarter) of|(?:wrong|incorrect|false) (?:answer|value)"
     r"|ungefähr|mindestens|höchstens|nicht|kein\w*|environ|presque|moins|pas|menos|mais"
     r"|casi|quase|circa|meno|aproximad\w*|приблизительно|не|более|менее)\b"
-    r"|n['’]t\b|[不约約非负負]|至少|至多|大于|小于|超过",
+    r"|n['’]t\b|[不约約非负負]|至少|至多|大于|小于|超过"
+)
+"""Words before a value that take it back or make it another one."""
+_HEDGE = re.compile(
+    rf"{DOUBT}|\b(?:over|under|between|either|if|unless|when|plus|divided|squared|cubed"
+    r"|factorial|(?:square|cube|nth) root|(?:square|cube|log\w*|reciprocal|opposite) of"
+    r"|(?<=\w )(?<!of )times|in (?:tens|hundreds|thousands|millions|dozens))\b",
     re.IGNORECASE,
 )
-"""Words before a value that change it or doubt it."""
+"""The same, and words that may belong to a value that is named."""
 _LEADS = re.compile(
     r"(?:[:=：]|\b(?:is|are|equals|equal to|was|were|has|have|had|gives?|yields?|gets?"
     r"|got|obtain|exactly|total of)"
@@ -204,7 +207,7 @@ def integer(text: str) -> int | None:
     cleaned = led[-1] if led else ""
     if _CONDITION.search(cleaned) or _SEVERAL.search(_BRACKETED.sub("", cleaned)):
         return None
-    if any(map(HEDGE.search, _IS.split(cleaned)[:-1])):
+    if any(map(_HEDGE.search, _IS.split(cleaned)[:-1])):
         return None
     sides = _EQUALS.split(cleaned)
     values = {_number(side) for side in sides} - {None}
@@ -224,7 +227,7 @@ def _lead_out(text: str) -> str:
     found = re.match(
         rf"\s*{_WORDS_FONT}\s{{0,3}}\{{([^{{}}0-9]*)\}}(?=\s*[^\s(])", text
     )
-    if not found or HEDGE.search(found[1]) or not _LEADS.search(found[1].strip()):
+    if not found or _HEDGE.search(found[1]) or not _LEADS.search(found[1].strip()):
         return text
     return text[found.end() :]
 
@@ -233,11 +236,11 @@ def _number(side: str) -> int | None:
     """The integer that one side of an equation is."""
     side = side.strip()
     if lead := _WORDS.match(side):
-        if HEDGE.search(lead["words"]):
+        if _HEDGE.search(lead["words"]):
             return None
         side = side[lead.end() :]
     *before, side = _COLON.split(side)
-    if any(map(HEDGE.search, before)):
+    if any(map(_HEDGE.search, before)):
         return None
     side = _OTHER_WORDS.sub("", side.lstrip(" :"))
     side = _DEGREES.sub("", side).strip().lstrip(": ")

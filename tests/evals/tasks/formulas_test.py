@@ -60,7 +60,15 @@ READABLE = [
     (r"\text{Not: }7", r"\text{Not: }7"),
     (r"\text{The answer isn't: }7", r"\text{The answer isn't: }7"),
     (r"\text{Twice the answer is }7", r"\text{Twice the answer is }7"),
+    (r"\text{Ungefähr: }7", r"\text{Ungefähr: }7"),
+    (r"\text{约: }7", r"\text{约: }7"),
     (r"\text{Final answer: }7", "7"),
+    (r"\text{答案：}7", "7"),
+    # Words of any script are words.
+    (r"7\text{个}", r"7\text{个}"),
+    (r"\text{7 或 8}", r"\text{7 或 8}"),
+    (r"\text{The area under the curve is }7", "7"),
+    (r"\text{The distance between A and B is }7", "7"),
     # Braces of exponents, arguments of functions.
     (r"\sum^{10}_{i=1} i", r"\sum^{10}_{i=1} i"),
     (r"C^{10}_{3}", r"C^{10}_{3}"),

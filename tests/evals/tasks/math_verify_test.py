@@ -99,6 +99,8 @@ def test_only_the_last_box_is_seen():
         ("4210_5", "It is $4210_6$.", "4210", False),
         ("4210_5", "It is $(4210)_5$.", "4210", True),
         ("7", r"\boxed{\text{7 apples}}", "7", True),
+        ("7", r"\boxed{7\text{个}}", "7", True),
+        ("7", r"\boxed{\text{答案：}7}", "7", True),
         ("1", "", None, False),
         ("1", "no idea", None, False),
         ("1", r"\boxed{", None, False),
@@ -116,7 +118,7 @@ def test_grade(library, reference, text, answer, correct):
     ("reference", "box"),
     [
         *(("7", "7 or 8"), ("5", "5 hours 30 minutes"), ("3", "3 out of 8")),
-        *(("7", "7 dozen"), ("7", "7 halves")),
+        *(("7", "7 dozen"), ("7", "7 halves"), ("8", "7 或 8"), ("8", "7 или 8")),
     ],
 )
 def test_the_first_of_several_numbers_is_no_answer(library, reference, box):
