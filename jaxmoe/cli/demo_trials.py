@@ -9,12 +9,10 @@ from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli.demo_rows import first_asked, play_row
 from jaxmoe.decode.inputs import check_whole
 from jaxmoe.demo import trials
-from jaxmoe.demo.game_runs import Outcome
-from jaxmoe.demo.held_out import HeldOut, read_part
+from jaxmoe.demo.held_out import read_part
 from jaxmoe.demo.study_files import as_compact
 from jaxmoe.demo.token_entropy import token_entropy
 from jaxmoe.files import write_text
-from jaxmoe.model import Model
 from jaxmoe.router.policies import Policy
 
 EPILOG = """\
@@ -56,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
             outcomes[row] = play_row(
                 args.out, row, model, asked, draws[row], digests[name]
             )
-        entropies[name] = _entropy(model, asked, outcomes[next(iter(own))])
+        texts = outcomes[next(iter(own))].first_texts()
+        entropies[name] = token_entropy(model.config, model.params, texts)
     found = {"checkpoints": digests} | trials.report(outcomes, draws, entropies)
     write_text(args.out / "results.json", as_compact(found))
     text = trials.table(found)
@@ -72,9 +71,3 @@ def _rows(model: str) -> Iterator[tuple[str, Policy]]:
         return
     for name, policy in trials.ROUTING.items():
         yield trials.row_of(model, name), policy
-
-
-def _entropy(model: Model, asked: list[HeldOut], by_top_k: Outcome) -> float:
-    pairs = zip(asked, by_top_k.first, strict=True)
-    texts = [one.problem.prompt + answer for one, answer in pairs]
-    return token_entropy(model.config, model.params, texts)

@@ -69,6 +69,11 @@ def split_of(numbers: Sequence[int]) -> Split:
     return "test" if draw == 0 else "validation" if draw == 1 else "train"
 
 
+def trained_on(numbers: Sequence[int]) -> bool:
+    """Whether problems of four numbers are trained on."""
+    return max(numbers) <= LARGEST_TRAINED and split_of(numbers) == "train"
+
+
 def band_of(answers: int) -> Band:
     """Whether a problem with so many answers is easy or hard."""
     return "easy" if answers >= EASY_ANSWERS else "hard"
@@ -99,7 +104,7 @@ def all_chains(sets: Sequence[Sequence[int]]) -> Chains:
 
 def training_chains() -> Chains:
     """Every answer to the problems that are trained on."""
-    return all_chains([n for n in number_sets() if split_of(n) == "train"])
+    return all_chains([n for n in number_sets() if trained_on(n)])
 
 
 def chains_of(answers: Iterable[tuple[Problem, str]]) -> Chains:
@@ -174,17 +179,27 @@ def draw_problems(split: Split, count: int, seed: int) -> list[tuple[Problem, Ba
     """`count` problems of a split, half of them easy, in an order of no meaning.
 
     All have at least `FEWEST_ANSWERS` answers.
+
+    Raises:
+      ValueError: there are not so many.
     """
     sets = [numbers for numbers in number_sets() if split_of(numbers) == split]
-    answers = count_answers(all_chains(sets))
+    bands: dict[Band, list[Problem]] = {"easy": [], "hard": []}
+    for problem, answers in sorted(count_answers(all_chains(sets)).items()):
+        if answers >= FEWEST_ANSWERS:
+            bands[band_of(answers)].append(problem)
+    most = min(2 * len(bands["easy"]), 2 * len(bands["hard"]) + 1)
+    if count > most:
+        raise ValueError(
+            f"expected at most {most} problems of {split}, half of them easy, found "
+            f"{count}; draw fewer"
+        )
     rng = random.Random(seed)
-    drawn = []
-    for band, share in (("easy", count - count // 2), ("hard", count // 2)):
-        of_band = [
-            problem
-            for problem, count in sorted(answers.items())
-            if count >= FEWEST_ANSWERS and band_of(count) == band
-        ]
-        drawn += [(problem, band) for problem in rng.sample(of_band, share)]
+    shares: dict[Band, int] = {"easy": count - count // 2, "hard": count // 2}
+    drawn: list[tuple[Problem, Band]] = [
+        (problem, band)
+        for band, some in bands.items()
+        for problem in rng.sample(some, shares[band])
+    ]
     rng.shuffle(drawn)
     return drawn

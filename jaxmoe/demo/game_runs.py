@@ -47,6 +47,11 @@ class Outcome:
         """The set of numbers of each problem: problems of one set are alike."""
         return [problem.numbers for problem in self.problems]
 
+    def first_texts(self) -> list[str]:
+        """Each problem and its first answer as one text, as the model wrote it."""
+        pairs = zip(self.problems, self.first, strict=True)
+        return [problem.prompt + answer for problem, answer in pairs]
+
     def budgets(self) -> list[int]:
         """1, 2, 4, ... and n."""
         powers = [1 << i for i in range(self.n.bit_length())]

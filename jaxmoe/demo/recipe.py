@@ -1,6 +1,6 @@
 """How the demo model is trained, in numbers."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -50,3 +50,14 @@ class Recipe:
     balance: float = 0.01
     seed: int = 0
     policy: str = "topk"
+
+    def describe(self) -> dict[str, Any]:
+        """What must be the same when a run goes on.
+
+        The default policy is left out: it is that of runs from before there were any
+        others, which do not name it.
+        """
+        found = asdict(self)
+        if self.policy == Recipe.policy:
+            del found["policy"]
+        return found

@@ -38,9 +38,7 @@ def write_study(
     Returns:
       The text of table.md.
     """
-    base = outcomes[BASE]
-    pairs = zip(base.problems, base.first, strict=True)
-    texts = [problem.prompt + answer for problem, answer in pairs][:ROUTED]
+    texts = outcomes[BASE].first_texts()[:ROUTED]
     trained = router_study.router_logits(model.config, model.params, texts)
     params = first_params(model.config, Recipe().seed)
     untrained = router_study.router_logits(model.config, params, texts)

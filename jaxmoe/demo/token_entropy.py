@@ -1,6 +1,7 @@
 """How sure a model is of its tokens."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,22 @@ from jaxmoe.demo.network import logits_of
 from jaxmoe.typing import Params
 
 
-def token_entropy(config: ModelConfig, params: Params, texts: Sequence[str]) -> float:
-    """Mean entropy of the next token, in nats, where an answer's tokens are drawn.
+class TokenEntropy(NamedTuple):
+    """Mean entropy of the next token, in nats, and of how many answers it is."""
+
+    nats: float
+    answers: int
+
+
+def token_entropy(
+    config: ModelConfig, params: Params, texts: Sequence[str]
+) -> TokenEntropy:
+    """How sure the model is of the next token where an answer's tokens are drawn.
 
     Routed by top-k, without temperature.
 
     texts: problems with their answers; those of another length than a right answer's
-      are left out.
+      are left out, and not counted.
     """
 
     @jax.jit
@@ -26,4 +36,5 @@ def token_entropy(config: ModelConfig, params: Params, texts: Sequence[str]) -> 
         logp = jax.nn.log_softmax(logits[:, PROMPT_LENGTH - 1 :])
         return -(jnp.exp(logp) * logp).sum(axis=-1).mean()
 
-    return float(mean_entropy(params, encode_whole(texts)))
+    tokens = encode_whole(texts)
+    return TokenEntropy(float(mean_entropy(params, tokens)), len(tokens))

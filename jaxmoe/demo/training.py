@@ -61,9 +61,14 @@ class Losses(NamedTuple):
 def first_state(
     config: ModelConfig, recipe: Recipe, params: Params | None = None
 ) -> State:
-    """Where training begins: from these weights, None for those of the seed."""
+    """Where training begins: from a copy of these weights, None for the seed's.
+
+    A copy, as a step takes its state's memory.
+    """
     if params is None:
         params = first_params(config, recipe.seed)
+    else:
+        params = {name: jnp.array(value) for name, value in params.items()}
     return State(params, optimiser(recipe).init(params))
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,8 @@ def train(
     """
     devices = _devices_for(recipe.batch)
     # Each device balances its own part of a batch, so that their number counts.
-    about = asdict(recipe) | {"config": repr(config), "devices": len(devices)}
-    about |= start.describe()
+    about = {"config": repr(config), "devices": len(devices)}
+    about |= recipe.describe() | start.describe()
     state = first_state(config, recipe, start.params)
     state, done = load_state(directory, state, about) or (state, 0)
     mesh = batch_mesh(devices)

@@ -10,7 +10,7 @@ from typing import Any
 import jaxmoe
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.config import ModelConfig, MoEConfig
-from jaxmoe.demo.chains import Chains, chains_of
+from jaxmoe.demo.chains import Chains, chains_of, trained_on
 from jaxmoe.demo.model_files import ATTRIBUTES
 from jaxmoe.demo.network import demo_config
 from jaxmoe.demo.numbers_game import Problem
@@ -69,14 +69,20 @@ def right_answers(run: Path) -> Chains:
     """The first right answer to each problem of a run of `--task countdown`.
 
     Raises:
-      ValueError: no answer is right.
+      ValueError: no answer is right, or a problem is not of the sets that are trained
+        on.
     """
     found = read_run(run)
-    prompts = dict(
-        zip(found.manifest["problems"], found.manifest["prompts"], strict=True)
-    )
+    names, prompts = found.manifest["problems"], found.manifest["prompts"]
+    problems = dict(zip(names, map(Problem.parse, prompts), strict=True))
+    if others := [p for p in problems.values() if not trained_on(p.numbers)]:
+        raise ValueError(
+            f"expected problems of the training sets in {run}, found {len(others)} of "
+            f"other sets, e.g. {others[0].prompt}; draw answers to the problems that "
+            "`jaxmoe demo problems FILE` writes"
+        )
     kept = [
-        (Problem.parse(prompts[name]), right[0])
+        (problems[name], right[0])
         for name, records in zip(found.ids, found.records, strict=True)
         if (right := [record.text for record in records if record.correct])
     ]

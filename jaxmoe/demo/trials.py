@@ -12,6 +12,7 @@ import numpy as np
 from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome
 from jaxmoe.demo.study import NORMAL, as_json, found_as_json, row_as_json
 from jaxmoe.demo.study_table import claims_table, configurations_table
+from jaxmoe.demo.token_entropy import TokenEntropy
 from jaxmoe.evals.claims import Claim, Evidence, findings
 from jaxmoe.evals.draw import Draw
 from jaxmoe.router.modifiers import Gated
@@ -109,13 +110,13 @@ def evidence(
 def report(
     outcomes: Mapping[str, Outcome],
     draws: Mapping[str, Draw],
-    entropies: Mapping[str, float],
+    entropies: Mapping[str, TokenEntropy],
 ) -> dict[str, Any]:
     """All that the trials say, as JSON; every outcome is of the same problems.
 
     Args:
       outcomes, draws: row -> its answers, and how they were drawn.
-      entropies: model -> its token entropy, in nats.
+      entropies: model -> its token entropy, of its first answers.
     """
     families = {"heads": HEAD_CLAIMS, "models": MODEL_CLAIMS}
     first = next(iter(outcomes.values()))
@@ -125,7 +126,10 @@ def report(
         "configurations": {
             name: row_as_json(draws[name], one) for name, one in outcomes.items()
         },
-        "token entropy": {name: round(value, 4) for name, value in entropies.items()},
+        "token entropy": {
+            name: {"nats": round(nats, 4), "answers": answers}
+            for name, (nats, answers) in entropies.items()
+        },
         "gains": {
             gain.claim.text: as_json(gain.difference())
             for gain in evidence(_gains(), outcomes)
@@ -156,13 +160,15 @@ def _missing(family: Sequence[Claim], known: Collection[Claim]) -> list[str]:
 def table(found: Mapping[str, Any]) -> str:
     """What `report` gave, as Markdown."""
     entropies = (
-        f"{name} {value:.3f}" for name, value in found["token entropy"].items()
+        f"{name} {one['nats']:.3f} ({one['answers']})"
+        for name, one in found["token entropy"].items()
     )
     parts = [
         f"{found['problems']} problems of {found['number_sets']} sets of numbers, "
         f"{N} answers each; percent, with 95 % intervals over sets of numbers.",
         configurations_table(found["configurations"], MEASURES),
-        f"Token entropy in nats: {', '.join(entropies)}.",
+        "Token entropy in nats (and of how many first answers): "
+        f"{', '.join(entropies)}.",
     ]
     for name, size in (("heads", HEAD_CLAIMS), ("models", MODEL_CLAIMS)):
         if found[name]:

@@ -45,6 +45,7 @@ STRANGE: tuple[Any, ...] = (
 MOST_BYTES = 2 << 30
 MOST_SECONDS = 20.0
 MOST_LETTERS = 9000
+MOST_READ = 1 << 26
 
 # -- what is damaged ---------------------------------------------------------------
 
@@ -108,8 +109,15 @@ def _kind_of(path: Path) -> str:
     return path.name if known or path.name.startswith(".") else "chunk"
 
 
+def _read(path: Path) -> bytes:
+    """What a file holds; a huge or endless one, of an earlier damage, is not read."""
+    if not path.is_file() or path.stat().st_size > MOST_READ:
+        raise FileNotFoundError(path)
+    return path.read_bytes()
+
+
 def _flip(path: Path, files: list[Path], rng: random.Random) -> None:
-    raw = bytearray(path.read_bytes())
+    raw = bytearray(_read(path))
     for _ in range(rng.choice((1, 1, 3, 30))):
         if raw:
             raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
@@ -126,7 +134,7 @@ def _grow(path: Path, files: list[Path], rng: random.Random) -> None:
 
 
 def _zero(path: Path, files: list[Path], rng: random.Random) -> None:
-    raw = bytearray(path.read_bytes())
+    raw = bytearray(_read(path))
     start = rng.randrange(len(raw) + 1)
     raw[start : start + 64] = bytes(len(raw[start : start + 64]))
     path.write_bytes(raw)
@@ -138,7 +146,7 @@ def _remove(path: Path, files: list[Path], rng: random.Random) -> None:
 
 def _swap(path: Path, files: list[Path], rng: random.Random) -> str:
     other = rng.choice([file for file in files if file.suffix == path.suffix])
-    mine, others = path.read_bytes(), other.read_bytes()
+    mine, others = _read(path), _read(other)
     path.write_bytes(others)
     other.write_bytes(mine)
     return f"with {other.name}"
@@ -146,7 +154,7 @@ def _swap(path: Path, files: list[Path], rng: random.Random) -> str:
 
 def _replace(path: Path, files: list[Path], rng: random.Random) -> str:
     other = rng.choice(files)
-    path.write_bytes(other.read_bytes())
+    path.write_bytes(_read(other))
     return f"by {other.name}"
 
 
@@ -196,14 +204,14 @@ def _folder(path: Path, files: list[Path], rng: random.Random) -> str:
 
 
 def _edit_json(path: Path, files: list[Path], rng: random.Random) -> str:
-    value = json.loads(path.read_bytes())
+    value = json.loads(_read(path))
     said = _edit(value, rng)
     path.write_text(json.dumps(value), errors="surrogatepass")
     return said
 
 
 def _edit_header(path: Path, files: list[Path], rng: random.Random) -> str:
-    raw = path.read_bytes()
+    raw = _read(path)
     (length,) = struct.unpack("<Q", raw[:8])
     if rng.random() < 0.1:
         length = rng.choice((0, 1, length - 1, length + 1, 2**40, 2**63, 2**64 - 1))

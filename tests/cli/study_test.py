@@ -19,6 +19,7 @@ from jaxmoe.demo.configuration_names import BASE
 from jaxmoe.demo.held_out import PILOT_PROBLEMS, problems_of, read_part
 from jaxmoe.demo.pilot import pilot_draw
 from jaxmoe.demo.study import MAIN, configurations
+from jaxmoe.demo.token_entropy import TokenEntropy
 from jaxmoe.evals.draw import Draw
 from tests.outcomes import outcome_of
 
@@ -204,7 +205,7 @@ def test_the_trials(asked, tmp_path, monkeypatch):
     """Rows of a model would be drawn by another, or a model's claims be left out."""
     asked.clear()
     texts = []
-    entropy = lambda config, params, some: texts.append(some) or 0.5  # noqa: E731
+    entropy = lambda config, params, some: texts.append(some) or TokenEntropy(0.5, 3)  # noqa: E731
     monkeypatch.setattr(demo_trials, "token_entropy", entropy)
     argv = [str(tmp_path), "--problems", str(PLAYED), "--slots", "16"]
     assert demo_command.main(["trials", *argv, "--noisy", "demo"]) == 0
@@ -215,7 +216,8 @@ def test_the_trials(asked, tmp_path, monkeypatch):
     assert len(texts) == 2 and len(texts[0]) == PLAYED
     assert texts[0][1].startswith(read_part("study")[1].problem.prompt)
     results = json.loads((tmp_path / "results.json").read_text("utf-8"))
-    assert results["token entropy"] == {"shipped": 0.5, "noisy": 0.5}
+    found = {"nats": 0.5, "answers": 3}
+    assert results["token entropy"] == {"shipped": found, "noisy": found}
     assert len(results["heads"]) == len(trials.HEAD_CLAIMS)
     found = [row["claim"] for row in results["models"]]
     assert found == [

@@ -12,11 +12,13 @@ from jaxmoe.demo.chains import (
     EASY_ANSWERS,
     FEWEST_ANSWERS,
     all_chains,
+    band_of,
     chains_of,
     count_answers,
     draw_problems,
     number_sets,
     split_of,
+    trained_on,
 )
 from jaxmoe.demo.numbers_game import (
     MAX_RESULT,
@@ -158,6 +160,14 @@ def test_the_order_of_numbers_is_no_way_into_another_split():
         assert {split_of(order) for order in orders} == {split_of(numbers)}
 
 
+def test_larger_numbers_are_not_trained_on():
+    """Their split, which nobody has asked for, may be called that of training."""
+    trained = {numbers for numbers in number_sets() if split_of(numbers) == "train"}
+    larger = [(1, 1, 1, number) for number in (14, 15, 16)]
+    assert "train" in map(split_of, larger)
+    assert {n for n in [*number_sets(), *larger] if trained_on(n)} == trained
+
+
 # -- problems to try -----------------------------------------------------------------
 
 
@@ -184,6 +194,15 @@ def test_half_of_the_drawn_problems_are_easy(answers_of_test, count):
             "hard": (FEWEST_ANSWERS, EASY_ANSWERS - 1),
         }[band]
         assert least <= answers_of_test[problem] <= most, (problem, band)
+
+
+def test_more_problems_than_there_are_are_refused(answers_of_test):
+    """A slip would end in an error of Python's, which names neither number."""
+    bands = Counter(band_of(n) for n in answers_of_test.values() if n >= FEWEST_ANSWERS)
+    most = min(2 * bands["easy"], 2 * bands["hard"] + 1)
+    assert len(draw_problems("test", most, 0)) == most
+    with pytest.raises(ValueError, match=f"at most {most} .*, found {most + 1}; draw"):
+        draw_problems("test", most + 1, 0)
 
 
 def test_the_same_seed_draws_the_same_problems():

@@ -54,6 +54,10 @@ def test_answers_are_counted(monkeypatch, tmp_path):
         assert (outcome.problems, outcome.n) == (tuple(PROBLEMS), 5)
         assert outcome.right.tolist() == [4, 0, 0]
         assert outcome.first == tuple(texts[0] for texts in ANSWERS)
+    assert outcome.first_texts()[::2] == [
+        "2,5,8,12=27:12+8=20,5+2=7,20+7=27",
+        "2,5,8,12=97:12*8=96,5-2=3,96+3=99",
+    ]
     assert heard[-1].done == 15
 
 

@@ -19,11 +19,13 @@ def test_entropy_is_that_of_the_answers_tokens():
     p = np.exp(wide) / np.exp(wide).sum(axis=-1, keepdims=True)
     expected = -(p * np.log(p)).sum(axis=-1).mean()
     found = token_entropy(CONFIG, params, [*TEXTS, "12"])
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert found.nats == pytest.approx(expected, rel=1e-5)
+    # What is left out is not counted.
+    assert found.answers == len(TEXTS)
 
 
 def test_one_token_alone_has_no_entropy():
     """A certain model would not be told from one that is not."""
     params = first_params(CONFIG, 3)
     sure = params | {"head.weight": params["head.weight"] * 1e4}
-    assert token_entropy(CONFIG, sure, TEXTS) < 1e-2
+    assert token_entropy(CONFIG, sure, TEXTS).nats < 1e-2

@@ -1,6 +1,6 @@
 """Training: the pass it differentiates is the model's own, and a killed run goes on."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -40,7 +40,7 @@ ATTRIBUTES = {
 }
 CONFIG = demo_config(ATTRIBUTES)
 RECIPE = Recipe(steps=40, batch=8, learning_rate=1e-2, warm_up=4)
-ABOUT = asdict(RECIPE) | {"config": repr(CONFIG)}
+ABOUT = RECIPE.describe() | {"config": repr(CONFIG)}
 SETS = [(1, 2, 3, 4), (2, 5, 8, 12), (13, 13, 13, 13)]
 
 DEVICES = jax.devices()[:1]
@@ -187,6 +187,16 @@ def test_losses_are_those_of_the_answers_tokens(batches, step):
     right = (made.argmax(axis=-1) == wanted).mean()
     np.testing.assert_allclose(losses.accuracy, right, rtol=1e-6)
     np.testing.assert_allclose(losses.balance, _balance(rankings, chosen), rtol=1e-5)
+
+
+def test_a_step_takes_a_copy_of_the_given_weights(batches, step):
+    """A second run from the same model would end in a deleted array."""
+    params = jax.device_put(first_params(CONFIG, 3), EVERYWHERE)
+    before = jax.tree.map(np.array, params)
+    state = jax.device_put(first_state(CONFIG, RECIPE, params), EVERYWHERE)
+    jax.tree.map(np.testing.assert_array_equal, before, state.params)
+    step(state, batches.batch(0), 0)
+    jax.tree.map(np.testing.assert_array_equal, before, params)
 
 
 def test_the_loss_falls(batches, step):

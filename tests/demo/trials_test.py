@@ -11,6 +11,7 @@ from jaxmoe.demo.chains import number_sets
 from jaxmoe.demo.encoding import VOCAB
 from jaxmoe.demo.network import demo_config
 from jaxmoe.demo.numbers_game import Problem
+from jaxmoe.demo.token_entropy import TokenEntropy
 from jaxmoe.demo.trials import HEAD_CLAIMS, HEADS, MODEL_CLAIMS, MODELS, ROUTING
 from jaxmoe.router.policies import for_model
 from tests.outcomes import outcome_of
@@ -51,7 +52,7 @@ def reported(rows) -> dict:
     """The report, as it is read again."""
     found = outcomes(rows)
     draws = dict.fromkeys(found, trials.draw_of(HEADS["top-k"]))
-    said = trials.report(found, draws, {"shipped": 0.5})
+    said = trials.report(found, draws, {"shipped": TokenEntropy(0.5, 3)})
     return json.loads(json.dumps(said, allow_nan=False))
 
 
@@ -96,5 +97,5 @@ def test_models_that_are_not_given_are_left_out():
     assert len(adjusted) == len(MODEL_CLAIMS) - 3
     text = trials.table(found)
     assert f"Left out: {'; '.join(left)}." in text
-    assert "Token entropy in nats: shipped 0.500." in text
+    assert "shipped 0.500 (3)." in text
     assert re.search(r"\| by mass +\| 4 ", text)
