@@ -135,6 +135,29 @@ def test_answers_of_other_engines(rows, questions, tmp_path):
     assert read_grading(out) == grading_of(Aime())
 
 
+def test_scores_of_another_engines_answers(questions, tmp_path):
+    """Two engines' runs are alike but for their answers, and would swap scores."""
+    rows = [{"id": "a", "texts": [A, B]}, {"id": 2, "texts": [A, B]}]
+    swapped = [{**row, "texts": [B, A]} for row in rows]
+    for name, file in (("x", rows), ("y", swapped), ("z", rows[::-1])):
+        path = drawn(tmp_path, *file)
+        grade_file(path, Aime(), questions, tmp_path / name, data=DATA)
+    x, y, same = (read_run(tmp_path / name) for name in "xyz")
+    path = tmp_path / "scores.jsonl"
+    scored = score_run(x, _lengths, path, identity={"model": "m"})
+    for call in (
+        lambda: read_scores_of(y, path),
+        lambda: score_run(y, _lengths, path, identity={"model": "m"}),
+    ):
+        with pytest.raises(ValueError, match="that drew others"):
+            call()
+    assert (read_scores_of(same, path) == scored).all()
+
+
+def _lengths(problem, answers):
+    return [float(len(answer)) for answer in answers]
+
+
 @pytest.mark.parametrize(
     ("rows", "found"),
     [

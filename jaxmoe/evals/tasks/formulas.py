@@ -7,16 +7,34 @@ words; all else stays.
 import re
 from fractions import Fraction
 
+from jaxmoe.evals.tasks.answer_words import OR_AND
+from jaxmoe.evals.tasks.integers import DOUBT, NO_UNIT
 from jaxmoe.evals.tasks.peel import undressed
 
+_MANY = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_MANY_WORDS = "|".join(_MANY)
 _REWRITTEN = (
     (re.compile(r"°|\\degree(?![A-Za-z])"), r"^\\circ"),
-    (re.compile(r"√\s?([0-9]+|[a-z]|\([^()]{0,40}\))"), r"\\sqrt{\1}"),
+    (re.compile(r"√\s?([0-9]+(?:\.[0-9]+)?|[a-z]|\([^()]{0,40}\))"), r"\\sqrt{\1}"),
     (re.compile(r"\\varnothing(?![A-Za-z])|\\text\{\s?empty set\s?\}"), r"\\emptyset"),
-    (re.compile(r"[({](\w{1,40})[)}]_"), r"\1_"),
+    # Digits in a base: (4210)_5. Other braces and brackets mean something.
+    (
+        re.compile(
+            r"(?<![\w^}\\)])(?:\(([0-9A-F]{1,40})\)|\{([0-9A-F]{1,40})\})"
+            r"_(?=\{?\s?[0-9]{1,2}(?![0-9]))"
+        ),
+        r"\1\2_",
+    ),
     (re.compile(r"\\log_\s?(?:e|\{\s?e\s?\})"), r"\\ln "),
     (re.compile(r"(?<=[0-9])\s?\\text\{\s?to\s?\}\s?(?=[0-9])"), ":"),
-    (re.compile(r"^\\text\{\s?([-0-9.,/]{1,40})(?=\s)"), r"\1\\text{"),
+    # A value and its unit: "7 apples", neither "7 or 8" nor "3 out of 8".
+    (
+        re.compile(
+            r"^\\text\{\s?([-0-9.,/]{1,40})(?=\s[^{}0-9]{1,80}\})"
+            rf"(?![^{{}}]*(?:\b(?!(?:{_MANY_WORDS})s?\b)(?i:{NO_UNIT}|of)\b|{OR_AND}))"
+        ),
+        r"\1\\text{",
+    ),
     (re.compile(r"\.\s?\}$"), "}"),
     # A letter behind a blank may be taken for a unit.
     (re.compile(r"(?<=[-+=/])\s{1,3}(?=[A-Za-z])"), ""),
@@ -45,17 +63,19 @@ _REWRITTEN = (
 )
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?: [0-9]{3})+(?![0-9])")
 _EXPONENT = re.compile(r"([-−]?[0-9]{1,40}(?:\.[0-9]{1,40})?)[eE]([-+]?[0-9]{1,3})")
-_MANY = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _MULTIPLIED = re.compile(
-    rf"\s{{0,3}}\\text\{{\s?(?P<many>{'|'.join(_MANY)})s?\b(?P<end>\s?\}})?"
+    rf"\s{{0,3}}\\text\{{\s?(?P<many>{_MANY_WORDS})s?\b(?P<end>\s?\}})?"
 )
+_DOT = r"\\dot\s?(?:\{\s?([0-9])\s?\}|([0-9]))"
+_DOTS = re.compile(rf"(?<=[0-9.]){_DOT}([0-9]{{0,7}}){_DOT}")
 _REPEATING = re.compile(
-    r"(?<![0-9.])([0-9]{0,9})\.([0-9]{0,9})\\(?:overline|bar|dot)\s?(?:\{([0-9]{1,9})\}|([0-9]))"
+    r"(?<![0-9.])([0-9]{0,9})\.([0-9]{0,9})\\(?:overline|bar|dot)\s?"
+    r"(?:\{([0-9]{1,9})\}|([0-9]))(?!\s?(?:[0-9]|\\(?:overline|bar|dot)))"
 )
 _LEAD = re.compile(
     r"\\text\s?\{[^{}0-9]{0,80}(?:[:=]|\b(?:is|are|equals))\s?\}:?(?=\s?\S)"
 )
-_NEGATED = re.compile(r"\b(?:not|no|n't|approx\w*|about|least|most|than)\b")
+_DOUBT = re.compile(DOUBT, re.IGNORECASE)
 _OR = re.compile(r"\\text\{\s?or\s?\}|\\lor(?![A-Za-z])|\bor\b")
 _VALUE = r"[-−]?\s?(?:[0-9./]|\\(?:[dt]?frac|sqrt|pi)|[{}]|\s){1,60}"
 _LESS = r"<|\\leq?(?:slant)?(?![A-Za-z])|≤"
@@ -74,7 +94,7 @@ def readable(latex: str) -> str:
     """
     text = undressed(latex)
     lead = _LEAD.match(text)
-    if lead and not _NEGATED.search(lead[0]):
+    if lead and not _DOUBT.search(lead[0]):
         text = text[lead.end() :].strip()
     for pattern, by in _REWRITTEN:
         text = pattern.sub(by, text)
@@ -82,16 +102,17 @@ def readable(latex: str) -> str:
     text = _MULTIPLIED.sub(_power, text)
     if power := _EXPONENT.fullmatch(text.strip("{} ")):
         text = rf"{power[1]} \times 10^{{{int(power[2])}}}"
+    text = _DOTS.sub(r"\\overline{\1\2\3\4\5}", text)
     return _union(_REPEATING.sub(_fraction, text))
 
 
-def bases_differ(right: str, boxes: list[str]) -> bool:
-    """Whether both are digits in a base that is named, and their values differ.
+def bases_differ(*formulas: str) -> bool:
+    """Whether all are digits in a base that is named, and their values differ.
 
     The library passes over the base.
     """
-    values = [_in_base(text) for text in (right.strip("$"), *map(readable, boxes))]
-    return None not in values and len(set(values)) > 1
+    values = {_in_base(readable(formula.strip("$"))) for formula in formulas}
+    return None not in values and len(values) > 1
 
 
 def _in_base(text: str) -> int | None:

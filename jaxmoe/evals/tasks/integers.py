@@ -10,7 +10,12 @@ _LONGEST = 200
 # "=" but not of "<=", "!=" or ":="; arrows and "therefore" lead to what follows.
 _EQUALS = re.compile(
     r"(?<![<>!~])=|\\(?:equiv|coloneqq|triangleq)(?![A-Za-z])|≡"
-    r"|(?<=[A-Za-z)}\]])\s+(?:is|are|equals)\b(?!\s+(?:not|a)\b)|\s+is\s+(?=the\b)"
+    r"|(?<=[A-Za-z)}\]])\s+(?:is|are|equals)\b(?!\s+(?:not|a)\b)"
+)
+_IS = re.compile(r"\b(?:is|are|equals)\b")
+_IS_THE_ANSWER = re.compile(
+    r"(?<=[0-9])\s*(?:\\text\s?\{\s?|\s)is the (?:final |correct |right )?answer"
+    r"(?=\W*$)\s?\}?"
 )
 _LEADS_TO = re.compile(
     r"\\(?:therefore|[rR]ightarrow|[lL]ongrightarrow|implies|to|iff|Leftrightarrow|"
@@ -39,43 +44,99 @@ _ENCLOSED |= {'"': '"', "'": "'", "“": "”", "``": "''"}
 
 # Words in mathematics are products of variables, so that "12 pi" is not 12: whatever is
 # set as text may be a unit, and beside it only words that are nothing else. Words that
-# change the number or name another one are no unit anywhere.
-_NO_UNIT = (
-    "pi|sqrt|or|and|times|over|mod|base|dozen|hundred|[a-z]*thousand|[a-z]*illions?|"
-    "squared|cubed|factorial|half|plus|minus|to|than|not|st|nd|rd|th|ten|lakh|crore|mil|"
-    "тысяч[а-я]*|миллион[а-я]*|tausend|millionen|mille|millones|milhões|milioni|"
-    "alpha|beta|gamma|delta|epsilon|zeta|theta|iota|kappa|lambda|sigma|omega|"
-    "sine?|cosine|tangent|infinity|is|are|equals|if|when|choose|less|fewer|more"
+# change the number, doubt it or name another one are no unit anywhere.
+_MANY = (
+    r"dozens?|hundred|hundreds|hundredths|[a-z]*thousand|[a-z]*thousand(?:s|ths)"
+    r"|[a-z]*illion(?:s|ths)?|tens|tenths|lakhs?|crores?|k|myriads?"
+    r"|ribu|ratus|puluh|juta|miliar|triliun|lusin|bin|milyon|milyar|yüz|düzine"
+    r"|tusen|tusind|hundra|hundrede?|milj(?:on|ard)(?:er)?|milli(?:on|ard)er|dussin|tjog"
+    r"|duizend|miljoen|miljard|honderd|dozijn|tausend|hundert|dutzend|milli(?:on|ard)en?"
+    r"|mil|mill[oó]n(?:es)?|milh(?:ão|ões)|bilh(?:ão|ões)|milhar(?:es)?|docenas?|dúzias?"
+    r"|centenas?|centenares|decenas?|mille|milliers?|milliards?|centaines?|douzaines?"
+    r"|dizaines?|mila|milion[ei]|miliard[oi]|migliaia|centinaia|dozzin[ae]"
+    r"|mii|milioane|miliarde|sute|duzin[iă]|tysi[aą]ce?|tysięcy|tuzin\w*|set(?:ek|ki)"
+    r"|tisíc\w*|milion\w*|miliard\w*|tucet\w*|ezer|millió|milliárd|száz|tucat|tuhat"
+    r"|tuhatta|miljoonaa?|miljardia?|sataa?|tusinaa?|elfu|milioni|libo(?:ng)?|daan"
+    r"|nghìn|ngàn|triệu|tỷ|tỉ|trăm|chục"
+    r"|тыс\w*|тисяч\w*|хиляд\w*|хиљад\w*|мил+ион\w*|мільйон\w*|миллиард\w*|мільярд\w*"
+    r"|млн|млрд|сот(?:ен|ня|ни)|десятк\w*|дюжин\w*|χιλιάδες|εκατομμύρια|δεκάδες"
+    r"|ألف|آلاف|مليون|ملايين|مليار|مئة|مائة|هزار|میلیون|میلیارد|אלף|אלפים|מיליון|מאות"
 )
+_PARTS = (
+    "half|halves|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|elevenths|twelfths"
+    "|hälften?|drittel|viertel|moitiés?|mitad(?:es)?|tercios?|metà|terzi|половин[аы]|трети"
+)
+NO_UNIT = (
+    r"pi|sqrt|or|and|times|over|mod|base|squared|cubed|factorial|plus|minus|to|than|not"
+    r"|st|nd|rd|th|alpha|beta|gamma|delta|epsilon|zeta|theta|iota|kappa|lambda|sigma"
+    r"|omega|upsilon|(?:arc)?(?:sine?|cos(?:ine)?|tan(?:gent)?)h?|log|ln|infinity"
+    r"|doubled|tripled|halved|quadrupled|negated|inverted|in (?:binary|octal)"
+    r"|hexadecimal|approx\w*|roughly|nearly|almost|maybe|perhaps|possibly|probably"
+    r"|is|are|isn|aren|equals|if|when|choose"
+    r"|(?:less|fewer|more|ten|negative|impossible|wrong|incorrect|false|undefined)"
+    r"(?=\W*\})"
+    rf"|{_PARTS}|{_MANY}"
+)
+"""Words that are no unit, in a text that is set as such either."""
+# Where no blank parts words. A kilogram (千克) is a unit, a thousand none.
+_MANY_WITHIN = "[万亿億萬兆만억조]|[千천](?![克米瓦])|백|百(?!分)|แสน"
 _POWER = r"(?:\s*(?:\^\s*\{?\s*-?\s*[0-9]\s*\}?|[²³]))?"
 _TEXT = r"\\(?:text|textrm|textbf|textit|textsf|textnormal|mathrm|mathbf|mbox|hbox|rm)"
-_WORDS_FONT = r"\\(?:text|textrm|textbf|textit|textnormal|mathbf|mbox)"
+_WORDS_FONT = r"\\(?:text|textrm|textbf|textit|textnormal|mbox)"
 _LETTER = r"[^\W\d_]"
 _TEXT_UNIT = re.compile(
     rf"(?P<before>{_TEXT}\s{{0,3}}\{{[^{{}}]*?)(?<!{_LETTER})"
-    rf"(?![^{{}}]*(?:\b(?i:{_NO_UNIT})\b|[千万百亿億萬]))"
+    rf"(?![^{{}}]*(?:\b(?i:{NO_UNIT})\b|{_MANY_WITHIN}))"
     rf"(?:{_LETTER}{{2}}(?:{_LETTER}|[ ./])*|[^\W\d_A-Za-z]"
-    rf"|(?<=\{{)[~ ]?[smghNJKVWAL](?:\s?[/·.]\s?[A-Za-z]{{1,3}})?)\}}{_POWER}"
+    rf"|(?<=\{{)[~ ]?[smghNJVWAL](?:\s?[/·.]\s?[A-Za-z]{{1,3}})?)\}}{_POWER}"
 )
 _AFTERTHOUGHT = re.compile(
-    rf"{_TEXT}\s{{0,3}}\{{\s?,\s(?:as|which|so)\b[^{{}}0-9]*\}}\s*$"
+    rf"{_TEXT}\s{{0,3}}\{{\s?,\s(?:as (?:required|desired|needed|wanted|claimed)"
+    r"|which is (?:the|our) (?:final )?answer)\s?[.!]?\s?\}\s*$"
 )
 _RATIO_OF_UNITS = re.compile(
-    rf"\\[dtc]?frac\s*\{{\s*({_TEXT}\s{{0,3}}\{{[^{{}}]*\}})\s*\}}"
-    rf"\s*\{{\s*{_TEXT}\s{{0,3}}\{{[^{{}}]*\}}{_POWER}\s*\}}"
+    rf"\\[dtc]?frac\s*\{{\s*({_TEXT}\s{{0,3}}\{{[^{{}}0-9]*\}})\s*\}}"
+    rf"\s*\{{\s*{_TEXT}\s{{0,3}}\{{[^{{}}0-9]*\}}{_POWER}\s*\}}"
+)
+_LENGTH = (
+    "units?|[ck]?m|mm|in|inch(?:es)?|foot|feet|ft|yards?|miles?"
+    "|(?:centi|milli|kilo)?met(?:er|re)s?"
+)
+_MEASURE = (
+    "kg|(?:kilo|milli)?grams?|lit(?:er|re)s?|gallons?|ounces?|pounds?|tons?|degrees?"
+    "|radians?|percent|dollars?|cents?|euros?|rupees?|yuan|yen|USD"
+    "|seconds?|minutes?|hours?|days?|weeks?|months?|years?"
+)
+_COUNTED = (
+    "ways?|pairs?|triples?|triplets?|tuples?|quadruples?|values?|solutions?|numbers?"
+    "|integers?|primes?|points?|subsets?|sets?|sequences?|functions?|polynomials?"
+    "|permutations?|arrangements?|combinations?|configurations?|partitions?"
+    "|colou?rings?|paths?|routes?|triangles?|squares|rectangles?|circles?|regions?"
+    "|lines?|segments?|diagonals?|edges?|vertices|faces|cubes|tiles?|pieces?"
+    "|digits?|zeros|divisors?|terms?|words?|letters?|outcomes?|cases|choices|options?"
+    "|items?|objects?|elements?|people|persons?|students?|children|boys|girls|men|women"
+    "|players?|teams?|games?|matches|rounds?|steps?|moves?|turns?|trips?|houses?|rooms?"
+    "|cards?|coins?|balls?|marbles?|apples?|oranges?|eggs?|cookies|candies|books?|pages?"
+    "|pencils?|boxes|bags?|bottles?|tickets?|cars?|trees?|flowers?|dogs?|cats?|cows?"
+    "|chickens?|birds?|fish"
+)
+_KIND = (
+    "ordered|unordered|distinct|different|possible|positive|nonnegative|integer|real"
+    "|prime|valid|such|lattice"
 )
 _UNIT = (
-    r"(?:(?:square|cubic|sq\.?)\s)?(?:units?|[ck]?m|mm|kg|in|feet|ft|"
-    rf"(?!(?:{_NO_UNIT})\b)[a-z]{{4,20}}(?:\s(?!(?:{_NO_UNIT})\b)[a-z]{{4,20}})?|USD)"
+    rf"(?:(?:(?:square|cubic|sq\.?)\s)?(?:{_LENGTH})|{_MEASURE}"
+    rf"|(?:(?:{_KIND})\s){{0,2}}(?:{_COUNTED})|in total|in all|total|altogether)"
+    r"(?:\sper\s(?:hour|minute|second|day|week|month|year|person))?(?!\w)"
 )
-_REMARK = r"\((?!approx|about|or\b|not\b|if\b)[A-Za-z][A-Za-z ]{1,40}\)"
+_REMARK = rf"\s\((?:{_UNIT}|(?:the |our )?(?:final |correct )?answer)\)"
 _TUPLE = r"\([a-z](?:,\s?[a-z]){1,3}\)"
 _INTEGER = re.compile(
     r"(?P<sign>[-+]?)\s*"
     r"(?P<digits>[0-9]{1,3}(?:(?:,\s?| |')[0-9]{3})+|[0-9]+)"
     r"(?:\.0*)?(?:/1|_\{?\s*(?:10|ten)\s*\}?)?"
     rf"(?:\s*(?:cm|mm|km|kg)\b{_POWER}|(?:(?:\s+{_UNIT}{_POWER}){{1,4}}(?:\s*{_TUPLE})?)?"
-    rf"(?:\s*{_REMARK})?)"
+    rf"(?:{_REMARK})?)"
 )
 # More than one value, as in "x=5, y=73". The comma of "1,000 + 234 = 1234" is none.
 _SEVERAL = re.compile(
@@ -89,15 +150,36 @@ _WORDS = re.compile(
     r"(?P<words>[A-Za-z][A-Za-z' ]{0,80}?)\s*(?::|\b(?:is|are|equals))\s+"
 )
 _COLON = re.compile(rf"(?<={_LETTER})\s*(?::|\\colon(?![A-Za-z]))")  # not of "3:4"
-_OTHER_WORDS = re.compile(rf"(?:{_LETTER}|\s){{0,20}}?{OTHER}\s?(?:{BE}\s?)?(?=[0-9])")
+_OTHER_ANSWER = (
+    r"(?:(?:die|das|la|le|el|il|a|o|de|het|den|the|also|donc|luego|portanto)\s"
+    rf"|l['’]|所以|因此|故|最终|正确|最終的な)?{OTHER}"
+)
+_OTHER_WORDS = re.compile(rf"(?i:{_OTHER_ANSWER})\s?(?:{BE}\s?)?(?=[0-9])")
+DOUBT = (
+    r"\b(?:not|no|none|neither|nor|never|cannot|approx\w*|about|around|roughly|nearly"
+    r"|almost|least|most|than|minus|negative|half|twice|thrice|double|triple|quadruple"
+    r"|(?:a|one) (?:third|quarter) of|(?:wrong|incorrect|false) (?:answer|value)"
+    r"|ungefähr|mindestens|höchstens|nicht|kein\w*|environ|presque|moins|pas|menos|mais"
+    r"|casi|quase|circa|meno|aproximad\w*|приблизительно|не|более|менее)\b"
+    r"|n['’]t\b|[不约約非负負]|至少|至多|大于|小于|超过"
+)
+"""Words before a value that take it back or make it another one."""
 _HEDGE = re.compile(
-    r"\b(?:not|no|approx\w*|about|around|roughly|nearly|almost|least|most|than|over|"
-    r"under|between|minus|negative|half|twice|double|either|if|unless|when|root|"
-    r"hundred|thousand|million|"
-    r"log\w*|base|plus|times|divided|squared?|power|factorial|ungefähr|environ|mindestens)\b"
-    r"|[不约非负]|至少|至多|大于|小于|超过|\bof\W*$(?<!total of)(?<!total of )",
+    rf"{DOUBT}|\b(?:over|under|between|either|if|unless|when|plus|divided|squared|cubed"
+    r"|factorial|(?:square|cube|nth) root|(?:square|cube|log\w*|reciprocal|opposite) of"
+    r"|(?<=\w )(?<!of )times|in (?:tens|hundreds|thousands|millions|dozens))\b",
     re.IGNORECASE,
 )
+"""The same, and words that may belong to a value that is named."""
+_LEADS = re.compile(
+    r"(?:[:=：]|\b(?:is|are|equals|equal to|was|were|has|have|had|gives?|yields?|gets?"
+    r"|got|obtain|exactly|total of)"
+    rf"|^(?:{_OTHER_ANSWER})\s?{BE}?"
+    r"|^(?:USD|EUR|GBP|thus|so|hence|therefore|then|finally|total|a total of|together"
+    r"|ans|(?:the )?(?:final )?answer|[一总]?共有?|合计|答))[\s,.]*$",
+    re.IGNORECASE,
+)
+"""The end of words that lead up to a value and say nothing else about it."""
 _NAMES = re.compile(r"[A-Za-z](?:\s*(?:[-+*/=(),]|\\cdot|\\times)?\s*[A-Za-z])*")
 
 
@@ -106,17 +188,17 @@ def integer(text: str) -> int | None:
 
     Read are any dressing (`peel.plain`), leading zeros, signs (a Unicode minus too),
     commas or spaces between thousands, "73.0", "\frac{73}{1}", brackets around it,
-    units behind ("73^\circ", "73\%", "73 cm^2", any words within \text{...} or
-    \mathrm{...}), words before ("The answer is 73", "Answer: 73"), a modulus
-    ("N \equiv 73 \pmod{1000}"), and the one integer among the sides of an equation
-    ("m + n = 73", "73 = m + n"). Not read is whatever is still to be worked out, such
-    as "7/2", "2^5", "5!" or "12 pi", and more than one number or assignment
-    ("x=5, y=73").
+    units behind ("73^\circ", "73\%", "73 cm^2", "73 ways", within \text{...} or
+    \mathrm{...} any words but those that change a number), words before ("The answer
+    is 73", "Answer: 73"), a modulus ("N \equiv 73 \pmod{1000}"), and the one integer
+    among the sides of an equation ("m + n = 73", "73 = m + n"). Not read is whatever is
+    still to be worked out, such as "7/2", "2^5", "5!" or "12 pi", what is not certain
+    ("twice the answer is 73"), and more than one number or assignment ("x=5, y=73").
     """
     if len(text) > _LONGEST:
         return None
     # Any unit that is set as text becomes one that `_INTEGER` knows.
-    text = _AFTERTHOUGHT.sub("", text)
+    text = _IS_THE_ANSWER.sub("", _AFTERTHOUGHT.sub("", text))
     named = _RATIO_OF_UNITS.sub(r"\1", _MODULO.sub("", text.replace("{,}", ",")))
     named = _TEXT_UNIT.sub(r"\g<before> units}", _lead_out(named))
     cleaned = plain(_SPACED.sub(r"\1", named)).replace("−", "-").replace("–", "-")
@@ -124,6 +206,8 @@ def integer(text: str) -> int | None:
     led = [part for part in _LEADS_TO.split(cleaned) if part.strip()]
     cleaned = led[-1] if led else ""
     if _CONDITION.search(cleaned) or _SEVERAL.search(_BRACKETED.sub("", cleaned)):
+        return None
+    if any(map(_HEDGE.search, _IS.split(cleaned)[:-1])):
         return None
     sides = _EQUALS.split(cleaned)
     values = {_number(side) for side in sides} - {None}
@@ -143,7 +227,7 @@ def _lead_out(text: str) -> str:
     found = re.match(
         rf"\s*{_WORDS_FONT}\s{{0,3}}\{{([^{{}}0-9]*)\}}(?=\s*[^\s(])", text
     )
-    if not found or not re.search(_LETTER, found[1]) or _HEDGE.search(found[1]):
+    if not found or _HEDGE.search(found[1]) or not _LEADS.search(found[1].strip()):
         return text
     return text[found.end() :]
 
@@ -151,13 +235,15 @@ def _lead_out(text: str) -> str:
 def _number(side: str) -> int | None:
     """The integer that one side of an equation is."""
     side = side.strip()
-    lead = _WORDS.match(side)
-    if lead:
+    if lead := _WORDS.match(side):
         if _HEDGE.search(lead["words"]):
             return None
         side = side[lead.end() :]
-    side = _OTHER_WORDS.sub("", side)
-    side = _DEGREES.sub("", _COLON.split(side)[-1]).strip().lstrip(": ")
+    *before, side = _COLON.split(side)
+    if any(map(_HEDGE.search, before)):
+        return None
+    side = _OTHER_WORDS.sub("", side.lstrip(" :"))
+    side = _DEGREES.sub("", side).strip().lstrip(": ")
     reduced = _REDUCED.fullmatch(side)
     if reduced and int(reduced["value"]) < int(reduced["modulus"]):
         side = reduced["value"]

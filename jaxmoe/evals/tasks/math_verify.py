@@ -109,7 +109,7 @@ class Math:
         # Apart, because evaluating may take far longer than comparing, and must not
         # cost the verdict.
         answer = verdict["read"]
-        right = verdict["right"] and not bases_differ(question.answer, boxes)
+        right = verdict["right"] and not bases_differ(question.answer, *_formulas(seen))
         if answer is not None:
             read = reader.ask({"form": seen}, self.seconds, self.seconds)
             answer = (read["form"] if read else None) or answer
@@ -132,7 +132,7 @@ class Math:
 
     def _same(self, a: str, b: str) -> bool:
         """Whether each would be right where the other is."""
-        if bases_differ(", ".join(final_boxes(a)), final_boxes(b)):
+        if bases_differ(*_formulas(a), *_formulas(b)):
             return False
         reader = _reader()
         for right, text in ((a, b), (b, a)):
@@ -175,6 +175,11 @@ def _seen(text: str, boxes: list[str]) -> str:
         )
     content = ", ".join(map(readable, boxes))
     return f"$\\boxed{{{content}}}$" if content.strip() else ""
+
+
+def _formulas(seen: str) -> list[str]:
+    """The formulas in what the library gets: of boxes, else of dollars, else all."""
+    return final_boxes(seen) or _DELIMITED.findall(seen) or [seen]
 
 
 @functools.cache

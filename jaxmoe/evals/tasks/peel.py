@@ -104,7 +104,7 @@ _BOLD_TEXT = re.compile(r"\\(?:textbf|textit|textrm|textsf|texttt|emph)(?=\s{0,3
 _TOKEN_FONT = re.compile(rf"\\(?:{_FORMULA_FONTS}|mathrm)\s{{1,3}}(?=[A-Za-z0-9])")
 # Text that has no words is part of the formula: "\\text{10\\%}", "\\mathrm{i}".
 _WORDLESS = re.compile(
-    r"\\(?:text|mathrm|mbox|operatorname)\s{0,3}\{([^{}A-Za-z]*|\s?[a-z]\s?)\}"
+    r"\\(?:text|mathrm|mbox|operatorname)\s{0,3}\{((?:[^\w{}]|[0-9_])*|\s?[a-z]\s?)\}"
 )
 _TAG = re.compile(
     r"</?(?:answer|final_answer|b|strong|i|em|u|p|div|span|code|mark|big|small|font)"

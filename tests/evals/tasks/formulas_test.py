@@ -45,6 +45,43 @@ READABLE = [
     (r"x=2\text{ or }x=3", r"x=2\text{ or }x=3"),
     (r"\frac{\pi}{4}+2k\pi,\ k\in\mathbb{Z}", r"\frac{\pi}{4}+2k\pi"),
     (r"3\text{ to }4", "3:4"),
+    # One value of several would be left.
+    (r"\text{7 or 8}", r"\text{7 or 8}"),
+    (r"\text{7 oder acht}", r"\text{7 oder acht}"),
+    (r"\text{5 hours 30 minutes}", r"\text{5 hours 30 minutes}"),
+    (r"\text{3 out of 8}", r"\text{3 out of 8}"),
+    (r"\text{7 dozen}", r"\text{7 dozen}"),
+    (r"\text{2 hundred}", r"\text{2 hundred}"),
+    (r"\text{7 halves}", r"\text{7 halves}"),
+    (r"\text{7 miles per hour}", r"7\text{ miles per hour}"),
+    (r"\text{1.5 million}", r"1.5\times 10^{6}"),
+    # Words that take the value back.
+    (r"\text{Approximately: }7", r"\text{Approximately: }7"),
+    (r"\text{Not: }7", r"\text{Not: }7"),
+    (r"\text{The answer isn't: }7", r"\text{The answer isn't: }7"),
+    (r"\text{Twice the answer is }7", r"\text{Twice the answer is }7"),
+    (r"\text{Ungefähr: }7", r"\text{Ungefähr: }7"),
+    (r"\text{约: }7", r"\text{约: }7"),
+    (r"\text{Final answer: }7", "7"),
+    (r"\text{答案：}7", "7"),
+    # Words of any script are words.
+    (r"7\text{个}", r"7\text{个}"),
+    (r"\text{7 或 8}", r"\text{7 或 8}"),
+    (r"\text{The area under the curve is }7", "7"),
+    (r"\text{The distance between A and B is }7", "7"),
+    # Braces of exponents, arguments of functions.
+    (r"\sum^{10}_{i=1} i", r"\sum^{10}_{i=1} i"),
+    (r"C^{10}_{3}", r"C^{10}_{3}"),
+    (r"\int^{2}_{1} x", r"\int^{2}_{1} x"),
+    ("f(x)_1", "f(x)_1"),
+    ("f(10)_2", "f(10)_2"),
+    ("x = (101)_2", "x = 101_2"),
+    # Dots mark the first and the last digit that repeat.
+    (r"0.\dot{1}2\dot{3}", r"\frac{41}{333}"),
+    (r"0.2\dot{3}\dot{4}", r"\frac{116}{495}"),
+    (r"0.\dot{3}", r"\frac{1}{3}"),
+    (r"0.\overline{1}2", r"0.\overline{1}2"),
+    ("√2.5", r"\sqrt{2.5}"),
 ]
 
 
@@ -74,6 +111,8 @@ def test_fonts_around_braces(latex, text):
     [
         ("$4210_{5}$", "4210_5", False),
         ("$4210_{5}$", "4210_{6}", True),
+        ("(4210)_5", "4210_6", True),
+        ("(4210)_5", "4210_5", False),
         ("$4210_{5}$", "4210", False),
         ("$10_2$", "2_{10}", False),
         ("$7$", "8", False),
@@ -81,17 +120,22 @@ def test_fonts_around_braces(latex, text):
 )
 def test_bases(right, box, differ):
     """The library passes over the base: 4210 in base 6 would be right."""
-    assert bases_differ(right, [box]) == differ
+    assert bases_differ(right, box) == differ
+    assert bases_differ(box, right) == differ
 
 
 @pytest.mark.parametrize(
-    "piece", ["\\mathbf{", "{", "}", "\\text{", "1 000 ", "x<2 or "]
+    "piece",
+    [
+        *("\\mathbf{", "{", "}", "\\text{", "1 000 ", "x<2 or ", "(1", "(1)_2", "{1}_"),
+        *("0.\\dot{1}", "0.1", "\\dot1", "√(", "\\text{7 ", "1.5e", "-", "<", " "),
+    ],
 )
 def test_takes_linear_time(piece):
     """An answer's last box may hold anything."""
-    text = piece * (100_000 // len(piece))
+    text = piece * (30_000 // len(piece))
     start = time.process_time()
     undressed(text)
     plain(text)
-    readable(text[:2000])
-    assert time.process_time() - start < 10
+    readable(text)
+    assert time.process_time() - start < 1

@@ -3,6 +3,7 @@ r"""Integers in any dress, in boxes, with the value that a person would read."""
 import pytest
 
 from jaxmoe.evals.tasks.aime import Aime
+from jaxmoe.evals.tasks.integers import integer
 
 ANSWERS = [
     (r"\boxed{42\\[2pt]}", 42),
@@ -206,3 +207,80 @@ def test_integers_in_boxes(text, value):
     )
     found = Aime().grade(question, text).answer
     assert found == (None if value is None else str(value))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        # fractions of what stands for a numerator and a denominator
+        r"\frac{\text{73}}{\text{2}}",
+        r"\frac{\text{73 m}}{\text{2 s}}",
+        # words that change the number
+        *("73 halves", "73 thirds", "73 tenths", "73 doubled", "73 thousands"),
+        *("73 hundreds", "73 dozens", "73 lakhs", "73 approximately", "73 maybe"),
+        *("73 impossible", "73 cosh", "73 upsilon", "73 xyzw"),
+        *(r"73\text{ halves}", r"73\text{ tenths}", r"73\text{ thousands}"),
+        *(r"73\text{ approximately}", r"73\text{ is wrong}", r"73\text{ (wrong)}"),
+        # functions, comparisons and factors in front
+        *(r"\text{sin }73", r"\text{ln }73", r"\text{sqrt }73", r"\text{tan }45^\circ"),
+        *(
+            r"\text{menos }73",
+            r"\text{moins }73",
+            r"\text{mehr als }73",
+            r"\text{fast }73",
+        ),
+        *(r"\text{up to }73", r"\text{above }73", r"\text{triple }73", r"\mathbf{x}73"),
+        *(r"\text{x }73", r"\text{Approximately: }73", "Ungefähr: 73", "约：73"),
+        r"\text{keine Antwort ist }73",
+        "keine Antwort ist 73",
+        # what is 73 is something else
+        *("twice the answer is 73", "half of x is 73", "The negative of n is 73"),
+        *("no answer is 73", "twice m+n is 73", "twice m+n equals 73"),
+        *("the square of n is 73", "The answer isn't 73", "The wrong answer is 73"),
+        *("73 is the wrong answer", "73 is the square of the answer"),
+        *("73 is the upper bound", "73 is not the answer"),
+        # brackets
+        *("73(ab)", "73(xy)", "12(pi)", "73(cm)", "73 (base eight)", "73 (negative)"),
+        *("73 (in hexadecimal)", "73 (thousand)", "73 (wrong)"),
+        *(r"73\text{, which is impossible}", r"73\text{, as an upper bound}"),
+    ],
+)
+def test_what_is_not_certain_is_no_answer(box):
+    """A wrong answer would count as right where its number happens to be."""
+    assert integer(box) is None
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("만", "천", "억", "万", "千", "百", "K", "ribu", "juta", "bin", "milyon"),
+        *("tusen", "miljoner", "duizend", "miljoen", "nghìn", "triệu", "लाख", "พัน"),
+        *("ล้าน", "ألف", "مليون", "тысяч", "миллионов", "milliards", "mil", "millones"),
+        *("milhões", "mila", "Millionen", "Tausend", "tysięcy", "tisíc", "ezer"),
+    ],
+)
+def test_multipliers_of_any_language_are_no_units(word):
+    """73000 would be read as 73."""
+    assert integer(rf"73\text{{ {word}}}") is None
+    assert integer(rf"73\text{{{word}}}") is None
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        *("73 is the answer", "73 is the final answer.", r"73\text{ is the answer}"),
+        *("73 (total)", "73 (degrees)", "73 (ordered pairs)", r"73\text{ (cm)}"),
+        *("The base is 73", "The number of times is 73", "The third power is 73"),
+        *("The root of the equation is 73", "The power of the point is 73"),
+        *("73 miles per hour", "73 in total", "73 people", "73 positive integers"),
+        *(r"73\text{ 个}", r"73\text{ 명}", r"73\text{千克}", r"73\text{ only}"),
+        *(r"73\text{ more apples}", r"73\text{ binary strings}", r"73\text{ quarters}"),
+        *(r"73\text{ false statements}", r"73\text{ third graders}"),
+        *(r"\text{Thus }73", r"\text{La respuesta es }73", "Die Antwort ist 73"),
+        *("所以答案是73", "最终答案为73", "Ответ: 73", r"\text{N = }73"),
+        *(r"73\text{, as desired}", r"73\frac{\text{miles}}{\text{hour}}"),
+    ],
+)
+def test_words_that_leave_the_number_alone(box):
+    """A rule against those that change it would cost right answers."""
+    assert integer(box) == 73

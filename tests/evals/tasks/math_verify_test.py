@@ -96,6 +96,11 @@ def test_only_the_last_box_is_seen():
         ("[-2,7]", r"\boxed{-2< x< 7}", "(-2 < x) & (x < 7)", False),
         ("4210_5", r"\boxed{4210_6}", "4210", False),
         (r"1.5\text{ million}", r"\boxed{1.5}", "3/2", False),
+        ("4210_5", "It is $4210_6$.", "4210", False),
+        ("4210_5", "It is $(4210)_5$.", "4210", True),
+        ("7", r"\boxed{\text{7 apples}}", "7", True),
+        ("7", r"\boxed{7\text{个}}", "7", True),
+        ("7", r"\boxed{\text{答案：}7}", "7", True),
         ("1", "", None, False),
         ("1", "no idea", None, False),
         ("1", r"\boxed{", None, False),
@@ -107,6 +112,27 @@ def test_grade(library, reference, text, answer, correct):
     assert (grade.answer, grade.correct) == (answer, correct)
     assert grade.details["boxed"] == ("boxed{" in text and "}" in text)
     assert not grade.details["timed_out"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "box"),
+    [
+        *(("7", "7 or 8"), ("5", "5 hours 30 minutes"), ("3", "3 out of 8")),
+        *(("7", "7 dozen"), ("7", "7 halves"), ("8", "7 或 8"), ("8", "7 или 8")),
+    ],
+)
+def test_the_first_of_several_numbers_is_no_answer(library, reference, box):
+    """A wrong answer would be right by the number that it begins with."""
+    text = rf"\boxed{{\text{{{box}}}}}"
+    assert not Math().grade(_question(reference), text).correct
+
+
+def test_votes_go_by_the_base(library):
+    """4210 in base 5 and in base 6 would vote together, whichever came first."""
+    for brackets, none in (("(4210)_5", "4210_6"), ("4210_6", "(4210)_5")):
+        for form in (r"\boxed{%s}", "It is $%s$."):
+            texts = [form % brackets, form % none, form % brackets]
+            assert Math().classes(texts) == [0, 1, 0]
 
 
 def test_a_reference_that_cannot_be_read_is_refused(library):
