@@ -176,6 +176,7 @@ def test_a_million_token_ids_are_read():
     assert len(str(seen[0].message)) < 300
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("overrides", ["a=1", [("a", 1)], {3: 1}, 3])
 def test_overrides_that_are_none(overrides):
     """A string would end in a traceback."""
@@ -183,6 +184,7 @@ def test_overrides_that_are_none(overrides):
         changed(CONFIG, overrides)
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("ignore", ["vocab_size", [3], 3])
 def test_names_to_ignore_that_are_none(ignore):
     """A string alone would be taken for a list of its letters."""
