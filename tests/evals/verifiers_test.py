@@ -154,6 +154,15 @@ def test_an_error_in_keep_is_not_the_verifiers():
         scores_from(_length, PROBLEMS, TEXTS, keep=full)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises, also where whoever started this process had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_at_once_and_keeps_what_has_come():
     """Scores that were paid for would be lost, or Ctrl-C wait for a slow endpoint."""
     kept, over = {}, threading.Event()
