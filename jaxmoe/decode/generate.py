@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.adjustment_table import alike
 from jaxmoe.decode.adjustments import History
-from jaxmoe.decode.cache import bucket
+from jaxmoe.decode.cache import PrefixCache, bucket
 from jaxmoe.decode.memory import Size, empty_memory
 from jaxmoe.decode.prefill import prefill
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.decode.slots import Admission, SlotRules, Turn
+from jaxmoe.decode.slots import Admission, Running, SlotRules, Turn
 from jaxmoe.decode.step import decode_segment, fill_slots
 from jaxmoe.decode.trace import Drawn, Record
 from jaxmoe.execution import Execution, execution_for
@@ -69,25 +69,10 @@ def generate(
             "a JSON schema or a regex is followed on the host, between steps, and "
             "generate has none; use jaxmoe.sample or jaxmoe.Engine"
         )
-    plain = policy.deterministic(config.num_layers)
-    prompt = prefill(
-        config,
-        params,
-        tokens[None],
-        jnp.asarray(length, jnp.int32)[None],
-        plain,
-        execution=execution,
+    count, given = keys.shape[0], (tokens, length)
+    prefix, begun = _memory(
+        config, params, given, policy, execution, slots=count, answer=max_new_tokens
     )
-    count = keys.shape[0]
-    prefix, begun = empty_memory(
-        config,
-        execution,
-        size=Size(1, count, policy.width, compute_dtype(params["embed.weight"])),
-        prompt_size=bucket(tokens.shape[0]),
-        answer_size=bucket(max_new_tokens),
-    )
-    prefix = prefix.put(jnp.zeros(1, jnp.int32), prompt)
-    given = tokens, length
     rules, history = _rules(config, policy, sampler, stop_ids, given, slots=count)
     if history is not None:
         begun = begun._replace(history=history)
@@ -119,6 +104,39 @@ def generate(
     both = lambda a, b: jnp.concatenate([a, b], axis=1)[:, :max_new_tokens]  # noqa: E731
     trace = jax.tree.map(both, first.trace, rest.trace)
     return Drawn(trace, first.count + rest.count)
+
+
+def _memory(
+    config: ModelConfig,
+    params: Params,
+    prompt: tuple[Int[Array, "T"], Int[Array, ""] | int],
+    policy: Policy,
+    execution: Execution,
+    *,
+    slots: int,
+    answer: int,
+) -> tuple[PrefixCache, Running]:
+    """The prompt's cache, computed, and slots with room for answers of this length.
+
+    prompt: its tokens, padded, and its length.
+    """
+    tokens, length = prompt
+    computed = prefill(
+        config,
+        params,
+        tokens[None],
+        jnp.asarray(length, jnp.int32)[None],
+        policy.deterministic(config.num_layers),
+        execution=execution,
+    )
+    prefix, begun = empty_memory(
+        config,
+        execution,
+        size=Size(1, slots, policy.width, compute_dtype(params["embed.weight"])),
+        prompt_size=bucket(tokens.shape[0]),
+        answer_size=bucket(answer),
+    )
+    return prefix.put(jnp.zeros(1, jnp.int32), computed), begun
 
 
 def _rules(

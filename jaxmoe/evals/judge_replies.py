@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from jaxmoe.evals.contents import text_of_parts
+from jaxmoe.evals.message_parts import text_of_parts
 from jaxmoe.evals.tasks.reasoning import answer_in
 
 # Every repetition is bounded, so a search takes linear time.

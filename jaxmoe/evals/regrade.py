@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jaxmoe.evals.contents import is_content, is_reasoning, text_of_parts
+from jaxmoe.evals.message_parts import is_content, is_reasoning, text_of_parts
 from jaxmoe.evals.evaluate import about_questions
 from jaxmoe.evals.grading import (
     ISOLATION,

@@ -25,7 +25,9 @@ CASES = [
     *OTHERS,
 ]
 RECURRENT = ("qwen3_next", "qwen3_5_moe")
-"""Where rounding adds up, as tests/families/promises_test.py allows for too."""
+"""Where rounding adds up, as tests/families/promises_test.py allows for too: weights
+that differ in their last bit move a log-probability of qwen3_next by 0.05 on one
+device, where a mesh moves it by 0.0014."""
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")

@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 
 from jaxmoe.evals.tasks.answer_words import OR_AND
-from jaxmoe.evals.tasks.integers import DOUBT, NO_UNIT
+from jaxmoe.evals.tasks.number_words import DOUBT, NO_UNIT
 from jaxmoe.evals.tasks.peel import undressed
 
 _MANY = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}

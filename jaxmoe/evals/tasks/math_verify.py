@@ -10,7 +10,6 @@ where that does not help.
 import atexit
 import functools
 import importlib.util
-import inspect
 import json
 import math
 import re
@@ -20,6 +19,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jaxmoe.evals.tasks.base import Grade, Question
@@ -35,6 +35,7 @@ from jaxmoe.evals.tasks.prompts import (
 )
 from jaxmoe.evals.tasks.reasoning import answer_in
 
+_CHILD = Path(__file__).with_name("math_verify_child.py")
 _SECONDS_TO_START = 120
 _END = 2000
 """Characters that the library gets to see of the end of a text without a box."""
@@ -198,7 +199,7 @@ def _reader() -> "_Reader":
 
 
 class _Reader:
-    """A process that runs `_serve`: a line of JSON for a line of JSON."""
+    """A process that runs `math_verify_child.py`."""
 
     def __init__(self):
         self._process: subprocess.Popen[str] | None = None
@@ -226,11 +227,10 @@ class _Reader:
             return None
 
     def _start(self) -> subprocess.Popen[str]:
-        # As text, because importing this file would import jax first; -P, because its
+        # As a file, because a module of jaxmoe would import jax first; -P, because its
         # folder holds a math_verify of its own.
-        program = f"{inspect.getsource(_serve)}\n_serve()"
         self._process = process = subprocess.Popen(
-            [sys.executable, "-P", "-c", program],
+            [sys.executable, "-P", str(_CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -257,70 +257,3 @@ def _line(process: subprocess.Popen[str], seconds: float) -> str:
     assert process.stdout
     ready, _, _ = select.select([process.stdout], [], [], seconds)
     return process.stdout.readline() if ready else ""
-
-
-def _serve() -> None:
-    """What the process runs; of this file it sees nothing but this function."""
-    import importlib
-    import json
-    import resource
-    import sys
-
-    # By name: a type checker would take "math_verify" for this file.
-    library = importlib.import_module("math_verify")
-    sympy = importlib.import_module("sympy")
-    configs = (
-        library.LatexExtractionConfig(boxed_match_priority=0),
-        library.ExprExtractionConfig(),
-    )
-    replies, sys.stdout = sys.stdout, sys.stderr
-
-    def limit(kind: int, value: int) -> None:
-        _, most = resource.getrlimit(kind)
-        value = value if most == resource.RLIM_INFINITY else min(value, most)
-        resource.setrlimit(kind, (value, most))
-
-    limit(resource.RLIMIT_CORE, 0)
-    if sys.platform == "linux":  # others refuse it
-        limit(resource.RLIMIT_AS, 8 << 30)
-
-    def read(text: str, seconds: int) -> list:
-        return library.parse(text, configs, parsing_timeout=seconds)
-
-    def form(parsed: list) -> str | None:
-        if not parsed:
-            return None
-        value = parsed[0]
-        try:
-            if isinstance(value, sympy.Basic):
-                value = sympy.nsimplify(value.doit(), rational=True)
-        except Exception:  # of relations of relations, and whatever it cannot do
-            pass
-        return str(value)[:1000]
-
-    def answer(request: dict) -> dict:
-        seconds = request["seconds"]
-        if "form" in request:
-            return {"form": form(read(request["form"], seconds))}
-        found = read(request["text"], seconds)
-        right = read(request["right"], seconds)
-        verdict = bool(found) and library.verify(
-            right, found, allow_set_relation_comp=True, timeout_seconds=seconds
-        )
-        return {
-            "right": bool(verdict),
-            "read": str(found[-1])[:1000] if found else None,
-        }
-
-    print("ready", file=replies, flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        # Ends this process also where its parent was killed and cannot end it.
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        spent = int(used.ru_utime + used.ru_stime)
-        limit(resource.RLIMIT_CPU, spent + 4 * request["seconds"] + 1)
-        try:
-            reply = answer(request)
-        except Exception:  # SymPy raises anything
-            reply = {"form": None, "right": False, "read": None}
-        print(json.dumps(reply), file=replies, flush=True)
