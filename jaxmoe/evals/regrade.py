@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jaxmoe.evals.message_parts import is_content, is_reasoning, text_of_parts
 from jaxmoe.evals.evaluate import about_questions
 from jaxmoe.evals.grading import (
     ISOLATION,
@@ -20,6 +19,7 @@ from jaxmoe.evals.grading import (
     isolation_of,
     write_grading,
 )
+from jaxmoe.evals.message_parts import is_content, is_reasoning, text_of_parts
 from jaxmoe.evals.question_files import rows_of
 from jaxmoe.evals.records import Record
 from jaxmoe.evals.score_files import ANSWERS_DIGEST
