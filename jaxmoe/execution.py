@@ -17,7 +17,8 @@ import jax
 from jax.core import Tracer
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxmoe.ops import lanes
+from jaxmoe.ops import emitters, lanes
+from jaxmoe.ops.emitters import CompilerOptions
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.ops.packed import SCALES, VALUES
 from jaxmoe.sharding.layout import Layout, single_device_layout
@@ -25,7 +26,6 @@ from jaxmoe.sharding.layout import Layout, single_device_layout
 Layers = Literal["scan", "unroll"]
 AttentionForm = Literal["chunked", "whole", "dense"]
 Products = Literal["plain", "weight_left", "lanes"]
-CompilerOptions = tuple[tuple[str, bool | int], ...]
 
 STACKED = ":"
 """In the name of a weight: it holds several layers, as `layers.0:48.mixer.q.weight`."""
@@ -158,9 +158,9 @@ def compiler_options(execution: Execution) -> CompilerOptions:
     if platform_of(execution.layout) != "cpu":
         return ()
     if "lanes" in (execution.experts, execution.products):
-        return _accepted(lanes.OPTIONS)
+        return emitters.options()
     if execution.layers == "scan":
-        return _accepted((("xla_cpu_use_fusion_emitters", False),))
+        return emitters.accepted(emitters.OLDER)
     return ()
 
 
@@ -182,19 +182,6 @@ def lanes_found() -> LanesFound:
     except (RuntimeError, OSError) as error:  # no such option; no folder for the code
         return LanesFound(1, str(error).splitlines()[0])
     return LanesFound(width, "" if width > 1 else "LLVM left the loop scalar")
-
-
-@cache
-def _accepted(options: CompilerOptions) -> CompilerOptions:
-    """`options` if this version of XLA has them; else none."""
-    on_cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    number = jax.ShapeDtypeStruct((), "float32", sharding=on_cpu)
-    probe = jax.jit(lambda x: x, compiler_options=dict(options))
-    try:
-        probe.lower(number).compile()
-    except RuntimeError:  # "No such compile option"
-        return ()
-    return options
 
 
 SWITCH = "JAXMOE_COMPILATION_CACHE"
@@ -250,13 +237,6 @@ def _processor() -> str:
         wanted = ("model name", "flags", "Features")
         found += [line for line in first if line.startswith(wanted)]
     return hashlib.sha256("\n".join(found).encode()).hexdigest()[:12]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def platform_of(layout: Layout) -> str:

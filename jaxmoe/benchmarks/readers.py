@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
-from jaxmoe.execution import cores, lanes_found
-from jaxmoe.ops import lanes
+from jaxmoe.execution import lanes_found
+from jaxmoe.ops import emitters, lanes
+from jaxmoe.ops.emitters import cores
 from jaxmoe.typing import Array
 
 ROUNDS = 9
@@ -58,7 +59,7 @@ def _summed(nbytes: int, dtype) -> Side:
 def _multiplied(nbytes: int) -> Side:
     bits = jnp.full((nbytes // WIDTH // 2, WIDTH), 0x3F80, jnp.uint16)  # 1.0
     row = jnp.ones((1, WIDTH), jnp.float32)
-    multiply = jax.jit(lanes.multiply, compiler_options=dict(lanes.OPTIONS))
+    multiply = jax.jit(lanes.multiply, compiler_options=dict(emitters.options()))
     return _of(lambda a: multiply(row, a), bits)
 
 

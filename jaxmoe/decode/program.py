@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar
 import jax
 from jax.core import Tracer
 
-from jaxmoe.execution import CompilerOptions, compiler_options
+from jaxmoe.execution import compiler_options
+from jaxmoe.ops.emitters import CompilerOptions
 
 R = TypeVar("R")
 

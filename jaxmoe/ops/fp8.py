@@ -164,7 +164,7 @@ class Fp8(Packed):
         blocks, columns = self.scales.shape[-2], self.block[1]
         left, right = first // columns, -(-(first + width) // columns)
         scales = piece(self.scales, (index, 0, left), (1, blocks, right - left))[0]
-        scales = lax.dynamic_slice_in_dim(self._by_row(scales), start, size) * _HALF
+        scales = piece(self._by_row(scales), (start, 0), (size, right - left)) * _HALF
         if right - left > 1:
             scales = jnp.repeat(scales, columns, axis=1)
             skip = first - left * columns

@@ -8,38 +8,37 @@ widened in a register and multiplied there.
     sum_i w[o, i] x[i] = sum_lane sum_line w[o, line, lane] x[line, lane]
 
 Two sums that share a load (two rows of one weight, or two weights of one row) are the
-real and the imaginary part of one complex sum. XLA's older emitter allows such a sum to
-be reordered, as no sum over several results can be, and shares it among threads. No
-sum of one part meets the other, so a NaN stays in its row.
+real and the imaginary part of one complex sum. XLA's older emitter
+(`jaxmoe.ops.emitters`) allows such a sum to be reordered, as no sum over several
+results can be. No sum of one part meets the other, so a NaN stays in its row.
 
-Only with `OPTIONS` does XLA make that of it; `vector_width` looks whether it does.
+`vector_width` looks whether XLA makes that of it.
 """
 
 import re
 import tempfile
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxmoe.ops import emitters
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.packed import Packed
 from jaxmoe.ops.stack import OfLayer, piece
-from jaxmoe.typing import Array, Float, Num
-
-OPTIONS: tuple[tuple[str, bool | int], ...] = (
-    ("xla_cpu_use_fusion_emitters", False),
-    # Zen and Xeon have wider registers than LLVM prefers. Others ignore it.
-    ("xla_cpu_prefer_vector_width", 512),
-)
-"""XLA's options for programs with such loops, names and values."""
+from jaxmoe.typing import Array, Float, Leaf, Num, pytree
 
 LINE_BYTES = 64
 """Of a cache line: what one term reads of each row of a weight. With more, or less,
 the first passes over a row do not announce all its lines to the prefetcher."""
+
+CODE: emitters.CompilerOptions = (("xla_dump_emitter_re", ".*"),)
+"""XLA's option for LLVM's code among what it dumps, where that is not there anyhow."""
 
 MOST_TERMS = 64
 """Terms of one sum; a longer axis is cut, as the code of a loop grows with them."""
@@ -97,6 +96,7 @@ def multiply(
     matrix = weight.reshape(1, out, width)
 
     def one_turn(index: Array, found: Array) -> Array:
+        index = emitters.spread(index, tile * width)
         # The last tile, and the last rows, may repeat some of those before them.
         start = jnp.minimum(index // pairs * tile, out - tile)
         row = jnp.minimum(index % pairs * together, rows - together)
@@ -121,31 +121,81 @@ def _two_sums(
     """
     packed = isinstance(stack, Packed)
     lanes = stack.lanes if packed else LINE_BYTES // stack.dtype.itemsize
-    total: Array | None = None
     inputs, tail = stack.shape[2], stack.tail if packed else 0
     cuts = _cuts(inputs - tail, lanes)
     if tail:
         cuts.append((range(inputs - tail, inputs, tail // 2), tail // 2))
-    for columns, width in cuts:
-        terms: Array | None = None
-        for first in columns:
-            # Two loops have a slice each: XLA would write out one that they share.
-            one, other = (
-                _part(stack, index, start, first, size, width) for start in starts
-            )
-            if starts[0] is starts[1]:
-                other = one
-            those = slice(first, first + width)
-            if packed:
-                those = stack.columns(first, width)
-            left, right = (row[None, those] for row in rows)
-            term = lax.complex(one * left, other * right)
-            terms = term if terms is None else terms + term
-        assert terms is not None
-        part = lax.optimization_barrier(terms.sum(axis=-1))
-        total = part if total is None else total + part
-    assert total is not None
+    where = _Where(stack, index, starts, rows, one_load=starts[0] is starts[1])
+    sums = _by_calls if emitters.by_calls() else _in_program
+    total = sums(where, size, cuts)
     return [total.real, total.imag]
+
+
+@pytree("one_load")
+@dataclass(frozen=True)
+class _Where:
+    """What a complex sum is of: see `_two_sums`. one_load: both starts are the same."""
+
+    stack: Leaf | OfLayer | Packed
+    index: Leaf | int
+    starts: tuple[Leaf | int, Leaf | int]
+    rows: tuple[Leaf, Leaf]
+    one_load: bool
+
+
+def _in_program(where: _Where, size: int, cuts: list[tuple[range, int]]) -> Array:
+    """complex64 [size]: sums that are part of the program around them."""
+    found = [
+        lax.optimization_barrier(_sum(where, size, columns, width))
+        for columns, width in cuts
+    ]
+    return reduce(add, found)
+
+
+def _by_calls(where: _Where, size: int, cuts: list[tuple[range, int]]) -> Array:
+    """complex64 [size]: each sum a call, or several that run side by side."""
+    values = size * where.stack.shape[2]
+    every = emitters.parts(size, -(-emitters.calls(values) // len(cuts)))
+    found: list[Array] = []
+    for columns, width in cuts:
+        some = []
+        for outputs in every:
+            starts = (start + outputs.start for start in where.starts)
+            one = jax.tree.map(_ready, replace(where, starts=tuple(starts)))
+            kernel = partial(_sum, size=len(outputs), columns=columns, width=width)
+            some.append(emitters.call(kernel, one))
+        found.append(jnp.concatenate(some))
+    return lax.optimization_barrier(reduce(add, found))
+
+
+def _ready(leaf: Array | int) -> Array:
+    """For a call: a number is computed before, and none that counts from the end.
+
+    XLA would look for the latter in the call, and keep what it finds.
+    """
+    leaf = jnp.asarray(leaf)
+    if leaf.ndim:
+        return leaf
+    return lax.optimization_barrier(leaf.astype(jnp.uint32))
+
+
+def _sum(where: _Where, size: int, columns: range, width: int) -> Array:
+    """complex64 [size]: terms of two rows, so wide each, that begin at `columns`."""
+    stack, terms = where.stack, None
+    for first in columns:
+        # Two loops have a slice each: XLA would write out one that they share.
+        one = _part(stack, where.index, where.starts[0], first, size, width)
+        other = one
+        if not where.one_load:
+            other = _part(stack, where.index, where.starts[1], first, size, width)
+        those = slice(first, first + width)
+        if isinstance(stack, Packed):
+            those = stack.columns(first, width)
+        left, right = (row[None, those] for row in where.rows)
+        term = lax.complex(one * left, other * right)
+        terms = term if terms is None else terms + term
+    assert terms is not None
+    return terms.sum(axis=-1)
 
 
 def _part(
@@ -183,14 +233,18 @@ def _cuts(width: int, lanes: int) -> list[tuple[range, int]]:
 
 
 def vector_width(
-    options: tuple[tuple[str, Any], ...] = OPTIONS, values: int = 128
+    options: emitters.CompilerOptions | None = None, values: int = 128
 ) -> int:
     """Floats that one instruction of the loop multiplies and adds, 1 if it is scalar.
 
     Compiles a small product for this machine's CPU, and reads what LLVM was left with.
 
+    Args:
+      options: XLA's; None for those that the loop is made for.
+      values: of a row.
+
     Raises:
-      RuntimeError: XLA has no such option.
+      RuntimeError: XLA has no such option, or cannot compile the loop.
     """
     cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     # A constant that is never the same: a program from a cache would leave no code.
@@ -201,8 +255,10 @@ def vector_width(
 
     shapes = (((2, values), np.float32), ((1, 64, values), np.uint16))
     arguments = [jax.ShapeDtypeStruct(*s, sharding=cpu) for s in shapes]
+    given = emitters.options() if options is None else options
+    chosen = dict((*given, *emitters.accepted(CODE)))
     with tempfile.TemporaryDirectory() as folder:
-        chosen = {**dict(options), "xla_dump_to": folder}
+        chosen["xla_dump_to"] = folder
         jax.jit(product, compiler_options=chosen).lower(*arguments).compile()
         code = [
             path.read_text("utf-8", "replace")

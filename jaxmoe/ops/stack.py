@@ -6,8 +6,10 @@ one slice of (layer, start, 0, ...).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, overload
 
+import numpy as np
 from jax import lax
 
 from jaxmoe.ops.packed import Packed
@@ -70,8 +72,20 @@ def piece(
 ) -> Array:
     """`lax.dynamic_slice` of the layer, in one slice of the stack."""
     if not isinstance(array, OfLayer):
-        return lax.dynamic_slice(array, starts, sizes)
-    return lax.dynamic_slice(array.stack, (array.layer, *starts), (1, *sizes))[0]
+        return lax.dynamic_slice(array, _starts(array, starts, sizes), sizes)
+    starts, sizes = (array.layer, *starts), (1, *sizes)
+    return lax.dynamic_slice(array.stack, _starts(array.stack, starts, sizes), sizes)[0]
+
+
+def _starts(
+    array: Array, starts: tuple[Array | int, ...], sizes: tuple[int, ...]
+) -> tuple[Array | int, ...]:
+    """0 where all of an axis is taken; Python's integers of the type of the others."""
+    types = [start.dtype for start in starts if not isinstance(start, int)]
+    typed = partial(np.asarray, dtype=types[0]) if types else int
+    every = zip(starts, sizes, array.shape, strict=True)
+    found = (0 if size == length else start for start, size, length in every)
+    return tuple(typed(x) if isinstance(x, int) else x for x in found)
 
 
 @overload

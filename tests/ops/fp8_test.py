@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.execution import lanes_found
-from jaxmoe.ops import lanes
+from jaxmoe.ops import emitters, lanes
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts import apply_experts
 from jaxmoe.ops.experts.lanes import MOST_ROWS
@@ -21,7 +21,7 @@ BLOCK = (16, 24)
 
 def _jit(function):
     """As programs are compiled where the vectorised loop is to be had."""
-    options = dict(lanes.OPTIONS) if lanes_found().width > 1 else {}
+    options = dict(emitters.options()) if lanes_found().width > 1 else {}
     return jax.jit(function, compiler_options=options)
 
 

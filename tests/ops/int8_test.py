@@ -11,7 +11,7 @@ import pytest
 
 from jaxmoe.execution import lanes_found
 from jaxmoe.nn.linear import project
-from jaxmoe.ops import lanes
+from jaxmoe.ops import emitters, lanes
 from jaxmoe.ops.bf16_bits import hold_for, widen
 from jaxmoe.ops.experts import apply_experts
 from jaxmoe.ops.experts.lanes import MOST_ROWS
@@ -24,7 +24,7 @@ E, K, D, F = 8, 3, 96, 40
 
 def _jit(function):
     """As programs are compiled where the vectorised loop is to be had."""
-    options = dict(lanes.OPTIONS) if lanes_found().width > 1 else {}
+    options = dict(emitters.options()) if lanes_found().width > 1 else {}
     return jax.jit(function, compiler_options=options)
 
 

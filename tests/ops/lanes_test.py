@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.execution import lanes_found
-from jaxmoe.ops import lanes
+from jaxmoe.ops import emitters, lanes
 from jaxmoe.ops.activations import ClippedSwiGLU
 from jaxmoe.ops.bf16_bits import hold_for
 from jaxmoe.ops.experts import ExpertBias, apply_experts
@@ -40,7 +40,7 @@ def _options():
 
 
 def _jit(function):
-    return jax.jit(function, compiler_options=dict(lanes.OPTIONS))
+    return jax.jit(function, compiler_options=dict(emitters.options()))
 
 
 def _normal(*shape, seed=0, dtype=jnp.float32):
@@ -69,6 +69,8 @@ def test_xla_vectorises_the_loop():
 
 def test_without_its_options_the_loop_is_scalar():
     """The look at the code would find vectors that are not of the loop."""
+    if emitters.by_calls():
+        pytest.skip("the loop needs no option with this version of XLA")
     # tests/conftest.py sets the emitter for all programs.
     assert lanes.vector_width((("xla_cpu_use_fusion_emitters", True),)) == 1
 

@@ -10,7 +10,7 @@ import pytest
 
 from jaxmoe.execution import lanes_found
 from jaxmoe.nn.banks import bank
-from jaxmoe.ops import lanes
+from jaxmoe.ops import emitters, lanes
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts import apply_experts
 from jaxmoe.ops.experts.lanes import MOST_ROWS
@@ -23,7 +23,7 @@ E, K, D, F = 8, 3, 96, 64
 
 def _jit(function):
     """As programs are compiled where the vectorised loop is to be had."""
-    options = dict(lanes.OPTIONS) if lanes_found().width > 1 else {}
+    options = dict(emitters.options()) if lanes_found().width > 1 else {}
     return jax.jit(function, compiler_options=options)
 
 

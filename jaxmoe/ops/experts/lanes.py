@@ -7,7 +7,7 @@ matrices are read as they are stored (`jaxmoe.ops.lanes`), never widened in memo
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmoe.ops import lanes
+from jaxmoe.ops import emitters, lanes
 from jaxmoe.ops.activations import Activation
 from jaxmoe.ops.bf16_bits import widen
 from jaxmoe.ops.experts.bias import ExpertBias
@@ -64,6 +64,7 @@ def apply_lanes(
     both = gate_up.reshape(num_experts, 2 * hidden, model)
 
     def one_block(index: Array, results: Array) -> Array:
+        index = emitters.spread(index, 2 * hidden * model)
         expert, start = blocks.group[index], blocks.start[index]
         place = start + jnp.arange(size, dtype=jnp.int32)
         pair = blocks.order[jnp.minimum(place, pairs - 1)]
