@@ -11,6 +11,7 @@ import jaxmoe
 from jaxmoe import execution
 from jaxmoe.decode import program
 from jaxmoe.nn.decoder import stack_params
+from jaxmoe.ops import emitters
 from jaxmoe.router.policies import for_model
 from tests.tiny import prompt_of, tiny_model
 
@@ -37,6 +38,8 @@ def draw(model) -> list[np.ndarray]:
 
 def test_options_change_no_bit(model, monkeypatch):
     """A sample would depend on the version of XLA that knows an option."""
+    if emitters.by_calls():
+        pytest.skip("this version of XLA knows none that decides of bits")
     monkeypatch.setattr(execution, "lanes_found", lambda: execution.LanesFound(1, "-"))
     assert program.compiler_options(model.execution)
     found = draw(model)
