@@ -7,6 +7,8 @@ weights, and everything above takes an `Execution` as a static argument.
 import hashlib
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,6 +21,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxmoe.ops import emitters, lanes
 from jaxmoe.ops.emitters import CompilerOptions
+from jaxmoe.ops.emitters import cores as cores
 from jaxmoe.ops.experts import Implementation
 from jaxmoe.ops.packed import SCALES, VALUES
 from jaxmoe.sharding.layout import Layout, single_device_layout
@@ -174,14 +177,42 @@ class LanesFound(NamedTuple):
     why: str
 
 
+CHILD_SECONDS = 60
+
+
 @cache
 def lanes_found() -> LanesFound:
     """What XLA makes of the vectorised loop on this machine's CPU; looked at once."""
+    if emitters.by_calls() and not jax.__version__.startswith(emitters.TRIED):
+        why = ended_badly("from jaxmoe.ops import lanes; lanes.vector_width()")
+        if why:
+            return LanesFound(1, why)
     try:
         width = lanes.vector_width()
     except (RuntimeError, OSError) as error:  # no such option; no folder for the code
         return LanesFound(1, str(error).splitlines()[0])
     return LanesFound(width, "" if width > 1 else "LLVM left the loop scalar")
+
+
+def ended_badly(code: str) -> str:
+    """What a Python process that runs `code` said last; empty where it ended well.
+
+    For what XLA could end this process over, not only fail at.
+    """
+    try:
+        subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=CHILD_SECONDS,
+        )
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or "").strip().splitlines()
+        return f"ended with {error.returncode}: {said[-1] if said else 'no word'}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return ""
 
 
 SWITCH = "JAXMOE_COMPILATION_CACHE"

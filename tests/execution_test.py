@@ -42,7 +42,9 @@ def test_kernels_on_cpu_follow_what_xla_makes_of_them(monkeypatch):
 def test_a_kernel_and_its_options_go_together():
     """Another kernel would be compiled with options that are not its own."""
     scanned = execution_on("cpu", LAYOUT, layers="scan")
-    assert set(emitters.options()) <= set(compiler_options(scanned.using("lanes")))
+    found = set(compiler_options(scanned.using("lanes")))
+    assert set(emitters.WIDE) <= found
+    assert emitters.by_calls() or set(emitters.OLDER) <= found
     for kernel in ("blocks", "ragged"):
         other = scanned.using(kernel)
         assert (other.experts, other.products) == (kernel, "weight_left")
@@ -94,6 +96,24 @@ def test_one_device_is_a_mesh():
     assert LAYOUT.single is not None and LAYOUT.single.device_set == set(
         jax.devices("cpu")[:1]
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("pass", ""), ("raise OSError('no room')", "no room"), ("exit(3)", "3")],
+)
+def test_what_could_end_the_process_is_tried_in_another(code, said):
+    """An untried version of XLA would end a user's program at its first model."""
+    found = execution.ended_badly(code)
+    assert bool(found) == bool(said) and said in found
+
+
+def test_an_untried_version_that_fails_has_no_loop(monkeypatch):
+    """It would be tried in this process after all."""
+    monkeypatch.setattr(emitters, "by_calls", lambda: True)
+    monkeypatch.setattr(emitters, "TRIED", "none")
+    monkeypatch.setattr(execution, "ended_badly", lambda code: "ended with -6: no")
+    assert execution.lanes_found.__wrapped__() == (1, "ended with -6: no")
 
 
 # -- compilation ---------------------------------------------------------------------

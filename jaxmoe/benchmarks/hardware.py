@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from jaxmoe.ops.emitters import cores
+from jaxmoe.execution import cores
 
 LIBRARIES = ("jax", "jaxlib", "flax", "numpy")
 VECTORS = {"avx512f": 512, "avx2": 256, "avx": 256, "sse4_2": 128, "asimd": 128}

@@ -13,7 +13,7 @@ from jaxmoe.benchmarks.peer import Task, contenders
 from jaxmoe.benchmarks.peer_tensors import named_parts
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side
-from jaxmoe.ops.emitters import cores
+from jaxmoe.execution import cores
 
 LIBRARIES = ("llama_cpp_python",)
 STEPS = 4

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
-from jaxmoe.execution import lanes_found
+from jaxmoe.execution import cores, lanes_found
 from jaxmoe.ops import emitters, lanes
-from jaxmoe.ops.emitters import cores
 from jaxmoe.typing import Array
 
 ROUNDS = 9

@@ -13,7 +13,7 @@ from jaxmoe.benchmarks.peer_tensors import named_parts
 from jaxmoe.benchmarks.subject import Subject
 from jaxmoe.benchmarks.timing import Side
 from jaxmoe.checkpoints.bundled import BUNDLED
-from jaxmoe.ops.emitters import cores
+from jaxmoe.execution import cores
 
 LIBRARIES = ("torch", "transformers")
 DECODING = ("eager", "batched_mm", "grouped_mm")

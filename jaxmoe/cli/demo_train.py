@@ -10,7 +10,7 @@ import jax
 from jaxmoe.cli.fields import add_field, fields_of, given, help_of, option_of
 from jaxmoe.demo.recipe import Recipe, Shapes
 from jaxmoe.demo.training_start import Start, right_answers, weights_from
-from jaxmoe.ops.emitters import cores
+from jaxmoe.execution import cores
 from jaxmoe.router.policies import POLICIES
 
 EPILOG = """\

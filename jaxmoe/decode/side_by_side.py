@@ -13,9 +13,8 @@ from typing import TypeVar
 import jax
 
 from jaxmoe.config import ModelConfig, MoEConfig
-from jaxmoe.execution import Execution, platform_of
+from jaxmoe.execution import Execution, cores, platform_of
 from jaxmoe.model import Model
-from jaxmoe.ops.emitters import cores
 from jaxmoe.ops.experts.lanes import small_experts
 
 A = TypeVar("A")

@@ -1,12 +1,12 @@
 """XLA's older emitter for CPU, which alone vectorises the loops of `jaxmoe.ops.lanes`.
 
-Up to jax 0.10 an option has it compile a whole program. Later versions have no such
-option, but use it still for what they compile into one kernel: a call that is marked
-for that, and any loop whose operations it has. Such a kernel runs on one thread. So
-a product is cut into parts there, each of them a marked call, and `spread` keeps the
-loop around them from becoming a kernel itself. XLA runs operations side by side where
-more than 8 of them wait, and none writes where another does: what a call computes has
-to be one fused operation, with nothing kept in between.
+Up to jax 0.11.0 an option has it compile a whole program. XLA of jax 0.12 has no such
+option, but uses it still for what becomes one kernel: a call that is marked for that,
+and a loop whose operations it has. Such a kernel runs on one thread. So a product is
+cut into parts there, each of them a marked call, and `outside_a_kernel` keeps the loop
+around them from becoming a kernel itself. XLA runs operations side by side where more
+than 8 of them wait, and none writes where another does: what a call computes has to be
+one fused operation, with nothing kept in between.
 """
 
 import os
@@ -33,12 +33,20 @@ WIDE: CompilerOptions = (
     ("xla_cpu_prefer_vector_width", 512),
 )
 
+TRIED = "0.12."
+"""How versions of jax begin with which calls were tried. The mark is no documented part
+of XLA, and another version might end the process over it."""
+
 WAITING = 10
 """Calls that wait at a time, for XLA to give half of them to another thread."""
 
-LEAST_VALUES = 1 << 17
-"""Of the matrix of a product in several calls: with fewer, what it costs to wake a
-thread is more than what that saves."""
+SEVERAL_FROM = 1 << 17
+"""Values of a matrix from which on its product is several calls: with fewer, what it
+costs to wake a thread is more than what that saves."""
+
+MANY_CORES = 4
+"""From so many on, twice as many calls wait: halves are given away in turn, until 8 are
+left, and XLA has at most five threads at it."""
 
 
 def options() -> CompilerOptions:
@@ -61,21 +69,32 @@ def accepted(options: CompilerOptions) -> CompilerOptions:
 
 def by_calls() -> bool:
     """Whether products have to be calls: no whole program has the older emitter."""
+    try:
+        jax.local_devices(backend="cpu")
+    except RuntimeError:  # JAX was told to leave the CPU alone
+        return False
     return not accepted(OLDER)
 
 
-def call(function: Callable[..., Array], *arguments: Any) -> Array:
-    """`function(*arguments)`, in a kernel of its own made by the older emitter.
+def kernel(function: Callable[..., Array], *like: Any) -> Callable[..., Array]:
+    """`function` as a call that the older emitter makes a kernel of.
 
-    XLA ends the process (jaxlib 0.12) where such a kernel has an argument that it does
-    not read. So those that `function` makes no use of are left out; one that XLA would
-    find to be without effect is for `function` to avoid.
+    XLA ends the process (jaxlib 0.12) where such a call has an argument that it does
+    not read. Those that `function` makes no use of are left out here. That XLA finds
+    no other to be without effect is up to `function`: no index into an axis that it
+    takes whole, no product with a zero that is written down.
+
+    Args:
+      function: Of arrays, or trees of them, to one array.
+      like: Arguments of the shapes that it will be called with.
     """
-    leaves, tree = jax.tree.flatten(arguments)
+    leaves, tree = jax.tree.flatten(like)
     traced = jax.make_jaxpr(lambda *given: function(*tree.unflatten(given)))(*leaves)
-    read = [var in _read(traced.jaxpr) for var in traced.jaxpr.invars]
+    known = _read(traced.jaxpr)
+    read = [var in known for var in traced.jaxpr.invars]
 
-    def kernel(*some: Array) -> Array:
+    @jax.jit
+    def of_read(*some: Array) -> Array:
         given = iter(some)
         every = [
             next(given) if used else jnp.zeros(leaf.shape, leaf.dtype)
@@ -83,8 +102,11 @@ def call(function: Callable[..., Array], *arguments: Any) -> Array:
         ]
         return jaxpr_as_fun(traced)(*every)[0]
 
-    with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
-        return jax.jit(kernel)(*compress(leaves, read))
+    def run(*arguments: Any) -> Array:
+        with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
+            return of_read(*compress(jax.tree.leaves(arguments), read))
+
+    return run
 
 
 def _read(jaxpr: Jaxpr) -> set[Var]:
@@ -96,8 +118,8 @@ def _read(jaxpr: Jaxpr) -> set[Var]:
     return found
 
 
-def spread(index: Array, values: int) -> Array:
-    """`index` of a turn of a loop, which may then not be one kernel on one thread.
+def outside_a_kernel(index: Array, values: int) -> Array:
+    """`index` of a turn of a loop, of which XLA then makes no kernel on one thread.
 
     It went through a sort, which the older emitter does not have.
 
@@ -112,13 +134,13 @@ def spread(index: Array, values: int) -> Array:
 
 def calls(values: int) -> int:
     """How many make a product with a matrix of so many values."""
-    if cores() == 1 or values < LEAST_VALUES:
+    if cores() == 1 or values < SEVERAL_FROM:
         return 1
-    return WAITING if cores() < 4 else 2 * WAITING
+    return WAITING if cores() < MANY_CORES else 2 * WAITING
 
 
 def parts(outputs: int, count: int) -> list[range]:
-    """Which outputs each of so many calls computes; fewer where there are as few.
+    """Which outputs each of so many calls computes; at least one each.
 
     >>> parts(7, 3)
     [range(0, 2), range(2, 4), range(4, 7)]

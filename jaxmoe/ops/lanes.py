@@ -17,6 +17,7 @@ results can be. No sum of one part meets the other, so a NaN stays in its row.
 
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
@@ -38,7 +39,7 @@ LINE_BYTES = 64
 the first passes over a row do not announce all its lines to the prefetcher."""
 
 CODE: emitters.CompilerOptions = (("xla_dump_emitter_re", ".*"),)
-"""XLA's option for LLVM's code among what it dumps, where that is not there anyhow."""
+"""XLA's option that has it dump LLVM's code, where it does not do so without."""
 
 MOST_TERMS = 64
 """Terms of one sum; a longer axis is cut, as the code of a loop grows with them."""
@@ -96,7 +97,7 @@ def multiply(
     matrix = weight.reshape(1, out, width)
 
     def one_turn(index: Array, found: Array) -> Array:
-        index = emitters.spread(index, tile * width)
+        index = emitters.outside_a_kernel(index, tile * width)
         # The last tile, and the last rows, may repeat some of those before them.
         start = jnp.minimum(index // pairs * tile, out - tile)
         row = jnp.minimum(index % pairs * together, rows - together)
@@ -154,24 +155,29 @@ def _in_program(where: _Where, size: int, cuts: list[tuple[range, int]]) -> Arra
 
 def _by_calls(where: _Where, size: int, cuts: list[tuple[range, int]]) -> Array:
     """complex64 [size]: each sum a call, or several that run side by side."""
-    values = size * where.stack.shape[2]
+    values = size * where.stack.shape[2] * (1 if where.one_load else 2)
     every = emitters.parts(size, -(-emitters.calls(values) // len(cuts)))
     found: list[Array] = []
     for columns, width in cuts:
+        kernels: dict[int, Callable[..., Array]] = {}
         some = []
         for outputs in every:
             starts = (start + outputs.start for start in where.starts)
             one = jax.tree.map(_ready, replace(where, starts=tuple(starts)))
-            kernel = partial(_sum, size=len(outputs), columns=columns, width=width)
-            some.append(emitters.call(kernel, one))
+            count = len(outputs)
+            if count not in kernels:
+                of_part = partial(_sum, size=count, columns=columns, width=width)
+                kernels[count] = emitters.kernel(of_part, one)
+            some.append(kernels[count](one))
         found.append(jnp.concatenate(some))
     return lax.optimization_barrier(reduce(add, found))
 
 
 def _ready(leaf: Array | int) -> Array:
-    """For a call: a number is computed before, and none that counts from the end.
+    """For a call: a number is computed before it, and has no sign.
 
-    XLA would look for the latter in the call, and keep what it finds.
+    JAX would else look in the call whether it counts from the end; what the call keeps
+    of that lies where another one does, and they would run one after another.
     """
     leaf = jnp.asarray(leaf)
     if leaf.ndim:

@@ -6,7 +6,6 @@ one slice of (layer, start, 0, ...).
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -80,9 +79,13 @@ def piece(
 def _starts(
     array: Array, starts: tuple[Array | int, ...], sizes: tuple[int, ...]
 ) -> tuple[Array | int, ...]:
-    """0 where all of an axis is taken; Python's integers of the type of the others."""
+    """0 where all of an axis is taken; Python's integers of the type of the others.
+
+    XLA drops such an index, which a call of `jaxmoe.ops.emitters` must not have. JAX
+    takes integers of one type alone.
+    """
     types = [start.dtype for start in starts if not isinstance(start, int)]
-    typed = partial(np.asarray, dtype=types[0]) if types else int
+    typed = np.dtype(types[0]).type if types else int
     every = zip(starts, sizes, array.shape, strict=True)
     found = (0 if size == length else start for start, size, length in every)
     return tuple(typed(x) if isinstance(x, int) else x for x in found)

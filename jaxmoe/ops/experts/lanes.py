@@ -64,7 +64,7 @@ def apply_lanes(
     both = gate_up.reshape(num_experts, 2 * hidden, model)
 
     def one_block(index: Array, results: Array) -> Array:
-        index = emitters.spread(index, 2 * hidden * model)
+        index = emitters.outside_a_kernel(index, 2 * hidden * model)
         expert, start = blocks.group[index], blocks.start[index]
         place = start + jnp.arange(size, dtype=jnp.int32)
         pair = blocks.order[jnp.minimum(place, pairs - 1)]
