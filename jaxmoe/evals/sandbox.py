@@ -221,13 +221,24 @@ def _run(
         # Files instead of pipes: nothing can block on them, whoever reads or does not.
         folder = stack.enter_context(_temporary_folder())
         complained = stack.enter_context(tempfile.TemporaryFile())
-        Path(folder, "program.py").write_bytes(program.encode(errors="replace"))
+        Path(folder, "program.py").write_bytes(_source(program))
         streams = (stdin, stdout, complained.fileno())
         report = _supervise(isolation, folder, limits, streams, given)
         complained.seek(max(complained.seek(0, os.SEEK_END) - _ERROR_BYTES, 0))
         stderr = complained.read(_ERROR_BYTES).decode(errors="replace")
     status, seconds = _verdict(report, isolation, stderr)
     return Outcome(status, "", stderr, seconds)
+
+
+def _source(program: str) -> bytes:
+    """What the file of a program holds.
+
+    Python before 3.11.4 reads a file up to its first NUL alone, and would not run what
+    stands behind one, such as the checks of an answer. Later ones say what this says.
+    """
+    if "\0" in program:
+        return b"raise SyntaxError('source code cannot contain null bytes')"
+    return program.encode(errors="replace")
 
 
 @contextmanager

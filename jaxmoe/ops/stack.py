@@ -78,7 +78,7 @@ def piece(
 
 def _starts(
     array: Array, starts: tuple[Array | int, ...], sizes: tuple[int, ...]
-) -> tuple[Array | int, ...]:
+) -> tuple[Array | int | np.integer, ...]:
     """0 where all of an axis is taken; Python's integers of the type of the others.
 
     XLA drops such an index, which a call of `jaxmoe.ops.emitters` must not have. JAX

@@ -109,6 +109,7 @@ def test_program_is_main_and_alone(isolation, monkeypatch):
         ("1 / 0", "wrong exit"),
         ("this is no Python", "wrong exit"),
         ("\0\ud800", "wrong exit"),
+        ("print(1)\n\0\nraise OSError", "wrong exit"),  # Python 3.11.2 would stop there
         ("import sys; sys.exit('Error')", "wrong exit"),
         ("import os; os._exit(0)", "ok"),
         ("import os; os.abort()", "killed"),
