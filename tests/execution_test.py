@@ -100,7 +100,12 @@ def test_one_device_is_a_mesh():
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [("pass", ""), ("raise OSError('no room')", "no room"), ("exit(3)", "3")],
+    [
+        ("pass", ""),
+        ("raise OSError('no room')", "no room"),
+        ("exit(3)", "3"),
+        ("import os; os.abort()", "-6"),  # as XLA ends one
+    ],
 )
 def test_what_could_end_the_process_is_tried_in_another(code, said):
     """An untried version of XLA would end a user's program at its first model."""

@@ -233,8 +233,9 @@ def _run(
 def _source(program: str) -> bytes:
     """What the file of a program holds.
 
-    Python before 3.11.4 reads a file up to its first NUL alone, and would not run what
-    stands behind one, such as the checks of an answer. Later ones say what this says.
+    Python before 3.11.4 reads a file up to its first NUL alone, and would call that a
+    program that ended well. Later ones say what this says. (Tasks hand an answer on as
+    a literal, in which no NUL stands.)
     """
     if "\0" in program:
         return b"raise SyntaxError('source code cannot contain null bytes')"
