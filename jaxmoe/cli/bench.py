@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import jaxmoe
 from jaxmoe.cli.bench_device import run_device
-from jaxmoe.cli.bench_options import HELP, make_parser
+from jaxmoe.cli.bench_options import all_parts, make_parser
 from jaxmoe.cli.bench_run import run_all
 from jaxmoe.cli.endings import command
 
@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _every_benchmark(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
     """The options of each benchmark that `all` stands for."""
-    for name in HELP:
-        options = parser().parse_args([name])
+    for part in all_parts():
+        options = parser().parse_args(part)
         for shared in SHARED:
             if hasattr(options, shared) and getattr(args, shared) is not None:
                 setattr(options, shared, getattr(args, shared))

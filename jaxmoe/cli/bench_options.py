@@ -24,8 +24,8 @@ HELP = {
     "convert": "conversion against copying the same files",
     "quantise": "what weights of int8 change: KL, most likely tokens, experts",
 }
-N = {"prefill": (1, 32), "decode": (1, 8, 32, 64), "profile": (1, 8, 32, 64)}
-N["overhead"] = (1, 32)
+N = {"prefill": (1, 32), "profile": (1, 8, 32, 64), "overhead": (1, 32)}
+N["decode"] = (1, 2, 4, 8, 16, 32, 64, 128)
 ONE_N = {"length": 8, "slots": 32, "compile": 8}
 ROUNDS = {"prefill": 5, "decode": 5, "profile": 5, "overhead": 30, "length": 7}
 ROUNDS["evaluate"] = 1
@@ -59,6 +59,12 @@ def _minutes(text: str) -> float:
     if not 0 < minutes < math.inf:
         raise argparse.ArgumentTypeError(f"expected minutes above 0, found {text}")
     return minutes
+
+
+def all_parts() -> list[list[str]]:
+    """Command lines of what `all` runs."""
+    more = {"decode": ("--weights", "int8")}
+    return [[name, *more.get(name, ())] for name in HELP]
 
 
 def device_parts() -> list[list[str]]:

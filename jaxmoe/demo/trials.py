@@ -1,4 +1,4 @@
-"""Trials of what the paper leaves open: heads that adapt, noisy training, sharpening.
+"""Trials of what the paper leaves open: adapting heads, other training, few experts.
 
 Rows, claims and what is made of the answers. jaxmoe/demo/trials/design.md was written
 before any of them.
@@ -34,8 +34,11 @@ ADAPTING: Mapping[str, Policy] = {
 HEADS: Mapping[str, Policy] = {"top-k": TopK(), FIXED: ExpertSample(), **ADAPTING}
 """Rows of the shipped model."""
 
-CONTROL, NOISY, SHARPENED = MODELS = ("control", "noisy", "sharpened")
+CONTROL, NOISY, SHARPENED = TRAINED_ON = ("control", "noisy", "sharpened")
 """Models that were trained on."""
+COARSE = "coarse"
+"""A model of few large experts, trained from nothing."""
+MODELS = (*TRAINED_ON, COARSE)
 ROUTING: Mapping[str, Policy] = {"top-k": TopK(), "expert-sample": ExpertSample()}
 """Rows of each of them."""
 
@@ -77,9 +80,16 @@ def _growth_claim(model: str) -> Claim:
 
 HEAD_CLAIMS = tuple(claim for row in ADAPTING for claim in _head_claims(row))
 MODEL_CLAIMS = (
-    *(claim for model in MODELS for claim in _gain_claims(model)),
+    *(claim for model in TRAINED_ON for claim in _gain_claims(model)),
     *map(_growth_claim, (NOISY, SHARPENED)),
 )
+COARSE_CLAIMS = _gain_claims(COARSE)
+FAMILIES: Mapping[str, Sequence[Claim]] = {
+    "heads": HEAD_CLAIMS,
+    "models": MODEL_CLAIMS,
+    "coarse experts": COARSE_CLAIMS,
+}
+"""Claims that are corrected together."""
 
 
 def evidence(
@@ -118,7 +128,6 @@ def report(
       outcomes, draws: row -> its answers, and how they were drawn.
       entropies: model -> its token entropy, of its first answers.
     """
-    families = {"heads": HEAD_CLAIMS, "models": MODEL_CLAIMS}
     first = next(iter(outcomes.values()))
     found: dict[str, Any] = {
         "problems": len(first.problems),
@@ -135,7 +144,7 @@ def report(
             for gain in evidence(_gains(), outcomes)
         },
     }
-    for name, family in families.items():
+    for name, family in FAMILIES.items():
         known = [*evidence(family, outcomes)]
         judged = findings(known, size=len(family), resamples=RESAMPLES)
         found[name] = [found_as_json(finding) for finding in judged]
@@ -170,9 +179,9 @@ def table(found: Mapping[str, Any]) -> str:
         "Token entropy in nats (and of how many first answers): "
         f"{', '.join(entropies)}.",
     ]
-    for name, size in (("heads", HEAD_CLAIMS), ("models", MODEL_CLAIMS)):
+    for name, family in FAMILIES.items():
         if found[name]:
-            corrected = f"Claims about {name}, corrected for {len(size)}:"
+            corrected = f"Claims about {name}, corrected for {len(family)}:"
             parts += [corrected, claims_table(found[name])]
         if missing := found[f"{name} left out"]:
             parts.append(f"Left out: {'; '.join(missing)}.")

@@ -38,6 +38,7 @@ from jaxmoe.benchmarks.targets import Place, all_targets, read_targets
 from jaxmoe.benchmarks.timing import Side, Spread
 from jaxmoe.cli import bench
 from jaxmoe.cli.bench_measures import MEASURES
+from jaxmoe.cli.bench_options import all_parts
 
 ONE = Spread((1.0, 1.0))
 WRONG = {
@@ -147,7 +148,7 @@ def _pieces(load):
 
 
 def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
-    """Benchmark and name of every row, with options that a user may give."""
+    """Benchmark and name of every row of `bench all`, with a baseline."""
     place = Place(preset, backend)
     subject = replace(Subject.random("tiny"), place=place)
     session = Session(preset)
@@ -157,11 +158,11 @@ def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
         peers={"transformers": _Peer(), "llama.cpp": _Peer()},
     )
     rows = []
-    for name in MEASURES.keys() - {"machine", "profile", "convert"}:
-        options: Namespace = bench.parser().parse_args([name])
-        if name == "decode":
-            options.n = (1, 2, 4, 8, 16, 32, 64, 128)
-            options.weights = "int8"
+    left_out = {"machine", "profile", "convert"}
+    for name, *options_of_all in all_parts():
+        if name in left_out:
+            continue
+        options: Namespace = bench.parser().parse_args([name, *options_of_all])
         if name in ("compile", "evaluate"):
             options.baseline = Path("elsewhere")
         rows += MEASURES[name](session, options)

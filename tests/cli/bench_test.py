@@ -106,7 +106,8 @@ def test_all_hands_its_options_on(run, measures, monkeypatch):
     run("all", "--convert-gb", "2", "--jobs", "3")
     assert {args.rounds for args in seen.values()} == {1}
     assert (seen["convert"].gb, seen["convert"].jobs) == (2, 3)
-    assert seen["decode"].n == (1, 8, 32, 64)
+    assert seen["decode"].n == (1, 2, 4, 8, 16, 32, 64, 128)
+    assert seen["decode"].weights == "int8"
 
 
 def test_a_peer_that_is_not_installed(run, monkeypatch, capsys):
