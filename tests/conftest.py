@@ -35,6 +35,15 @@ LONGEST_FIRST = (
 )
 """Files that take long, whatever their number of tests: a worker that began one last
 would be alone with it at the end."""
+TYPED = (
+    "analysis/",
+    "families/promises_test.py",
+    "nn/",
+    "random/",
+    "router/",
+    "sharding/",
+)
+"""What meets most annotations with shapes of arrays."""
 REQUIRE_PARITY = os.environ.get("JAXMOE_REQUIRE_PARITY") == "1"
 
 
@@ -54,9 +63,10 @@ def _check(function):
         return function
 
 
-# Annotations are checked at every call where JAXMOE_TYPE_CHECKS=1, as in one step of
-# `.ci/run`: it makes tracing a quarter slower. The hook has to precede the first import
-# of what it checks, and wants the checker by a dotted name.
+# Annotations are checked at every call of `TYPED` tests where JAXMOE_TYPE_CHECKS=1, as
+# in one step of `.ci/run`: it makes tracing a quarter slower, and refuses stand-ins.
+# The hook has to precede the first import of what it checks, and wants the checker by a
+# dotted name.
 if os.environ.get("JAXMOE_TYPE_CHECKS") == "1":
     assert not {"jaxmoe", "convert"} & set(sys.modules), "jaxmoe came before its checks"
     _checks = types.ModuleType("_jaxmoe_checks")
@@ -175,7 +185,7 @@ for every call: a fifth of such a file's time."""
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Say whether keys may be drawn from twice, and how programs are compiled.
+    """Say whether keys may be drawn twice, what is checked, how programs are compiled.
 
     Those of other tests go where that changes.
 
@@ -186,6 +196,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """
     watched = not _name(item.path).startswith(WITHOUT_KEYS)
     jax.config.update("jax_debug_key_reuse", watched)
+    unchecked = item.get_closest_marker("typed") is None
+    jaxtyping.config.update("jaxtyping_disable", unchecked)
     optimised = _is_optimised(item)
     if optimised != _Compiler.optimised:
         # A look at optimised code, whose result is kept.
@@ -255,7 +267,7 @@ def _rank(path: Path) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all of tests/parity, and what needs an extra, before `-m` selects.
+    """Mark tests/parity, what needs an extra, and `TYPED`, before `-m` selects.
 
     Of each file the tests that are compiled alike follow one another.
     """
@@ -263,10 +275,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     paths = dict.fromkeys(item.path for item in items)
     place = {path: (_rank(path), i) for i, path in enumerate(paths)}
     parity = {path for path in paths if PARITY_TESTS in path.parents}
+    typed = {path for path in paths if _name(path).startswith(TYPED)}
     items.sort(key=lambda item: (place[item.path], _is_optimised(item)))
     for item in items:
         if item.path in parity:
             item.add_marker("parity")
+        if item.path in typed:
+            item.add_marker("typed")
         if "matplotlib" in getattr(item, "fixturenames", ()):
             item.add_marker("extras")
 
@@ -357,5 +372,3 @@ def untyped():
     A wrong type would otherwise stop at beartype with its message (a TypeError too).
     """
     jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)

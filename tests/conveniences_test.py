@@ -10,7 +10,7 @@ from jaxmoe.random.keys import as_key
 from jaxmoe.text import Tokenizer
 from tests.tiny import SHAPES, VOCAB, prompt_of, tiny_model
 
-pytestmark = pytest.mark.usefixtures("untyped")
+pytestmark = [pytest.mark.usefixtures("untyped"), pytest.mark.thorough]
 OPTIONS = {"n": 3, **SHAPES, "max_new_tokens": 6, "top_logprobs": 2}
 
 

@@ -98,6 +98,7 @@ def run(blocks: list[str], model: jaxmoe.Model | None = None) -> dict:
     return names
 
 
+@pytest.mark.thorough
 def test_what_the_python_page_shows_runs():
     """A user would copy it."""
     blocks = code("python.md")
@@ -118,6 +119,7 @@ def test_what_the_python_page_shows_runs():
     assert not names["engine"].busy
 
 
+@pytest.mark.thorough
 def test_what_the_scoring_page_shows_runs():
     """A user would copy it."""
     blocks = code("scoring.md")
@@ -153,6 +155,7 @@ def test_what_the_routes_page_shows_runs():
     assert names["found"].effective > 0
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("untyped")
 def test_what_the_extending_page_shows_runs(monkeypatch):
     """A contributor would begin from it."""

@@ -250,6 +250,7 @@ def test_decoding_equals_one_forward_pass(model, length):
         assert np.array_equal(drawn.routes[i], routes[length - 1 : -1])
 
 
+@pytest.mark.thorough
 @pytest.mark.optimised
 def test_long_answers_cross_chunks_and_allocations(model, monkeypatch):
     """An answer longer than a chunk of the cache would see the wrong positions.
@@ -367,6 +368,7 @@ def test_replayed_routes_give_the_same_logits(model):
     np.testing.assert_allclose(by_routes[:-1], by_key[:-1], atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_noisy_prefill_routes_the_prompt_with_each_samples_key(model):
     """`noisy_prefill` would share one prefix, or depend on n, slots or order."""
     prompt = prompt_of(20)
@@ -384,6 +386,7 @@ def test_noisy_prefill_routes_the_prompt_with_each_samples_key(model):
 # -- the device function --------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("length", [16, pytest.param(130, marks=pytest.mark.slow)])
 def test_generate_is_sample_inside_a_users_jit(model, length):
     """The public device function would draw other answers than `sample`."""

@@ -33,6 +33,8 @@ from tests.tiny import (
     tiny_params,
 )
 
+pytestmark = pytest.mark.thorough
+
 PROMPT, LENGTH, DRAWS = 4, 12, 3
 POSITIONS = [3, 5, 7, 10]
 SETS = [1, 2, "all"]

@@ -22,6 +22,8 @@ from jaxmoe.analysis.router_pass import Passage
 from jaxmoe.demo.network import logits_of
 from tests.tiny import CHOSEN, prompt_of, tiny_model
 
+pytestmark = pytest.mark.thorough
+
 PROMPT, LENGTH = 3, 8
 A, B = ExpertSample(k_keep=2, r=10, tau=1.5), ExpertSample(k_keep=2, r=8, tau=0.7)
 

@@ -184,6 +184,7 @@ def with_groups(model, groups: Groups | None) -> jaxmoe.Model:
     return dataclasses.replace(model, config=config)
 
 
+@pytest.mark.thorough
 def test_groups_leave_the_experts_that_a_token_may_have(model, passages):
     """A report would show experts that no policy can draw, or none at all."""
     every = accumulate(with_groups(model, Groups(4, 4, 2)), passages[:2])[1]["prompt"]

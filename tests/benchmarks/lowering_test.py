@@ -52,6 +52,7 @@ def _check(config, backend, program, experts="auto"):
     return text
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize(("values", "backend"), CASES)
 def test_every_family_is_lowered(values, backend, program):
@@ -66,6 +67,7 @@ def test_every_family_is_lowered(values, backend, program):
     assert text.count("ragged_dot") >= 2 * len(config.moe_layers)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("backend", PLATFORMS)
 @pytest.mark.parametrize(

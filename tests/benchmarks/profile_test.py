@@ -14,6 +14,8 @@ from jaxmoe.families.registry import FAMILIES
 from jaxmoe.nn.decoder import bind, products
 from tests.tiny import CONTEXT, tiny_params
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def subject():

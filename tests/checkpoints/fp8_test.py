@@ -95,6 +95,7 @@ def test_made_floats_by_a_conversion(files, tmp_path):
             assert raw.tobytes() == wanted.astype(ml_dtypes.bfloat16).tobytes(), name
 
 
+@pytest.mark.thorough
 def test_a_model_of_it_is_that_of_its_floats(files, tmp_path):
     """Prefill would multiply by other weights than the file describes."""
     path, _ = files()

@@ -25,6 +25,7 @@ def bases(tmp_path_factory):
     return made, {"config": repr(whole.config), "weights": fuzz.contents(whole)}
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_some_damage(bases):
     """A disk's fault or a half download would be another model, or a traceback."""

@@ -15,6 +15,8 @@ import pytest
 from jaxmoe.checkpoints import chunks, gcs, store
 from tests.fake_gcs import Bucket, end, serve, start
 
+pytestmark = pytest.mark.thorough
+
 EXPERTS, OUT = (16, 2, 32, 64), (64, 8, 16)
 CHUNK = 3 * 2 * 32 * 64 * 2
 """Bytes of three experts: no multiple of a shard of two."""

@@ -31,6 +31,7 @@ def model(make, dtype="bfloat16"):
     return path
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_loaded_and_converted_as_in_memory(make, dtype, tmp_path, monkeypatch):
     """Answers would depend on where a model was quantised.

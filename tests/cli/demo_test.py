@@ -125,6 +125,7 @@ def test_another_problem(capsys):
     assert out.splitlines()[0].endswith(f"   {problem.prompt}")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("prompt", [PROBLEM.prompt, "12,8,5,2=27:"])
 def test_a_problem_of_ones_own(capsys, model, prompt):
     """A user's own problem would not be judged, or depend on its numbers' order."""
@@ -365,6 +366,7 @@ def test_training_goes_on_as_it_is_told(here, monkeypatch, tmp_path, capsys):
     )
 
 
+@pytest.mark.thorough
 def test_problems_are_those_of_a_split(tmp_path):
     """Answers would be drawn, and trained on, to problems that the tests ask."""
     out = tmp_path / "problems.jsonl"

@@ -152,6 +152,7 @@ def test_options_reach_the_draw(monkeypatch, tmp_path):
     assert others["graders"] == 2
 
 
+@pytest.mark.thorough
 def test_questions_of_ones_own(capsys, tmp_path):
     """A user's file would be asked in the wrong words, or not at all."""
     data = tmp_path / "own.jsonl"

@@ -77,6 +77,7 @@ def _refuse(capsys, argv) -> str:
     return line
 
 
+@pytest.mark.thorough
 def test_report_of_a_file(checkpoint, model, drawn, no_figures, tmp_path, capsys):
     """A class or a layer would be missing, or hours lost for want of matplotlib."""
     out = tmp_path / "new" / "report"
@@ -110,6 +111,7 @@ def test_report_of_a_file(checkpoint, model, drawn, no_figures, tmp_path, capsys
     _check_table(printed.out, results, model)
 
 
+@pytest.mark.thorough
 def test_figures_of_a_file(checkpoint, matplotlib, monkeypatch, tmp_path):
     """A figure would be missing."""
     # Layout and compression take seconds, and are the figures' own tests'.
@@ -275,6 +277,7 @@ def test_prompts_of_a_run(checkpoint, model, tmp_path, monkeypatch, task, thinki
     assert passages.described() == {"drawn": None, "given": "TopK()"}
 
 
+@pytest.mark.thorough
 def test_routes_of_a_run(checkpoint, model, no_figures, tmp_path):
     """Loads would be those of top-k, not of what computed the answers."""
     config = model.config

@@ -49,6 +49,7 @@ def expected(model) -> jaxmoe.Samples:
     return jaxmoe.sample(model, PROMPT, key=key, n=4, max_new_tokens=40)
 
 
+@pytest.mark.thorough
 def test_json(checkpoint, capsys, expected):
     """The command line would give other answers than Python."""
     out = ask(checkpoint, capsys, "--prompt", PROMPT, "--seed", "3", "--json")

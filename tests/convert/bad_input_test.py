@@ -426,6 +426,7 @@ def test_many_failures_are_abridged(make):
     assert len(str(error).splitlines()) < 70
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32])
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
 def test_nan_warns(make, tmp_path, dtype, value):

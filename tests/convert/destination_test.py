@@ -151,6 +151,7 @@ def test_the_old_one_comes_back(make, tmp_path, monkeypatch, trees):
     assert names(tmp_path) == ["ckpt", "ckpt.partial", "source"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize(
     "kind",
@@ -253,6 +254,7 @@ def test_full_disk_during_export(make, tmp_path, monkeypatch):
     assert names(tmp_path) == ["ckpt", "source"]
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no such limit here")
 def test_write_fails_in_the_system(make, tmp_path):
     """The system's own error would surface as a traceback."""
@@ -352,6 +354,7 @@ def _flip(directory, what):
         receipt.write_text(receipt.read_text().replace("bfloat16", "float16"))
 
 
+@pytest.mark.thorough
 def test_nothing_left_over_is_trusted(make, tmp_path, trees):
     """Damage between a kill and the next run would become part of the output."""
     source = make(shards=2)
@@ -391,6 +394,7 @@ def test_goes_on_after_a_kill_at_the_end(make, tmp_path, load, monkeypatch):
     assert len(load(tmp_path / "ckpt")) > 20
 
 
+@pytest.mark.thorough
 def test_export_begins_anew(make, tmp_path, trees):
     """What a killed export left would stop the next one, or stay in its output."""
     source = make()
@@ -413,6 +417,7 @@ PATHS = ["../{}", "./a/../{}", "with space/{}", "\u00e9\u4f60/{}", "link/{}", "{
 PATHS += ["back\\slash/{}", "..\\{}"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", PATHS)
 def test_any_path(make, tmp_path, monkeypatch, load, path):
     """A path that the shell takes would end in an error of TensorStore's."""
@@ -445,6 +450,7 @@ def test_a_path_that_is_no_text(make, tmp_path, capsys):
     assert "expected a path in UTF-8" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_export_spares_an_unfinished_conversion(make, tmp_path):
     """Hours of conversion would be removed by an export to the same name."""
     convert(make(), tmp_path / "other")

@@ -43,6 +43,7 @@ def layout(request, make):
     return request.param(make)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("shards", [1, 3])
 def test_parameters(make, layout, wanted, load, tmp_path, shards):
     """A parameter would hold another tensor, or its parts in another order."""
@@ -64,6 +65,7 @@ def test_export_gives_back_the_files(make, layout, trees, tmp_path, shards):
     assert trees(tmp_path / "again") == trees(source)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [64, 100, 1 << 10])
 def test_chunks_of_any_size(make, layout, trees, wanted, load, monkeypatch, size):
     """Tensors that do not end where chunks end would be cut wrongly."""
@@ -106,6 +108,7 @@ def test_each_parameter_keeps_its_type(make, trees, load, tmp_path):
     assert trees(tmp_path / "again") == trees(source)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("to", ["bfloat16", "float32"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float16])
 def test_cast(make, wanted, load, tmp_path, dtype, to):

@@ -13,6 +13,8 @@ from jaxmoe.decode.step import decode_segment
 from tests.decode.adjusted import adjusted
 from tests.tiny import STOP, answers, prompt_of, tiny_model
 
+pytestmark = pytest.mark.thorough
+
 EVERYTHING = TokenSampler(
     0.0,
     presence_penalty=0.6,

@@ -50,6 +50,7 @@ def test_a_second_call_compiles_nothing(model):
     assert not count
 
 
+@pytest.mark.thorough
 def test_several_prompts_compile_once(model):
     """With a list of prompts another n, or as many others, would compile anew."""
     lists = [[prompt_of(length, seed) for length in (5, 20, 9)] for seed in (0, 1)]
@@ -61,6 +62,7 @@ def test_several_prompts_compile_once(model):
     assert not count
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "policies",
     [

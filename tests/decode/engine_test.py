@@ -177,6 +177,7 @@ def test_an_answer_is_the_one_that_sample_draws(model, seed):
         np.testing.assert_allclose(found[sample].logprobs, drawn.logprobs, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.optimised(False)
 def test_half_of_a_call_under_another_policy(model):
     """Policies could not be compared on equal keys in one call."""
@@ -193,6 +194,7 @@ def test_half_of_a_call_under_another_policy(model):
         jaxmoe.sample(model, prompt, n=6, policy=policies[:2], **options)
 
 
+@pytest.mark.thorough
 @pytest.mark.optimised(False)
 def test_bans_and_dropout_hold_beside_the_best_experts(model):
     """Where no slot draws, a step that takes the best ranks alone would lose both."""
@@ -263,6 +265,7 @@ def test_recorded_routes_are_replayed(model):
     assert replayed.tokens == trace.token.tolist()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("batch", [1, 4])
 def test_prompts_of_one_call_do_not_touch_each_other(model, batch):
     """A prompt's state would depend on those that are computed beside it."""
@@ -284,6 +287,7 @@ def test_prompts_of_one_call_do_not_touch_each_other(model, batch):
     assert first_logprobs([3]) == [together[3]]
 
 
+@pytest.mark.thorough
 def test_noisy_prompts(model):
     """A prompt is routed by its sample's key, beside others that are not."""
     policy = ExpertSample(tau=5.0)
@@ -305,6 +309,7 @@ def test_noisy_prompts(model):
 
 
 # Bits of answers that outgrow their allocation are tested in tests/sampling_test.py.
+@pytest.mark.thorough
 @pytest.mark.optimised(False)
 @pytest.mark.parametrize("most", [20, pytest.param(130, marks=pytest.mark.slow)])
 def test_more_is_taken_than_there_was_room_for(model, most):
@@ -328,6 +333,7 @@ def test_more_is_taken_than_there_was_room_for(model, most):
         assert [a.tokens for a in found] == [a.tokens for a in expected]
 
 
+@pytest.mark.thorough
 @pytest.mark.optimised(False)
 def test_a_policy_of_all_requests(model):
     """One that chooses more experts than the model does needs an engine of its own."""
@@ -596,6 +602,7 @@ def test_a_step_that_fails_closes_the_engine(model, monkeypatch):
             use()
 
 
+@pytest.mark.thorough
 @pytest.mark.optimised(False)
 def test_fewer_experts_in_a_noisy_prompt_leave_nothing_of_the_last(model):
     """Places that a narrow policy leaves empty would hold another prompt's experts."""

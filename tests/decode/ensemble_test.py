@@ -27,6 +27,7 @@ def reference(logits: np.ndarray) -> np.ndarray:
     return np.log((weights / weights.sum(axis=-1, keepdims=True)).mean(axis=0))
 
 
+@pytest.mark.thorough
 def test_averages_are_of_probabilities():
     """An average of logits is another distribution: routes that agree less say less."""
     random = np.random.default_rng(0)

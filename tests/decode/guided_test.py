@@ -19,7 +19,7 @@ from jaxmoe.text.tokenizer import Tokenizer
 from tests.tiny import STOP, VOCAB, prompt_of, tiny_config, tiny_params
 
 pytest.importorskip("llguidance")
-pytestmark = pytest.mark.extras
+pytestmark = [pytest.mark.extras, pytest.mark.thorough]
 
 END = "<|end|>"
 SHARED = {"max_new_tokens": 24, "slots": 4, "policy": TopK()}

@@ -162,6 +162,7 @@ def test_forward_with_a_noisy_policy_needs_a_key(model):
         jaxmoe.forward(model, [8, 9], policy=ExpertSample())
 
 
+@pytest.mark.thorough
 def test_text_without_a_tokenizer_is_asked_for_by_name():
     """Token ids would come without text, and without a word why."""
     model = tiny_model()

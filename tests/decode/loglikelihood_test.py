@@ -13,6 +13,8 @@ from jaxmoe.router.policies import for_model
 from jaxmoe.text.tokenizer import Tokenizer
 from tests.tiny import SHAPES, VOCAB, prompt_of, tiny_model
 
+pytestmark = pytest.mark.thorough
+
 NOISY = jaxmoe.ExpertSample(k_keep=1)
 KEY = jaxmoe.keys.sample_key(jax.random.key(3), 0)
 # One token; two that share a context; another; one long beside its context.

@@ -15,7 +15,7 @@ from jaxmoe.ops import emitters
 from jaxmoe.router.policies import for_model
 from tests.tiny import prompt_of, tiny_model
 
-pytestmark = pytest.mark.optimised  # equal bits of two programs
+pytestmark = [pytest.mark.optimised, pytest.mark.thorough]
 
 OPTIONS = {"n": 3, "max_new_tokens": 12, "return_routes": True}
 

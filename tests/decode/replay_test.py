@@ -16,6 +16,8 @@ from tests.tiny import (
     tiny_params,
 )
 
+pytestmark = pytest.mark.thorough
+
 LENGTH, SHORT = 9, 6
 
 

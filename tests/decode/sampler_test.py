@@ -206,6 +206,7 @@ def test_draws_follow_the_softmax(filters, size, keys):
         assert excess(counts, _kept(logits, **other)) > 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [pytest.param(3, marks=pytest.mark.slow), 512, 1100])
 def test_every_token_can_be_drawn(size, keys):
     """Borders of the two-level search: no token past the end, none out of reach."""
@@ -234,6 +235,7 @@ def test_temperature_0_is_argmax(temperature, filters, keys):
         assert (_tokens(TokenSampler(0), keys, tied, FEW) == 40).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "filters", [{"top_k": 20}, {"top_k": 3, "top_p": 0.9}, {"top_k": 50, "min_p": 0.1}]
 )
@@ -268,6 +270,7 @@ def test_broken_logits_still_give_a_token(broken, filters, keys):
         assert ((tokens >= 0) & (tokens < SIZE)).all()
 
 
+@pytest.mark.thorough
 def test_masked_tokens_are_never_drawn(keys):
     """Padding rows of a vocabulary hold -inf."""
     logits = _logits(64).at[::2].set(-jnp.inf)

@@ -9,6 +9,8 @@ from jaxmoe.decode.side_by_side import programs_at_once, side_by_side
 from jaxmoe.ops.experts import lanes
 from tests.tiny import prompt_of, tiny_config, tiny_model
 
+pytestmark = pytest.mark.thorough
+
 THREADS = 3
 # Several passes of each kind: contexts of two lengths, steps after them, whole pairs.
 PAIRS = [(prompt_of(10 + 5 * i, i), prompt_of(1 + i % 3, 9 + i)) for i in range(12)]

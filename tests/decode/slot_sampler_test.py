@@ -74,6 +74,7 @@ def _draw_alike(sampler, keys, logits):
     return jax.vmap(sampler.draw)(keys, logits)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("vocab", VOCABULARIES)
 @pytest.mark.optimised
 def test_each_slot_draws_as_its_own_sampler(vocab):
@@ -89,6 +90,7 @@ def test_each_slot_draws_as_its_own_sampler(vocab):
     assert ((mixed >= 0) & (mixed < vocab)).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.optimised
 def test_all_samplers_share_one_program():
     """Each new request would compile the decode step again."""

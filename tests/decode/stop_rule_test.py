@@ -9,6 +9,8 @@ from jaxmoe import Engine
 from jaxmoe.decode import engine as engine_module
 from tests.tiny import SHAPES, prompt_of, tiny_model
 
+pytestmark = pytest.mark.thorough
+
 KEY = jax.random.key(4)
 SAMPLES = [3, 5, 8, 9, 11, 12]
 

@@ -50,6 +50,7 @@ def draw(model, **options) -> jaxmoe.Samples:
     return jaxmoe.sample(model, prompt_of(20), **{**given, **options})
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("untyped")
 def test_stop_string_cuts_where_it_is_complete(model):
     """An answer would go on past its stop, keep it in its text, or change before it."""
@@ -73,6 +74,7 @@ def test_stop_string_cuts_where_it_is_complete(model):
     assert stopped.lengths[3] < free.lengths[3]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("untyped")
 def test_stops_within_the_fewest_tokens_are_overlooked(model):
     """`min_tokens` would hold for stop tokens alone, or leave no stop at all."""

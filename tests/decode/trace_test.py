@@ -15,6 +15,8 @@ from jaxmoe.nn.decoder import bind, whole_sequences
 from jaxmoe.router.routing import route_logprobs
 from tests.tiny import CONTEXT, SHAPES, STOP, VOCAB, prompt_of, tiny_model
 
+pytestmark = pytest.mark.thorough
+
 PROMPT = prompt_of(20)
 TOP, NEW = 5, 12
 LONGEST = len(PROMPT) + NEW

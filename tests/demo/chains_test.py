@@ -181,6 +181,7 @@ def test_drawn_problems_are_of_their_split(of_split, split):
     assert all((p.numbers in trained_on) == (split == "train") for p in drawn)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [0, 1, 60, 61, 500])
 def test_half_of_the_drawn_problems_are_easy(answers_of_test, count):
     """A change in the share of easy problems would look like a better model."""

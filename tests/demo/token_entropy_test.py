@@ -8,6 +8,8 @@ from jaxmoe.demo.network import first_params, logits_of
 from jaxmoe.demo.token_entropy import token_entropy
 from tests.demo.training_test import CONFIG
 
+pytestmark = pytest.mark.thorough
+
 TEXTS = ["2,5,8,12=27:12+8=20,5+2=7,20+7=27", "1,2,3,4=10:2+1=3,3+3=6,6+4=10"]
 
 

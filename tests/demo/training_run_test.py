@@ -19,6 +19,8 @@ from jaxmoe.sharding.layout import batch_mesh
 from jaxmoe.typing import Params
 from tests.demo.training_test import ATTRIBUTES, DEVICES, EVERYWHERE, SETS
 
+pytestmark = pytest.mark.thorough
+
 CONFIG = demo_config(ATTRIBUTES | {"num_experts_per_tok": 4})
 RECIPE = Recipe(
     steps=4,

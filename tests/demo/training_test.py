@@ -27,6 +27,8 @@ from jaxmoe.router.policies import ExpertSample
 from jaxmoe.sharding.layout import batch_mesh
 from tests.chi_square import excess
 
+pytestmark = pytest.mark.thorough
+
 ATTRIBUTES = {
     "hidden_size": 32,
     "head_dim": 8,

@@ -21,6 +21,7 @@ from tests.fake_gcs import Bucket, end, serve, start
 RUN = "gs://bucket/runs/a"
 
 
+@pytest.mark.thorough
 def test_runs_in_a_bucket(tmp_path):
     """A preempted machine would take its answers with it, or leave others than a run
     that was never stopped; two would overwrite each other; another configuration would

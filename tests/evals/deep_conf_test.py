@@ -42,6 +42,7 @@ def test_confidence_by_hand():
     assert threshold_of(unknown, 0.1) == -np.inf
 
 
+@pytest.mark.thorough
 def test_answers_are_cut_and_never_changed(model):
     """Promise 2: a threshold would change what an answer says, not where it ends; or
     let go on what is below it."""

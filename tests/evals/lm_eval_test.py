@@ -18,6 +18,8 @@ pytest.importorskip("lm_eval", reason="needs jaxmoe[lm-eval]")
 
 from jaxmoe.evals.lm_eval import JaxMoE  # noqa: E402
 
+pytestmark = pytest.mark.thorough
+
 TASKS = {
     "choices": """
 task: choices

@@ -68,6 +68,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", CHANGES)
 @configs
 def test_every_kind_of_tensor_is_checked(values, how):
@@ -136,6 +137,7 @@ FP8 = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("values", FP8)
 def test_config_and_weights_agree_on_fp8(values):
     """8-bit floats would be read without their scales, or floats be scaled."""

@@ -26,6 +26,7 @@ CASES = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("config", CASES)
 def test_formats_agree_and_come_back(tmp_path, config):
     """A family's weights would depend on the format, or change on the way back."""
@@ -43,6 +44,7 @@ def test_formats_agree_and_come_back(tmp_path, config):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.thorough
 def test_names_of_an_earlier_version_are_read(tmp_path):
     """A converted model would have to be converted again, or not say why."""
     config = dict(FAMILIES["qwen3_next"].test_configs[0])

@@ -25,6 +25,16 @@ IN_EVERY_RUN = {
     ("qwen3_next", 0),
 }
 """A cover of what layers are made of (tested below); the others are slow tests."""
+BY_DEFAULT = ("deepseek_v3", 0)
+"""The one that the default suite has: of many parts, and unlike Qwen3-MoE."""
+
+
+def marks_of(case: tuple[str, int]) -> tuple[pytest.MarkDecorator, ...]:
+    """When a configuration is tried."""
+    if case == BY_DEFAULT:
+        return ()
+    return (pytest.mark.thorough if case in IN_EVERY_RUN else pytest.mark.slow,)
+
 
 CASES = [
     pytest.param(
@@ -34,7 +44,7 @@ CASES = [
     pytest.param(
         (name, number, "float"),
         id=f"{name}-{number}",
-        marks=() if (name, number) in IN_EVERY_RUN else pytest.mark.slow,
+        marks=marks_of((name, number)),
     )
     for name, family in FAMILIES.items()
     for number in range(len(family.test_configs))

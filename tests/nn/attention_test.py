@@ -142,6 +142,7 @@ def test_forms_agree(form):
     np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+@pytest.mark.thorough
 def test_each_part_is_felt():
     """The formula would be met by parts that do nothing."""
     params = tiny_params(_config(EVERY))
@@ -153,6 +154,7 @@ def test_each_part_is_felt():
         assert abs(without - out).max() > 1e-2, name
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", ["chunked", "whole"])
 @pytest.mark.parametrize("name", ["sinks", "gate", "all"])
 def test_steps_are_the_pass_over_the_whole(name, form):

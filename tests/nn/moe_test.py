@@ -148,6 +148,7 @@ def test_equals_the_formula(kind, rows):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_each_part_is_felt():
     """The formula would be met by parts that do nothing."""
     config = _config(KINDS["all"])
@@ -161,6 +162,7 @@ def test_each_part_is_felt():
 
 
 # Of others the weights are among those of "all".
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["plain", "all"])
 @pytest.mark.optimised
 def test_bits_are_the_bfloat16_values(kind):
@@ -173,6 +175,7 @@ def test_bits_are_the_bfloat16_values(kind):
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [8, 100, 300])
 @pytest.mark.optimised
 def test_a_row_does_not_feel_its_place(rows):
@@ -221,6 +224,7 @@ def test_decoding_is_the_pass_over_the_whole(kind):
 # -- the type of the weights -----------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("weight_type", ["activations", "float32"])
 def test_weights_have_the_type_that_the_rule_says(weight_type):
     """Families differ: rounded to bfloat16 first, or not, changes a sum."""

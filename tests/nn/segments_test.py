@@ -53,6 +53,7 @@ def test_names_of_stacks_say_what_they_hold(name):
         assert len(axes[title]) == len(leaf.shape)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name", ["dense first", pytest.param("alternating", marks=pytest.mark.slow)]
 )

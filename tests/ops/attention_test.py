@@ -207,6 +207,7 @@ def test_prefix_and_suffix_are_one_softmax(form, block, window):
         _close(found[slot], _expected(case, LENGTHS, PROMPT, OWN, slot, window))
 
 
+@pytest.mark.thorough
 @both_forms
 @pytest.mark.parametrize("length", [1, 127, 128, 129, 512])
 @pytest.mark.parametrize("window", [None, 100])
@@ -219,6 +220,7 @@ def test_one_prompt_needs_no_blocks(form, length, window):
         _close(found[slot], _expected(case, [length], [0] * 7, OWN, slot, window))
 
 
+@pytest.mark.thorough
 @both_forms
 @pytest.mark.parametrize("block", [None, 8])
 @pytest.mark.optimised
@@ -331,6 +333,7 @@ def test_causal_with_sinks_scale_and_other_values(form, wide):
         _close(found[t], _whole_softmax(q[t], k, v, t, sinks=sinks, **more))
 
 
+@pytest.mark.thorough
 def test_the_form_with_gradients_has_those_of_sinks():
     """Training would leave sinks as they are."""
     q, k, v = (_normal(8, n, A, seed=seed) for seed, n in enumerate((H, G, G)))
@@ -347,6 +350,7 @@ def test_the_form_with_gradients_has_those_of_sinks():
         np.testing.assert_allclose(gradient[h], slope / small, rtol=1e-2)
 
 
+@pytest.mark.thorough
 @both_forms
 @pytest.mark.parametrize("block", [None, 2])
 @pytest.mark.parametrize("wide", [5, 12])

@@ -90,6 +90,7 @@ for axes in [("a", "b"), (None, "a"), (("a", "b"),), ()]:
 """
 
 
+@pytest.mark.thorough
 def test_shards_stay_where_they_are():
     """A sharded weight would be gathered on one device, or copied, to become bits."""
     env = os.environ | {

@@ -63,6 +63,7 @@ def _held(kind, matrices):
     return Int8(values, scales), np.asarray(values) * np.asarray(scales)[..., None]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("kind", ["float32", "bits", "int8"])
 @pytest.mark.parametrize("shape", [(3, 40, 96), (3, 41, 100), (1, 3, 96), (2, 1, 64)])

@@ -15,6 +15,8 @@ from jaxmoe.ops.experts.lanes import MOST_ROWS
 from jaxmoe.ops.fp8 import DTYPE, MOST, Fp8, blocks_of, dequantise, quantise
 from jaxmoe.ops.stack import OfLayer, cut, take
 
+pytestmark = pytest.mark.thorough
+
 E, K, D, F = 8, 3, 72, 40
 BLOCK = (16, 24)
 

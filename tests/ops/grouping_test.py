@@ -60,6 +60,7 @@ SPECIAL = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", SPECIAL.values(), ids=SPECIAL)
 def test_blocks_equal_the_plain_model(case):
     """A member lost, doubled or put into another group's block is a wrong answer."""
@@ -71,6 +72,7 @@ def test_docstring_example():
     assert _cut([2, 0, 2, 2, -1], 3, 2) == [(0, [1]), (2, [0, 2]), (2, [3])]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("members", [1, 5, 64])
 @pytest.mark.parametrize("num_groups", [1, 9, 40])
 @pytest.mark.parametrize("size", [1, 8])

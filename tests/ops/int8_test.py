@@ -19,6 +19,8 @@ from jaxmoe.ops.int8 import Int8, quantise, quantise_array
 from jaxmoe.ops.stack import OfLayer, cut
 from tests.tiny import EXECUTION
 
+pytestmark = pytest.mark.thorough
+
 E, K, D, F = 8, 3, 96, 40
 
 

@@ -115,6 +115,7 @@ def test_any_number_of_outputs(rows, out):
     np.testing.assert_allclose(_rows(x, matrices, 1), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("out", [8, lanes.TILE_ROWS + 1, 4 * lanes.TILE_ROWS, 2053])
 @pytest.mark.parametrize("rows", [1, 3, 4])
 def test_tiles_equal_the_product(rows, out):
@@ -227,6 +228,7 @@ def test_borders_are_those_tested():
     assert all({n - 1, n} <= set(BORDERS) for n in [*borders, MOST_ROWS + 1])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("rows", "held"), [*((rows, "bits") for rows in BORDERS), (9, "float32")]
 )
@@ -247,6 +249,7 @@ def test_small_experts_go_to_the_other_loop(monkeypatch):
         assert np.array_equal(found, blocks) == other
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("rows", "model", "hidden"), [(3, 33, 7), (12, 7, 33), (12, 64, 1), (3, 100, 50)]
 )
@@ -311,6 +314,7 @@ def test_a_row_feels_neither_the_others_nor_its_place(rows):
         np.testing.assert_array_equal(found, straight[kept])
 
 
+@pytest.mark.thorough
 def test_a_row_of_a_projection_feels_neither_the_others_nor_its_place():
     """The last of an odd number has no company of its own."""
     for rows, width in ((2, 200), (3, 200), (4, 256), (4, 1024)):

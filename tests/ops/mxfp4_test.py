@@ -17,6 +17,8 @@ from jaxmoe.ops.experts.lanes import MOST_ROWS
 from jaxmoe.ops.mxfp4 import BLOCK, LARGEST_SCALE, Mxfp4, unpack
 from jaxmoe.ops.stack import OfLayer, cut
 
+pytestmark = pytest.mark.thorough
+
 VALUES = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
 E, K, D, F = 8, 3, 96, 64
 

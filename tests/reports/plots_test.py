@@ -63,6 +63,7 @@ def figures(matplotlib, monkeypatch):
     return kept
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
 def test_writes_one_small_png(matplotlib, tmp_path, draw):
     """A repository would fill up with large pictures, or with temporary files."""

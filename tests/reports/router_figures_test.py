@@ -88,6 +88,7 @@ def test_writes_one_png(matplotlib, tmp_path, name):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name, layers",
     [*((name, 1) for name in DRAW), ("loads", 17), ("comparison", 5)],

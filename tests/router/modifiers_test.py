@@ -235,6 +235,7 @@ MODIFIED = [
 modified = pytest.mark.parametrize("policy", MODIFIED, ids=range(len(MODIFIED)))
 
 
+@pytest.mark.thorough
 @modified
 def test_the_law_is_how_often_sets_are_chosen(policy):
     """Recorded log-probabilities would be of another policy."""
@@ -277,6 +278,7 @@ def test_a_law_that_is_not_there_is_refused():
     check_route_law(Biased(HOT, BIAS).resolve(**FIT))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "policy",
     [

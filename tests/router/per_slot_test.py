@@ -146,6 +146,7 @@ def test_all_slots_of_one_policy_choose_as_it_does(policy, kind):
     np.testing.assert_array_equal(_choose(_filled([policy]), ranking, NOISE), expected)
 
 
+@pytest.mark.thorough
 @kinds
 def test_mixed_slots_choose_each_as_its_own_policy(kind):
     """What the other slots hold must have no say."""
@@ -208,6 +209,7 @@ def test_reach_changes_nothing_but_the_ranks_looked_at(kind):
     np.testing.assert_allclose(*chances, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.optimised
 def test_adaptive_heads_end_alike_on_many_rows():
     """Probabilities summed in another order would move the end of some heads."""
@@ -254,6 +256,7 @@ def test_fewer_experts_drawn_are_followed_by_empty_places():
     )
 
 
+@pytest.mark.thorough
 @kinds
 def test_log_probabilities_are_those_of_the_policies(kind):
     """Recorded values would depend on which requests share the batch."""

@@ -91,6 +91,7 @@ def test_order_of_the_experts_does_not_matter(case):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "k", [1, 8, MOST_DRAWN, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 10))]
 )
@@ -160,6 +161,7 @@ def test_fewer_experts():
     np.testing.assert_array_equal(found, [0, 0, *[-np.inf] * 4])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "policy", [TopK(), ExpertSample(1), GumbelTopK(), AdaptiveHead()], ids=repr
 )
@@ -189,6 +191,7 @@ def test_masked_experts_come_last_in_rank_order():
     assert np.exp(found).sum() == pytest.approx(1, abs=2e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "policy",
     [

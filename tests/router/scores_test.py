@@ -216,6 +216,7 @@ def test_chosen_experts_share_what_the_best_would_weigh():
             rule(True, keep_sum=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0, 2.0])
 @BOTH
 def test_extra_experts_weigh_alpha_times_what_they_would(normalise, alpha):

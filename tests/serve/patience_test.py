@@ -72,6 +72,7 @@ def test_who_reads_nothing_is_left(server, path):
         assert found < SIZE
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", ["/stream", "/whole"])
 def test_who_reads_slowly_gets_it_all(server, path):
     """Patience would be for the whole reply, and not for a pause."""

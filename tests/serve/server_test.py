@@ -159,6 +159,7 @@ async def crowd(address: str, clients: int, requests: int, wanted) -> int:
     return compared
 
 
+@pytest.mark.thorough
 def test_64_clients_get_what_python_gives(served, expected):
     """An answer would depend on who else asks, or on when it was asked for."""
     compared = asyncio.run(crowd(served.address, 64, 1, expected))
@@ -485,6 +486,7 @@ def test_what_the_page_shows_runs(served, http):
     exec(second, names)  # noqa: S102
 
 
+@pytest.mark.thorough
 def test_policies_that_change_another(client, model):
     """Answers would be those of another policy, or change with those beside them."""
     inner = ExpertSample(k_keep=2, tau=1.5)

@@ -74,6 +74,7 @@ def wait_for_threads() -> None:
             thread.join(20)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("how", "end", "expected"),
     [

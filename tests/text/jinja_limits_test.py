@@ -83,6 +83,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_one_clear_error(tokenizer_dir, name):
     """A template would end in a traceback, or never, or take all memory."""

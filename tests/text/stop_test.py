@@ -72,6 +72,7 @@ def test_stop_length_is_the_first_prefix_that_stops(tokenizer_dir):
     assert 20 < stopped < 180
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("most", [1, 3, 32])
 def test_a_scanner_finds_what_a_look_at_all_ids_finds(tokenizer_dir, most):
     """A stop over the border of two pieces, or after half a character, would be missed,

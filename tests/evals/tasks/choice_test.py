@@ -227,6 +227,7 @@ def test_text_of_two_choices_is_none():
     assert flexible_choice("other", ["same", "same", "other"]) == 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "piece",
     [

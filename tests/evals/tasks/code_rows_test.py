@@ -11,6 +11,8 @@ import pytest
 from jaxmoe.evals.tasks.code import CodeTask
 from jaxmoe.evals.tasks.code_rows import Case, read_row
 
+pytestmark = pytest.mark.thorough
+
 TASK = CodeTask(allow=True)
 ONE = {"input": "1\n", "output": "2\n", "testtype": "stdin"}
 TWO = {"input": "2\n", "output": "3\n", "testtype": "stdin"}

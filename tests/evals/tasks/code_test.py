@@ -15,6 +15,8 @@ from jaxmoe.evals.tasks.outputs import same_json, same_output
 from jaxmoe.evals.tasks.programs import program_of
 from tests.evals.tasks import wrong_programs
 
+pytestmark = pytest.mark.thorough
+
 TASK = CodeTask(allow=True, limits=Limits(seconds=20))
 SUM = [
     {"input": "1 2\n", "output": "3\n", "testtype": "stdin"},

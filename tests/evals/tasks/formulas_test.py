@@ -124,6 +124,7 @@ def test_bases(right, box, differ):
     assert bases_differ(box, right) == differ
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "piece",
     [

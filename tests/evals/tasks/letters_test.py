@@ -342,6 +342,7 @@ def test_strict_reads_many_languages(text):
     assert strict_choice(text, 4) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "piece",
     [

@@ -161,6 +161,7 @@ def test_threads_grade_too(library):
     assert [i for i, grade in grades if grade.correct] == [2]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("power", ["9^{9^{9^9}}", "9^{999999999}"])
 def test_vast_numbers_do_not_hold_up(library, power):
     """One answer would take hours and all memory, and the run end with it."""

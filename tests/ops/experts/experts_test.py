@@ -91,6 +91,7 @@ def test_equals_the_formula(implementation, rows, k):
         _close(_apply(*args, implementation=implementation), _loop(*args))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [2, 16, 17, 32, 33, 256, 257])
 @pytest.mark.parametrize("implementation", ["blocks", "lanes"])
 def test_equals_the_formula_across_numbers_of_rows(implementation, rows):
@@ -105,6 +106,7 @@ def test_borders_of_rows_at_once_are_those_tested():
     assert borders == [17, 33, 257]
 
 
+@pytest.mark.thorough
 @implementations
 @pytest.mark.parametrize(
     ("rows", "activation", "biased"),
@@ -128,6 +130,7 @@ def test_activations_and_biases(implementation, rows, activation, biased):
     _close(found, _loop(*args, **kind))
 
 
+@pytest.mark.thorough
 @implementations
 @pytest.mark.optimised
 def test_biases_as_bits_are_the_bfloat16_values_exactly(implementation):
@@ -159,6 +162,7 @@ def test_a_layer_of_a_stack_has_its_own_biases(implementation):
         _close(run(layer), _loop(*args, bias=bias))
 
 
+@pytest.mark.thorough
 @implementations
 @pytest.mark.optimised
 def test_a_row_does_not_feel_the_others_with_biases(implementation):

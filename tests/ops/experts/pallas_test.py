@@ -21,6 +21,8 @@ from jaxmoe.ops.experts.pallas import (
 )
 from jaxmoe.ops.experts.reference import apply_reference
 
+pytestmark = pytest.mark.thorough
+
 E, K, D, F = 6, 3, 2 * 64 + 8, 64 + 24
 
 _apply = jax.jit(apply_pallas, static_argnames="activation")
