@@ -24,8 +24,8 @@ HELP = {
     "convert": "conversion against copying the same files",
     "quantise": "what weights of int8 change: KL, most likely tokens, experts",
 }
-N = {"prefill": (1, 32), "profile": (1, 8, 32, 64), "overhead": (1, 32)}
-N["decode"] = (1, 2, 4, 8, 16, 32, 64, 128)
+N = {"prefill": (1, 32), "decode": (1, 8, 32, 64), "profile": (1, 8, 32, 64)}
+N["overhead"] = (1, 32)
 ONE_N = {"length": 8, "slots": 32, "compile": 8}
 ROUNDS = {"prefill": 5, "decode": 5, "profile": 5, "overhead": 30, "length": 7}
 ROUNDS["evaluate"] = 1
@@ -63,7 +63,7 @@ def _minutes(text: str) -> float:
 
 def all_parts() -> list[list[str]]:
     """Command lines of what `all` runs."""
-    more = {"decode": ("--weights", "int8")}
+    more = {"decode": ("--n", "1,2,4,8,16,32,64,128", "--weights", "int8")}
     return [[name, *more.get(name, ())] for name in HELP]
 
 
