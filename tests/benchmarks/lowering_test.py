@@ -21,6 +21,7 @@ from jaxmoe.benchmarks.presets import PRESETS
 from jaxmoe.config import MoEConfig
 from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.registry import FAMILIES
+from tests.described_gpu import described_gpu
 
 ROWS = 37
 """No width of any model."""
@@ -89,9 +90,10 @@ def test_kernels_for_gpus_are_lowered_within_programs(program):
     config = PRESETS["30b"].config
     config = replace(config, layers=config.layers[:1])
     rows = ROWS if program == "decode step" else 1024
-    traced = PROGRAMS[program](config, execution_of("gpu", "pallas"), rows)
     try:
-        text = text_for(traced, "gpu")
+        with described_gpu():
+            traced = PROGRAMS[program](config, execution_of("gpu", "pallas"), rows)
+            text = text_for(traced, "gpu")
     except RuntimeError as error:
         if "Triton compilation handler" in str(error):
             pytest.skip(f"this jax lowers Triton kernels with CUDA only: {error}")

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from jaxmoe.ops.activations import SWIGLU, ClippedSwiGLU
 from jaxmoe.ops.experts import ExpertBias
@@ -20,6 +19,7 @@ from jaxmoe.ops.experts.pallas import (
     tile_size,
 )
 from jaxmoe.ops.experts.reference import apply_reference
+from tests.described_gpu import described_gpu
 
 pytestmark = pytest.mark.thorough
 
@@ -160,10 +160,8 @@ def _lower(rows, k, experts, model, hidden, dtype, weight_dtype, activation, bia
     biases = (((experts, 2, hidden), weight_dtype), ((experts, model), weight_dtype))
     *args, first, last = (jax.ShapeDtypeStruct(*s) for s in (*shapes, *biases))
     bias = ExpertBias(first, last) if biased else None
-    # Newer versions of jax ask for which GPU.
-    gpu = AbstractDevice(device_kind="NVIDIA H100", num_cores=132, platform="gpu")
     try:
-        with use_abstract_mesh(AbstractMesh((1,), ("data",), abstract_device=gpu)):
+        with described_gpu():
             traced = _apply.trace(*args, activation=activation, bias=bias)
             return traced.lower(lowering_platforms=("cuda",)).as_text()
     except RuntimeError as error:
