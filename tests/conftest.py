@@ -41,6 +41,7 @@ TYPED = (
     "nn/",
     "random/",
     "router/",
+    "sampling_test.py",
     "sharding/",
 )
 """What meets most annotations with shapes of arrays."""
@@ -63,8 +64,8 @@ def _check(function):
         return function
 
 
-# Annotations are checked at every call of `TYPED` tests where JAXMOE_TYPE_CHECKS=1, as
-# in one step of `.ci/run`: it makes tracing a quarter slower, and refuses stand-ins.
+# Annotations are checked at every call where JAXMOE_TYPE_CHECKS=1, as in one step of
+# `.ci/run`, that of `TYPED`: it makes tracing a quarter slower, and refuses stand-ins.
 # The hook has to precede the first import of what it checks, and wants the checker by a
 # dotted name.
 if os.environ.get("JAXMOE_TYPE_CHECKS") == "1":
@@ -185,7 +186,7 @@ for every call: a fifth of such a file's time."""
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Say whether keys may be drawn twice, what is checked, how programs are compiled.
+    """Say whether keys may be drawn from twice, and how programs are compiled.
 
     Those of other tests go where that changes.
 
@@ -196,8 +197,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """
     watched = not _name(item.path).startswith(WITHOUT_KEYS)
     jax.config.update("jax_debug_key_reuse", watched)
-    unchecked = item.get_closest_marker("typed") is None
-    jaxtyping.config.update("jaxtyping_disable", unchecked)
     optimised = _is_optimised(item)
     if optimised != _Compiler.optimised:
         # A look at optimised code, whose result is kept.
@@ -372,3 +371,5 @@ def untyped():
     A wrong type would otherwise stop at beartype with its message (a TypeError too).
     """
     jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -13,6 +13,7 @@ from jaxmoe.cli.bench_device import run_device
 from jaxmoe.cli.bench_options import all_parts, make_parser
 from jaxmoe.cli.bench_run import run_all
 from jaxmoe.cli.endings import command
+from jaxmoe.execution import default_platform
 
 SHARED = ("preset", "peer", "gb", "jobs", "dir", "rounds", "baseline")
 """Options of `all` that its benchmarks take over."""
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _every_benchmark(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
     """The options of each benchmark that `all` stands for."""
-    for part in all_parts():
+    for part in all_parts(default_platform()):
         options = parser().parse_args(part)
         for shared in SHARED:
             if hasattr(options, shared) and getattr(args, shared) is not None:

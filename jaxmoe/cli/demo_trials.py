@@ -17,9 +17,9 @@ from jaxmoe.router.policies import Policy
 
 EPILOG = """\
 Draws the answers that jaxmoe/demo/trials/design.md says: of the shipped model with each
-kind of head, and of the models given, which `jaxmoe demo train --from demo` makes, by
-top-k and by Expert-Sample. Writes results.json and table.md into OUT; claims about
-models that are not given are left out. A killed run goes on where it was."""
+kind of head, and of the models given, which `jaxmoe demo train` makes, by top-k and by
+Expert-Sample. Writes results.json and table.md into OUT; claims about models that are
+not given are left out. A killed run goes on where it was."""
 
 SHIPPED = "shipped"
 

@@ -1,7 +1,7 @@
 """Trials of what the paper leaves open: adapting heads, other training, few experts.
 
-Rows, claims and what is made of the answers. jaxmoe/demo/trials/design.md was written
-before any of them.
+Rows, claims and what is made of the answers. Of each trial jaxmoe/demo/trials/design.md
+was written before its answers.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

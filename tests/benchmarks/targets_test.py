@@ -159,7 +159,7 @@ def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
     )
     rows = []
     left_out = {"machine", "profile", "convert"}
-    for name, *options_of_all in all_parts():
+    for name, *options_of_all in all_parts(backend):
         if name in left_out:
             continue
         options: Namespace = bench.parser().parse_args([name, *options_of_all])

@@ -18,7 +18,7 @@ pytest.importorskip("lm_eval", reason="needs jaxmoe[lm-eval]")
 
 from jaxmoe.evals.lm_eval import JaxMoE  # noqa: E402
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.extras, pytest.mark.thorough]
 
 TASKS = {
     "choices": """

@@ -18,7 +18,7 @@ from jaxmoe.families.registry import FAMILIES
 from jaxmoe.nn.decoder import quantise_params, stack_params
 from tests.tiny import answers, tiny_params
 
-IN_EVERY_RUN = {
+IN_EVERY_CI_RUN = {
     ("qwen3_moe", 0),
     ("deepseek_v3", 0),
     ("gpt_oss", 0),
@@ -33,7 +33,7 @@ def marks_of(case: tuple[str, int]) -> tuple[pytest.MarkDecorator, ...]:
     """When a configuration is tried."""
     if case == BY_DEFAULT:
         return ()
-    return (pytest.mark.thorough if case in IN_EVERY_RUN else pytest.mark.slow,)
+    return (pytest.mark.thorough if case in IN_EVERY_CI_RUN else pytest.mark.slow,)
 
 
 CASES = [
@@ -68,13 +68,13 @@ def parts(name: str, number: int) -> set[object]:
     return found
 
 
-def test_every_run_has_each_part():
+def test_every_ci_run_has_each_part():
     """A mixer or a rule of scores would be tried by slow tests alone."""
     every = (
         (name, i) for name, f in FAMILIES.items() for i in range(len(f.test_configs))
     )
     known = set().union(*(parts(*case) for case in every))
-    here = set().union(*(parts(*case) for case in IN_EVERY_RUN))
+    here = set().union(*(parts(*case) for case in IN_EVERY_CI_RUN))
     # Packed weights are the kernels' alone: tests/ops/mxfp4_test.py.
     assert known - here == {("weights", "mxfp4")}
 

@@ -23,10 +23,6 @@ FIRST_PARTS = (
 OF_FAMILIES = (*FIRST_PARTS, f"not ({' or '.join(FIRST_PARTS)})")
 """Parts of the cases of families, which in one process would take too long."""
 
-RULES_MIXED = "both or turned"
-"""Mixtures by rules that divide experts and their insides, as no preset does; what
-presets do is in the cases of sampling too."""
-
 
 def environment(devices: int) -> dict[str, str]:
     """What makes a process have so many CPU devices."""
@@ -42,8 +38,7 @@ def environment(devices: int) -> dict[str, str]:
         ("parts", ""),
         pytest.param("sampling", "", marks=MESH),
         pytest.param("loading", "", marks=MESH),
-        pytest.param("mixture", RULES_MIXED, marks=MESH),
-        pytest.param("mixture", f"not ({RULES_MIXED})", marks=pytest.mark.slow),
+        pytest.param("mixture", "", marks=MESH),
         pytest.param("groups", "", marks=pytest.mark.slow),
         pytest.param("recurrent", "", marks=pytest.mark.slow),
         pytest.param("options", "", marks=pytest.mark.slow),

@@ -64,7 +64,7 @@ def test_tiles_are_powers_of_two(width, tile):
 # -- numbers -------------------------------------------------------------------------
 
 
-# Interpreted kernels of several tiles take seconds to compile: in every run float32
+# Interpreted kernels of several tiles take seconds to compile: in every CI run float32
 # here, and bfloat16 with biases.
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
