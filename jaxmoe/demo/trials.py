@@ -84,7 +84,7 @@ MODEL_CLAIMS = (
     *map(_growth_claim, (NOISY, SHARPENED)),
 )
 COARSE_CLAIMS = _gain_claims(COARSE)
-FAMILIES: Mapping[str, Sequence[Claim]] = {
+CLAIM_FAMILIES: Mapping[str, Sequence[Claim]] = {
     "heads": HEAD_CLAIMS,
     "models": MODEL_CLAIMS,
     "coarse experts": COARSE_CLAIMS,
@@ -144,7 +144,7 @@ def report(
             for gain in evidence(_gains(), outcomes)
         },
     }
-    for name, family in FAMILIES.items():
+    for name, family in CLAIM_FAMILIES.items():
         known = [*evidence(family, outcomes)]
         judged = findings(known, size=len(family), resamples=RESAMPLES)
         found[name] = [found_as_json(finding) for finding in judged]
@@ -179,7 +179,7 @@ def table(found: Mapping[str, Any]) -> str:
         "Token entropy in nats (and of how many first answers): "
         f"{', '.join(entropies)}.",
     ]
-    for name, family in FAMILIES.items():
+    for name, family in CLAIM_FAMILIES.items():
         if found[name]:
             corrected = f"Claims about {name}, corrected for {len(family)}:"
             parts += [corrected, claims_table(found[name])]

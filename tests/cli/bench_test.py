@@ -59,7 +59,6 @@ def measures(monkeypatch):
     return MEASURES
 
 
-@pytest.mark.slow
 def test_all_goes_on_after_a_failure(run, measures, monkeypatch, capsys):
     """One benchmark would take the results of all others with it."""
 
@@ -71,8 +70,9 @@ def test_all_goes_on_after_a_failure(run, measures, monkeypatch, capsys):
     status, record = run("all")
     assert status == 1
     whats = [(row["benchmark"], row["what"]) for row in record["rows"]]
-    assert whats[6:8] == [("length", "before"), ("length", "failed")]
-    assert len(whats) == 11
+    at = whats.index(("length", "before"))
+    assert whats[at + 1] == ("length", "failed")
+    assert len(whats) == len(measures) + 1
     printed = capsys.readouterr()
     assert "ValueError no room" in printed.out.split("All rows:")[1]
     assert "Traceback" in printed.err
@@ -95,14 +95,16 @@ def test_the_record_says_where_it_is_from(run, measures):
     assert record["command"].startswith("jaxmoe bench slots --preset tiny ")
 
 
-@pytest.mark.slow
 def test_all_hands_its_options_on(run, measures, monkeypatch):
     """`all --rounds 1` would run for an hour."""
     seen = {}
+
+    def see(_, args):
+        seen[args.benchmark] = args
+        yield Row(args.benchmark, "nothing", 1.0, "x")
+
     for name in measures:
-        monkeypatch.setitem(
-            measures, name, lambda _, args: seen.update({args.benchmark: args}) or []
-        )
+        monkeypatch.setitem(measures, name, see)
     run("all", "--convert-gb", "2", "--jobs", "3")
     assert {args.rounds for args in seen.values()} == {1}
     assert (seen["convert"].gb, seen["convert"].jobs) == (2, 3)

@@ -32,9 +32,11 @@ def test_every_policy_fits_the_demo_model(policy):
 
 def test_the_families_are_as_large_as_the_design_says():
     """Holm's correction would be for another number of claims than was stated."""
-    sizes = {name: len(family) for name, family in trials.FAMILIES.items()}
+    sizes = {name: len(family) for name, family in trials.CLAIM_FAMILIES.items()}
     assert sizes == {"heads": 10, "models": 8, "coarse experts": 2}
-    texts = [claim.text for family in trials.FAMILIES.values() for claim in family]
+    texts = [
+        claim.text for family in trials.CLAIM_FAMILIES.values() for claim in family
+    ]
     assert len(set(texts)) == len(texts)
     assert {claim.a for claim in HEAD_CLAIMS} | {claim.b for claim in HEAD_CLAIMS} == (
         {*HEADS} - {"top-k"}
