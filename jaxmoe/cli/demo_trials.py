@@ -19,7 +19,8 @@ EPILOG = """\
 Draws the answers that jaxmoe/demo/trials/design.md says: of the shipped model with each
 kind of head, and of the models given, which `jaxmoe demo train` makes, by top-k and by
 Expert-Sample. Writes results.json and table.md into OUT; claims about models that are
-not given are left out. A killed run goes on where it was."""
+not given, or rows that --only leaves out, are left out. A killed run goes on where it
+was."""
 
 SHIPPED = "shipped"
 
@@ -31,6 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("out", metavar="OUT", type=Path, nargs="?", default=where, help=out)
     for name in trials.MODELS:
         add(f"--{name}", metavar="CKPT", help=f"the model called {name} in the design")
+    only = "just these rows, as 'fixed' or 'coarse, top-k' (default: all)"
+    add("--only", metavar="NAME", nargs="+", default=[], help=only)
     problems = "only the first P (default: the design's)"
     default = trials.PROBLEMS
     add("--problems", type=int, metavar="P", default=default, help=problems)
@@ -43,25 +46,45 @@ def run(args: argparse.Namespace) -> int:
     check_whole("--slots", args.slots)
     asked = first_asked(read_part("study"), args.problems)
     given = {n: path for n in trials.MODELS if (path := getattr(args, n)) is not None}
-    checkpoints = {SHIPPED: "demo", **given}
+    rows = _rows_asked([SHIPPED, *given], args.only)
+    checkpoints = {n: path for n, path in {SHIPPED: "demo", **given}.items() if rows[n]}
     digests = {name: open_source(path).digest() for name, path in checkpoints.items()}
     outcomes, draws, entropies = {}, {}, {}
     for name, path in checkpoints.items():
         model = jaxmoe.load(path)
-        own = dict(_rows(name))
-        for row, policy in own.items():
+        for row, policy in rows[name].items():
             draws[row] = trials.draw_of(policy, args.slots)
             outcomes[row] = play_row(
                 args.out, row, model, asked, draws[row], digests[name]
             )
-        texts = outcomes[next(iter(own))].first_texts()
-        entropies[name] = token_entropy(model.config, model.params, texts)
+        if (topk := next(_rows(name))[0]) in outcomes:
+            texts = outcomes[topk].first_texts()
+            entropies[name] = token_entropy(model.config, model.params, texts)
     found = {"checkpoints": digests} | trials.report(outcomes, draws, entropies)
     write_text(args.out / "results.json", as_compact(found))
     text = trials.table(found)
     write_text(args.out / "table.md", text)
     print(text)
     return 0
+
+
+def _rows_asked(models: list[str], only: list[str]) -> dict[str, dict[str, Policy]]:
+    """model -> those of its rows that are to be drawn."""
+    rows = {model: dict(_rows(model)) for model in models}
+    known = [name for own in rows.values() for name in own]
+    if unknown := [name for name in only if name not in known]:
+        raise ValueError(
+            f"expected rows of the models given, {known}, found {unknown}; give the "
+            f"checkpoints of their models, by {', '.join(_options())}"
+        )
+    return {
+        model: {n: policy for n, policy in own.items() if not only or n in only}
+        for model, own in rows.items()
+    }
+
+
+def _options() -> list[str]:
+    return [f"--{name}" for name in trials.MODELS]
 
 
 def _rows(model: str) -> Iterator[tuple[str, Policy]]:

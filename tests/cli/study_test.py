@@ -224,3 +224,28 @@ def test_the_trials(asked, tmp_path, monkeypatch):
         c.text for c in trials.MODEL_CLAIMS if c.a == "noisy, expert-sample"
     ]
     assert (tmp_path / "table.md").read_text("utf-8").startswith("4 problems of ")
+
+
+def test_some_rows_of_the_trials(asked, tmp_path, monkeypatch, capsys):
+    """Who has one more model would draw, and pay for, the rows of all others again."""
+    asked.clear()
+    entropy = lambda config, params, some: TokenEntropy(0.5, 3)  # noqa: E731
+    monkeypatch.setattr(demo_trials, "token_entropy", entropy)
+    argv = [str(tmp_path), "--problems", str(PLAYED), "--coarse", "demo", "--only"]
+    rows = [trials.row_of("coarse", policy) for policy in trials.ROUTING]
+    assert demo_command.main(["trials", *argv, *rows, trials.FIXED]) == 0
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert [*results["configurations"]] == [trials.FIXED, *rows]
+    assert [*results["token entropy"]] == ["coarse"]  # that of the other is of top-k
+    assert len(results["coarse experts"]) == len(trials.COARSE_CLAIMS)
+    assert results["heads"] == [] and len(asked) == 3
+    assert [*results["checkpoints"]] == ["shipped", "coarse"]
+    asked.clear()
+    assert demo_command.main(["trials", *argv, *rows]) == 0
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert [*results["checkpoints"]] == ["coarse"] and len(asked) == 2
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        demo_command.main(["trials", *argv, "noisy, top-k"])
+    said = capsys.readouterr().err
+    assert "found ['noisy, top-k']" in said and "--noisy" in said
