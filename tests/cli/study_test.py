@@ -16,6 +16,7 @@ from jaxmoe.cli import demo_trials
 from jaxmoe.demo import game_runs, trials
 from jaxmoe.demo.chains import all_chains
 from jaxmoe.demo.configuration_names import BASE
+from jaxmoe.demo.encoding import ANSWER_LENGTH
 from jaxmoe.demo.held_out import PILOT_PROBLEMS, problems_of, read_part
 from jaxmoe.demo.pilot import pilot_draw
 from jaxmoe.demo.study import MAIN, configurations
@@ -120,6 +121,8 @@ def test_routers_are_those_of_the_answers(study):
             assert len(curve["mean"]) == 64
             assert curve["cumulative"][-1] == pytest.approx(1, abs=1e-5)
             assert 0 < curve["load_entropy"] <= 1
+            # One of the answers is of another length, and left out.
+            assert curve["passes"] == (PLAYED - 1) * ANSWER_LENGTH
     first = [results["router"][w]["layer 0"] for w in ("trained", "untrained")]
     assert first[0] != first[1]
 
