@@ -1,7 +1,9 @@
 """Slots: many prompts with answers of skewed lengths, against perfect refilling.
 
 Perfect is that a slot gets the next sample in the step after its last one ended, and
-that the host takes no time. At the end, when no sample waits, slots rest there too.
+that the host takes no time. At the end, when no sample waits, slots rest there too; and
+samples of several prompts are at work at a time there too, which takes longer than as
+many of one.
 """
 
 import heapq
@@ -9,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,29 +98,39 @@ def measure(
 
 
 class Step(NamedTuple):
-    """active: slots at work. longest: own positions of the sample that has most."""
+    """What its price follows.
+
+    active: slots at work. longest: own positions of the sample that has most. prompts:
+    how many they are of.
+    """
 
     active: int
     longest: int
+    prompts: int
 
 
-def perfect_refilling(lengths: Sequence[int], slots: int) -> list[Step]:
+def perfect_refilling(lengths: Sequence[int], slots: int, samples: int) -> list[Step]:
     """The steps where every slot that ends gets the next sample.
 
     lengths: steps of each sample, in the order in which they begin; 0 takes no slot.
+    samples: of a prompt; those of one come one after another.
 
-    >>> perfect_refilling([3, 1, 1], 2)
-    [Step(2, 1), Step(2, 2), Step(1, 3)]
+    >>> perfect_refilling([3, 1, 1], 2, 1)
+    [Step(2, 1, 2), Step(2, 2, 2), Step(1, 3, 1)]
     """
     ends = [0] * slots  # a heap: when each slot is free
     steps: list[Step] = []
-    for length in lengths:
+    asked: list[set[int]] = []
+    for sample, length in enumerate(lengths):
         begin = heapq.heapreplace(ends, ends[0] + length)
         for own in range(length):
-            if begin + own == len(steps):
-                steps.append(Step(0, 0))
-            active, longest = steps[begin + own]
-            steps[begin + own] = Step(active + 1, max(longest, own + 1))
+            at = begin + own
+            if at == len(steps):
+                steps.append(Step(0, 0, 0))
+                asked.append(set())
+            asked[at].add(sample // samples)
+            active, longest, _ = steps[at]
+            steps[at] = Step(active + 1, max(longest, own + 1), len(asked[at]))
     return steps
 
 
@@ -128,16 +140,18 @@ def _pieces(load: _Load, policy: Policy) -> dict[str, Side]:
     prefix = begun.load(subject, list(load.prompts))
     # As many as the engine compares with, and none that is ever drawn.
     stop_ids = np.full(-(-len(load.stop_ids) // 8) * 8, -1, np.int32)
-    samples = begun.begin(
+    begin = partial(
+        begun.begin,
         subject,
         prefix,
         n=load.slots,
         room=load.max_new_tokens,
         policy=policy,
         stop_ids=stop_ids,
-        # As the engine begun them: all samples of a prompt before the next prompt's.
-        prompts=-(-load.slots // load.samples),
     )
+    # As the engine begins them: all samples of a prompt before the next prompt's.
+    samples = begin(prompts=_least_prompts(load, load.slots))
+    mixed = begin(prompts=_most_prompts(load))
 
     def segment(active: int, filled: int) -> Side:
         slots = samples.at(filled)
@@ -145,8 +159,22 @@ def _pieces(load: _Load, policy: Policy) -> dict[str, Side]:
         return Side(partial(samples.run, SEGMENT, slots=some))
 
     prefill = Side(lambda: jax.tree.leaves(begun.load(subject, [*load.prompts])))
+    sides = {"prefill": prefill, _MIXED: Side(partial(mixed.run, SEGMENT))}
     at = product(_counts(load.slots), _fillings(load.max_new_tokens))
-    return {"prefill": prefill} | {str(each): segment(*each) for each in at}
+    return sides | {str(each): segment(*each) for each in at}
+
+
+_MIXED = "of many prompts"
+"""Segments of all slots, of as many prompts as there can be."""
+
+
+def _least_prompts(load: _Load, slots: Any) -> Any:
+    """Prompts of so many samples, one number or an array, that begin together."""
+    return -(-slots // load.samples)
+
+
+def _most_prompts(load: _Load) -> int:
+    return min(load.slots, len(load.prompts))
 
 
 def _counts(slots: int) -> list[int]:
@@ -163,11 +191,20 @@ def _bound(load: _Load, steps: Sequence[Step], found: dict[str, Spread]) -> Spre
     """Seconds of perfect refilling: its steps at their price, and the prefill.
 
     A step's price follows the slots at work, and the longest of their answers: what is
-    attended is walked as far as that.
+    attended is walked as far as that. Each prompt beyond those that so many slots are
+    of at least has a price of its own.
     """
     counts, fillings = _counts(load.slots), _fillings(load.max_new_tokens)
-    active, longest = (np.array(each) for each in zip(*steps, strict=True))
+    active, longest, prompts = (np.array(each) for each in zip(*steps, strict=True))
+    more = np.maximum(prompts - _least_prompts(load, active), 0)
     middles = [filled + SEGMENT / 2 for filled in fillings]
+    least, most = _least_prompts(load, load.slots), _most_prompts(load)
+
+    def a_prompt(turn: int) -> float:
+        full = found[str((load.slots, 0))].values[turn]
+        beyond = found[_MIXED].values[turn] - full
+        return max(0.0, beyond) / SEGMENT / max(1, most - least)
+
     values = []
     for turn, prefill in enumerate(found["prefill"].values):
 
@@ -180,6 +217,7 @@ def _bound(load: _Load, steps: Sequence[Step], found: dict[str, Spread]) -> Spre
         ]
         far = np.interp(longest, middles, np.arange(len(middles)))
         prices = by_filling[0] + far * (by_filling[-1] - by_filling[0])
+        prices += more * a_prompt(turn)
         values.append(float(prices.sum()) + prefill)
     return Spread(tuple(values))
 
@@ -187,7 +225,9 @@ def _bound(load: _Load, steps: Sequence[Step], found: dict[str, Spread]) -> Spre
 def _rows(load: _Load, found: dict[str, Spread]) -> Iterator[Row]:
     lengths = np.array(load.lengths)
     row = partial(load.subject.place.row, "slots")
-    steps = perfect_refilling([length - 1 for length in load.lengths], load.slots)
+    steps = perfect_refilling(
+        [length - 1 for length in load.lengths], load.slots, load.samples
+    )
     bound = _bound(load, steps, found)
     ratio = found["load"].over(bound)
     named = targets.refilling(len(load.prompts), load.samples, load.slots)
@@ -200,6 +240,7 @@ def _rows(load: _Load, found: dict[str, Spread]) -> Iterator[Row]:
         bound_seconds=bound,
         prefill_seconds=found["prefill"],
         ms_a_full_step=found[str((load.slots, 0))].times(1e3 / SEGMENT),
+        ms_of_many_prompts=found[_MIXED].times(1e3 / SEGMENT),
         steps=load.steps,
         steps_of_the_bound=len(steps),
     )
