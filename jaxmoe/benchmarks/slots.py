@@ -1,17 +1,19 @@
 """Slots: many prompts with answers of skewed lengths, against perfect refilling.
 
 Perfect is that a slot gets the next sample in the step after its last one ended, and
-that the host takes no time. At the end, when no sample waits, slots rest there too; and
-samples of several prompts are at work at a time there too, which takes longer than as
-many of one.
+that the host takes no time. At the end, when no sample waits, slots rest there as well.
+Samples of many prompts are at work side by side in both, which costs more than as many
+of few.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,7 @@ from jaxmoe.benchmarks.report import Row
 from jaxmoe.benchmarks.subject import SAMPLER, Subject
 from jaxmoe.benchmarks.timing import Side, Spread, take_turns
 from jaxmoe.decode.request import Progress
+from jaxmoe.decode.slots import PROMPT_BLOCK
 from jaxmoe.decode.trace import SEGMENT
 from jaxmoe.model import Model
 from jaxmoe.router.policies import ExpertSample, Policy
@@ -98,15 +101,15 @@ def measure(
 
 
 class Step(NamedTuple):
-    """What its price follows.
+    """What the price of a step depends on.
 
-    active: slots at work. longest: own positions of the sample that has most. prompts:
-    how many they are of.
+    active: slots at work. longest: own positions of the sample that has most. blocks:
+    of slots that read a prompt together (`PROMPT_BLOCK`).
     """
 
     active: int
     longest: int
-    prompts: int
+    blocks: int
 
 
 def perfect_refilling(lengths: Sequence[int], slots: int, samples: int) -> list[Step]:
@@ -119,19 +122,26 @@ def perfect_refilling(lengths: Sequence[int], slots: int, samples: int) -> list[
     [Step(2, 1, 2), Step(2, 2, 2), Step(1, 3, 1)]
     """
     ends = [0] * slots  # a heap: when each slot is free
-    steps: list[Step] = []
-    asked: list[set[int]] = []
+    longest: list[int] = []
+    prompts: list[list[int]] = []
     for sample, length in enumerate(lengths):
         begin = heapq.heapreplace(ends, ends[0] + length)
         for own in range(length):
-            at = begin + own
-            if at == len(steps):
-                steps.append(Step(0, 0, 0))
-                asked.append(set())
-            asked[at].add(sample // samples)
-            active, longest, _ = steps[at]
-            steps[at] = Step(active + 1, max(longest, own + 1), len(asked[at]))
-    return steps
+            step = begin + own
+            if step == len(longest):
+                longest.append(0)
+                prompts.append([])
+            longest[step] = max(longest[step], own + 1)
+            prompts[step].append(sample // samples)
+    return [
+        Step(len(asked), most, _blocks(asked))
+        for asked, most in zip(prompts, longest, strict=True)
+    ]
+
+
+def _blocks(prompts: Iterable[int]) -> int:
+    """Blocks of slots whose samples are of these prompts."""
+    return sum(-(-count // PROMPT_BLOCK) for count in Counter(prompts).values())
 
 
 def _pieces(load: _Load, policy: Policy) -> dict[str, Side]:
@@ -140,18 +150,16 @@ def _pieces(load: _Load, policy: Policy) -> dict[str, Side]:
     prefix = begun.load(subject, list(load.prompts))
     # As many as the engine compares with, and none that is ever drawn.
     stop_ids = np.full(-(-len(load.stop_ids) // 8) * 8, -1, np.int32)
-    begin = partial(
-        begun.begin,
+    few, many = _dealt(load)
+    samples = begun.begin(
         subject,
         prefix,
         n=load.slots,
         room=load.max_new_tokens,
         policy=policy,
         stop_ids=stop_ids,
+        prompts=few[-1] + 1,
     )
-    # As the engine begins them: all samples of a prompt before the next prompt's.
-    samples = begin(prompts=_least_prompts(load, load.slots))
-    mixed = begin(prompts=_most_prompts(load))
 
     def segment(active: int, filled: int) -> Side:
         slots = samples.at(filled)
@@ -159,22 +167,29 @@ def _pieces(load: _Load, policy: Policy) -> dict[str, Side]:
         return Side(partial(samples.run, SEGMENT, slots=some))
 
     prefill = Side(lambda: jax.tree.leaves(begun.load(subject, [*load.prompts])))
-    sides = {"prefill": prefill, _MIXED: Side(partial(mixed.run, SEGMENT))}
     at = product(_counts(load.slots), _fillings(load.max_new_tokens))
-    return sides | {str(each): segment(*each) for each in at}
+    # Prompts are of one length, so that nothing else about a slot changes with them.
+    mixed = replace(samples.at(0), prompt=jnp.asarray(many))
+    return {
+        "prefill": prefill,
+        _MIXED: Side(partial(samples.run, SEGMENT, slots=mixed)),
+        **{str(each): segment(*each) for each in at},
+    }
 
 
 _MIXED = "of many prompts"
 """Segments of all slots, of as many prompts as there can be."""
 
 
-def _least_prompts(load: _Load, slots: Any) -> Any:
-    """Prompts of so many samples, one number or an array, that begin together."""
-    return -(-slots // load.samples)
+def _dealt(load: _Load) -> tuple[np.ndarray, np.ndarray]:
+    """int32 [S] each: the prompt of every slot, of few prompts and of many.
 
-
-def _most_prompts(load: _Load) -> int:
-    return min(load.slots, len(load.prompts))
+    Few as when the engine begins: all samples of a prompt before the next prompt's.
+    """
+    fewest = min(-(-load.slots // load.samples), len(load.prompts))
+    most = min(load.slots, len(load.prompts))
+    slot = np.arange(load.slots, dtype=np.int32)
+    return slot * fewest // load.slots, slot * most // load.slots
 
 
 def _counts(slots: int) -> list[int]:
@@ -190,21 +205,15 @@ def _fillings(most: int) -> list[int]:
 def _bound(load: _Load, steps: Sequence[Step], found: dict[str, Spread]) -> Spread:
     """Seconds of perfect refilling: its steps at their price, and the prefill.
 
-    A step's price follows the slots at work, and the longest of their answers: what is
-    attended is walked as far as that. Each prompt beyond those that so many slots are
-    of at least has a price of its own.
+    A step's price follows the slots at work, the longest of their answers, as what is
+    attended is walked as far as that, and the blocks that read a prompt together.
     """
     counts, fillings = _counts(load.slots), _fillings(load.max_new_tokens)
-    active, longest, prompts = (np.array(each) for each in zip(*steps, strict=True))
-    more = np.maximum(prompts - _least_prompts(load, active), 0)
+    active, longest, blocks = (np.array(each) for each in zip(*steps, strict=True))
     middles = [filled + SEGMENT / 2 for filled in fillings]
-    least, most = _least_prompts(load, load.slots), _most_prompts(load)
-
-    def a_prompt(turn: int) -> float:
-        full = found[str((load.slots, 0))].values[turn]
-        beyond = found[_MIXED].values[turn] - full
-        return max(0.0, beyond) / SEGMENT / max(1, most - least)
-
+    few, _ = _dealt(load)
+    timed = np.array([_blocks(few[:count].tolist()) for count in range(load.slots + 1)])
+    more = (blocks - timed[active]).sum() * _price_of_a_block(load, found)
     values = []
     for turn, prefill in enumerate(found["prefill"].values):
 
@@ -217,9 +226,19 @@ def _bound(load: _Load, steps: Sequence[Step], found: dict[str, Spread]) -> Spre
         ]
         far = np.interp(longest, middles, np.arange(len(middles)))
         prices = by_filling[0] + far * (by_filling[-1] - by_filling[0])
-        prices += more * a_prompt(turn)
-        values.append(float(prices.sum()) + prefill)
+        values.append(float(prices.sum() + more) + prefill)
     return Spread(tuple(values))
+
+
+def _price_of_a_block(load: _Load, found: dict[str, Spread]) -> float:
+    """Seconds of a step that one more block costs, by the median of all rounds."""
+    fewest, most = (_blocks(prompts.tolist()) for prompts in _dealt(load))
+    if fewest == most:
+        return 0.0
+    full = found[str((load.slots, 0))].values
+    pairs = zip(found[_MIXED].values, full, strict=True)
+    beyond = statistics.median(mixed - plain for mixed, plain in pairs)
+    return max(0.0, beyond) / SEGMENT / (most - fewest)
 
 
 def _rows(load: _Load, found: dict[str, Spread]) -> Iterator[Row]:
@@ -240,7 +259,7 @@ def _rows(load: _Load, found: dict[str, Spread]) -> Iterator[Row]:
         bound_seconds=bound,
         prefill_seconds=found["prefill"],
         ms_a_full_step=found[str((load.slots, 0))].times(1e3 / SEGMENT),
-        ms_of_many_prompts=found[_MIXED].times(1e3 / SEGMENT),
+        ms_a_full_step_of_many_prompts=found[_MIXED].times(1e3 / SEGMENT),
         steps=load.steps,
         steps_of_the_bound=len(steps),
     )

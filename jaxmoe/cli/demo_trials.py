@@ -1,6 +1,7 @@
 """Measures heads that adapt, and models trained on, on the demo's problems."""
 
 import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ not given, or rows that --only leaves out, are left out. A killed run goes on wh
 was."""
 
 SHIPPED = "shipped"
+_EVERY = (SHIPPED, *trials.MODELS)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +48,10 @@ def run(args: argparse.Namespace) -> int:
     check_whole("--slots", args.slots)
     asked = first_asked(read_part("study"), args.problems)
     given = {n: path for n in trials.MODELS if (path := getattr(args, n)) is not None}
-    rows = _rows_asked([SHIPPED, *given], args.only)
-    checkpoints = {n: path for n, path in {SHIPPED: "demo", **given}.items() if rows[n]}
+    checkpoints = {SHIPPED: "demo", **given}
+    rows = _rows_asked([*checkpoints], args.only)
+    _check_kept(args.out, [name for own in rows.values() for name in own])
+    checkpoints = {name: checkpoints[name] for name in rows}
     digests = {name: open_source(path).digest() for name, path in checkpoints.items()}
     outcomes, draws, entropies = {}, {}, {}
     for name, path in checkpoints.items():
@@ -69,22 +73,34 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows_asked(models: list[str], only: list[str]) -> dict[str, dict[str, Policy]]:
-    """model -> those of its rows that are to be drawn."""
-    rows = {model: dict(_rows(model)) for model in models}
-    known = [name for own in rows.values() for name in own]
-    if unknown := [name for name in only if name not in known]:
+    """model -> those of its rows that are to be drawn; none is without any."""
+    every = {name: model for model in _EVERY for name, _ in _rows(model)}
+    if unknown := [name for name in only if name not in every]:
         raise ValueError(
-            f"expected rows of the models given, {known}, found {unknown}; give the "
-            f"checkpoints of their models, by {', '.join(_options())}"
+            f"--only: expected names of {[*every]}, found {unknown} (OUT comes before)"
         )
-    return {
-        model: {n: policy for n, policy in own.items() if not only or n in only}
-        for model, own in rows.items()
+    if away := sorted({every[name] for name in only} - {*models}):
+        options = ", ".join(f"--{model} CKPT" for model in away)
+        raise ValueError(f"--only has rows of {away}: give {options}")
+    rows = {
+        model: {n: policy for n, policy in _rows(model) if not only or n in only}
+        for model in models
     }
+    if idle := [model for model in models if not rows[model] and model != SHIPPED]:
+        raise ValueError(f"--only has no row of {idle}, which were given")
+    return {model: own for model, own in rows.items() if own}
 
 
-def _options() -> list[str]:
-    return [f"--{name}" for name in trials.MODELS]
+def _check_kept(out: Path, rows: list[str]) -> None:
+    """Raises ValueError where results in `out` have rows that these do not."""
+    if not (path := out / "results.json").exists():
+        return
+    before = json.loads(path.read_text("utf-8"))["configurations"]
+    if lost := [name for name in before if name not in rows]:
+        raise ValueError(
+            f"{path} has rows that this run would leave out, {lost}: ask for them "
+            "too (their answers are kept), or name another OUT"
+        )
 
 
 def _rows(model: str) -> Iterator[tuple[str, Policy]]:

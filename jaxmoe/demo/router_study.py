@@ -42,12 +42,9 @@ def curves(logits: Float[np.ndarray, "L N E"]) -> dict[str, RankCurve]:
 def describe(
     logits: Float[np.ndarray, "L N E"], experts: Int[np.ndarray, "L N K"]
 ) -> dict[str, Any]:
-    """As JSON: curves, how evenly experts are used (1: all alike), number of passes."""
+    """Curves, and how evenly the experts are used (1: all alike), as JSON."""
     loads = [load_share(part, logits.shape[-1]) for part in experts]
-    passes = {"passes": logits.shape[1]}
     return {
-        name: to_json(curve)
-        | passes
-        | {"load_entropy": round(normalised_entropy(load), 4)}
+        name: to_json(curve) | {"load_entropy": round(normalised_entropy(load), 4)}
         for (name, curve), load in zip(curves(logits).items(), loads, strict=True)
     }

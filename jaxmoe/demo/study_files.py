@@ -46,7 +46,8 @@ def write_study(
         "trained": router_study.describe(*trained),
         "untrained": router_study.describe(*untrained),
     }
-    results = about | report(outcomes, slots) | {"router": router}
+    passes = {"router_passes": trained[0].shape[1]}
+    results = about | report(outcomes, slots) | passes | {"router": router}
     write_text(out / "results.json", as_compact(results))
     text = tables(results)
     write_text(out / "table.md", text)

@@ -95,12 +95,16 @@ CLAIM_FAMILIES: Mapping[str, Sequence[Claim]] = {
 def evidence(
     family: Sequence[Claim], outcomes: Mapping[str, Outcome]
 ) -> Iterator[Evidence]:
-    """What the answers hold for each claim, but for claims whose rows are missing."""
+    """What the answers hold for each claim, but for claims whose rows are missing.
+
+    Heads are compared when all their rows are there, and none of them before.
+    """
     gains = {gain_of(model): model for model in MODELS}
 
     def known(name: str) -> bool:
-        of = gains.get(name)
-        rows = [name] if of is None else [row_of(of, policy) for policy in ROUTING]
+        rows = [*HEADS] if name in HEADS else [name]
+        if name in gains:
+            rows = [row_of(gains[name], policy) for policy in ROUTING]
         return all(row in outcomes for row in rows)
 
     def values(name: str, measure: str) -> Float[np.ndarray, "P"]:
@@ -168,17 +172,17 @@ def _missing(family: Sequence[Claim], known: Collection[Claim]) -> list[str]:
 
 def table(found: Mapping[str, Any]) -> str:
     """What `report` gave, as Markdown."""
-    entropies = (
-        f"{name} {one['nats']:.3f} ({one['answers']})"
-        for name, one in found["token entropy"].items()
-    )
     parts = [
         f"{found['problems']} problems of {found['number_sets']} sets of numbers, "
         f"{N} answers each; percent, with 95 % intervals over sets of numbers.",
         configurations_table(found["configurations"], MEASURES),
-        "Token entropy in nats (and of how many first answers): "
-        f"{', '.join(entropies)}.",
     ]
+    if entropies := found["token entropy"]:
+        said = ", ".join(
+            f"{name} {one['nats']:.3f} ({one['answers']})"
+            for name, one in entropies.items()
+        )
+        parts.append(f"Token entropy in nats (and of how many first answers): {said}.")
     for name, family in CLAIM_FAMILIES.items():
         if found[name]:
             corrected = f"Claims about {name}, corrected for {len(family)}:"

@@ -144,7 +144,7 @@ def nothing_runs(monkeypatch, untyped):
 
 def _pieces(load):
     at = itertools.product(slots._counts(load.slots), slots._fillings(256))
-    return dict.fromkeys([*map(str, at), "prefill"])
+    return dict.fromkeys([*map(str, at), "prefill", slots._MIXED])
 
 
 def _printed(backend: str, preset: str) -> set[tuple[str, str]]:

@@ -114,6 +114,8 @@ def test_routers_are_those_of_the_answers(study):
     """The router's curve would be of prompts, padding, or answers of another form."""
     out, _ = study
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    # One of the answers is of another length, and left out.
+    assert results["router_passes"] == (PLAYED - 1) * ANSWER_LENGTH
     for weights in ("trained", "untrained"):
         layers = results["router"][weights]
         assert list(layers) == [f"layer {l}" for l in range(4)]
@@ -121,8 +123,6 @@ def test_routers_are_those_of_the_answers(study):
             assert len(curve["mean"]) == 64
             assert curve["cumulative"][-1] == pytest.approx(1, abs=1e-5)
             assert 0 < curve["load_entropy"] <= 1
-            # One of the answers is of another length, and left out.
-            assert curve["passes"] == (PLAYED - 1) * ANSWER_LENGTH
     first = [results["router"][w]["layer 0"] for w in ("trained", "untrained")]
     assert first[0] != first[1]
 
@@ -229,7 +229,7 @@ def test_the_trials(asked, tmp_path, monkeypatch):
     assert (tmp_path / "table.md").read_text("utf-8").startswith("4 problems of ")
 
 
-def test_some_rows_of_the_trials(asked, tmp_path, monkeypatch, capsys):
+def test_some_rows_of_the_trials(asked, tmp_path, monkeypatch):
     """Who has one more model would draw, and pay for, the rows of all others again."""
     asked.clear()
     entropy = lambda config, params, some: TokenEntropy(0.5, 3)  # noqa: E731
@@ -244,11 +244,44 @@ def test_some_rows_of_the_trials(asked, tmp_path, monkeypatch, capsys):
     assert results["heads"] == [] and len(asked) == 3
     assert [*results["checkpoints"]] == ["shipped", "coarse"]
     asked.clear()
+    argv[0] = str(tmp_path / "more")
     assert demo_command.main(["trials", *argv, *rows]) == 0
-    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    results = json.loads((tmp_path / "more" / "results.json").read_text("utf-8"))
     assert [*results["checkpoints"]] == ["coarse"] and len(asked) == 2
-    capsys.readouterr()
+
+
+def test_heads_are_compared_together(asked, tmp_path):
+    """A difference would be known while others of its family are still drawn."""
+    argv = [str(tmp_path), "--problems", str(PLAYED), "--only", trials.FIXED, "by mass"]
+    assert demo_command.main(["trials", *argv]) == 0
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert results["heads"] == []
+    assert len(results["heads left out"]) == len(trials.HEAD_CLAIMS)
+    assert "entropy in nats" not in (tmp_path / "table.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("given", "only", "said"),
+    [
+        ([], ["noisy, top-k"], "give --noisy CKPT"),
+        ([], ["fixd"], "found ['fixd']"),
+        (["--noisy", "demo"], ["fixed"], "no row of ['noisy']"),
+    ],
+)
+def test_rows_that_cannot_be_drawn(asked, given, only, said, tmp_path, capsys):
+    """The mistake would show after the other rows, or never."""
+    asked.clear()
     with pytest.raises(SystemExit, match="2"):
-        demo_command.main(["trials", *argv, "noisy, top-k"])
-    said = capsys.readouterr().err
-    assert "found ['noisy, top-k']" in said and "--noisy" in said
+        demo_command.main(["trials", str(tmp_path), *given, "--only", *only])
+    assert said in capsys.readouterr().err and not asked
+
+
+def test_results_of_more_rows_are_kept(asked, tmp_path, capsys):
+    """Results of all rows would be written over by those of some."""
+    argv = ["trials", str(tmp_path), "--problems", str(PLAYED), "--only", trials.FIXED]
+    assert demo_command.main([*argv, "by mass"]) == 0
+    before = (tmp_path / "results.json").read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        demo_command.main(argv)
+    assert "['by mass']" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_bytes() == before
