@@ -21,9 +21,11 @@ from jaxmoe.benchmarks import (
     host,
     kernels,
     length,
+    loglikelihood,
     machine,
     overhead,
     prefill,
+    quantise,
     slots,
     startup,
     targets,
@@ -106,7 +108,7 @@ def nothing_runs(monkeypatch, untyped):
             routes=routes,
         )
 
-    for module in (decode, length, overhead, prefill, slots):
+    for module in (decode, length, loglikelihood, overhead, prefill, slots):
         monkeypatch.setattr(module, "take_turns", found)
     monkeypatch.setattr(begun, "load", lambda *_: None)
     monkeypatch.setattr(begun, "begin", begin)
@@ -117,6 +119,9 @@ def nothing_runs(monkeypatch, untyped):
     load = lambda self: vars(self).update(steps=9, lengths=(5,) * 128)  # noqa: E731
     monkeypatch.setattr(slots._Load, "run", load)
     monkeypatch.setattr(slots, "_pieces", lambda load, _: _pieces(load))
+    scoring = lambda *_: _Peer().decoding(0, 1)  # noqa: E731
+    monkeypatch.setattr(loglikelihood.transformers_peer, "scoring", scoring)
+    _nothing_is_quantised(monkeypatch)
     monkeypatch.setattr(host, "_run", lambda *_: None)
     segments = (host._Segment(at - 0.5, at) for at in (1.0, 2.0))
     done = [SimpleNamespace(result=lambda s=segment: s) for segment in segments]
@@ -142,6 +147,20 @@ def nothing_runs(monkeypatch, untyped):
     monkeypatch.setattr(jaxmoe, "forward", lambda *_: np.ones((19, 1024)))
 
 
+def _nothing_is_quantised(monkeypatch):
+    def passed(model, tokens, **_):
+        layers = model.config.num_layers
+        return np.zeros((len(tokens), 4)), np.zeros((len(tokens), layers, 2), int)
+
+    answers = [np.zeros(3, int)] * quantise.PROBLEMS
+    monkeypatch.setattr(quantise, "_greedy", lambda *_: answers)
+    monkeypatch.setattr(quantise, "forward", passed)
+    monkeypatch.setattr(quantise, "random_params", lambda *_: {})
+    monkeypatch.setattr(
+        quantise, "quantise_params", lambda config, params: (config, {})
+    )
+
+
 def _pieces(load):
     at = itertools.product(slots._counts(load.slots), slots._fillings(256))
     return dict.fromkeys([*map(str, at), "prefill", slots._MIXED])
@@ -156,6 +175,7 @@ def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
         place=place,
         subject=replace(subject, preset=PRESETS[preset]),
         peers={"transformers": _Peer(), "llama.cpp": _Peer()},
+        peer_names=("transformers", "llama.cpp"),
     )
     rows = []
     left_out = {"machine", "profile", "convert"}
@@ -169,7 +189,6 @@ def _printed(backend: str, preset: str) -> set[tuple[str, str]]:
     return {(row.benchmark, row.what) for row in rows}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "preset"), sorted({key[:2] for key in all_targets()})
 )
