@@ -8,7 +8,7 @@ chosen, and what else was asked for, is returned.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -130,7 +130,13 @@ class Decoder:
     def __init__(self, config: ModelConfig, params: Params, execution: Execution):
         self.config, self.params = config, params
         self.segments = segments(config, execution.layers)
-        self.frame = _merged(_frame(config), config.weights, params, "")
+        self._merged = partial(
+            _merged,
+            weights=config.weights,
+            params=params,
+            bits_first=execution.products != "plain",
+        )
+        self.frame = self._merged(_frame(config), prefix="")
 
     def layer(self, segment: Segment, place: int, turn: Array | int) -> Layer:
         """The layer at one place of one turn of a segment."""
@@ -138,9 +144,9 @@ class Decoder:
         declared = _layer(segment.period[place], config.d_model, config.norm)
         prefix = segment.prefix(place)
         if segment.count == 1:
-            return _merged(declared, config.weights, self.params, prefix)
+            return self._merged(declared, prefix=prefix)
         pick = lambda stack: OfLayer(stack, turn)  # noqa: E731
-        return _merged(declared, config.weights, self.params, prefix, pick)
+        return self._merged(declared, prefix=prefix, pick=pick)
 
     def layers(self) -> list[Layer]:
         """All layers in order."""
@@ -433,12 +439,17 @@ def _layer(layer: LayerConfig, d_model: int, norm: NormConfig) -> _Declared:
 
 def _merged(
     declared: _Declared,
+    *,
     weights: ModelWeights | Fp8Weights,
     params: Any,
     prefix: str,
+    bits_first: bool,
     pick: Callable[[Any], Any] = lambda array: array,
 ) -> Any:
-    """The module over weights of `params`, each as `pick` gives it."""
+    """The module over weights of `params`, each as `pick` gives it.
+
+    bits_first: see `Fp8.of`.
+    """
 
     def bound(name: str) -> Any:
         values, scales = (params.get(prefix + name + end) for end in ("", SCALES))
@@ -446,7 +457,8 @@ def _merged(
             return pick(values)
         if isinstance(weights, Fp8Weights):
             inputs = declared.inputs[name]
-            return Fp8.of(pick(values), pick(scales), weights.block, inputs)
+            held = pick(values), pick(scales)
+            return Fp8.of(*held, weights.block, inputs, bits_first=bits_first)
         return Int8(pick(values), pick(scales))
 
     leaves = [bound(name) for name in declared.names]

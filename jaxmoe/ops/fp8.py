@@ -71,8 +71,8 @@ def dequantise(values: np.ndarray, scales: np.ndarray, block: Block) -> np.ndarr
 @pytree()
 @dataclass(frozen=True)
 class Fp8(Packed):
-    """values: uint8, the bits of float8, [*A, *outputs, *inputs]. scales: float32
-    [*A, blocks, blocks].
+    """values: float8, or uint8 where their bits were taken, [*A, *outputs, *inputs].
+    scales: float32 [*A, blocks, blocks].
 
     Each index of A has a matrix of its own, of `rows` rows; outputs lie one after the
     other in them, and so do inputs. `inputs` counts the axes of these. Where outputs
@@ -90,15 +90,23 @@ class Fp8(Packed):
 
     @classmethod
     def of(
-        cls, values: Leaf | OfLayer, scales: Leaf | OfLayer, block: Block, inputs: int
+        cls,
+        values: Leaf | OfLayer,
+        scales: Leaf | OfLayer,
+        block: Block,
+        inputs: int,
+        *,
+        bits_first: bool = True,
     ) -> "Fp8":
         """Of arrays as a model holds them, float8 or their bits.
 
-        Bits before anything is cut: XLA's CPU backend computes on no float8, and puts a
-        conversion, one value at a time, around each slice of them.
+        bits_first: take bits before anything is cut, for CPUs: XLA computes on no
+          float8 there, and puts a conversion, one value at a time, around each slice.
+          On accelerators it could make a stack of them of all experts.
         """
         outputs = values.shape[scales.ndim - 2 : values.ndim - inputs]
-        return cls(_as_bits(values), scales, block, math.prod(outputs), inputs)
+        held = _as_bits(values) if bits_first else values
+        return cls(held, scales, block, math.prod(outputs), inputs)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -172,7 +180,7 @@ class Fp8(Packed):
         return _through_half(part) * scales
 
 
-def _as_bits(values: Leaf | OfLayer) -> Leaf | OfLayer:
+def _as_bits(values: Any) -> Any:
     if values.dtype == jnp.uint8:
         return values
     if isinstance(values, OfLayer):
@@ -181,12 +189,12 @@ def _as_bits(values: Leaf | OfLayer) -> Leaf | OfLayer:
     return lax.bitcast_convert_type(values, jnp.uint8)
 
 
-def _through_half(bits: Array) -> Array:
+def _through_half(values: Array) -> Array:
     """Values of E4M3 over 256, float32: their bits are moved into those of float16.
 
     Processors widen float16 in one instruction, subnormal numbers too. NaN, which no
     checkpoint is loaded with unwarned, becomes 480.
     """
-    bits = bits.astype(jnp.uint16)
+    bits = _as_bits(values).astype(jnp.uint16)
     bits = (bits & 0x80) << 8 | (bits & 0x7F) << 7
     return lax.bitcast_convert_type(bits, jnp.float16).astype(jnp.float32)

@@ -37,7 +37,7 @@ CASES = [
         id=f"{name}-{number}-{backend}",
         marks=()
         if number == 0 and (name in EACH_MIXER or backend == [*PLATFORMS][-1])
-        else pytest.mark.slow,
+        else pytest.mark.thorough,
     )
     for name, family in FAMILIES.items()
     for number, config in enumerate(family.test_configs)
