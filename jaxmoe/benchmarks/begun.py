@@ -19,7 +19,7 @@ from jaxmoe.nn.decoder import empty_states
 from jaxmoe.ops.attention import CHUNK
 from jaxmoe.random.keys import sample_keys
 from jaxmoe.router.policies import Policy, TopK, for_model
-from jaxmoe.typing import Array
+from jaxmoe.typing import Array, Int
 
 NO_STOP = np.full(8, -1, np.int32)
 UNLIMITED = 1 << 20
@@ -139,7 +139,7 @@ def begin(
     admission = Admission(
         np.ones(n, bool),
         jax.random.key_data(sample_keys(jax.random.key(0), n)),
-        np.arange(n, dtype=np.int32) * prompts // n,
+        dealt(n, prompts),
         np.full(n, UNLIMITED, np.int32),
     )
     policy = resolved(subject, policy)
@@ -153,6 +153,11 @@ def begin(
     )
     slots, suffix = running.slots, running.states
     return Begun(subject, prefix, slots, suffix, policy, stops)
+
+
+def dealt(samples: int, prompts: int) -> Int[np.ndarray, "S"]:
+    """The prompt of each sample, int32: runs of equal length, one for each prompt."""
+    return np.arange(samples, dtype=np.int32) * prompts // samples
 
 
 def scribbled(samples: Begun) -> Begun:

@@ -150,7 +150,7 @@ def _pieces(load: _Load, policy: Policy) -> dict[str, Side]:
     prefix = begun.load(subject, list(load.prompts))
     # As many as the engine compares with, and none that is ever drawn.
     stop_ids = np.full(-(-len(load.stop_ids) // 8) * 8, -1, np.int32)
-    few, many = _dealt(load)
+    fewest, most = _prompts_at_work(load)
     samples = begun.begin(
         subject,
         prefix,
@@ -158,7 +158,7 @@ def _pieces(load: _Load, policy: Policy) -> dict[str, Side]:
         room=load.max_new_tokens,
         policy=policy,
         stop_ids=stop_ids,
-        prompts=few[-1] + 1,
+        prompts=fewest,
     )
 
     def segment(active: int, filled: int) -> Side:
@@ -169,7 +169,8 @@ def _pieces(load: _Load, policy: Policy) -> dict[str, Side]:
     prefill = Side(lambda: jax.tree.leaves(begun.load(subject, [*load.prompts])))
     at = product(_counts(load.slots), _fillings(load.max_new_tokens))
     # Prompts are of one length, so that nothing else about a slot changes with them.
-    mixed = replace(samples.at(0), prompt=jnp.asarray(many))
+    many = jnp.asarray(begun.dealt(load.slots, most))
+    mixed = replace(samples.at(0), prompt=many)
     return {
         "prefill": prefill,
         _MIXED: Side(partial(samples.run, SEGMENT, slots=mixed)),
@@ -181,15 +182,13 @@ _MIXED = "of many prompts"
 """Segments of all slots, of as many prompts as there can be."""
 
 
-def _dealt(load: _Load) -> tuple[np.ndarray, np.ndarray]:
-    """int32 [S] each: the prompt of every slot, of few prompts and of many.
+def _prompts_at_work(load: _Load) -> tuple[int, int]:
+    """The fewest and the most that all slots can be of.
 
-    Few as when the engine begins: all samples of a prompt before the next prompt's.
+    Fewest is as the engine begins: all samples of a prompt before the next prompt's.
     """
     fewest = min(-(-load.slots // load.samples), len(load.prompts))
-    most = min(load.slots, len(load.prompts))
-    slot = np.arange(load.slots, dtype=np.int32)
-    return slot * fewest // load.slots, slot * most // load.slots
+    return fewest, min(load.slots, len(load.prompts))
 
 
 def _counts(slots: int) -> list[int]:
@@ -211,8 +210,9 @@ def _bound(load: _Load, steps: Sequence[Step], found: dict[str, Spread]) -> Spre
     counts, fillings = _counts(load.slots), _fillings(load.max_new_tokens)
     active, longest, blocks = (np.array(each) for each in zip(*steps, strict=True))
     middles = [filled + SEGMENT / 2 for filled in fillings]
-    few, _ = _dealt(load)
-    timed = np.array([_blocks(few[:count].tolist()) for count in range(load.slots + 1)])
+    fewest, _ = _prompts_at_work(load)
+    few = begun.dealt(load.slots, fewest).tolist()
+    timed = np.array([_blocks(few[:count]) for count in range(load.slots + 1)])
     more = (blocks - timed[active]).sum() * _price_of_a_block(load, found)
     values = []
     for turn, prefill in enumerate(found["prefill"].values):
@@ -232,7 +232,10 @@ def _bound(load: _Load, steps: Sequence[Step], found: dict[str, Spread]) -> Spre
 
 def _price_of_a_block(load: _Load, found: dict[str, Spread]) -> float:
     """Seconds of a step that one more block costs, by the median of all rounds."""
-    fewest, most = (_blocks(prompts.tolist()) for prompts in _dealt(load))
+    fewest, most = (
+        _blocks(begun.dealt(load.slots, prompts).tolist())
+        for prompts in _prompts_at_work(load)
+    )
     if fewest == most:
         return 0.0
     full = found[str((load.slots, 0))].values

@@ -1,7 +1,7 @@
 """Drawing a row of one of the demo's studies, with a bar."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from jaxmoe.cli.bars import EvaluationBar
@@ -10,6 +10,7 @@ from jaxmoe.demo.game_runs import Outcome
 from jaxmoe.demo.held_out import HeldOut, problems_of
 from jaxmoe.demo.study_files import answers_folder
 from jaxmoe.evals.draw import Draw
+from jaxmoe.files import read_object
 from jaxmoe.model import Model
 
 
@@ -35,6 +36,20 @@ def play_row(
     accuracy, seconds = outcome.values("accuracy").mean(), time.perf_counter() - began
     print(f"{name:24} accuracy {accuracy:.1%}  {seconds:.0f} s", flush=True)
     return outcome
+
+
+def check_kept(out: Path, rows: Collection[str]) -> None:
+    """Raises ValueError where results in `out` have rows that these do not."""
+    if not (path := out / "results.json").exists():
+        return
+    before = read_object(path).get("configurations")
+    if not isinstance(before, dict):
+        raise ValueError(f"{path}: expected a study's results; name another OUT")
+    if lost := [name for name in before if name not in rows]:
+        raise ValueError(
+            f"{path} has rows that this run would leave out, {lost}: ask for them "
+            "too (their answers are kept), or name another OUT"
+        )
 
 
 def first_asked(asked: list[HeldOut], count: int | None) -> list[HeldOut]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jaxmoe
 from jaxmoe.checkpoints.source import open_source
-from jaxmoe.cli.demo_rows import first_asked, play_row
+from jaxmoe.cli.demo_rows import check_kept, first_asked, play_row
 from jaxmoe.demo.held_out import read_part
 from jaxmoe.demo.pilot import chosen, measured, pilot_draw
 from jaxmoe.demo.study import configurations, unfinished
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     reports = not args.pilot and (not args.only or not unfinished(args.only))
     if reports:
         require_matplotlib()  # now rather than after hours
+        check_kept(args.out, args.only or rows)
     checkpoint = open_source("demo").digest()
     model = jaxmoe.load("demo")
     if args.pilot:

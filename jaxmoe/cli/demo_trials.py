@@ -1,13 +1,12 @@
 """Measures heads that adapt, and models trained on, on the demo's problems."""
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import jaxmoe
 from jaxmoe.checkpoints.source import open_source
-from jaxmoe.cli.demo_rows import first_asked, play_row
+from jaxmoe.cli.demo_rows import check_kept, first_asked, play_row
 from jaxmoe.decode.inputs import check_whole
 from jaxmoe.demo import trials
 from jaxmoe.demo.held_out import read_part
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     given = {n: path for n in trials.MODELS if (path := getattr(args, n)) is not None}
     checkpoints = {SHIPPED: "demo", **given}
     rows = _rows_asked([*checkpoints], args.only)
-    _check_kept(args.out, [name for own in rows.values() for name in own])
+    check_kept(args.out, [name for own in rows.values() for name in own])
     checkpoints = {name: checkpoints[name] for name in rows}
     digests = {name: open_source(path).digest() for name, path in checkpoints.items()}
     outcomes, draws, entropies = {}, {}, {}
@@ -89,18 +88,6 @@ def _rows_asked(models: list[str], only: list[str]) -> dict[str, dict[str, Polic
     if idle := [model for model in models if not rows[model] and model != SHIPPED]:
         raise ValueError(f"--only has no row of {idle}, which were given")
     return {model: own for model, own in rows.items() if own}
-
-
-def _check_kept(out: Path, rows: list[str]) -> None:
-    """Raises ValueError where results in `out` have rows that these do not."""
-    if not (path := out / "results.json").exists():
-        return
-    before = json.loads(path.read_text("utf-8"))["configurations"]
-    if lost := [name for name in before if name not in rows]:
-        raise ValueError(
-            f"{path} has rows that this run would leave out, {lost}: ask for them "
-            "too (their answers are kept), or name another OUT"
-        )
 
 
 def _rows(model: str) -> Iterator[tuple[str, Policy]]:

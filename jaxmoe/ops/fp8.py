@@ -102,7 +102,7 @@ class Fp8(Packed):
 
         bits_first: take bits before anything is cut, for CPUs: XLA computes on no
           float8 there, and puts a conversion, one value at a time, around each slice.
-          On accelerators it could make a stack of them of all experts.
+          Elsewhere XLA may hold the bits of all experts beside them.
         """
         outputs = values.shape[scales.ndim - 2 : values.ndim - inputs]
         held = _as_bits(values) if bits_first else values

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxmoe.benchmarks.begun import dealt
 from jaxmoe.benchmarks.slots import (
     _MIXED,
     Step,
     _bound,
     _counts,
-    _dealt,
+    _prompts_at_work,
     perfect_refilling,
 )
 from jaxmoe.benchmarks.timing import Spread
@@ -70,7 +71,9 @@ def test_the_bound_prices_blocks(mixed):
 def test_loads_of_any_shape_have_a_bound(prompts, samples, slots):
     """Slots would be of prompts that are not there, or the price have no divisor."""
     load = load_of(prompts, samples, slots)
-    assert all(0 <= dealt.min() <= dealt.max() < prompts for dealt in _dealt(load))
+    for some in _prompts_at_work(load):
+        assert 0 < some <= prompts
+        assert set(dealt(slots, some)) == set(range(some))
     names = [str((count, 0)) for count in _counts(slots)]
     found = dict.fromkeys([*names, "prefill"], Spread((32.0,)))
     found[_MIXED] = Spread((40.0,))

@@ -149,6 +149,18 @@ def test_main_rows_are_enough(asked, matplotlib, tmp_path):
     assert len(results["left_out"]["configurations"]) == len(configurations()) - 5
 
 
+@pytest.mark.parametrize("held", ['{"configurations": {"another": {}}}', "[]", "{}"])
+def test_results_of_another_run_are_kept(asked, matplotlib, tmp_path, capsys, held):
+    """The main rows alone would be written over all of them."""
+    asked.clear()
+    (tmp_path / "results.json").write_text(held)
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path), "--problems", str(PLAYED), "--only", *MAIN])
+    said = capsys.readouterr().err
+    assert "results.json" in said and "Traceback" not in said and not asked
+    assert (tmp_path / "results.json").read_text() == held
+
+
 def test_the_pilot(asked, tmp_path, capsys):
     """The study's problems would be drawn before it is known which."""
     asked.clear()

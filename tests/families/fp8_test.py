@@ -1,14 +1,21 @@
 """What `quantization_config` of FP8 says: which weights are so, or a refusal."""
 
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.deepseek_v3 import DEEPSEEK_V3
 from jaxmoe.families.qwen3_5_moe import QWEN3_5_MOE
 from jaxmoe.families.registry import family_of
-from jaxmoe.nn.decoder import abstract_params, axis_sizes, check_blocks
+from jaxmoe.nn.decoder import Decoder, abstract_params, axis_sizes, check_blocks
+from jaxmoe.ops.fp8 import DTYPE, Fp8
 from jaxmoe.planning.plan import mesh_of
 from jaxmoe.sharding.layout import layout_for
+from tests.tiny import EXECUTION
 
 PLAIN = dict(DEEPSEEK_V3.test_configs[0])
 QUANTISED = {"quant_method": "fp8", "weight_block_size": [8, 4]}
@@ -34,6 +41,20 @@ def test_all_projections_are_but_those_that_are_named():
         left = read(**{name: named}).weights
         gone = {"mixer.kv_up", "mixer.o.weight"}
         assert set(left.names) == set(weights.names) - gone
+
+
+@pytest.mark.parametrize("products", ["plain", "weight_left", "lanes"])
+def test_whose_bits_are_taken_first(products):
+    """A CPU would be four times slower, or a GPU hold the bits of all experts."""
+    config = read(fmt="e4m3")
+    params = {
+        n: jnp.zeros(w.shape, w.dtype) for n, w in abstract_params(config).items()
+    }
+    layers = Decoder(config, params, replace(EXECUTION, products=products)).layers()
+    is_packed = lambda leaf: isinstance(leaf, Fp8)  # noqa: E731
+    leaves = jax.tree.leaves(nnx.state(layers[-1]), is_leaf=is_packed)
+    held = {leaf.values.dtype for leaf in leaves if is_packed(leaf)}
+    assert held == {DTYPE if products == "plain" else jnp.dtype(jnp.uint8)}
 
 
 def test_a_name_counts_by_either_prefix():

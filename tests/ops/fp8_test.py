@@ -127,6 +127,25 @@ def test_cuts_and_other_shapes_keep_their_scales():
     np.testing.assert_array_equal(widen(inputs.reshape(F, -1)), expected)
 
 
+def test_bits_may_be_taken_late():
+    """Accelerators take them of what was cut, and would compute with other floats."""
+    values, scales = _random(2, rows=40, columns=D)
+    held = OfLayer(jnp.asarray(values[None]), jnp.int32(0))
+    scale = OfLayer(jnp.asarray(scales[None]), jnp.int32(0))
+    first, late = (
+        Fp8.of(held, scale, BLOCK, 1, bits_first=bits_first)
+        for bits_first in (True, False)
+    )
+    assert (first.values.dtype, late.values.dtype) == (jnp.uint8, DTYPE)
+    for part in (
+        lambda packed: packed.widen(jnp.float32),
+        lambda packed: packed.cut(1, 1).widen(jnp.float32),
+        lambda packed: packed.take(jnp.array([1, 0, 1])).widen(jnp.float32),
+        lambda packed: packed.read(1, 5, 32, 20, 32),
+    ):
+        np.testing.assert_array_equal(jax.jit(part)(late), jax.jit(part)(first))
+
+
 def test_projections_multiply_by_the_floats():
     """Tiles of a large weight would have the scales of others."""
     values, scales = _random(rows=2100, columns=96, block=(128, 128))
