@@ -154,9 +154,9 @@ def load(
     JAXMOE_COMPILATION_CACHE=off prevents it.
 
     Args:
-      path: "demo" is the small trained model that comes with the package
-        (`jaxmoe.demo`; a directory of that name is "./demo"). Else a directory written
-        by `python -m convert`, here or on gs://; a Hugging Face directory with
+      path: "demo" and "demo-tries" are the small trained models that come with the
+        package (`jaxmoe.demo`; a directory of that name is "./demo"). Else a directory
+        written by `python -m convert`, here or on gs://; a Hugging Face directory with
         config.json and safetensors; or the name of a model on the hub, such as
         "Qwen/Qwen3-30B-A3B", which is downloaded into the hub's cache.
       mesh: devices to spread over, with axes named "data" and "model"; None for the

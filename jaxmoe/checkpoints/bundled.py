@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import TypeGuard
 
-BUNDLED = {"demo": Path(__file__).resolve().parents[1] / "demo" / "hf"}
+_DEMO = Path(__file__).resolve().parents[1] / "demo"
+BUNDLED = {"demo": _DEMO / "hf", "demo-tries": _DEMO / "tries" / "hf"}
 """Name -> Hugging Face directory within the package."""
 
 

@@ -78,10 +78,10 @@ def open_source(
     """Opens the checkpoint that `path` names.
 
     Args:
-      path: "demo" (the model of the package; a directory of that name is "./demo"), a
-        Hugging Face directory, a converted one, here or on gs://, or the name of a
-        model of the hub, such as "Qwen/Qwen3-30B-A3B". A directory goes before a name
-        of the hub; a `Path` is always a directory.
+      path: "demo" or "demo-tries" (the models of the package; a directory of that
+        name is "./demo"), a Hugging Face directory, a converted one, here or on gs://,
+        or the name of a model of the hub, such as "Qwen/Qwen3-30B-A3B". A directory
+        goes before a name of the hub; a `Path` is always a directory.
       verify: compare what is read with the checksums of a converted checkpoint.
       overrides, ignore: as in `jaxmoe.load`.
 

@@ -19,7 +19,7 @@ OUT/problems.json. What ships in jaxmoe/demo is made by `jaxmoe demo train OUT` 
 copied from there. `--from demo --policy expert-sample` trains it on with the policy's
 noise; with --answers on right answers that a model has drawn itself."""
 SMOKE = {"steps": 60, "batch": 32, "warm_up": 10}
-OPTIONS = ("steps", "batch", "learning_rate", "warm_up", "balance", "seed")
+OPTIONS = ("steps", "batch", "learning_rate", "warm_up", "balance", "seed", "tries")
 """Fields of `Recipe` that can be changed."""
 
 

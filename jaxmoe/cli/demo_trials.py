@@ -1,7 +1,6 @@
 """Measures heads that adapt, and models trained on, on the demo's problems."""
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import jaxmoe
@@ -12,18 +11,15 @@ from jaxmoe.demo import trials
 from jaxmoe.demo.held_out import read_part
 from jaxmoe.demo.study_files import as_compact
 from jaxmoe.demo.token_entropy import token_entropy
+from jaxmoe.demo.trials import SHIPPED, Row, Setting
 from jaxmoe.files import write_text
-from jaxmoe.router.policies import Policy
 
 EPILOG = """\
-Draws the answers that jaxmoe/demo/trials/design.md says: of the shipped model with each
-kind of head, and of the models given, which `jaxmoe demo train` makes, by top-k and by
-Expert-Sample. Writes results.json and table.md into OUT; claims about models that are
-not given, or rows that --only leaves out, are left out. A killed run goes on where it
-was."""
-
-SHIPPED = "shipped"
-_EVERY = (SHIPPED, *trials.MODELS)
+Draws the answers that jaxmoe/demo/trials/design.md says, or jaxmoe/demo/tries/design.md
+of demo-tries: of the shipped model with each kind of head, and of the models given,
+which `jaxmoe demo train` makes, by top-k and by Expert-Sample. Writes results.json and
+table.md into OUT; claims about models that are not given, or rows that --only leaves
+out, are left out. A killed run goes on where it was."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +27,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add, where = parser.add_argument, Path("demo-trials")
     out = "the directory to write into (default: demo-trials)"
     add("out", metavar="OUT", type=Path, nargs="?", default=where, help=out)
+    shipped = "the shipped model that they are about (default: demo)"
+    add("--of", choices=trials.SETTINGS, default="demo", help=shipped)
     for name in trials.MODELS:
         add(f"--{name}", metavar="CKPT", help=f"the model called {name} in the design")
     only = "just these rows, as 'fixed' or 'coarse, top-k' (default: all)"
     add("--only", metavar="NAME", nargs="+", default=[], help=only)
     problems = "only the first P (default: the design's)"
-    default = trials.PROBLEMS
-    add("--problems", type=int, metavar="P", default=default, help=problems)
+    add("--problems", type=int, metavar="P", help=problems)
     slots = "answers computed side by side (default: 256)"
     add("--slots", type=int, metavar="S", default=256, help=slots)
 
@@ -45,35 +42,47 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draws what is missing, and writes the results; 0."""
     check_whole("--slots", args.slots)
-    asked = first_asked(read_part("study"), args.problems)
+    setting = trials.SETTINGS[args.of]
+    problems = setting.problems if args.problems is None else args.problems
+    asked = first_asked(read_part("study"), problems)
     given = {n: path for n in trials.MODELS if (path := getattr(args, n)) is not None}
-    checkpoints = {SHIPPED: "demo", **given}
-    rows = _rows_asked([*checkpoints], args.only)
+    if others := [name for name in given if name not in setting.models]:
+        raise ValueError(
+            f"--of {args.of} has models {[*setting.models]}, found --{others[0]}"
+        )
+    checkpoints = {SHIPPED: setting.shipped, **given}
+    rows = _rows_asked(setting, [*checkpoints], args.only)
     check_kept(args.out, [name for own in rows.values() for name in own])
     checkpoints = {name: checkpoints[name] for name in rows}
     digests = {name: open_source(path).digest() for name, path in checkpoints.items()}
     outcomes, draws, entropies = {}, {}, {}
     for name, path in checkpoints.items():
         model = jaxmoe.load(path)
-        for row, policy in rows[name].items():
-            draws[row] = trials.draw_of(policy, args.slots)
+        for row, how in rows[name].items():
+            draws[row] = setting.draw(how, args.slots)
             outcomes[row] = play_row(
                 args.out, row, model, asked, draws[row], digests[name]
             )
-        if (topk := next(_rows(name))[0]) in outcomes:
+        if (topk := next(iter(setting.rows(name)))) in outcomes:
             texts = outcomes[topk].first_texts()
-            entropies[name] = token_entropy(model.config, model.params, texts)
-    found = {"checkpoints": digests} | trials.report(outcomes, draws, entropies)
+            entropies[name] = token_entropy(
+                model.config, model.params, texts, tries=setting.tries
+            )
+    results = trials.report(setting, outcomes, draws, entropies)
+    found = {"checkpoints": digests} | results
     write_text(args.out / "results.json", as_compact(found))
-    text = trials.table(found)
+    text = trials.table(setting, found)
     write_text(args.out / "table.md", text)
     print(text)
     return 0
 
 
-def _rows_asked(models: list[str], only: list[str]) -> dict[str, dict[str, Policy]]:
+def _rows_asked(
+    setting: Setting, models: list[str], only: list[str]
+) -> dict[str, dict[str, Row]]:
     """model -> those of its rows that are to be drawn; none is without any."""
-    every = {name: model for model in _EVERY for name, _ in _rows(model)}
+    of = {model: setting.rows(model) for model in (SHIPPED, *setting.models)}
+    every = {name: model for model, own in of.items() for name in own}
     if unknown := [name for name in only if name not in every]:
         raise ValueError(
             f"--only: expected names of {[*every]}, found {unknown} (OUT comes before)"
@@ -82,18 +91,9 @@ def _rows_asked(models: list[str], only: list[str]) -> dict[str, dict[str, Polic
         options = ", ".join(f"--{model} CKPT" for model in away)
         raise ValueError(f"--only has rows of {away}: give {options}")
     rows = {
-        model: {n: policy for n, policy in _rows(model) if not only or n in only}
+        model: {n: row for n, row in of[model].items() if not only or n in only}
         for model in models
     }
     if idle := [model for model in models if not rows[model] and model != SHIPPED]:
         raise ValueError(f"--only has no row of {idle}, which were given")
     return {model: own for model, own in rows.items() if own}
-
-
-def _rows(model: str) -> Iterator[tuple[str, Policy]]:
-    """Name and policy of a model's rows, that of top-k first."""
-    if model == SHIPPED:
-        yield from trials.HEADS.items()
-        return
-    for name, policy in trials.ROUTING.items():
-        yield trials.row_of(model, name), policy

@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
         "jaxmoe evaluate", description=__doc__, epilog=EPILOG
     )
     add = made.add_argument
-    checkpoint = "demo, or a directory or gs:// path that `jaxmoe convert` has made"
+    checkpoint = (
+        "demo, demo-tries, or a directory or gs:// path that `jaxmoe convert` has made"
+    )
     add("checkpoint", metavar="CKPT", nargs="?", default="demo", help=checkpoint)
     add_draw_options(made)
     out = "keep the answers in DIR, which may be gs://bucket/folder"

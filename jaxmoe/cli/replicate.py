@@ -24,13 +24,13 @@ from jaxmoe.cli.questions import questions_of, task_named
 from jaxmoe.cli.sampling_options import seed
 from jaxmoe.cli.task_options import (
     DEMO_TASK,
-    IN_A_GAME,
     MAX_NEW_TOKENS,
     add_data_options,
 )
 from jaxmoe.config import ModelConfig
 from jaxmoe.decode.inputs import check_whole
 from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.demo.game_runs import room_of
 from jaxmoe.evals.draw import Draw
 from jaxmoe.evals.evaluate import Status
 from jaxmoe.evals.replication.costs import cost_of, hours_on
@@ -155,7 +155,8 @@ def _fill(args: argparse.Namespace, recipe: Recipe, benchmark: Benchmark) -> Non
         )
     if args.problems is None:
         args.problems = recipe.problems
-    default = IN_A_GAME if benchmark.task == DEMO_TASK else MAX_NEW_TOKENS
+    game = benchmark.task == DEMO_TASK
+    default = room_of(args.checkpoint) if game else MAX_NEW_TOKENS
     said = {
         "n": recipe.n,
         "max_new_tokens": benchmark.max_new_tokens or default,

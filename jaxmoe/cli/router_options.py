@@ -13,6 +13,7 @@ from jaxmoe.analysis.router_heads import Heads
 from jaxmoe.analysis.router_pass import measure
 from jaxmoe.analysis.run_texts import run_rows
 from jaxmoe.analysis.texts import Row, read_rows
+from jaxmoe.checkpoints.bundled import is_bundled
 from jaxmoe.cli.loading_options import digest_of, load
 from jaxmoe.cli.problem_options import first_problems
 from jaxmoe.cli.questions import task_named
@@ -31,7 +32,7 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
     )
     again = "compare with this checkpoint on the same tokens, both routed by top-k"
     most = "of an answer that is drawn; 0 draws none (default: 64)"
-    checkpoint = "demo, or a directory that `jaxmoe convert` has written"
+    checkpoint = "demo, demo-tries, or a directory that `jaxmoe convert` has written"
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help=checkpoint)
     add("--data", metavar="FILE", type=Path, help=data)
@@ -124,7 +125,7 @@ def write_routes(args: argparse.Namespace, model: Model, passages: Passages) -> 
 
 
 def _demo_rows(args: argparse.Namespace) -> list[Row]:
-    if args.checkpoint != "demo":
+    if not is_bundled(args.checkpoint):
         raise ValueError("--data is needed with other models than demo; name a file")
     problems = first_problems("test", args.limit)
     return [Row(problem.prompt, problem.prompt) for problem in problems]

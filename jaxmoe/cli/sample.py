@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Iterator
 
 from jaxmoe import demo
+from jaxmoe.checkpoints.bundled import is_bundled
 from jaxmoe.cli.endings import Interrupt, command
 from jaxmoe.cli.mesh_options import add_mesh_options, load_model
 from jaxmoe.cli.policy_options import add_policy_options, policy_of
@@ -25,7 +26,6 @@ from jaxmoe.sampling import Finished, stream
 EPILOG = """\
 Answer i is a pure function of checkpoint, prompt, options, seed and i, whatever --n and
 --slots are. Ctrl-C prints what has finished; a second one ends at once."""
-DEMO = "demo"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,9 +33,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("jaxmoe sample", description=__doc__, epilog=EPILOG)
     add = made.add_argument
     checkpoint = "made by `jaxmoe convert`, or Hugging Face's (default: demo)"
-    add("checkpoint", metavar="CKPT", nargs="?", default=DEMO, help=checkpoint)
+    add("checkpoint", metavar="CKPT", nargs="?", default="demo", help=checkpoint)
     problem = (
-        "ask the demo model test problem N, 0 to 511 (default: 0), and mark the "
+        "ask demo, or demo-tries, test problem N, 0 to 511 (default: 0), and mark the "
         "answers; --prompt 2,5,8,12=27: asks one of your own"
     )
     add("--problem", type=int, metavar="N", help=problem)
@@ -73,15 +73,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def judge_of(args: argparse.Namespace) -> Judge | None:
-    """Who judges answers of the demo model; None for another model or prompt.
+    """Who judges answers of a demo model; None for another model or prompt.
 
     Raises:
       ValueError: options of a prompt that do not fit.
     """
-    if args.checkpoint != DEMO and args.problem is not None:
-        raise ValueError("--problem goes with the demo model; leave out CKPT")
-    check_prompt_options(args, needed=args.checkpoint != DEMO)
-    if args.checkpoint != DEMO:
+    plays = is_bundled(args.checkpoint)
+    if not plays and args.problem is not None:
+        raise ValueError("--problem goes with the demo models; leave out CKPT")
+    check_prompt_options(args, needed=not plays)
+    if not plays:
         return None
     if not has_prompt(args):
         problems = demo.problems()

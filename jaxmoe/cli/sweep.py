@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     """All options."""
     made = argparse.ArgumentParser("jaxmoe sweep", description=__doc__, epilog=EPILOG)
     add = made.add_argument
-    checkpoint = "demo, or a directory that `jaxmoe convert` has written"
+    checkpoint = "demo, demo-tries, or a directory that `jaxmoe convert` has written"
     add("checkpoint", metavar="CKPT", nargs="?", default="demo", help=checkpoint)
     add("--out", metavar="DIR", type=Path, required=True, help="where all runs go")
     keep = "numbers of experts that are always taken"

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxmoe.cli.sampling_options import seed
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.demo.game_runs import MAX_NEW_TOKENS as IN_A_GAME
+from jaxmoe.demo.game_runs import room_of
 from jaxmoe.evals.draw import Draw
 from jaxmoe.evals.tasks import GYM, TASKS
 from jaxmoe.router.policies import Policy
@@ -69,7 +69,8 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--n", type=int, default=32, help="answers to each question (default: 32)")
     add("--seed", type=seed, default=0, help="0..2**32 - 1 (default: 0)")
-    most = f"of an answer (default: {MAX_NEW_TOKENS}; for countdown, what it needs)"
+    most = f"of an answer (default: {MAX_NEW_TOKENS}; for countdown, what it needs: "
+    most += f"{room_of('demo')}, of demo-tries {room_of('demo-tries')})"
     add("--max-new-tokens", type=int, metavar="N", help=most)
     add("--slots", type=int, metavar="S", help="side by side (default: 64 or fewer)")
     add("--noisy-prefill", action="store_true", help="route prompts with noise too")
@@ -77,7 +78,8 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
 
 def draw_of(args: argparse.Namespace, policy: Policy, sampler: TokenSampler) -> Draw:
     """How answers are drawn."""
-    default = IN_A_GAME if args.task == DEMO_TASK else MAX_NEW_TOKENS
+    game = args.task == DEMO_TASK
+    default = room_of(args.checkpoint) if game else MAX_NEW_TOKENS
     most = default if args.max_new_tokens is None else args.max_new_tokens
     numbers = (args.n, most, args.seed, args.slots, args.noisy_prefill)
     return Draw(policy, sampler, *numbers)

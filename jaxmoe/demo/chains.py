@@ -21,6 +21,7 @@ from jaxmoe.demo.numbers_game import (
     MAX_TARGET,
     SMALLEST,
     Problem,
+    last_try,
 )
 
 Split = Literal["train", "validation", "test"]
@@ -108,7 +109,7 @@ def training_chains() -> Chains:
 
 
 def chains_of(answers: Iterable[tuple[Problem, str]]) -> Chains:
-    """Right answers as they are written, each once."""
+    """Right answers as they are written, each once; of several tries the last."""
     rows = [
         [*problem.numbers, problem.target, *_steps(text)] for problem, text in answers
     ]
@@ -126,7 +127,7 @@ def _steps(text: str) -> list[int]:
     a, o, b, r = r"(\d+)", f"([{re.escape(OPERATIONS)}])", r"(\d+)", r"(\d+)"
     return [
         OPERATIONS.index(part) if part in OPERATIONS else int(part)
-        for step in re.findall(f"{a}{o}{b}={r}", text)
+        for step in re.findall(f"{a}{o}{b}={r}", last_try(text))
         for part in step
     ]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxmoe.demo import problems
-from jaxmoe.demo.numbers_game import Problem, error_in, expression
+from jaxmoe.demo.numbers_game import Problem, error_in, expression, last_try
 from jaxmoe.evals.tasks.base import Grade, Question
 from jaxmoe.evals.tasks.prompts import fill, shown, text_of
 
@@ -59,6 +59,7 @@ class Countdown:
         The answer is the `expression` of steps that follow the rules, whether or not
         they reach the target, so that right answers and wrong ones are merged alike;
         other text of steps stands for itself, and what are no steps is no answer.
+        Of several tries the last one counts.
         Details: error, what is wrong in a few words, or None.
         """
         problem = Problem.parse(question.details["problem"])
@@ -85,4 +86,4 @@ def _answer(problem: Problem, text: str, error: str | None) -> str | None:
     # Sums that are not so, as 12+8=21, would share the expression of right ones.
     reached = text.rpartition("=")[2]
     by_the_rules = error in (None, f"{reached} is not {problem.target}")
-    return sums if by_the_rules else text
+    return sums if by_the_rules else last_try(text)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxmoe.demo.chains import OPERATIONS, Chains
-from jaxmoe.demo.numbers_game import COUNT, MAX_RESULT
+from jaxmoe.demo.numbers_game import AGAIN, COUNT, MAX_RESULT
 
 END = "<end>"
 SYMBOLS = (END, "+", "-", "*", "/", "=", ",", ":", "0")
@@ -23,7 +23,8 @@ PATTERN = r"[0-9]+|[-+*/=,:]"
 
 PROMPT_LENGTH = 2 * COUNT + 2
 ANSWER_LENGTH = 6 * (COUNT - 1)
-"""Tokens of every problem and of every well-formed answer, `END` included."""
+"""Tokens of every problem, and of every well-formed try with what ends it: `END` after
+the last try, `AGAIN` after those before."""
 
 
 def encode(text: str) -> list[int]:
@@ -44,22 +45,35 @@ def decode(ids: Sequence[int]) -> str:
 
 
 def encode_whole(texts: Sequence[str]) -> np.ndarray:
-    """int32 [N, 27]: problems with their answers, less `END`.
+    """int32 [N, 27]: problems with their answers of one try, less `END`.
 
-    texts: those of another length than a right answer's are left out, as are those
-      that run two numbers together into no number.
+    texts: as in `encode_by_tries`.
+    """
+    return encode_by_tries(texts, 1)[0]
+
+
+def encode_by_tries(texts: Sequence[str], most: int) -> list[np.ndarray]:
+    """int32 [N, 9 + 18 T] for each number of tries T up to `most` that texts have.
+
+    Problems with their answers, less `END`.
+
+    texts: those of another length than so many tries' are left out, as are those that
+      run two numbers together into no number.
 
     Raises:
       ValueError: none is left.
     """
-    length = PROMPT_LENGTH + ANSWER_LENGTH - 1
-    rows = [ids for text in texts if len(ids := _encoded(text)) == length]
+    rows: dict[int, list[list[int]]] = {}
+    for ids in map(_encoded, texts):
+        tries, rest = divmod(len(ids) + 1 - PROMPT_LENGTH, ANSWER_LENGTH)
+        if rest == 0 and 1 <= tries <= most:
+            rows.setdefault(tries, []).append(ids)
     if not rows:
         raise ValueError(
-            f"expected problems with answers of {ANSWER_LENGTH - 1} tokens, found "
-            "none; a model that writes no such answers cannot be compared"
+            f"expected problems with answers of {ANSWER_LENGTH - 1} tokens a try, "
+            "found none; a model that writes no such answers cannot be compared"
         )
-    return np.array(rows, np.int32)
+    return [np.array(rows[tries], np.int32) for tries in sorted(rows)]
 
 
 def _encoded(text: str) -> list[int]:
@@ -71,21 +85,44 @@ def _encoded(text: str) -> list[int]:
 
 
 def encode_chains(chains: Chains, rows: np.ndarray) -> np.ndarray:
-    """int32 [B, 28]: problem, answer and `END` of some rows of `chains`."""
-    zero = ID["0"]
-    operations = np.array([ID[symbol] for symbol in OPERATIONS])
-    tokens = np.full((len(rows), PROMPT_LENGTH + ANSWER_LENGTH), ID[","], np.int32)
-    tokens[:, 0 : 2 * COUNT : 2] = chains.numbers[rows] + zero
-    tokens[:, 2 * COUNT - 1] = ID["="]
-    tokens[:, 2 * COUNT] = chains.target[rows] + zero
-    tokens[:, 2 * COUNT + 1] = ID[":"]
-    steps = chains.steps[rows].astype(np.int32)
-    for index in range(COUNT - 1):
-        at = PROMPT_LENGTH + 6 * index
-        tokens[:, at] = steps[:, index, 0] + zero
-        tokens[:, at + 1] = operations[steps[:, index, 1]]
-        tokens[:, at + 2] = steps[:, index, 2] + zero
-        tokens[:, at + 3] = ID["="]
-        tokens[:, at + 4] = steps[:, index, 3] + zero
+    """int32 [B, 10 + 18 T]: a problem, T tries at it, and `END`.
+
+    rows: int [B, T], rows of `chains`. The last is the answer, whose problem it is;
+      those before have the same numbers.
+    """
+    zero, last = ID["0"], rows[:, -1]
+    parts = np.full((len(rows), PROMPT_LENGTH), ID[","], np.int32)
+    parts[:, 0 : 2 * COUNT : 2] = chains.numbers[last] + zero
+    parts[:, 2 * COUNT - 1] = ID["="]
+    parts[:, 2 * COUNT] = chains.target[last] + zero
+    parts[:, 2 * COUNT + 1] = ID[":"]
+    tokens = np.concatenate([parts, *(_try(chains, r) for r in rows.T)], axis=1)
     tokens[:, -1] = ID[END]
     return tokens
+
+
+def learnt(tries: int) -> np.ndarray:
+    """bool [18 T]: the tokens of T tries that are to be learnt.
+
+    Of the last try all, of those before, which failed, what their sums come to, and
+    that another follows: not which steps they took.
+    """
+    failed = np.zeros((tries - 1, COUNT - 1, 6), bool)
+    failed[:, :, 4] = True
+    failed[:, -1, 5] = True
+    return np.append(failed.ravel(), np.ones(ANSWER_LENGTH, bool))
+
+
+def _try(chains: Chains, rows: np.ndarray) -> np.ndarray:
+    """int32 [B, 18]: the steps of some rows of `chains`, and `AGAIN`."""
+    zero = ID["0"]
+    operations = np.array([ID[symbol] for symbol in OPERATIONS])
+    steps = chains.steps[rows].astype(np.int32)
+    tokens = np.full((len(rows), COUNT - 1, 6), ID[","], np.int32)
+    tokens[:, :, 0] = steps[:, :, 0] + zero
+    tokens[:, :, 1] = operations[steps[:, :, 1]]
+    tokens[:, :, 2] = steps[:, :, 2] + zero
+    tokens[:, :, 3] = ID["="]
+    tokens[:, :, 4] = steps[:, :, 3] + zero
+    tokens[:, -1, 5] = ID[AGAIN]
+    return tokens.reshape(len(rows), ANSWER_LENGTH)

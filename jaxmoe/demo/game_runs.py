@@ -1,5 +1,6 @@
 """The demo's problems put to a model, and how it did."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,21 @@ from jaxmoe.evals.run import read_run
 from jaxmoe.model import Model
 from jaxmoe.typing import Bool, Int
 
-MAX_NEW_TOKENS = ANSWER_LENGTH + 6
-"""Of an answer: a whole one, and a little over, so that a long one is seen to be so."""
+
+def room_for(tries: int) -> int:
+    """Tokens of a whole answer, and a little over, so that a long one is seen to be."""
+    return tries * ANSWER_LENGTH + 6
+
+
+MAX_NEW_TOKENS = room_for(1)
+"""Of an answer of one try."""
+MOST_TRIES = 6
+"""That demo-tries was trained to make."""
+
+
+def room_of(checkpoint: str | os.PathLike | None) -> int:
+    """Tokens that an answer of a bundled model needs; of others those of one try."""
+    return room_for(MOST_TRIES if checkpoint == "demo-tries" else 1)
 
 
 @dataclass(frozen=True)

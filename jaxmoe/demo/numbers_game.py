@@ -6,6 +6,9 @@ Every step takes two of the numbers at hand, adds, subtracts, multiplies or divi
 them, and puts the result, a whole number from 1 to 199, in their place. After three
 steps one number is left, and it must be the target. A problem has many right answers,
 and whether an answer is right is decided by doing the sums.
+
+An answer may have several tries, 12+8=20,5-2=3,20+3=23:12+8=20,5+2=7,20+7=27. Each has
+three steps, and the last is the one that must be right.
 """
 
 import re
@@ -20,11 +23,14 @@ MAX_RESULT = 199
 """Results of steps are whole numbers from 1 to this."""
 COUNT = 4
 """Numbers in a problem; an answer has one step less."""
+AGAIN = ":"
+"""Stands between tries, as after a problem."""
 
 # Three digits are enough for every number; \d would take the digits of all scripts.
 _NUMBER = r"([1-9][0-9]{0,2})"
 _PROBLEM = re.compile(",".join([_NUMBER] * COUNT) + f"={_NUMBER}:")
 _STEP = re.compile(f"{_NUMBER}([-+*/]){_NUMBER}={_NUMBER}")
+_TRY = re.compile(",".join([_STEP.pattern] * (COUNT - 1)))
 
 
 @dataclass(frozen=True, order=True)
@@ -69,10 +75,19 @@ def result_of(a: int, operation: str, b: int) -> int | None:
     return value if 1 <= value <= MAX_RESULT else None
 
 
+def last_try(answer: str) -> str:
+    """What counts of an answer: its only try, or the last of several."""
+    return answer.rpartition(AGAIN)[2]
+
+
 def error_in(problem: Problem, answer: str) -> str | None:
     """What is wrong with an answer, in a few words; None if it is right."""
+    *failed, last = answer.split(AGAIN)
+    for text in failed:
+        if not _TRY.fullmatch(text):
+            return f"{text!r} is no try"
     at_hand = Counter(problem.numbers)
-    steps = answer.split(",")
+    steps = last.split(",")
     if len(steps) != COUNT - 1:
         return f"{len(steps)} steps instead of {COUNT - 1}"
     value = 0
@@ -109,7 +124,7 @@ def expression(answer: str) -> str:
         return waiting.pop() if waiting else value
 
     last = ""
-    for step in answer.split(","):
+    for step in last_try(answer).split(","):
         found = _STEP.fullmatch(step)
         if not found:
             raise ValueError(f"expected steps as 12-8=4, found {step!r}")

@@ -37,6 +37,8 @@ class Recipe:
     balance: weight of the balancing loss, which is 1 where all experts are chosen
       equally often.
     seed: of weights, batches and noise.
+    tries: the most that an answer has; the last is right, those before are not, and
+      from none to all but one of them are equally likely.
     policy: how an answer's tokens are routed, by its name on the command line, as
       where answers are drawn; those of the problem are routed without noise.
     """
@@ -49,15 +51,17 @@ class Recipe:
     clip: float = 1.0
     balance: float = 0.01
     seed: int = 0
+    tries: int = 1
     policy: str = "topk"
 
     def describe(self) -> dict[str, Any]:
         """What must be the same when a run goes on.
 
-        The default policy is left out: it is that of runs from before there were any
-        others, which do not name it.
+        Default policy and tries are left out: they are those of runs from before there
+        were any others, which do not name them.
         """
         found = asdict(self)
-        if self.policy == Recipe.policy:
-            del found["policy"]
+        for name in ("policy", "tries"):
+            if found[name] == getattr(Recipe, name):
+                del found[name]
         return found

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.demo.encoding import PROMPT_LENGTH, encode_whole
+from jaxmoe.demo.encoding import PROMPT_LENGTH, encode_by_tries
 from jaxmoe.demo.network import logits_of
 from jaxmoe.typing import Params
 
@@ -20,14 +21,14 @@ class TokenEntropy(NamedTuple):
 
 
 def token_entropy(
-    config: ModelConfig, params: Params, texts: Sequence[str]
+    config: ModelConfig, params: Params, texts: Sequence[str], *, tries: int = 1
 ) -> TokenEntropy:
     """How sure the model is of the next token where an answer's tokens are drawn.
 
     Routed by top-k, without temperature.
 
     texts: problems with their answers; those of another length than a right answer's
-      are left out, and not counted.
+      are left out, and not counted. tries: the most that an answer may have.
     """
 
     @jax.jit
@@ -36,5 +37,8 @@ def token_entropy(
         logp = jax.nn.log_softmax(logits[:, PROMPT_LENGTH - 1 :])
         return -(jnp.exp(logp) * logp).sum(axis=-1).mean()
 
-    tokens = encode_whole(texts)
-    return TokenEntropy(float(mean_entropy(params, tokens)), len(tokens))
+    parts = encode_by_tries(texts, tries)
+    means = [float(mean_entropy(params, tokens)) for tokens in parts]
+    places = [tokens[:, PROMPT_LENGTH - 1 :].size for tokens in parts]
+    nats = float(np.average(means, weights=places))
+    return TokenEntropy(nats, sum(map(len, parts)))

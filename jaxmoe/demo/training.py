@@ -16,7 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxmoe.config import ModelConfig
 from jaxmoe.demo.chains import Chains
-from jaxmoe.demo.encoding import PROMPT_LENGTH, encode_chains
+from jaxmoe.demo.encoding import ANSWER_LENGTH, PROMPT_LENGTH, encode_chains, learnt
 from jaxmoe.demo.network import first_params, logits_of
 from jaxmoe.demo.recipe import Recipe
 from jaxmoe.ops.experts import Implementation
@@ -76,23 +76,50 @@ class Batches:
     """The batches of a run; batch number t is a function of the seed and t alone.
 
     A problem is drawn first, then one of its answers, so that problems with many
-    answers are not seen more often.
+    answers are not seen more often. Where answers have several tries, all of a batch
+    have equally many; those before the answer are answers to other targets of the same
+    numbers, mostly targets near the one asked.
     """
 
     def __init__(self, chains: Chains, recipe: Recipe):
         self._chains, self._recipe = chains, recipe
         problems = np.concatenate([chains.numbers, chains.target[:, None]], 1)
-        new = np.ones(len(problems), bool)
-        new[1:] = (problems[1:] != problems[:-1]).any(axis=1)
-        self._starts = np.flatnonzero(new)
-        self._counts = np.diff(np.append(self._starts, len(problems)))
+        self._problems = _runs(problems)
+        self._sets = _runs(chains.numbers)
 
     def batch(self, step: int) -> np.ndarray:
-        """Problems, answers and ends as tokens, int32 [B, 28]."""
+        """Problems, tries and ends as tokens, int32 [B, 10 + 18 T]."""
         random = np.random.default_rng((self._recipe.seed, step))
-        problem = random.integers(len(self._starts), size=self._recipe.batch)
-        place = (random.random(problem.size) * self._counts[problem]).astype(int)
-        return encode_chains(self._chains, self._starts[problem] + place)
+        starts, counts = self._problems
+        problem = random.integers(len(starts), size=self._recipe.batch)
+        place = (random.random(problem.size) * counts[problem]).astype(int)
+        answer = starts[problem] + place
+        failed = random.integers(self._recipe.tries) if self._recipe.tries > 1 else 0
+        tries = [self._failed(random, problem) for _ in range(failed)]
+        return encode_chains(self._chains, np.stack([*tries, answer], axis=1))
+
+    def _failed(self, random: np.random.Generator, problem: np.ndarray) -> np.ndarray:
+        """A row for each problem that has its numbers and another target."""
+        starts, counts = (values[problem] for values in self._problems)
+        sets, sizes = self._sets
+        own = np.searchsorted(sets, starts, side="right") - 1
+        first, others = sets[own], sizes[own] - counts
+        # Rows of a set are in the order of their targets: half of the draws are within
+        # a twentieth of its rows.
+        away = NEAR * random.standard_cauchy(problem.size) * others
+        place = (starts - first + away).astype(np.int64) % others
+        return first + place + np.where(place < starts - first, 0, counts)
+
+
+NEAR = 0.05
+
+
+def _runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each run of equal rows begins, and how long it is."""
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    starts = np.flatnonzero(new)
+    return starts, np.diff(np.append(starts, len(rows)))
 
 
 def balance_loss(
@@ -118,7 +145,8 @@ def loss_of(
 ) -> tuple[Array, Losses]:
     """The loss of a batch, and its parts.
 
-    Problems are routed without noise, as prompts are.
+    Problems are routed without noise, as prompts are. Of tries that failed only a part
+    of the tokens is learnt (`jaxmoe.demo.encoding.learnt`).
 
     keys: as of `logits_of`.
     """
@@ -132,6 +160,9 @@ def loss_of(
         noise_from=PROMPT_LENGTH,
     )
     logits, wanted = logits[:, PROMPT_LENGTH - 1 :], tokens[:, PROMPT_LENGTH:]
+    if (tries := wanted.shape[1] // ANSWER_LENGTH) > 1:
+        places = np.flatnonzero(learnt(tries))
+        logits, wanted = logits[:, places], wanted[:, places]
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, wanted).mean()
     right = (logits.argmax(axis=-1) == wanted).mean()
     even = balance_loss(ranking, experts)

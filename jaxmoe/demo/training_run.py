@@ -15,7 +15,7 @@ from jaxmoe.config import ModelConfig
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.demo.chains import training_chains
 from jaxmoe.demo.encoding import decode, encode
-from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
+from jaxmoe.demo.game_runs import room_for
 from jaxmoe.demo.numbers_game import Problem, is_right
 from jaxmoe.demo.training import Batches, Losses, Recipe, first_state, make_step
 from jaxmoe.demo.training_start import Start
@@ -92,7 +92,7 @@ def train(
         if now % rhythm.report == 0 or last:
             rate = None
             if now % rhythm.measure == 0 or last:
-                rate = pass_rate(config, state.params, validation)
+                rate = pass_rate(config, state.params, validation, recipe.tries)
             yield _record(now, losses, time.perf_counter() - began, rate)
             losses = []
         # After the report: a kill between the two repeats a report and loses none.
@@ -123,11 +123,13 @@ def _record(
 
 
 def pass_rate(
-    config: ModelConfig, params: Params, problems: Sequence[Problem]
+    config: ModelConfig, params: Params, problems: Sequence[Problem], tries: int = 1
 ) -> float:
     """The share of problems whose greedy answer is right, with top-k routing.
 
     Weights are rounded to bfloat16, as they will be written.
+
+    tries: the most that an answer may have.
     """
     device = jax.devices()[0]
     rounded = {n: v.astype(jnp.bfloat16).astype(v.dtype) for n, v in params.items()}
@@ -138,7 +140,7 @@ def pass_rate(
         key=jax.random.key(0, impl="threefry2x32"),
         policy=TopK(),
         sampler=TokenSampler(0.0),
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=room_for(tries),
     )
     right = [
         is_right(problem, decode(out.tokens[0, : out.lengths[0]]))

@@ -44,7 +44,7 @@ class Start:
 def weights_from(path: str | os.PathLike) -> tuple[Params, str, Shapes]:
     """Weights to begin from, their digest, and the shapes of their experts.
 
-    path: "demo", or a directory of a model that was trained here.
+    path: "demo", "demo-tries", or a directory of a model that was trained here.
 
     Raises:
       ValueError: another model.

@@ -1,16 +1,18 @@
 """Trials of what the paper leaves open: adapting heads, other training, few experts.
 
-Rows, claims and what is made of the answers. Of each trial jaxmoe/demo/trials/design.md
-was written before its answers.
+Rows, claims and what is made of the answers. Of each trial design.md in
+jaxmoe/demo/trials, or in jaxmoe/demo/tries, was written before its answers.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome
-from jaxmoe.demo.study import NORMAL, as_json, found_as_json, row_as_json
+from jaxmoe.decode.sampler import TokenSampler
+from jaxmoe.demo.game_runs import MOST_TRIES, Outcome, room_for
+from jaxmoe.demo.study import HIGH, NORMAL, as_json, found_as_json, row_as_json
 from jaxmoe.demo.study_table import claims_table, configurations_table
 from jaxmoe.demo.token_entropy import TokenEntropy
 from jaxmoe.evals.claims import Claim, Evidence, findings
@@ -19,8 +21,7 @@ from jaxmoe.router.modifiers import Gated
 from jaxmoe.router.policies import AdaptiveHead, ExpertSample, Policy, TopK
 from jaxmoe.typing import Float
 
-SEED, N, PROBLEMS = 3, 32, 512
-MEASURES = ("accuracy", "pass@8", "pass@32")
+SEED = 3
 RESAMPLES = 100_000
 
 FIXED = "fixed"
@@ -33,12 +34,15 @@ ADAPTING: Mapping[str, Policy] = {
 }
 HEADS: Mapping[str, Policy] = {"top-k": TopK(), FIXED: ExpertSample(), **ADAPTING}
 """Rows of the shipped model."""
+HOT: Mapping[str, Policy] = {"top-k, high": TopK(), f"{FIXED}, high": ExpertSample()}
+"""Its rows by the paper's high sampler."""
 
 CONTROL, NOISY, SHARPENED = TRAINED_ON = ("control", "noisy", "sharpened")
 """Models that were trained on."""
 COARSE = "coarse"
 """A model of few large experts, trained from nothing."""
 MODELS = (*TRAINED_ON, COARSE)
+SHIPPED = "shipped"
 ROUTING: Mapping[str, Policy] = {"top-k": TopK(), "expert-sample": ExpertSample()}
 """Rows of each of them."""
 
@@ -53,43 +57,95 @@ def gain_of(model: str) -> str:
     return f"gain of {model}"
 
 
-def draw_of(policy: Policy, slots: int | None = None) -> Draw:
-    """As `jaxmoe.demo.game_runs.play` wants it."""
-    return Draw(policy, NORMAL, N, MAX_NEW_TOKENS, seed=SEED, slots=slots)
+class Row(NamedTuple):
+    """How answers of a row are drawn."""
+
+    policy: Policy
+    sampler: TokenSampler = NORMAL
 
 
-def _head_claims(row: str) -> tuple[Claim, ...]:
-    return (
-        Claim(f"{row}: 32 answers solve more", row, FIXED, "pass@32", "higher"),
-        Claim(f"{row}: one answer is no worse", row, FIXED, "accuracy", "no worse"),
-    )
+@dataclass(frozen=True)
+class Setting:
+    """What is asked of which model.
+
+    shipped: what `jaxmoe.load` takes. problems: the first of the study's. n: answers to
+    each. tries: that an answer may have. measures: what tables show. models: those that
+    are compared beside the shipped one. method: whether the shipped model's own gain is
+    judged, by the high sampler too; of demo the study has done that.
+    """
+
+    shipped: str
+    problems: int
+    n: int
+    tries: int
+    measures: tuple[str, ...]
+    models: tuple[str, ...]
+    method: bool = False
+
+    def rows(self, model: str) -> dict[str, Row]:
+        """A model's rows by name, that of top-k first."""
+        if model != SHIPPED:
+            return {row_of(model, n): Row(policy) for n, policy in ROUTING.items()}
+        rows = {name: Row(policy) for name, policy in HEADS.items()}
+        if self.method:
+            rows |= {name: Row(policy, HIGH) for name, policy in HOT.items()}
+        return rows
+
+    def draw(self, row: Row, slots: int | None = None) -> Draw:
+        """As `jaxmoe.demo.game_runs.play` wants it."""
+        most = room_for(self.tries)
+        return Draw(row.policy, row.sampler, self.n, most, seed=SEED, slots=slots)
+
+    def families(self) -> dict[str, tuple[Claim, ...]]:
+        """Claims that are corrected together."""
+        heads = tuple(c for row in ADAPTING for c in self._beats(row, row, FIXED))
+        trained_on = [model for model in TRAINED_ON if model in self.models]
+        models = (
+            *(claim for model in trained_on for claim in self._gains(model)),
+            *(self._growth(model) for model in trained_on if model != CONTROL),
+        )
+        found = {"heads": heads, "models": models}
+        if self.method:
+            normal, (topk, es) = self._beats("normal", FIXED, "top-k"), HOT
+            found = {"the method": (*normal, *self._beats("high", es, topk))} | found
+        if COARSE in self.models:
+            found["coarse experts"] = self._gains(COARSE)
+        return found
+
+    def _beats(self, text: str, row: str, other: str) -> tuple[Claim, Claim]:
+        more, pair = f"{text}: {self.n} answers solve more", (row, other)
+        return (
+            Claim(more, *pair, f"pass@{self.n}", "higher"),
+            Claim(f"{text}: one answer is no worse", *pair, "accuracy", "no worse"),
+        )
+
+    def _gains(self, model: str) -> tuple[Claim, Claim]:
+        topk, es = self.rows(model)
+        return self._beats(model, es, topk)
+
+    def _growth(self, model: str) -> Claim:
+        text, pair = f"{model}: gains more than the control", (model, CONTROL)
+        return Claim(text, *map(gain_of, pair), f"pass@{self.n}", "higher")
 
 
-def _gain_claims(model: str) -> tuple[Claim, ...]:
-    topk, es = (row_of(model, policy) for policy in ROUTING)
-    return (
-        Claim(f"{model}: 32 answers solve more", es, topk, "pass@32", "higher"),
-        Claim(f"{model}: one answer is no worse", es, topk, "accuracy", "no worse"),
-    )
-
-
-def _growth_claim(model: str) -> Claim:
-    pair = gain_of(model), gain_of(CONTROL)
-    return Claim(f"{model}: gains more than the control", *pair, "pass@32", "higher")
-
-
-HEAD_CLAIMS = tuple(claim for row in ADAPTING for claim in _head_claims(row))
-MODEL_CLAIMS = (
-    *(claim for model in TRAINED_ON for claim in _gain_claims(model)),
-    *map(_growth_claim, (NOISY, SHARPENED)),
+ONE_TRY = Setting(
+    shipped="demo",
+    problems=512,
+    n=32,
+    tries=1,
+    measures=("accuracy", "pass@8", "pass@32"),
+    models=MODELS,
 )
-COARSE_CLAIMS = _gain_claims(COARSE)
-CLAIM_FAMILIES: Mapping[str, Sequence[Claim]] = {
-    "heads": HEAD_CLAIMS,
-    "models": MODEL_CLAIMS,
-    "coarse experts": COARSE_CLAIMS,
-}
-"""Claims that are corrected together."""
+TRIES = Setting(
+    shipped="demo-tries",
+    problems=2048,
+    n=8,
+    tries=MOST_TRIES,
+    measures=("accuracy", "pass@2", "pass@8"),
+    models=(CONTROL, NOISY),
+    method=True,
+)
+SETTINGS: Mapping[str, Setting] = {one.shipped: one for one in (ONE_TRY, TRIES)}
 
 
 def evidence(
@@ -122,6 +178,7 @@ def evidence(
 
 
 def report(
+    setting: Setting,
     outcomes: Mapping[str, Outcome],
     draws: Mapping[str, Draw],
     entropies: Mapping[str, TokenEntropy],
@@ -145,10 +202,10 @@ def report(
         },
         "gains": {
             gain.claim.text: as_json(gain.difference())
-            for gain in evidence(_gains(), outcomes)
+            for gain in evidence(_gains(setting), outcomes)
         },
     }
-    for name, family in CLAIM_FAMILIES.items():
+    for name, family in setting.families().items():
         known = [*evidence(family, outcomes)]
         judged = findings(known, size=len(family), resamples=RESAMPLES)
         found[name] = [found_as_json(finding) for finding in judged]
@@ -156,13 +213,13 @@ def report(
     return found
 
 
-def _gains() -> list[Claim]:
+def _gains(setting: Setting) -> list[Claim]:
     """Measures of which each model's gain is shown without a verdict."""
     return [
         Claim(f"{model}, {measure}", es, topk, measure, "higher")
-        for model in MODELS
-        for topk, es in [[row_of(model, policy) for policy in ROUTING]]
-        for measure in MEASURES
+        for model in setting.models
+        for topk, es in [setting.rows(model)]
+        for measure in setting.measures
     ]
 
 
@@ -170,12 +227,12 @@ def _missing(family: Sequence[Claim], known: Collection[Claim]) -> list[str]:
     return [claim.text for claim in family if claim not in known]
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(setting: Setting, found: Mapping[str, Any]) -> str:
     """What `report` gave, as Markdown."""
     parts = [
         f"{found['problems']} problems of {found['number_sets']} sets of numbers, "
-        f"{N} answers each; percent, with 95 % intervals over sets of numbers.",
-        configurations_table(found["configurations"], MEASURES),
+        f"{setting.n} answers each; percent, with 95 % intervals over sets of numbers.",
+        configurations_table(found["configurations"], setting.measures),
     ]
     if entropies := found["token entropy"]:
         said = ", ".join(
@@ -183,7 +240,7 @@ def table(found: Mapping[str, Any]) -> str:
             for name, one in entropies.items()
         )
         parts.append(f"Token entropy in nats (and of how many first answers): {said}.")
-    for name, family in CLAIM_FAMILIES.items():
+    for name, family in setting.families().items():
         if found[name]:
             corrected = f"Claims about {name}, corrected for {len(family)}:"
             parts += [corrected, claims_table(found[name])]

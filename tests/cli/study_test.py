@@ -27,6 +27,7 @@ from tests.outcomes import outcome_of
 pytestmark = pytest.mark.xdist_group("study")
 
 PLAYED = 4
+FAMILIES = trials.ONE_TRY.families()
 
 
 def main(argv: list[str]) -> int:
@@ -220,7 +221,11 @@ def test_the_trials(asked, tmp_path, monkeypatch):
     """Rows of a model would be drawn by another, or a model's claims be left out."""
     asked.clear()
     texts = []
-    entropy = lambda config, params, some: texts.append(some) or TokenEntropy(0.5, 3)  # noqa: E731
+
+    def entropy(config, params, some, *, tries):
+        texts.append(some)
+        return TokenEntropy(0.5, 3)
+
     monkeypatch.setattr(demo_trials, "token_entropy", entropy)
     argv = [str(tmp_path), "--problems", str(PLAYED), "--slots", "16"]
     assert demo_command.main(["trials", *argv, "--noisy", "demo"]) == 0
@@ -233,10 +238,10 @@ def test_the_trials(asked, tmp_path, monkeypatch):
     results = json.loads((tmp_path / "results.json").read_text("utf-8"))
     found = {"nats": 0.5, "answers": 3}
     assert results["token entropy"] == {"shipped": found, "noisy": found}
-    assert len(results["heads"]) == len(trials.HEAD_CLAIMS)
+    assert len(results["heads"]) == len(FAMILIES["heads"])
     found = [row["claim"] for row in results["models"]]
     assert found == [
-        c.text for c in trials.MODEL_CLAIMS if c.a == "noisy, expert-sample"
+        c.text for c in FAMILIES["models"] if c.a == "noisy, expert-sample"
     ]
     assert (tmp_path / "table.md").read_text("utf-8").startswith("4 problems of ")
 
@@ -244,7 +249,7 @@ def test_the_trials(asked, tmp_path, monkeypatch):
 def test_some_rows_of_the_trials(asked, tmp_path, monkeypatch):
     """Who has one more model would draw, and pay for, the rows of all others again."""
     asked.clear()
-    entropy = lambda config, params, some: TokenEntropy(0.5, 3)  # noqa: E731
+    entropy = lambda *_, tries: TokenEntropy(0.5, 3)  # noqa: E731
     monkeypatch.setattr(demo_trials, "token_entropy", entropy)
     argv = [str(tmp_path), "--problems", str(PLAYED), "--coarse", "demo", "--only"]
     rows = [trials.row_of("coarse", policy) for policy in trials.ROUTING]
@@ -252,7 +257,7 @@ def test_some_rows_of_the_trials(asked, tmp_path, monkeypatch):
     results = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert [*results["configurations"]] == [trials.FIXED, *rows]
     assert [*results["token entropy"]] == ["coarse"]  # that of the other is of top-k
-    assert len(results["coarse experts"]) == len(trials.COARSE_CLAIMS)
+    assert len(results["coarse experts"]) == len(FAMILIES["coarse experts"])
     assert results["heads"] == [] and len(asked) == 3
     assert [*results["checkpoints"]] == ["shipped", "coarse"]
     asked.clear()
@@ -268,7 +273,7 @@ def test_heads_are_compared_together(asked, tmp_path):
     assert demo_command.main(["trials", *argv]) == 0
     results = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert results["heads"] == []
-    assert len(results["heads left out"]) == len(trials.HEAD_CLAIMS)
+    assert len(results["heads left out"]) == len(FAMILIES["heads"])
     assert "entropy in nats" not in (tmp_path / "table.md").read_text("utf-8")
 
 
@@ -278,6 +283,8 @@ def test_heads_are_compared_together(asked, tmp_path):
         ([], ["noisy, top-k"], "give --noisy CKPT"),
         ([], ["fixd"], "found ['fixd']"),
         (["--noisy", "demo"], ["fixed"], "no row of ['noisy']"),
+        (["--of", "demo-tries", "--coarse", "demo"], ["fixed"], "found --coarse"),
+        (["--of", "demo-tries"], ["coarse, top-k"], "found ['coarse, top-k']"),
     ],
 )
 def test_rows_that_cannot_be_drawn(asked, given, only, said, tmp_path, capsys):

@@ -26,6 +26,16 @@ def _question(prompt="2,5,8,12=27:", template=None, **row):
         # The sums of the right answer, worked out wrong.
         ("12+8=21,5+2=7,21+7=27", "12+8=21,5+2=7,21+7=27", "12+8=21 is not so"),
         ("12+8=20", "12+8=20", "1 steps instead of 3"),
+        # Of several tries the last.
+        (f"12+8=20,5-2=3,20+3=23:{ANSWER}", expression(ANSWER), None),
+        (f"{ANSWER}:12+8=20,5-2=3,20+3=23", "((12+8)+(5-2))", "23 is not 27"),
+        (
+            f"{ANSWER}:12+8=21,5+2=7,21+7=27",
+            "12+8=21,5+2=7,21+7=27",
+            "12+8=21 is not so",
+        ),
+        (f"{ANSWER}:12+8=20", "12+8=20", "1 steps instead of 3"),
+        (f"{ANSWER}:", None, "1 steps instead of 3"),
         ("12+8=20,5+2=7,20+7=27 ", None, "'20+7=27 ' is no step"),
         ("", None, "1 steps instead of 3"),
         ("\ud800", None, "1 steps instead of 3"),

@@ -11,13 +11,22 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxmoe
 from jaxmoe.demo.chains import all_chains
-from jaxmoe.demo.encoding import ANSWER_LENGTH, PROMPT_LENGTH, VOCAB
+from jaxmoe.demo.encoding import (
+    ANSWER_LENGTH,
+    PROMPT_LENGTH,
+    VOCAB,
+    decode,
+    encode_chains,
+    learnt,
+)
 from jaxmoe.demo.network import demo_config, first_params, logits_of
+from jaxmoe.demo.numbers_game import Problem, error_in, is_right
 from jaxmoe.demo.training import (
     Batches,
     Recipe,
     balance_loss,
     first_state,
+    loss_of,
     make_step,
     noise_keys,
 )
@@ -262,6 +271,48 @@ def test_every_problem_is_as_likely_as_any_other(chains):
     _, counts = np.unique(tokens, axis=0, return_counts=True)
     assert len(counts) == len(problem), "an answer was never drawn"
     assert excess(counts, 1 / (len(answers) * answers[problem])) < 1
+
+
+def test_failed_tries_have_other_targets_of_the_same_numbers(chains):
+    """A model would be told to go on after a right try, or with other numbers."""
+    tried = Batches(chains, replace(RECIPE, batch=500, tries=4))
+    lengths = set()
+    for number in range(12):
+        tokens = tried.batch(number)
+        np.testing.assert_array_equal(tokens, tried.batch(number))
+        lengths.add(tokens.shape[1])
+        for row in tokens[:50]:
+            prompt, answer = decode(row[:PROMPT_LENGTH]), decode(row[PROMPT_LENGTH:])
+            *failed, last = answer.split(":")
+            problem = Problem.parse(prompt)
+            assert is_right(problem, last)
+            for one in failed:
+                reached = one.rpartition("=")[2]
+                assert error_in(problem, one) == f"{reached} is not {problem.target}"
+    assert lengths == {PROMPT_LENGTH + ANSWER_LENGTH * t for t in (1, 2, 3, 4)}
+
+
+def test_failed_tries_are_mostly_near_the_target():
+    """Tries that miss by little, as a model's own do, would not be seen."""
+    chains = all_chains([(2, 5, 8, 12)])
+    large = Batches(chains, replace(RECIPE, batch=2_000, tries=2))
+    tokens = next(t for t in map(large.batch, range(9)) if t.shape[1] > 40)
+    failed, right = ([decode([x]) for x in tokens[:, at]] for at in (26, 44))
+    away = np.abs(np.array(failed, int) - np.array(right, int))
+    assert away.min() == 1 and np.median(away) <= 10 and np.quantile(away, 0.9) > 20
+
+
+def test_only_what_is_learnt_counts(chains):
+    """A model would learn to write tries that fail."""
+    params = first_params(CONFIG, 3)
+    tokens = encode_chains(chains, np.array([[40, 9], [7, 0]]))
+    loss = lambda some: loss_of(CONFIG, params, some, 0.0, "batched")[1]  # noqa: E731
+    logits, _, _ = _logits_of(params, tokens[:, :-1], implementation="batched")
+    logp = jax.nn.log_softmax(logits[:, PROMPT_LENGTH - 1 :])
+    picked = jnp.take_along_axis(logp, tokens[:, PROMPT_LENGTH:, None], axis=-1)[..., 0]
+    wanted = -picked[:, learnt(2)].mean()
+    np.testing.assert_allclose(loss(tokens).entropy, wanted, rtol=1e-5)
+    assert abs(wanted + picked.mean()) > 1e-3
 
 
 # -- stopping and going on -----------------------------------------------------------

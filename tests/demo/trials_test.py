@@ -8,54 +8,78 @@ import pytest
 
 from jaxmoe.demo import trials
 from jaxmoe.demo.chains import number_sets
-from jaxmoe.demo.encoding import VOCAB
+from jaxmoe.demo.encoding import ANSWER_LENGTH, VOCAB
 from jaxmoe.demo.network import demo_config
 from jaxmoe.demo.numbers_game import Problem
+from jaxmoe.demo.study import HIGH, NORMAL
 from jaxmoe.demo.token_entropy import TokenEntropy
-from jaxmoe.demo.trials import HEAD_CLAIMS, HEADS, MODEL_CLAIMS, MODELS, ROUTING
-from jaxmoe.router.policies import for_model
+from jaxmoe.demo.trials import HEADS, HOT, MODELS, ONE_TRY, ROUTING, SHIPPED, TRIES
+from jaxmoe.router.policies import ExpertSample, TopK, for_model
 from tests.outcomes import outcome_of
 
 CONFIG = demo_config({"vocab_size": len(VOCAB), "eos_token_id": 0, "pad_token_id": 0})
+HEAD_CLAIMS, MODEL_CLAIMS = (ONE_TRY.families()[n] for n in ("heads", "models"))
 PROBLEMS = [Problem(numbers, 9) for numbers in number_sets()[:4]]
 MODEL_ROWS = [trials.row_of(model, policy) for model in MODELS for policy in ROUTING]
 NOISY_TOPK, NOISY_ES = (trials.row_of(trials.NOISY, policy) for policy in ROUTING)
 
 
-@pytest.mark.parametrize("policy", [*HEADS.values(), *ROUTING.values()])
-def test_every_policy_fits_the_demo_model(policy):
+@pytest.mark.parametrize("setting", [ONE_TRY, TRIES])
+@pytest.mark.parametrize("model", [SHIPPED, trials.NOISY])
+def test_every_policy_fits_the_demo_model(setting, model):
     """The trials would stop at this row."""
-    draw = trials.draw_of(policy, 16)
-    assert (draw.n, draw.slots, draw.seed) == (trials.N, 16, trials.SEED)
-    for_model(draw.policy, CONFIG)
+    for row in setting.rows(model).values():
+        draw = setting.draw(row, 16)
+        assert (draw.n, draw.slots, draw.seed) == (setting.n, 16, trials.SEED)
+        assert draw.max_new_tokens > setting.tries * ANSWER_LENGTH
+        assert draw.sampler in (NORMAL, HIGH)
+        for_model(draw.policy, CONFIG)
 
 
-def test_the_families_are_as_large_as_the_design_says():
+@pytest.mark.parametrize(
+    ("setting", "stated"),
+    [
+        (ONE_TRY, {"heads": 10, "models": 8, "coarse experts": 2}),
+        (TRIES, {"the method": 4, "heads": 10, "models": 5}),
+    ],
+)
+def test_the_families_are_as_large_as_the_design_says(setting, stated):
     """Holm's correction would be for another number of claims than was stated."""
-    sizes = {name: len(family) for name, family in trials.CLAIM_FAMILIES.items()}
-    assert sizes == {"heads": 10, "models": 8, "coarse experts": 2}
-    texts = [
-        claim.text for family in trials.CLAIM_FAMILIES.values() for claim in family
-    ]
-    assert len(set(texts)) == len(texts)
+    families = setting.families()
+    assert {name: len(family) for name, family in families.items()} == stated
+    claims = [claim for family in families.values() for claim in family]
+    assert len({claim.text for claim in claims}) == len(claims)
+    assert {claim.measure for claim in claims} == {"accuracy", f"pass@{setting.n}"}
     assert {claim.a for claim in HEAD_CLAIMS} | {claim.b for claim in HEAD_CLAIMS} == (
         {*HEADS} - {"top-k"}
     )
 
 
+def test_the_method_is_judged_by_both_samplers():
+    """A gain would be of another sampler, or less than nothing."""
+    method = TRIES.families()["the method"]
+    pairs = [("fixed", "top-k")] * 2 + [("fixed, high", "top-k, high")] * 2
+    assert [(claim.a, claim.b) for claim in method] == pairs
+    rows = TRIES.rows(SHIPPED)
+    assert {name for name, row in rows.items() if row.sampler == HIGH} == {*HOT}
+    assert [rows[name].policy for pair in pairs[1:3] for name in pair] == [
+        *(ExpertSample(), TopK()) * 2
+    ]
+
+
 def outcomes(rows) -> dict:
     """Four problems of 32 answers, of which a sixteenth is right."""
-    made = {name: outcome_of(PROBLEMS, trials.N, [2, 2, 2, 2]) for name in rows}
+    made = {name: outcome_of(PROBLEMS, ONE_TRY.n, [2, 2, 2, 2]) for name in rows}
     if NOISY_ES in made:
-        made[NOISY_ES] = outcome_of(PROBLEMS, trials.N, [32, 32, 2, 0])
+        made[NOISY_ES] = outcome_of(PROBLEMS, ONE_TRY.n, [32, 32, 2, 0])
     return made
 
 
 def reported(rows) -> dict:
     """The report, as it is read again."""
     found = outcomes(rows)
-    draws = dict.fromkeys(found, trials.draw_of(HEADS["top-k"]))
-    said = trials.report(found, draws, {"shipped": TokenEntropy(0.5, 3)})
+    draws = dict.fromkeys(found, ONE_TRY.draw(trials.Row(HEADS["top-k"])))
+    said = trials.report(ONE_TRY, found, draws, {"shipped": TokenEntropy(0.5, 3)})
     return json.loads(json.dumps(said, allow_nan=False))
 
 
@@ -82,8 +106,8 @@ def test_gains_may_differ_by_two():
     made = outcomes(rows)
     control_topk, control_es = (trials.row_of(trials.CONTROL, p) for p in ROUTING)
     for name, right in ((NOISY_TOPK, 0), (NOISY_ES, 32), (control_topk, 32)):
-        made[name] = outcome_of(PROBLEMS, trials.N, [right] * 4)
-    made[control_es] = outcome_of(PROBLEMS, trials.N, [0] * 4)
+        made[name] = outcome_of(PROBLEMS, ONE_TRY.n, [right] * 4)
+    made[control_es] = outcome_of(PROBLEMS, ONE_TRY.n, [0] * 4)
     growth = [c for c in MODEL_CLAIMS if c.a == trials.gain_of(trials.NOISY)]
     (one,) = trials.evidence(growth, made)
     np.testing.assert_array_equal(one.a - one.b, [2, 2, 2, 2])
@@ -98,7 +122,7 @@ def test_models_that_are_not_given_are_left_out():
     assert found["models left out"] == left and len(left) == 3
     adjusted = {row["claim"]: row for row in found["models"]}
     assert len(adjusted) == len(MODEL_CLAIMS) - 3
-    text = trials.table(found)
+    text = trials.table(ONE_TRY, found)
     assert f"Left out: {'; '.join(left)}." in text
     assert "shipped 0.500 (3)." in text
     assert re.search(r"\| by mass +\| 4 ", text)
