@@ -24,7 +24,7 @@ COMMANDS = {
     "plan": "say which slice a model fits, and what a step takes, on paper",
     "scaling": "tables for more chips, counted from compiled steps",
     "bench": "measure jaxmoe on this machine",
-    "demo": "measure the method on the demo model, or train it anew",
+    "demo": "measure the method on the demo models, or train them anew",
     "random-checkpoint": "write a checkpoint with random weights",
     "convert": "make a checkpoint of a Hugging Face directory",
     "export": "write a checkpoint as Hugging Face safetensors",

@@ -1,4 +1,4 @@
-"""Measures the method or every policy on the demo model, or trains it anew."""
+"""Measures the method or every policy on the demo models, or trains them anew."""
 
 import argparse
 

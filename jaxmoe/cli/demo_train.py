@@ -8,6 +8,10 @@ from pathlib import Path
 import jax
 
 from jaxmoe.cli.fields import add_field, fields_of, given, help_of, option_of
+from jaxmoe.decode.inputs import check_whole
+from jaxmoe.demo.encoding import PROMPT_LENGTH
+from jaxmoe.demo.game_runs import room_for
+from jaxmoe.demo.network import HF_CONFIG
 from jaxmoe.demo.recipe import Recipe, Shapes
 from jaxmoe.demo.training_start import Start, right_answers, weights_from
 from jaxmoe.execution import cores
@@ -15,8 +19,9 @@ from jaxmoe.router.policies import POLICIES
 
 EPILOG = """\
 Writes OUT/log.jsonl as it goes, and at the end OUT/hf, a Hugging Face directory, and
-OUT/problems.json. What ships in jaxmoe/demo is made by `jaxmoe demo train OUT` and
-copied from there. `--from demo --policy expert-sample` trains it on with the policy's
+OUT/problems.json. The model demo is made by `jaxmoe demo train OUT` and copied from
+there; demo-tries by `--from demo --tries 6 --batch 64 --learning-rate 0.0015 --steps
+6000 --seed 1`. `--from demo --policy expert-sample` trains it on with the policy's
 noise; with --answers on right answers that a model has drawn itself."""
 SMOKE = {"steps": 60, "batch": 32, "warm_up": 10}
 OPTIONS = ("steps", "batch", "learning_rate", "warm_up", "balance", "seed", "tries")
@@ -32,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         add_field(parser, Recipe, name, help=said)
     policy = "how an answer's tokens are routed in training (default: topk)"
     parser.add_argument("--policy", choices=POLICIES, help=policy)
-    begin = "weights to begin from: demo, or OUT/hf of another run"
+    begin = "weights to begin from: demo, demo-tries, or OUT/hf of another run"
     parser.add_argument("--from", dest="start", metavar="CKPT", help=begin)
     answers = "train on the first right answer to each problem of this run alone "
     answers += "(`jaxmoe evaluate --task countdown`; see `jaxmoe demo problems`)"
@@ -53,6 +58,18 @@ def run(args: argparse.Namespace) -> int:
     smoke = SMOKE if args.smoke else {}
     changed = given(args, [*OPTIONS, "policy"])
     recipe = dataclasses.replace(Recipe(), **smoke | changed)
+    check_whole("--tries", recipe.tries)
+    longest, context = room_for(recipe.tries), HF_CONFIG["max_position_embeddings"]
+    if PROMPT_LENGTH + longest > context:
+        raise ValueError(
+            f"--tries {recipe.tries}: a problem and its answer have up to "
+            f"{PROMPT_LENGTH + longest} tokens, the model {context}; give fewer"
+        )
+    if recipe.tries > 1 and args.answers is not None:
+        raise ValueError(
+            "--tries goes with all answers of the training sets, found --answers, "
+            "which has none that fail; leave one of them out"
+        )
     default = Path("demo-smoke" if args.smoke else "demo-training")
     shapes, start = _start(args)
     records = logged_run.run(args.out or default, recipe, shapes, start)

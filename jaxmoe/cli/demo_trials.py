@@ -1,4 +1,4 @@
-"""Measures heads that adapt, and models trained on, on the demo's problems."""
+"""Measures what the paper leaves open, on the demo's problems."""
 
 import argparse
 from pathlib import Path
@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("out", metavar="OUT", type=Path, nargs="?", default=where, help=out)
     shipped = "the shipped model that they are about (default: demo)"
     add("--of", choices=trials.SETTINGS, default="demo", help=shipped)
-    for name in trials.MODELS:
+    for name in trials.ONE_TRY.models:
         add(f"--{name}", metavar="CKPT", help=f"the model called {name} in the design")
     only = "just these rows, as 'fixed' or 'coarse, top-k' (default: all)"
     add("--only", metavar="NAME", nargs="+", default=[], help=only)
@@ -37,15 +37,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--problems", type=int, metavar="P", help=problems)
     slots = "answers computed side by side (default: 256)"
     add("--slots", type=int, metavar="S", default=256, help=slots)
+    pilot = "draw answers to the pilot's problems by top-k alone, and say how many are "
+    pilot += "solved"
+    add("--pilot", action="store_true", help=pilot)
 
 
 def run(args: argparse.Namespace) -> int:
     """Draws what is missing, and writes the results; 0."""
     check_whole("--slots", args.slots)
     setting = trials.SETTINGS[args.of]
+    if args.pilot:
+        return _pilot(args, setting)
     problems = setting.problems if args.problems is None else args.problems
     asked = first_asked(read_part("study"), problems)
-    given = {n: path for n in trials.MODELS if (path := getattr(args, n)) is not None}
+    models = trials.ONE_TRY.models
+    given = {n: path for n in models if (path := getattr(args, n)) is not None}
     if others := [name for name in given if name not in setting.models]:
         raise ValueError(
             f"--of {args.of} has models {[*setting.models]}, found --{others[0]}"
@@ -74,6 +80,22 @@ def run(args: argparse.Namespace) -> int:
     text = trials.table(setting, found)
     write_text(args.out / "table.md", text)
     print(text)
+    return 0
+
+
+def _pilot(args: argparse.Namespace, setting: Setting) -> int:
+    """Draws the pilot's answers, and prints its measures."""
+    name, row = next(iter(setting.own.items()))
+    outcome = play_row(
+        args.out / "pilot",
+        name,
+        jaxmoe.load(setting.shipped),
+        first_asked(trials.pilot_problems(), args.problems),
+        setting.draw(row, args.slots),
+        open_source(setting.shipped).digest(),
+    )
+    for measure, interval in outcome.measures().items():
+        print(f"{measure:9} {interval}")
     return 0
 
 

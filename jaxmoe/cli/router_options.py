@@ -126,6 +126,6 @@ def write_routes(args: argparse.Namespace, model: Model, passages: Passages) -> 
 
 def _demo_rows(args: argparse.Namespace) -> list[Row]:
     if not is_bundled(args.checkpoint):
-        raise ValueError("--data is needed with other models than demo; name a file")
+        raise ValueError("--data is needed with models of one's own; name a file")
     problems = first_problems("test", args.limit)
     return [Row(problem.prompt, problem.prompt) for problem in problems]

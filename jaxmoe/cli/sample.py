@@ -80,7 +80,9 @@ def judge_of(args: argparse.Namespace) -> Judge | None:
     """
     plays = is_bundled(args.checkpoint)
     if not plays and args.problem is not None:
-        raise ValueError("--problem goes with the demo models; leave out CKPT")
+        raise ValueError(
+            "--problem goes with the demo models; leave out CKPT, or name one"
+        )
     check_prompt_options(args, needed=not plays)
     if not plays:
         return None

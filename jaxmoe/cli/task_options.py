@@ -69,8 +69,8 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--n", type=int, default=32, help="answers to each question (default: 32)")
     add("--seed", type=seed, default=0, help="0..2**32 - 1 (default: 0)")
-    most = f"of an answer (default: {MAX_NEW_TOKENS}; for countdown, what it needs: "
-    most += f"{room_of('demo')}, of demo-tries {room_of('demo-tries')})"
+    most = f"of an answer (default: {MAX_NEW_TOKENS}; for countdown one try's, "
+    most += f"{room_of('demo')}, and with demo-tries {room_of('demo-tries')})"
     add("--max-new-tokens", type=int, metavar="N", help=most)
     add("--slots", type=int, metavar="S", help="side by side (default: 64 or fewer)")
     add("--noisy-prefill", action="store_true", help="route prompts with noise too")

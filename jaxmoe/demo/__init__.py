@@ -1,4 +1,7 @@
-"""A small trained model that comes with the package, and the game it plays.
+"""Small trained models that come with the package, and the game that they play.
+
+"demo" answers a problem in one try; "demo-tries" says so where a try fails, and goes on
+with another, up to six times.
 
 import jax, jaxmoe, jaxmoe.demo
 
@@ -23,7 +26,7 @@ PROBLEMS = Path(__file__).resolve().parent / "problems.json"
 def bands(split: str = "test", path: Path = PROBLEMS) -> Mapping[Problem, str]:
     """The problems of "test" or "validation", each "easy" or "hard".
 
-    512 each, in an order of no meaning, whose sets of numbers the model has not been
+    512 each, in an order of no meaning, whose sets of numbers the models have not been
     trained on. Half of them are easy, with 8 answers or more, half hard, with 3 to 7.
 
     path: another file of problems.

@@ -135,9 +135,14 @@ def _steps(text: str) -> list[int]:
 def _distinct(rows: np.ndarray) -> np.ndarray:
     """The rows sorted, each once."""
     rows = rows[np.lexsort(rows.T[::-1])]
+    return rows[begins(rows)]
+
+
+def begins(rows: np.ndarray) -> np.ndarray:
+    """bool [N]: whether each row is another than the one before it."""
     first = np.ones(len(rows), bool)
     first[1:] = (rows[1:] != rows[:-1]).any(axis=1)
-    return rows[first]
+    return first
 
 
 def _moves(numbers, owner, steps, before):

@@ -21,8 +21,10 @@ ID = {text: index for index, text in enumerate(VOCAB)}
 PATTERN = r"[0-9]+|[-+*/=,:]"
 """What the tokens of a text are."""
 
+STEP_LENGTH = 6
+"""Tokens of a step, with the symbol that follows it."""
 PROMPT_LENGTH = 2 * COUNT + 2
-ANSWER_LENGTH = 6 * (COUNT - 1)
+ANSWER_LENGTH = STEP_LENGTH * (COUNT - 1)
 """Tokens of every problem, and of every well-formed try with what ends it: `END` after
 the last try, `AGAIN` after those before."""
 
@@ -91,12 +93,12 @@ def encode_chains(chains: Chains, rows: np.ndarray) -> np.ndarray:
       those before have the same numbers.
     """
     zero, last = ID["0"], rows[:, -1]
-    parts = np.full((len(rows), PROMPT_LENGTH), ID[","], np.int32)
-    parts[:, 0 : 2 * COUNT : 2] = chains.numbers[last] + zero
-    parts[:, 2 * COUNT - 1] = ID["="]
-    parts[:, 2 * COUNT] = chains.target[last] + zero
-    parts[:, 2 * COUNT + 1] = ID[":"]
-    tokens = np.concatenate([parts, *(_try(chains, r) for r in rows.T)], axis=1)
+    prompt = np.full((len(rows), PROMPT_LENGTH), ID[","], np.int32)
+    prompt[:, 0 : 2 * COUNT : 2] = chains.numbers[last] + zero
+    prompt[:, 2 * COUNT - 1] = ID["="]
+    prompt[:, 2 * COUNT] = chains.target[last] + zero
+    prompt[:, 2 * COUNT + 1] = ID[":"]
+    tokens = np.concatenate([prompt, *(_try(chains, r) for r in rows.T)], axis=1)
     tokens[:, -1] = ID[END]
     return tokens
 
@@ -107,7 +109,7 @@ def learnt(tries: int) -> np.ndarray:
     Of the last try all, of those before, which failed, what their sums come to, and
     that another follows: not which steps they took.
     """
-    failed = np.zeros((tries - 1, COUNT - 1, 6), bool)
+    failed = np.zeros((tries - 1, COUNT - 1, STEP_LENGTH), bool)
     failed[:, :, 4] = True
     failed[:, -1, 5] = True
     return np.append(failed.ravel(), np.ones(ANSWER_LENGTH, bool))
@@ -118,7 +120,7 @@ def _try(chains: Chains, rows: np.ndarray) -> np.ndarray:
     zero = ID["0"]
     operations = np.array([ID[symbol] for symbol in OPERATIONS])
     steps = chains.steps[rows].astype(np.int32)
-    tokens = np.full((len(rows), COUNT - 1, 6), ID[","], np.int32)
+    tokens = np.full((len(rows), COUNT - 1, STEP_LENGTH), ID[","], np.int32)
     tokens[:, :, 0] = steps[:, :, 0] + zero
     tokens[:, :, 1] = operations[steps[:, :, 1]]
     tokens[:, :, 2] = steps[:, :, 2] + zero

@@ -25,13 +25,13 @@ def room_for(tries: int) -> int:
 
 MAX_NEW_TOKENS = room_for(1)
 """Of an answer of one try."""
-MOST_TRIES = 6
-"""That demo-tries was trained to make."""
+TRIES = {"demo": 1, "demo-tries": 6}
+"""Bundled model -> the most tries that it was trained to make."""
 
 
 def room_of(checkpoint: str | os.PathLike | None) -> int:
     """Tokens that an answer of a bundled model needs; of others those of one try."""
-    return room_for(MOST_TRIES if checkpoint == "demo-tries" else 1)
+    return room_for(TRIES.get(str(checkpoint), 1))
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,10 @@ def last_try(answer: str) -> str:
 
 
 def error_in(problem: Problem, answer: str) -> str | None:
-    """What is wrong with an answer, in a few words; None if it is right."""
+    """What is wrong with an answer, in a few words; None if it is right.
+
+    Tries before the last must have the form of one; their sums are not looked at.
+    """
     *failed, last = answer.split(AGAIN)
     for text in failed:
         if not _TRY.fullmatch(text):
@@ -111,7 +114,7 @@ def is_right(problem: Problem, answer: str) -> bool:
 
 
 def expression(answer: str) -> str:
-    """The sum that a right answer does, for telling answers apart.
+    """The sum that a right answer does, in its last try, for telling answers apart.
 
     Steps that could stand in another order, and a + b and b + a, give the same
     expression: "12-8=4,5*4=20,20+3=23" is "(((12-8)*5)+3)". A number that was both
@@ -124,7 +127,10 @@ def expression(answer: str) -> str:
         return waiting.pop() if waiting else value
 
     last = ""
-    for step in last_try(answer).split(","):
+    *failed, tried = answer.split(AGAIN)
+    if others := [text for text in failed if not _TRY.fullmatch(text)]:
+        raise ValueError(f"expected steps as 12-8=4, found {others[0]!r}")
+    for step in tried.split(","):
         found = _STEP.fullmatch(step)
         if not found:
             raise ValueError(f"expected steps as 12-8=4, found {step!r}")

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxmoe.demo.countdown import Countdown
-from jaxmoe.demo.encoding import ANSWER_LENGTH
-from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
+from jaxmoe.demo.encoding import STEP_LENGTH
 from jaxmoe.demo.study import NORMAL
 from jaxmoe.demo.study_table import percent, points
 from jaxmoe.evals.deep_conf import DeepConf
@@ -51,7 +50,7 @@ class Row:
     alpha: float = 1.0
 
 
-GROUP = ANSWER_LENGTH // 3
+GROUP = STEP_LENGTH
 """Tokens of DeepConf's groups: a step of an answer."""
 
 
@@ -92,10 +91,13 @@ def rows(layers: int, experts: int, n: int) -> dict[str, Row]:
     }
 
 
-def draw_of(row: Row, n: int, slots: int) -> Draw:
-    """How a row's n answers to each question are drawn, so many side by side."""
+def draw_of(row: Row, n: int, slots: int, most: int) -> Draw:
+    """How a row's n answers to each question are drawn, so many side by side.
+
+    most: tokens of an answer.
+    """
     rule = DeepConf(warm_up=n, group=GROUP)
-    how = (row.policy, NORMAL, n, MAX_NEW_TOKENS)
+    how = (row.policy, NORMAL, n, most)
     return Draw(*how, slots=slots, deep_conf=rule)
 
 
@@ -112,6 +114,7 @@ def draw_row(
     *,
     n: int,
     slots: int,
+    most: int,
     checkpoint: str,
     progress: Callable[[Status], None] | None = None,
 ) -> Run:
@@ -120,6 +123,7 @@ def draw_row(
     Args:
       n: answers to each question, drawn with equal keys in every row.
       slots: answers drawn side by side.
+      most: tokens of an answer.
       checkpoint: digest of the model's files.
       progress: called now and then.
     """
@@ -127,7 +131,7 @@ def draw_row(
         model.weighing(alpha=row.alpha),
         Countdown(),
         questions,
-        draw_of(row, n, slots),
+        draw_of(row, n, slots, most),
         path,
         checkpoint=f"{checkpoint}, alpha {row.alpha}",
         data={"file": "the demo's own problems"},

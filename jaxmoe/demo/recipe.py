@@ -37,8 +37,8 @@ class Recipe:
     balance: weight of the balancing loss, which is 1 where all experts are chosen
       equally often.
     seed: of weights, batches and noise.
-    tries: the most that an answer has; the last is right, those before are not, and
-      from none to all but one of them are equally likely.
+    tries: the most that an answer has. The last is right, those before it are not; how
+      many fail, 0 to tries - 1, is equally likely.
     policy: how an answer's tokens are routed, by its name on the command line, as
       where answers are drawn; those of the problem are routed without noise.
     """

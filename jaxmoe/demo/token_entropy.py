@@ -27,8 +27,8 @@ def token_entropy(
 
     Routed by top-k, without temperature.
 
-    texts: problems with their answers; those of another length than a right answer's
-      are left out, and not counted. tries: the most that an answer may have.
+    texts: problems with their answers; those of another length than up to `tries`
+      tries have are left out, and not counted.
     """
 
     @jax.jit

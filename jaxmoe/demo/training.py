@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.demo.chains import Chains
+from jaxmoe.demo.chains import Chains, begins
 from jaxmoe.demo.encoding import ANSWER_LENGTH, PROMPT_LENGTH, encode_chains, learnt
 from jaxmoe.demo.network import first_params, logits_of
 from jaxmoe.demo.recipe import Recipe
@@ -72,6 +72,11 @@ def first_state(
     return State(params, optimiser(recipe).init(params))
 
 
+NEAR = 0.05
+"""Half of the tries that failed are within this share of their set's answers, which are
+in the order of their targets, from the problem's own: they miss by little."""
+
+
 class Batches:
     """The batches of a run; batch number t is a function of the seed and t alone.
 
@@ -86,6 +91,12 @@ class Batches:
         problems = np.concatenate([chains.numbers, chains.target[:, None]], 1)
         self._problems = _runs(problems)
         self._sets = _runs(chains.numbers)
+        targets = np.unique(problems, axis=0)[:, :-1]
+        if recipe.tries > 1 and _runs(targets)[1].min() < 2:
+            raise ValueError(
+                "expected at least two targets of each set of numbers, to have tries "
+                "that fail, found one; train on more answers, or with one try"
+            )
 
     def batch(self, step: int) -> np.ndarray:
         """Problems, tries and ends as tokens, int32 [B, 10 + 18 T]."""
@@ -104,21 +115,15 @@ class Batches:
         sets, sizes = self._sets
         own = np.searchsorted(sets, starts, side="right") - 1
         first, others = sets[own], sizes[own] - counts
-        # Rows of a set are in the order of their targets: half of the draws are within
-        # a twentieth of its rows.
+        # Rows of a set are in the order of their targets.
         away = NEAR * random.standard_cauchy(problem.size) * others
         place = (starts - first + away).astype(np.int64) % others
         return first + place + np.where(place < starts - first, 0, counts)
 
 
-NEAR = 0.05
-
-
 def _runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each run of equal rows begins, and how long it is."""
-    new = np.ones(len(rows), bool)
-    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
-    starts = np.flatnonzero(new)
+    starts = np.flatnonzero(begins(rows))
     return starts, np.diff(np.append(starts, len(rows)))
 
 

@@ -4,14 +4,16 @@ Rows, claims and what is made of the answers. Of each trial design.md in
 jaxmoe/demo/trials, or in jaxmoe/demo/tries, was written before its answers.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmoe.decode.sampler import TokenSampler
-from jaxmoe.demo.game_runs import MOST_TRIES, Outcome, room_for
+from jaxmoe.demo.game_runs import TRIES, Outcome, room_for
+from jaxmoe.demo.held_out import HeldOut, read_part
+from jaxmoe.demo.numbers_game import AGAIN
 from jaxmoe.demo.study import HIGH, NORMAL, as_json, found_as_json, row_as_json
 from jaxmoe.demo.study_table import claims_table, configurations_table
 from jaxmoe.demo.token_entropy import TokenEntropy
@@ -32,23 +34,19 @@ ADAPTING: Mapping[str, Policy] = {
     "gated by entropy": Gated(ExpertSample(k_keep=2), threshold=3.5),
     "gated by margin": Gated(ExpertSample(k_keep=2), by="margin", threshold=0.05),
 }
-HEADS: Mapping[str, Policy] = {"top-k": TopK(), FIXED: ExpertSample(), **ADAPTING}
-"""Rows of the shipped model."""
-HOT: Mapping[str, Policy] = {"top-k, high": TopK(), f"{FIXED}, high": ExpertSample()}
-"""Its rows by the paper's high sampler."""
 
+SHIPPED = "shipped"
+"""The bundled model that a setting is about."""
 CONTROL, NOISY, SHARPENED = TRAINED_ON = ("control", "noisy", "sharpened")
 """Models that were trained on."""
 COARSE = "coarse"
 """A model of few large experts, trained from nothing."""
-MODELS = (*TRAINED_ON, COARSE)
-SHIPPED = "shipped"
 ROUTING: Mapping[str, Policy] = {"top-k": TopK(), "expert-sample": ExpertSample()}
-"""Rows of each of them."""
+"""Rows of each model beside the shipped one."""
 
 
 def row_of(model: str, policy: str) -> str:
-    """The name of a row of a model that was trained on."""
+    """The name of a row of a model beside the shipped one."""
     return f"{model}, {policy}"
 
 
@@ -64,116 +62,164 @@ class Row(NamedTuple):
     sampler: TokenSampler = NORMAL
 
 
+class Family(NamedTuple):
+    """Claims that are corrected together; rows without which none is judged."""
+
+    claims: tuple[Claim, ...]
+    rows: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Setting:
     """What is asked of which model.
 
     shipped: what `jaxmoe.load` takes. problems: the first of the study's. n: answers to
-    each. tries: that an answer may have. measures: what tables show. models: those that
-    are compared beside the shipped one. method: whether the shipped model's own gain is
-    judged, by the high sampler too; of demo the study has done that.
+    each. own: rows of the shipped model, that of top-k first. models: those compared
+    beside it. families: claims by what they are about.
     """
 
     shipped: str
     problems: int
     n: int
-    tries: int
-    measures: tuple[str, ...]
+    own: Mapping[str, Row]
     models: tuple[str, ...]
-    method: bool = False
+    families: Mapping[str, Family]
+
+    @property
+    def tries(self) -> int:
+        """The most that an answer has."""
+        return TRIES[self.shipped]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What tables show."""
+        return ("accuracy", f"pass@{self.n // 4}", f"pass@{self.n}")
 
     def rows(self, model: str) -> dict[str, Row]:
         """A model's rows by name, that of top-k first."""
-        if model != SHIPPED:
-            return {row_of(model, n): Row(policy) for n, policy in ROUTING.items()}
-        rows = {name: Row(policy) for name, policy in HEADS.items()}
-        if self.method:
-            rows |= {name: Row(policy, HIGH) for name, policy in HOT.items()}
-        return rows
+        if model == SHIPPED:
+            return dict(self.own)
+        return {row_of(model, name): Row(policy) for name, policy in ROUTING.items()}
 
     def draw(self, row: Row, slots: int | None = None) -> Draw:
         """As `jaxmoe.demo.game_runs.play` wants it."""
         most = room_for(self.tries)
         return Draw(row.policy, row.sampler, self.n, most, seed=SEED, slots=slots)
 
-    def families(self) -> dict[str, tuple[Claim, ...]]:
-        """Claims that are corrected together."""
-        heads = tuple(c for row in ADAPTING for c in self._beats(row, row, FIXED))
-        trained_on = [model for model in TRAINED_ON if model in self.models]
-        models = (
-            *(claim for model in trained_on for claim in self._gains(model)),
-            *(self._growth(model) for model in trained_on if model != CONTROL),
+
+def _beats(n: int, text: str, row: str, other: str) -> tuple[Claim, Claim]:
+    return (
+        Claim(f"{text}: {n} answers solve more", row, other, f"pass@{n}", "higher"),
+        Claim(f"{text}: one answer is no worse", row, other, "accuracy", "no worse"),
+    )
+
+
+def _heads(n: int) -> tuple[Claim, ...]:
+    return tuple(claim for row in ADAPTING for claim in _beats(n, row, row, FIXED))
+
+
+def _gains(n: int, *models: str) -> tuple[Claim, ...]:
+    topk, es = ROUTING
+    pairs = ((model, row_of(model, es), row_of(model, topk)) for model in models)
+    return tuple(claim for pair in pairs for claim in _beats(n, *pair))
+
+
+def _growth(n: int, *models: str) -> tuple[Claim, ...]:
+    return tuple(
+        Claim(
+            f"{model}: gains more than the control",
+            gain_of(model),
+            gain_of(CONTROL),
+            f"pass@{n}",
+            "higher",
         )
-        found = {"heads": heads, "models": models}
-        if self.method:
-            normal, (topk, es) = self._beats("normal", FIXED, "top-k"), HOT
-            found = {"the method": (*normal, *self._beats("high", es, topk))} | found
-        if COARSE in self.models:
-            found["coarse experts"] = self._gains(COARSE)
-        return found
-
-    def _beats(self, text: str, row: str, other: str) -> tuple[Claim, Claim]:
-        more, pair = f"{text}: {self.n} answers solve more", (row, other)
-        return (
-            Claim(more, *pair, f"pass@{self.n}", "higher"),
-            Claim(f"{text}: one answer is no worse", *pair, "accuracy", "no worse"),
-        )
-
-    def _gains(self, model: str) -> tuple[Claim, Claim]:
-        topk, es = self.rows(model)
-        return self._beats(model, es, topk)
-
-    def _growth(self, model: str) -> Claim:
-        text, pair = f"{model}: gains more than the control", (model, CONTROL)
-        return Claim(text, *map(gain_of, pair), f"pass@{self.n}", "higher")
+        for model in models
+    )
 
 
-ONE_TRY = Setting(
-    shipped="demo",
-    problems=512,
-    n=32,
-    tries=1,
-    measures=("accuracy", "pass@8", "pass@32"),
-    models=MODELS,
-)
-TRIES = Setting(
-    shipped="demo-tries",
-    problems=2048,
-    n=8,
-    tries=MOST_TRIES,
-    measures=("accuracy", "pass@2", "pass@8"),
-    models=(CONTROL, NOISY),
-    method=True,
-)
-SETTINGS: Mapping[str, Setting] = {one.shipped: one for one in (ONE_TRY, TRIES)}
+def _one_try() -> Setting:
+    n = 32
+    own = {"top-k": TopK(), FIXED: ExpertSample(), **ADAPTING}
+    models = (*_gains(n, *TRAINED_ON), *_growth(n, NOISY, SHARPENED))
+    return Setting(
+        shipped="demo",
+        problems=512,
+        n=n,
+        own={name: Row(policy) for name, policy in own.items()},
+        models=(*TRAINED_ON, COARSE),
+        families={
+            "heads": Family(_heads(n), tuple(own)),
+            "models": Family(models),
+            "coarse experts": Family(_gains(n, COARSE)),
+        },
+    )
 
 
-def evidence(
-    family: Sequence[Claim], outcomes: Mapping[str, Outcome]
-) -> Iterator[Evidence]:
-    """What the answers hold for each claim, but for claims whose rows are missing.
+def _several_tries() -> Setting:
+    n, models = 8, (CONTROL, NOISY)
+    by = {
+        "normal": {"top-k": Row(TopK()), FIXED: Row(ExpertSample())},
+        "high": {
+            "top-k, high": Row(TopK(), HIGH),
+            f"{FIXED}, high": Row(ExpertSample(), HIGH),
+        },
+    }
+    method = {name: row for rows in by.values() for name, row in rows.items()}
+    gains = [
+        claim
+        for sampler, (topk, es) in by.items()
+        for claim in _beats(n, sampler, es, topk)
+    ]
+    trained_on = (*_gains(n, *models), *_growth(n, NOISY))
+    return Setting(
+        shipped="demo-tries",
+        problems=2048,
+        n=n,
+        own=method | {name: Row(policy) for name, policy in ADAPTING.items()},
+        models=models,
+        families={
+            "the method": Family(tuple(gains), tuple(method)),
+            "heads": Family(_heads(n), (FIXED, *ADAPTING)),
+            "models": Family(
+                trained_on, tuple(row_of(m, p) for m in models for p in ROUTING)
+            ),
+        },
+    )
 
-    Heads are compared when all their rows are there, and none of them before.
-    """
-    gains = {gain_of(model): model for model in MODELS}
+
+ONE_TRY, SEVERAL_TRIES = _one_try(), _several_tries()
+SETTINGS: Mapping[str, Setting] = {s.shipped: s for s in (ONE_TRY, SEVERAL_TRIES)}
+
+
+def pilot_problems() -> list[HeldOut]:
+    """Problems as hard as those asked, none of which is asked."""
+    kinds = {(held_out.kind, held_out.answers) for held_out in read_part("study")}
+    return [p for p in read_part("pilot") if (p.kind, p.answers) in kinds]
+
+
+def evidence(family: Family, outcomes: Mapping[str, Outcome]) -> Iterator[Evidence]:
+    """What the answers hold for each claim, but for claims whose rows are missing."""
+    if any(row not in outcomes for row in family.rows):
+        return
+    pair_of = {
+        gain_of(model): [row_of(model, policy) for policy in ROUTING]
+        for model in (*TRAINED_ON, COARSE)
+    }
 
     def known(name: str) -> bool:
-        rows = [*HEADS] if name in HEADS else [name]
-        if name in gains:
-            rows = [row_of(gains[name], policy) for policy in ROUTING]
-        return all(row in outcomes for row in rows)
+        return all(row in outcomes for row in pair_of.get(name, [name]))
 
     def values(name: str, measure: str) -> Float[np.ndarray, "P"]:
-        if name not in gains:
+        if name not in pair_of:
             return outcomes[name].values(measure)
-        topk, es = (row_of(gains[name], policy) for policy in ROUTING)
+        topk, es = pair_of[name]
         return values(es, measure) - values(topk, measure)
 
-    for claim in family:
+    for claim in family.claims:
         if known(claim.a) and known(claim.b):
             a, b = (values(name, claim.measure) for name in (claim.a, claim.b))
             groups = next(iter(outcomes.values())).groups
-            ends = (-1.0, 1.0) if claim.a in gains else (0.0, 1.0)
+            ends = (-1.0, 1.0) if claim.a in pair_of else (0.0, 1.0)
             yield Evidence(claim, a, b, groups, ends)
 
 
@@ -194,7 +240,8 @@ def report(
         "problems": len(first.problems),
         "number_sets": len(set(first.groups)),
         "configurations": {
-            name: row_as_json(draws[name], one) for name, one in outcomes.items()
+            name: row_as_json(draws[name], one) | _mean_tries(setting, one)
+            for name, one in outcomes.items()
         },
         "token entropy": {
             name: {"nats": round(nats, 4), "answers": answers}
@@ -202,47 +249,59 @@ def report(
         },
         "gains": {
             gain.claim.text: as_json(gain.difference())
-            for gain in evidence(_gains(setting), outcomes)
+            for gain in evidence(_shown_gains(setting), outcomes)
         },
     }
-    for name, family in setting.families().items():
+    for name, family in setting.families.items():
         known = [*evidence(family, outcomes)]
-        judged = findings(known, size=len(family), resamples=RESAMPLES)
+        judged = findings(known, size=len(family.claims), resamples=RESAMPLES)
         found[name] = [found_as_json(finding) for finding in judged]
-        found[f"{name} left out"] = _missing(family, [one.claim for one in known])
+        judged = [one.claim for one in known]
+        missing = [claim.text for claim in family.claims if claim not in judged]
+        found[f"{name} left out"] = missing
     return found
 
 
-def _gains(setting: Setting) -> list[Claim]:
+def _mean_tries(setting: Setting, outcome: Outcome) -> dict[str, float]:
+    """Of the first answers; nothing where answers have one try."""
+    if setting.tries == 1 or not outcome.first:
+        return {}
+    tries = [text.count(AGAIN) + 1 for text in outcome.first]
+    return {"tries": round(float(np.mean(tries)), 3)}
+
+
+def _shown_gains(setting: Setting) -> Family:
     """Measures of which each model's gain is shown without a verdict."""
-    return [
-        Claim(f"{model}, {measure}", es, topk, measure, "higher")
-        for model in setting.models
-        for topk, es in [setting.rows(model)]
-        for measure in setting.measures
-    ]
-
-
-def _missing(family: Sequence[Claim], known: Collection[Claim]) -> list[str]:
-    return [claim.text for claim in family if claim not in known]
+    return Family(
+        tuple(
+            Claim(f"{model}, {measure}", es, topk, measure, "higher")
+            for model in setting.models
+            for topk, es in [setting.rows(model)]
+            for measure in setting.measures
+        )
+    )
 
 
 def table(setting: Setting, found: Mapping[str, Any]) -> str:
     """What `report` gave, as Markdown."""
+    rows = found["configurations"]
     parts = [
         f"{found['problems']} problems of {found['number_sets']} sets of numbers, "
         f"{setting.n} answers each; percent, with 95 % intervals over sets of numbers.",
-        configurations_table(found["configurations"], setting.measures),
+        configurations_table(rows, setting.measures),
     ]
+    if tries := {n: r["tries"] for n, r in rows.items() if "tries" in r}:
+        said = ", ".join(f"{name} {mean:.2f}" for name, mean in tries.items())
+        parts.append(f"Mean tries of first answers: {said}.")
     if entropies := found["token entropy"]:
         said = ", ".join(
             f"{name} {one['nats']:.3f} ({one['answers']})"
             for name, one in entropies.items()
         )
         parts.append(f"Token entropy in nats (and of how many first answers): {said}.")
-    for name, family in setting.families().items():
+    for name, family in setting.families.items():
         if found[name]:
-            corrected = f"Claims about {name}, corrected for {len(family)}:"
+            corrected = f"Claims about {name}, corrected for {len(family.claims)}:"
             parts += [corrected, claims_table(found[name])]
         if missing := found[f"{name} left out"]:
             parts.append(f"Left out: {'; '.join(missing)}.")

@@ -94,7 +94,7 @@ class JaxMoE(LM):
         """Loads the checkpoint.
 
         Args:
-          checkpoint: what `jaxmoe.load` takes; "demo" is the bundled model.
+          checkpoint: what `jaxmoe.load` takes; "demo" and "demo-tries" are bundled.
           policy: a name of `jaxmoe list policies`. numbers: its numbers, such as tau.
           seed: of the noise of policies and of sampled tokens.
           noisy_prefill: route contexts with noise too. Without it the answer of one

@@ -125,6 +125,20 @@ def test_another_problem(capsys):
     assert out.splitlines()[0].endswith(f"   {problem.prompt}")
 
 
+def test_answers_of_several_tries(capsys):
+    """Answers of the model that tries again would not be marked, or by their first."""
+    options = ["--max-new-tokens", "114", "--policy", "topk", "--problem", "3"]
+    *rows, last = map(
+        json.loads, ask(capsys, "demo-tries", "--json", *options).splitlines()
+    )
+    problem = demo.problems()[3]
+    assert [row["right"] for row in rows] == [
+        demo.is_right(problem, row["text"]) for row in rows
+    ]
+    assert last["totals"]["right"] == sum(row["right"] for row in rows)
+    assert any(":" in row["text"] and row["right"] for row in rows)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("prompt", [PROBLEM.prompt, "12,8,5,2=27:"])
 def test_a_problem_of_ones_own(capsys, model, prompt):
@@ -329,7 +343,7 @@ def test_options_reach_the_recipe(here, monkeypatch, tmp_path):
 
     monkeypatch.setattr(logged_run, "run", run)
     out = str(tmp_path)
-    options = "--steps 7 --batch 6 --learning-rate 0.5 --balance 0 --seed 3"
+    options = "--steps 7 --batch 6 --learning-rate 0.5 --balance 0 --seed 3 --tries 4"
     for argv in ("", options, "--smoke", "--smoke --steps 8"):
         assert train([out, *argv.split()]) == 0
     # Without a directory of its own a smoke run would stand in a whole one's way.
@@ -337,7 +351,7 @@ def test_options_reach_the_recipe(here, monkeypatch, tmp_path):
     assert len(set(outs)) == 3 and {path.parent for path in outs[-2:]} == {Path()}
     assert recipes[:4] == [
         Recipe(),
-        Recipe(steps=7, batch=6, learning_rate=0.5, balance=0.0, seed=3),
+        Recipe(steps=7, batch=6, learning_rate=0.5, balance=0.0, seed=3, tries=4),
         Recipe(steps=60, batch=32, warm_up=10),
         Recipe(steps=8, batch=32, warm_up=10),
     ]
@@ -378,6 +392,21 @@ def test_problems_are_those_of_a_split(tmp_path):
     assert {split_of(problem.numbers) for problem in problems} == {"train"}
     assert demo_command.main([*argv[:2], "--count", "9"]) == 0
     assert [json.loads(x) for x in out.read_text("utf-8").splitlines()] != rows
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--tries 0", "--tries must be a whole number of at least 1, found 0"),
+        ("--tries 28", "up to 520 tokens, the model 512"),
+        ("--tries 2 --answers drawn", "found --answers"),
+    ],
+)
+def test_tries_that_cannot_be_trained(here, tmp_path, capsys, options, message):
+    """A run would end in a traceback after hours, or be of other numbers' answers."""
+    argv = [str(tmp_path / "out"), *options.split()]
+    assert message in refuse(train, capsys, argv)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("last", [2.5, 4.0])

@@ -13,10 +13,11 @@ import jaxmoe
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli import demo as demo_command
 from jaxmoe.cli import demo_trials
-from jaxmoe.demo import game_runs, trials
+from jaxmoe.demo import game_runs, policy_study, trials
 from jaxmoe.demo.chains import all_chains
 from jaxmoe.demo.configuration_names import BASE
 from jaxmoe.demo.encoding import ANSWER_LENGTH
+from jaxmoe.demo.game_runs import room_of
 from jaxmoe.demo.held_out import PILOT_PROBLEMS, problems_of, read_part
 from jaxmoe.demo.pilot import pilot_draw
 from jaxmoe.demo.study import MAIN, configurations
@@ -27,7 +28,7 @@ from tests.outcomes import outcome_of
 pytestmark = pytest.mark.xdist_group("study")
 
 PLAYED = 4
-FAMILIES = trials.ONE_TRY.families()
+FAMILIES = {n: f.claims for n, f in trials.ONE_TRY.families.items()}
 
 
 def main(argv: list[str]) -> int:
@@ -223,13 +224,15 @@ def test_the_trials(asked, tmp_path, monkeypatch):
     texts = []
 
     def entropy(config, params, some, *, tries):
+        assert tries == 1
         texts.append(some)
         return TokenEntropy(0.5, 3)
 
     monkeypatch.setattr(demo_trials, "token_entropy", entropy)
     argv = [str(tmp_path), "--problems", str(PLAYED), "--slots", "16"]
     assert demo_command.main(["trials", *argv, "--noisy", "demo"]) == 0
-    wanted = [*trials.HEADS.values(), *trials.ROUTING.values()]
+    rows = map(trials.ONE_TRY.rows, ("shipped", "noisy"))
+    wanted = [row.policy for own in rows for row in own.values()]
     assert [str(run.draw.policy) for run in asked] == [str(p) for p in wanted]
     assert {run.draw.slots for run in asked} == {16}
     assert len({run.path for run in asked}) == len(wanted)
@@ -265,6 +268,57 @@ def test_some_rows_of_the_trials(asked, tmp_path, monkeypatch):
     assert demo_command.main(["trials", *argv, *rows]) == 0
     results = json.loads((tmp_path / "more" / "results.json").read_text("utf-8"))
     assert [*results["checkpoints"]] == ["coarse"] and len(asked) == 2
+
+
+def test_the_trials_of_several_tries(asked, tmp_path, monkeypatch):
+    """Answers would be cut off after their first try, or be those of demo."""
+    asked.clear()
+    most = []
+
+    def entropy(config, params, some, *, tries):
+        most.append(tries)
+        return TokenEntropy(0.5, 3)
+
+    monkeypatch.setattr(demo_trials, "token_entropy", entropy)
+    argv = [str(tmp_path), "--of", "demo-tries", "--problems", str(PLAYED)]
+    assert demo_command.main(["trials", *argv, "--control", "demo"]) == 0
+    setting = trials.SEVERAL_TRIES
+    rows = [*setting.own.values(), *setting.rows("control").values()]
+    assert [run.draw for run in asked] == [setting.draw(row, 256) for row in rows]
+    assert {run.draw.max_new_tokens for run in asked} == {room_of("demo-tries")}
+    assert {run.draw.n for run in asked} == {8} and most == [6, 6]
+    digests = [open_source(name).digest() for name in ("demo-tries", "demo")]
+    assert [run.checkpoint for run in asked] == [digests[0]] * 9 + [digests[1]] * 2
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert len(results["the method"]) == 4 and not results["models"]
+
+
+def test_the_pilot_of_the_trials(asked, tmp_path, capsys):
+    """Problems that are asked later would be seen, or other rows than top-k."""
+    asked.clear()
+    argv = ["trials", str(tmp_path), "--of", "demo-tries", "--pilot"]
+    assert demo_command.main(argv) == 0
+    setting = trials.SEVERAL_TRIES
+    assert [run.draw for run in asked] == [setting.draw(setting.own["top-k"], 256)]
+    said = capsys.readouterr().out
+    assert "pass@8" in said and not (tmp_path / "results.json").exists()
+
+
+def test_every_policy_is_asked_for_whole_answers(tmp_path, monkeypatch):
+    """Answers of several tries would be cut off after the first."""
+    heard = []
+
+    def draw_row(model, row, asked, path, **options):
+        heard.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(policy_study, "draw_row", draw_row)
+    for name in ("demo", "demo-tries"):
+        with pytest.raises(SystemExit):
+            argv = ["policies", str(tmp_path), "--of", name, "--problems", "2"]
+            demo_command.main(argv)
+        assert heard[-1]["most"] == room_of(name)
+        assert heard[-1]["checkpoint"] == open_source(name).digest()
 
 
 def test_heads_are_compared_together(asked, tmp_path):

@@ -36,6 +36,8 @@ def _question(prompt="2,5,8,12=27:", template=None, **row):
         ),
         (f"{ANSWER}:12+8=20", "12+8=20", "1 steps instead of 3"),
         (f"{ANSWER}:", None, "1 steps instead of 3"),
+        (f"2,5,8,12=27:{ANSWER}", None, "'2,5,8,12=27' is no try"),
+        (f"12+8=20:{ANSWER}", None, "'12+8=20' is no try"),
         ("12+8=20,5+2=7,20+7=27 ", None, "'20+7=27 ' is no step"),
         ("", None, "1 steps instead of 3"),
         ("\ud800", None, "1 steps instead of 3"),

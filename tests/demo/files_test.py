@@ -1,7 +1,8 @@
-"""The demo model and its problems as they ship."""
+"""The demo models and their problems as they ship."""
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,15 +19,27 @@ from jaxmoe.demo.training_run import Record
 from jaxmoe.families.config_json import load_hf_config
 from jaxmoe.text.tokenizer import Tokenizer
 
-HF = BUNDLED["demo"]
 SPLITS = ["validation", "test"]
 MAX_BYTES = 12_000_000
+UPDATES = {"demo": Recipe().steps, "demo-tries": 6_000}
+
+
+@pytest.fixture(scope="module", params=BUNDLED)
+def name(request) -> str:
+    """A model that ships."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def model() -> jaxmoe.Model:
-    """The demo model as it ships, without its weights."""
-    return jaxmoe.Model(load_hf_config(HF), {}, Tokenizer.load(HF))
+def hf(name) -> Path:
+    """Its directory."""
+    return BUNDLED[name]
+
+
+@pytest.fixture(scope="module")
+def model(hf) -> jaxmoe.Model:
+    """The model as it ships, without its weights."""
+    return jaxmoe.Model(load_hf_config(hf), {}, Tokenizer.load(hf))
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +96,9 @@ def test_other_text_is_refused(model, text):
 # -- the model -----------------------------------------------------------------------
 
 
-def test_the_model_is_small_and_whole():
+def test_the_model_is_small_and_whole(hf):
     """The package would grow, or lack a file that a reader of such models wants."""
-    files = {path.name: path.stat().st_size for path in HF.iterdir()}
+    files = {path.name: path.stat().st_size for path in hf.iterdir()}
     assert sum(files.values()) <= MAX_BYTES
     assert set(files) == {
         *("config.json", "generation_config.json", "model.safetensors"),
@@ -93,9 +106,9 @@ def test_the_model_is_small_and_whole():
     }
 
 
-def test_the_model_is_a_fine_grained_mixture(model):
+def test_the_model_is_a_fine_grained_mixture(hf, model):
     """The demo would not show what the library is for."""
-    stored = json.loads((HF / "config.json").read_text(encoding="utf-8"))
+    stored = json.loads((hf / "config.json").read_text(encoding="utf-8"))
     assert stored["model_type"] == "qwen3_moe"
     assert stored["num_experts"] >= 64 and stored["num_experts_per_tok"] == 8
     assert stored["num_hidden_layers"] >= 3
@@ -108,22 +121,22 @@ def test_the_model_is_a_fine_grained_mixture(model):
         assert layer.feed_forward.num_experts >= 64
 
 
-def test_the_small_files_are_those_of_the_training_script(tmp_path, monkeypatch):
+def test_the_small_files_are_those_of_the_training_script(hf, tmp_path, monkeypatch):
     """What ships could not be made again."""
     monkeypatch.setattr(model_files, "write_params", lambda *_: 0)
     model_files.write_model(tmp_path, {}, model_files.ATTRIBUTES)
     made = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
     assert len(made) == 4
-    for name, text in made.items():
-        assert (HF / name).read_text("utf-8") == text, name
+    for file, text in made.items():
+        assert (hf / file).read_text("utf-8") == text, file
 
 
-def test_the_log_is_of_the_whole_recipe():
+def test_the_log_is_of_the_whole_recipe(name, hf):
     """The model that ships would be that of a run cut short, or of another one."""
-    lines = (HF.parent / "training.jsonl").read_text("utf-8").splitlines()
+    lines = (hf.parent / "training.jsonl").read_text("utf-8").splitlines()
     records = [Record(**json.loads(line)) for line in lines]
     steps = [record.step for record in records]
-    assert steps == sorted(set(steps)) and steps[-1] == Recipe().steps
+    assert steps == sorted(set(steps)) and steps[-1] == UPDATES[name]
     assert records[-1].entropy < records[0].entropy / 2
     assert records[-1].pass_rate is not None and records[-1].pass_rate > 0
 

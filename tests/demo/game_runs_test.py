@@ -5,8 +5,15 @@ import pytest
 
 import jaxmoe
 from jaxmoe import ExpertSample, TokenSampler
+from jaxmoe.checkpoints.bundled import BUNDLED
 from jaxmoe.demo.encoding import ANSWER_LENGTH, encode
-from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, Outcome, play
+from jaxmoe.demo.game_runs import (
+    MAX_NEW_TOKENS,
+    TRIES,
+    Outcome,
+    play,
+    room_of,
+)
 from jaxmoe.demo.numbers_game import Problem
 from jaxmoe.evals import evaluate as evaluation
 from jaxmoe.evals.draw import Draw
@@ -64,6 +71,9 @@ def test_answers_are_counted(monkeypatch, tmp_path):
 def test_an_answer_has_room():
     """Right answers would be cut short, or too long ones pass for right."""
     assert MAX_NEW_TOKENS > ANSWER_LENGTH
+    assert room_of("demo") == room_of("./a-model") == MAX_NEW_TOKENS
+    assert {*TRIES} == {*BUNDLED}
+    assert room_of("demo-tries") > TRIES["demo-tries"] * ANSWER_LENGTH
 
 
 SETS = [(1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 3, 6)]

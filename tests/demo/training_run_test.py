@@ -1,6 +1,7 @@
 """A whole run: every update has its number, before a kill and after it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -94,6 +95,24 @@ def test_a_killed_run_ends_as_one_left_alone(tmp_path, train, step, chains):
     assert (losses_in(killed), losses_in(rest)) == (losses[:3], losses[2:])
     for params in (whole[-1], rest[-1]):
         jax.tree.map(np.testing.assert_array_equal, params, dict(state.params))
+
+
+@pytest.mark.parametrize("tries", [1, 3])
+def test_validation_answers_have_room(tmp_path, monkeypatch, step, chains, tries):
+    """Answers of several tries would be cut off, and the log say that few are right."""
+    asked = []
+
+    def rate(config, params, problems, tries):
+        asked.append(tries)
+        return 0.5
+
+    monkeypatch.setattr(training_run, "_devices_for", lambda _: DEVICES)
+    monkeypatch.setattr(training_run, "make_step", lambda *_: step)
+    monkeypatch.setattr(training_run, "pass_rate", rate)
+    recipe = replace(RECIPE, steps=1, tries=tries)
+    start = Start(chains=chains)
+    list(training_run.train(CONFIG, recipe, tmp_path, [], start=start, rhythm=RHYTHM))
+    assert asked == [tries]
 
 
 def test_noisy_routing_teaches_the_router(step, chains):

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxmoe
-from jaxmoe.demo.chains import all_chains
+from jaxmoe.demo.chains import all_chains, chains_of
 from jaxmoe.demo.encoding import (
     ANSWER_LENGTH,
     PROMPT_LENGTH,
@@ -300,6 +300,14 @@ def test_failed_tries_are_mostly_near_the_target():
     failed, right = ([decode([x]) for x in tokens[:, at]] for at in (26, 44))
     away = np.abs(np.array(failed, int) - np.array(right, int))
     assert away.min() == 1 and np.median(away) <= 10 and np.quantile(away, 0.9) > 20
+
+
+def test_tries_need_another_target():
+    """A try that fails would be of the next set's numbers."""
+    chains = chains_of([(Problem((1, 2, 3, 4), 10), "2+1=3,3+3=6,6+4=10")])
+    assert Batches(chains, RECIPE).batch(0).shape[1] == PROMPT_LENGTH + ANSWER_LENGTH
+    with pytest.raises(ValueError, match="expected at least two targets of each set"):
+        Batches(chains, replace(RECIPE, tries=2))
 
 
 def test_only_what_is_learnt_counts(chains):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,22 +10,24 @@ import pytest
 from jaxmoe.demo import trials
 from jaxmoe.demo.chains import number_sets
 from jaxmoe.demo.encoding import ANSWER_LENGTH, VOCAB
+from jaxmoe.demo.held_out import read_part
 from jaxmoe.demo.network import demo_config
 from jaxmoe.demo.numbers_game import Problem
 from jaxmoe.demo.study import HIGH, NORMAL
 from jaxmoe.demo.token_entropy import TokenEntropy
-from jaxmoe.demo.trials import HEADS, HOT, MODELS, ONE_TRY, ROUTING, SHIPPED, TRIES
+from jaxmoe.demo.trials import ONE_TRY, ROUTING, SEVERAL_TRIES, SHIPPED
 from jaxmoe.router.policies import ExpertSample, TopK, for_model
 from tests.outcomes import outcome_of
 
 CONFIG = demo_config({"vocab_size": len(VOCAB), "eos_token_id": 0, "pad_token_id": 0})
-HEAD_CLAIMS, MODEL_CLAIMS = (ONE_TRY.families()[n] for n in ("heads", "models"))
+HEADS = ONE_TRY.own
+HEAD_CLAIMS, MODEL_CLAIMS = (ONE_TRY.families[n].claims for n in ("heads", "models"))
 PROBLEMS = [Problem(numbers, 9) for numbers in number_sets()[:4]]
-MODEL_ROWS = [trials.row_of(model, policy) for model in MODELS for policy in ROUTING]
+MODEL_ROWS = [trials.row_of(m, p) for m in ONE_TRY.models for p in ROUTING]
 NOISY_TOPK, NOISY_ES = (trials.row_of(trials.NOISY, policy) for policy in ROUTING)
 
 
-@pytest.mark.parametrize("setting", [ONE_TRY, TRIES])
+@pytest.mark.parametrize("setting", [ONE_TRY, SEVERAL_TRIES])
 @pytest.mark.parametrize("model", [SHIPPED, trials.NOISY])
 def test_every_policy_fits_the_demo_model(setting, model):
     """The trials would stop at this row."""
@@ -40,14 +43,14 @@ def test_every_policy_fits_the_demo_model(setting, model):
     ("setting", "stated"),
     [
         (ONE_TRY, {"heads": 10, "models": 8, "coarse experts": 2}),
-        (TRIES, {"the method": 4, "heads": 10, "models": 5}),
+        (SEVERAL_TRIES, {"the method": 4, "heads": 10, "models": 5}),
     ],
 )
 def test_the_families_are_as_large_as_the_design_says(setting, stated):
     """Holm's correction would be for another number of claims than was stated."""
-    families = setting.families()
-    assert {name: len(family) for name, family in families.items()} == stated
-    claims = [claim for family in families.values() for claim in family]
+    families = setting.families
+    assert {name: len(family.claims) for name, family in families.items()} == stated
+    claims = [claim for family in families.values() for claim in family.claims]
     assert len({claim.text for claim in claims}) == len(claims)
     assert {claim.measure for claim in claims} == {"accuracy", f"pass@{setting.n}"}
     assert {claim.a for claim in HEAD_CLAIMS} | {claim.b for claim in HEAD_CLAIMS} == (
@@ -57,11 +60,12 @@ def test_the_families_are_as_large_as_the_design_says(setting, stated):
 
 def test_the_method_is_judged_by_both_samplers():
     """A gain would be of another sampler, or less than nothing."""
-    method = TRIES.families()["the method"]
+    method = SEVERAL_TRIES.families["the method"].claims
     pairs = [("fixed", "top-k")] * 2 + [("fixed, high", "top-k, high")] * 2
     assert [(claim.a, claim.b) for claim in method] == pairs
-    rows = TRIES.rows(SHIPPED)
-    assert {name for name, row in rows.items() if row.sampler == HIGH} == {*HOT}
+    rows = SEVERAL_TRIES.rows(SHIPPED)
+    hot = {name for name, row in rows.items() if row.sampler == HIGH}
+    assert hot == {"fixed, high", "top-k, high"}
     assert [rows[name].policy for pair in pairs[1:3] for name in pair] == [
         *(ExpertSample(), TopK()) * 2
     ]
@@ -78,7 +82,7 @@ def outcomes(rows) -> dict:
 def reported(rows) -> dict:
     """The report, as it is read again."""
     found = outcomes(rows)
-    draws = dict.fromkeys(found, ONE_TRY.draw(trials.Row(HEADS["top-k"])))
+    draws = dict.fromkeys(found, ONE_TRY.draw(HEADS["top-k"]))
     said = trials.report(ONE_TRY, found, draws, {"shipped": TokenEntropy(0.5, 3)})
     return json.loads(json.dumps(said, allow_nan=False))
 
@@ -109,7 +113,7 @@ def test_gains_may_differ_by_two():
         made[name] = outcome_of(PROBLEMS, ONE_TRY.n, [right] * 4)
     made[control_es] = outcome_of(PROBLEMS, ONE_TRY.n, [0] * 4)
     growth = [c for c in MODEL_CLAIMS if c.a == trials.gain_of(trials.NOISY)]
-    (one,) = trials.evidence(growth, made)
+    (one,) = trials.evidence(trials.Family(tuple(growth)), made)
     np.testing.assert_array_equal(one.a - one.b, [2, 2, 2, 2])
     assert one.difference().mean == 2
 
@@ -126,3 +130,52 @@ def test_models_that_are_not_given_are_left_out():
     assert f"Left out: {'; '.join(left)}." in text
     assert "shipped 0.500 (3)." in text
     assert re.search(r"\| by mass +\| 4 ", text)
+
+
+@pytest.mark.parametrize(
+    ("rows", "judged"),
+    [
+        (["top-k", "fixed", "top-k, high", "fixed, high"], {"the method": 4}),
+        (["top-k", "fixed", "top-k, high"], {}),
+        ([*SEVERAL_TRIES.own], {"the method": 4, "heads": 10}),
+        ([*SEVERAL_TRIES.own][:-1], {"the method": 4}),
+        (["control, top-k", "control, expert-sample"], {}),
+        (
+            [*(trials.row_of(m, p) for m in ("control", "noisy") for p in ROUTING)],
+            {"models": 5},
+        ),
+    ],
+)
+def test_a_family_is_judged_when_its_rows_are_there(rows, judged):
+    """A difference would be known while others of its family are still drawn."""
+    made = {row: outcome_of(PROBLEMS, 8, [2, 1, 0, 8]) for row in rows}
+    draws = dict.fromkeys(made, SEVERAL_TRIES.draw(trials.Row(TopK())))
+    found = trials.report(SEVERAL_TRIES, made, draws, {})
+    for name, family in SEVERAL_TRIES.families.items():
+        assert len(found[name]) == judged.get(name, 0), name
+        left_out = len(family.claims) - judged.get(name, 0)
+        assert len(found[f"{name} left out"]) == left_out
+    assert "Mean tries" not in trials.table(SEVERAL_TRIES, found)
+
+
+def test_tries_are_counted():
+    """Answers of one try and of many would look the same."""
+    first = ("12+8=20", "a:b:c", "a:", "")
+    made = {"top-k": replace(outcome_of(PROBLEMS, 8, [2, 1, 0, 8]), first=first)}
+    draws = {"top-k": SEVERAL_TRIES.draw(SEVERAL_TRIES.own["top-k"])}
+    found = trials.report(SEVERAL_TRIES, made, draws, {})
+    assert found["configurations"]["top-k"]["tries"] == (1 + 3 + 2 + 1) / 4
+    said = trials.table(SEVERAL_TRIES, found)
+    assert "Mean tries of first answers: top-k 1.75." in said
+    found = trials.report(ONE_TRY, made, draws, {})["configurations"]
+    assert "tries" not in found["top-k"]
+
+
+def test_the_pilots_problems_are_as_hard_and_others():
+    """The study's problems would be known before they are asked, or be harder."""
+    pilot, asked = trials.pilot_problems(), read_part("study")
+    assert len(pilot) == 96 and not {p.problem for p in pilot} & {
+        p.problem for p in asked
+    }
+    assert {p.answers for p in pilot} == {1, 2}
+    assert {p.kind for p in pilot} == {"familiar"}

@@ -1,4 +1,4 @@
-"""transformers and jaxmoe on the demo model's own files."""
+"""transformers and jaxmoe on the demo models' own files."""
 
 import jax
 import numpy as np
@@ -7,6 +7,7 @@ import pytest
 import jaxmoe
 from jaxmoe import TokenSampler, TopK, demo
 from jaxmoe.checkpoints.bundled import BUNDLED
+from jaxmoe.demo.game_runs import room_of
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -14,32 +15,39 @@ transformers = pytest.importorskip("transformers")
 PROBLEMS = 100
 
 
+@pytest.fixture(scope="module", params=BUNDLED)
+def name(request) -> str:
+    """A model that ships."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def theirs():
+def theirs(name):
     """The very directory that ships, read by transformers."""
     return transformers.AutoModelForCausalLM.from_pretrained(
-        BUNDLED["demo"], dtype=torch.float32
+        BUNDLED[name], dtype=torch.float32
     ).eval()
 
 
 @pytest.fixture(scope="module")
-def ours():
+def ours(name):
     """The same, through the converter."""
-    return jaxmoe.load("demo")
+    return jaxmoe.load(name)
 
 
 @pytest.fixture(scope="module")
-def greedy(theirs):
+def greedy(name, theirs):
     """transformers' greedy answers to the first problems, ends included."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED["demo"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED[name])
     prompts = [problem.prompt for problem in demo.problems()[:PROBLEMS]]
     batch = tokenizer(prompts, return_tensors="pt")
     assert batch["attention_mask"].all()  # all prompts have the same length
     with torch.no_grad():
-        return theirs.generate(**batch, do_sample=False, max_new_tokens=24).numpy()
+        most = room_of(name)
+        return theirs.generate(**batch, do_sample=False, max_new_tokens=most).numpy()
 
 
-def test_same_greedy_answers(ours, greedy):
+def test_same_greedy_answers(name, ours, greedy):
     """The demo's pass rate would be another model's."""
     prompts = [problem.prompt for problem in demo.problems()[:PROBLEMS]]
     outs = jaxmoe.sample(
@@ -48,7 +56,7 @@ def test_same_greedy_answers(ours, greedy):
         key=jax.random.key(0),
         policy=TopK(),
         sampler=TokenSampler(temperature=0),
-        max_new_tokens=24,
+        max_new_tokens=room_of(name),
     )
     for prompt, out, row in zip(prompts, outs, greedy, strict=True):
         length = len(ours.encode(prompt))
@@ -73,9 +81,9 @@ def test_same_logits_and_routes(theirs, ours, greedy):
             assert np.array_equal(np.sort(routes[:, layer]), np.sort(best))
 
 
-def test_same_ids_and_texts(ours):
+def test_same_ids_and_texts(name, ours):
     """A problem would be read as another one."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED["demo"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED[name])
     for problem in demo.problems()[:PROBLEMS]:
         text = problem.prompt + "12-8=4,4*5=20,20+3=23"
         ids = tokenizer(text)["input_ids"]
