@@ -19,6 +19,7 @@ from jaxmoe.demo.study_table import claims_table, configurations_table
 from jaxmoe.demo.token_entropy import TokenEntropy
 from jaxmoe.evals.claims import Claim, Evidence, findings
 from jaxmoe.evals.draw import Draw
+from jaxmoe.reports.text_table import markdown_table
 from jaxmoe.router.modifiers import Gated
 from jaxmoe.router.policies import AdaptiveHead, ExpertSample, Policy, TopK
 from jaxmoe.typing import Float
@@ -240,7 +241,7 @@ def report(
         "problems": len(first.problems),
         "number_sets": len(set(first.groups)),
         "configurations": {
-            name: row_as_json(draws[name], one) | _mean_tries(setting, one)
+            name: row_as_json(draws[name], one) | _of_tries(setting, one)
             for name, one in outcomes.items()
         },
         "token entropy": {
@@ -262,12 +263,21 @@ def report(
     return found
 
 
-def _mean_tries(setting: Setting, outcome: Outcome) -> dict[str, float]:
-    """Of the first answers; nothing where answers have one try."""
+def _of_tries(setting: Setting, outcome: Outcome) -> dict[str, Any]:
+    """Of the first answers; nothing where answers have one try.
+
+    "tries": their mean. "right within": the shares that are right with at most 1, 2,
+    ... tries.
+    """
     if setting.tries == 1 or not outcome.first:
         return {}
-    tries = [text.count(AGAIN) + 1 for text in outcome.first]
-    return {"tries": round(float(np.mean(tries)), 3)}
+    tries = np.array([text.count(AGAIN) + 1 for text in outcome.first])
+    right = outcome.marks[:, 0]
+    within = [(right & (tries <= t + 1)).mean() for t in range(setting.tries)]
+    return {
+        "tries": round(float(tries.mean()), 3),
+        "right within": [round(float(share), 5) for share in within],
+    }
 
 
 def _shown_gains(setting: Setting) -> Family:
@@ -290,9 +300,12 @@ def table(setting: Setting, found: Mapping[str, Any]) -> str:
         f"{setting.n} answers each; percent, with 95 % intervals over sets of numbers.",
         configurations_table(rows, setting.measures),
     ]
-    if tries := {n: r["tries"] for n, r in rows.items() if "tries" in r}:
-        said = ", ".join(f"{name} {mean:.2f}" for name, mean in tries.items())
-        parts.append(f"Mean tries of first answers: {said}.")
+    if counted := {name: row for name, row in rows.items() if "tries" in row}:
+        parts += [
+            "First answers: mean number of tries, and percent right with at most so "
+            "many:",
+            _tries_table(counted),
+        ]
     if entropies := found["token entropy"]:
         said = ", ".join(
             f"{name} {one['nats']:.3f} ({one['answers']})"
@@ -306,3 +319,19 @@ def table(setting: Setting, found: Mapping[str, Any]) -> str:
         if missing := found[f"{name} left out"]:
             parts.append(f"Left out: {'; '.join(missing)}.")
     return "\n\n".join(parts) + "\n"
+
+
+def _tries_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Name -> what `_of_tries` gave."""
+    most = max(len(row["right within"]) for row in rows.values())
+    return markdown_table(
+        ("configuration", "tries", *(f"within {t + 1}" for t in range(most))),
+        (
+            (
+                name,
+                f"{row['tries']:.2f}",
+                *(f"{100 * share:.1f}" for share in row["right within"]),
+            )
+            for name, row in rows.items()
+        ),
+    )
