@@ -83,7 +83,7 @@ class Batches:
     A problem is drawn first, then one of its answers, so that problems with many
     answers are not seen more often. Where answers have several tries, all of a batch
     have equally many; those before the answer are answers to other targets of the same
-    numbers, mostly targets near the one asked.
+    numbers, half of them near the one asked.
     """
 
     def __init__(self, chains: Chains, recipe: Recipe):

@@ -266,12 +266,13 @@ def report(
 def _of_tries(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     """Of the first answers; nothing where answers have one try.
 
-    "tries": their mean. "right within": the shares that are right with at most 1, 2,
-    ... tries.
+    "tries": their mean; one that was cut off in a further try has the most. "right
+    within": the shares that are right with at most 1, 2, ... tries.
     """
     if setting.tries == 1 or not outcome.first:
         return {}
-    tries = np.array([text.count(AGAIN) + 1 for text in outcome.first])
+    begun = np.array([text.count(AGAIN) + 1 for text in outcome.first])
+    tries = np.minimum(begun, setting.tries)
     right = outcome.marks[:, 0]
     within = [(right & (tries <= t + 1)).mean() for t in range(setting.tries)]
     return {
@@ -288,7 +289,8 @@ def _shown_gains(setting: Setting) -> Family:
             for model in setting.models
             for topk, es in [setting.rows(model)]
             for measure in setting.measures
-        )
+        ),
+        setting.families["models"].rows,
     )
 
 

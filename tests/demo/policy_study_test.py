@@ -21,7 +21,7 @@ def test_every_policy_has_a_row_that_fits():
     assert next(iter(found)) == BASE
     kinds = set()
     for row in found.values():
-        for own in draw_of(row, 8, 16).policies:
+        for own in draw_of(row, 8, 16, most=24).policies:
             policy = for_model(own, config, several=True)
             kinds |= {
                 type(policy),

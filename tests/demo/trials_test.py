@@ -155,21 +155,22 @@ def test_a_family_is_judged_when_its_rows_are_there(rows, judged):
         assert len(found[name]) == judged.get(name, 0), name
         left_out = len(family.claims) - judged.get(name, 0)
         assert len(found[f"{name} left out"]) == left_out
+    assert bool(found["gains"]) == ("models" in judged)
     assert "First answers" not in trials.table(SEVERAL_TRIES, found)
 
 
 def test_tries_are_counted():
     """Answers of one try and of many would look the same."""
-    first = ("12+8=20", "a:b:c", "a:b", "a")
+    first = ("12+8=20", "a:b:c", "a:b", "a:b:c:d:e:f:g")
     made = {"top-k": replace(outcome_of(PROBLEMS, 8, [2, 1, 0, 8]), first=first)}
     draws = {"top-k": SEVERAL_TRIES.draw(SEVERAL_TRIES.own["top-k"])}
     found = trials.report(SEVERAL_TRIES, made, draws, {})
     row = found["configurations"]["top-k"]
-    assert row["tries"] == (1 + 3 + 2 + 1) / 4
-    # The third answer is wrong.
-    assert row["right within"] == [0.5, 0.5, 0.75, 0.75, 0.75, 0.75]
+    # The last was cut off in a seventh try; the third is wrong.
+    assert row["tries"] == (1 + 3 + 2 + 6) / 4
+    assert row["right within"] == [0.25, 0.25, 0.5, 0.5, 0.5, 0.75]
     said = trials.table(SEVERAL_TRIES, found)
-    assert re.search(r"\| top-k +\| 1.75 +\| 50.0 +\| 50.0 +\| 75.0", said)
+    assert re.search(r"\| top-k +\| 3.00 +\| 25.0 +\| 25.0 +\| 50.0", said)
     found = trials.report(ONE_TRY, made, draws, {})["configurations"]
     assert "tries" not in found["top-k"]
 
