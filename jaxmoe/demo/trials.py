@@ -13,7 +13,7 @@ import numpy as np
 from jaxmoe.decode.sampler import TokenSampler
 from jaxmoe.demo.game_runs import TRIES, Outcome, room_for
 from jaxmoe.demo.held_out import HeldOut, read_part
-from jaxmoe.demo.numbers_game import AGAIN
+from jaxmoe.demo.numbers_game import AGAIN, error_in
 from jaxmoe.demo.study import HIGH, NORMAL, as_json, found_as_json, row_as_json
 from jaxmoe.demo.study_table import claims_table, configurations_table
 from jaxmoe.demo.token_entropy import TokenEntropy
@@ -267,7 +267,8 @@ def _of_tries(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     """Of the first answers; nothing where answers have one try.
 
     "tries": their mean; one that was cut off in a further try has the most. "right
-    within": the shares that are right with at most 1, 2, ... tries.
+    within": the shares that are right with at most 1, 2, ... tries. "failed as said":
+    the share of the tries before the last that keep the rules and miss the target.
     """
     if setting.tries == 1 or not outcome.first:
         return {}
@@ -275,9 +276,15 @@ def _of_tries(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     tries = np.minimum(begun, setting.tries)
     right = outcome.marks[:, 0]
     within = [(right & (tries <= t + 1)).mean() for t in range(setting.tries)]
+    failed = [
+        error_in(problem, text) == f"{text.rpartition('=')[2]} is not {problem.target}"
+        for problem, answer in zip(outcome.problems, outcome.first, strict=True)
+        for text in answer.split(AGAIN)[:-1]
+    ]
     return {
         "tries": round(float(tries.mean()), 3),
         "right within": [round(float(share), 5) for share in within],
+        "failed as said": round(float(np.mean(failed)), 5) if failed else None,
     }
 
 
@@ -304,8 +311,9 @@ def table(setting: Setting, found: Mapping[str, Any]) -> str:
     ]
     if counted := {name: row for name, row in rows.items() if "tries" in row}:
         parts += [
-            "First answers: mean number of tries, and percent right with at most so "
-            "many:",
+            "First answers: mean number of tries, percent of those before the last "
+            "that keep the rules and miss the target, and percent of answers that are "
+            "right with at most so many tries:",
             _tries_table(counted),
         ]
     if entropies := found["token entropy"]:
@@ -327,13 +335,23 @@ def _tries_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Name -> what `_of_tries` gave."""
     most = max(len(row["right within"]) for row in rows.values())
     return markdown_table(
-        ("configuration", "tries", *(f"within {t + 1}" for t in range(most))),
+        (
+            "configuration",
+            "tries",
+            "failed as said",
+            *(f"within {t + 1}" for t in range(most)),
+        ),
         (
             (
                 name,
                 f"{row['tries']:.2f}",
-                *(f"{100 * share:.1f}" for share in row["right within"]),
+                _percent(row["failed as said"]),
+                *map(_percent, row["right within"]),
             )
             for name, row in rows.items()
         ),
     )
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"

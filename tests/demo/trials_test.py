@@ -161,7 +161,15 @@ def test_a_family_is_judged_when_its_rows_are_there(rows, judged):
 
 def test_tries_are_counted():
     """Answers of one try and of many would look the same."""
-    first = ("12+8=20", "a:b:c", "a:b", "a:b:c:d:e:f:g")
+    # The problems are of 1, 1, 1 and 1 to 4, and 9 is to be made.
+    assert [problem.numbers[-1] for problem in PROBLEMS] == [1, 2, 3, 4]
+    true, false = "1+1=2,2+1=3,3+4=7", "1+1=2,2+1=3,3+4=9"
+    first = (
+        "12+8=20",
+        "a:b:c",
+        f"1+1=2,2+1=3,3*3=9:{true}",
+        f"{true}:{false}:c:d:e:f:g",
+    )
     made = {"top-k": replace(outcome_of(PROBLEMS, 8, [2, 1, 0, 8]), first=first)}
     draws = {"top-k": SEVERAL_TRIES.draw(SEVERAL_TRIES.own["top-k"])}
     found = trials.report(SEVERAL_TRIES, made, draws, {})
@@ -169,8 +177,10 @@ def test_tries_are_counted():
     # The last was cut off in a seventh try; the third is wrong.
     assert row["tries"] == (1 + 3 + 2 + 6) / 4
     assert row["right within"] == [0.25, 0.25, 0.5, 0.5, 0.5, 0.75]
+    # Of nine that are called failed one has failed: another is right, one says false.
+    assert row["failed as said"] == pytest.approx(1 / 9, abs=1e-5)
     said = trials.table(SEVERAL_TRIES, found)
-    assert re.search(r"\| top-k +\| 3.00 +\| 25.0 +\| 25.0 +\| 50.0", said)
+    assert re.search(r"\| top-k +\| 3.00 +\| 11.1 +\| 25.0 +\| 25.0 +\| 50.0", said)
     found = trials.report(ONE_TRY, made, draws, {})["configurations"]
     assert "tries" not in found["top-k"]
 
