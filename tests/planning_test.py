@@ -14,6 +14,7 @@ import pytest
 
 from jaxmoe.benchmarks import work
 from jaxmoe.config import AttentionConfig, MoEConfig
+from jaxmoe.decode.cache import PrefixCache
 from jaxmoe.families.config_json import from_hf
 from jaxmoe.families.qwen3_moe import QWEN3_30B_A3B, QWEN3_235B_A22B
 from jaxmoe.families.registry import FAMILIES, released_config
@@ -157,7 +158,7 @@ def test_caches_double(own, size, growing):
     assert plan.caches.suffix == 3 * size * position
     # Of one layer of 48.
     assert plan.caches.growing == 3 * growing * position // 48
-    last = 4 * 151936 + 4 + 2 * 48 * 8
+    last = 4 * 151936 + 4 + 48 * (2 * 8 + 4)
     assert plan.caches.prefix == 256 * position + last
 
 
@@ -167,20 +168,15 @@ def test_states_of_every_family_are_planned(name):
     for values in FAMILIES[name].test_configs:
         config = from_hf(dict(values))
         plan = plan_for(config, (1, 1), Load(3, 240, 150))
-        shapes = [
-            jax.eval_shape(partial(empty_states, config, EXECUTION, **of))
-            for of in (
-                {"rows": 1, "size": 256, "dtype": "bfloat16"},
-                {"rows": 3, "size": 128, "dtype": "bfloat16"},
-            )
-        ]
+        of = {"size": 256, "dtype": "bfloat16", "width": config.experts_per_token}
+        empty = partial(PrefixCache.empty, config, EXECUTION, prompts=1, **of)
+        own = {"rows": 3, "size": 128, "dtype": "bfloat16"}
+        made = (empty, partial(empty_states, config, EXECUTION, **own))
         prefix, suffix = (
             sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states))
-            for states in shapes
+            for states in map(jax.eval_shape, made)
         )
-        last = 4 * config.vocab_size + 4
-        last += 2 * config.num_layers * config.experts_per_token
-        assert (plan.caches.prefix, plan.caches.suffix) == (prefix + last, suffix)
+        assert (plan.caches.prefix, plan.caches.suffix) == (prefix, suffix)
 
 
 def test_recurrent_memory_of_a_sample():
@@ -316,7 +312,7 @@ def test_work_of_one_device_is_that_of_the_benchmarks():
         weight_bytes=2,
         cache_dtype="bfloat16",
     )
-    last = 4 * 151936 + 4 + 2 * 48 * 8
+    last = 4 * 151936 + 4 + 48 * (2 * 8 + 4)
     read = read_bytes(config, layout, plan.caches, slots=4, dtype="bfloat16")
     assert read == pytest.approx(floor.bytes + last)
     computed = operations(config, layout, slots=4, prompt=200, own=2800)

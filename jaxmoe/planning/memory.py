@@ -141,7 +141,8 @@ def cache_bytes(
     size = suffix_size(own)
     first = bucket(min(own, FIRST_ANSWER))
     last = 4 * config.vocab_size + 4
-    last += 2 * config.num_layers * config.experts_per_token
+    # Routes of the prompt's last token, and their log-probabilities.
+    last += config.num_layers * (2 * config.experts_per_token + 4)
     return Caches(
         prefix=position * prefix_size(prompt) + fixed + last,
         suffix=rows * (position * size + fixed),
