@@ -58,18 +58,7 @@ def run(args: argparse.Namespace) -> int:
     smoke = SMOKE if args.smoke else {}
     changed = given(args, [*OPTIONS, "policy"])
     recipe = dataclasses.replace(Recipe(), **smoke | changed)
-    check_whole("--tries", recipe.tries)
-    longest, context = room_for(recipe.tries), HF_CONFIG["max_position_embeddings"]
-    if PROMPT_LENGTH + longest > context:
-        raise ValueError(
-            f"--tries {recipe.tries}: a problem and its answer have up to "
-            f"{PROMPT_LENGTH + longest} tokens, the model {context}; give fewer"
-        )
-    if recipe.tries > 1 and args.answers is not None:
-        raise ValueError(
-            "--tries goes with all answers of the training sets, found --answers, "
-            "which has none that fail; leave one of them out"
-        )
+    _check_tries(recipe, args)
     default = Path("demo-smoke" if args.smoke else "demo-training")
     shapes, start = _start(args)
     records = logged_run.run(args.out or default, recipe, shapes, start)
@@ -77,6 +66,23 @@ def run(args: argparse.Namespace) -> int:
         print("the loss should have halved")
         return 1
     return 0
+
+
+def _check_tries(recipe: Recipe, args: argparse.Namespace) -> None:
+    """Raises ValueError for tries that cannot be trained."""
+    check_whole("--tries", recipe.tries)
+    longest = PROMPT_LENGTH + room_for(recipe.tries)
+    context = HF_CONFIG["max_position_embeddings"]
+    if longest > context:
+        raise ValueError(
+            f"--tries {recipe.tries}: a problem and its answer have up to {longest} "
+            f"tokens, the model {context}; give fewer"
+        )
+    if recipe.tries > 1 and args.answers is not None:
+        raise ValueError(
+            "--tries goes with all answers of the training sets, found --answers, "
+            "which has none that fail; leave one of them out"
+        )
 
 
 def _start(args: argparse.Namespace) -> tuple[Shapes, Start]:

@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     check_whole("--slots", args.slots)
     setting = trials.SETTINGS[args.of]
     if args.pilot:
+        if args.only or any(getattr(args, name) for name in trials.ONE_TRY.models):
+            raise ValueError("--pilot is of top-k alone, found other rows with it")
         return _pilot(args, setting)
     problems = setting.problems if args.problems is None else args.problems
     asked = first_asked(read_part("study"), problems)

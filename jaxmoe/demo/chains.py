@@ -135,10 +135,10 @@ def _steps(text: str) -> list[int]:
 def _distinct(rows: np.ndarray) -> np.ndarray:
     """The rows sorted, each once."""
     rows = rows[np.lexsort(rows.T[::-1])]
-    return rows[begins(rows)]
+    return rows[is_new(rows)]
 
 
-def begins(rows: np.ndarray) -> np.ndarray:
+def is_new(rows: np.ndarray) -> np.ndarray:
     """bool [N]: whether each row is another than the one before it."""
     first = np.ones(len(rows), bool)
     first[1:] = (rows[1:] != rows[:-1]).any(axis=1)

@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxmoe.config import ModelConfig
-from jaxmoe.demo.chains import Chains, begins
+from jaxmoe.demo.chains import Chains, is_new
 from jaxmoe.demo.encoding import ANSWER_LENGTH, PROMPT_LENGTH, encode_chains, learnt
 from jaxmoe.demo.network import first_params, logits_of
 from jaxmoe.demo.recipe import Recipe
@@ -123,7 +123,7 @@ class Batches:
 
 def _runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each run of equal rows begins, and how long it is."""
-    starts = np.flatnonzero(begins(rows))
+    starts = np.flatnonzero(is_new(rows))
     return starts, np.diff(np.append(starts, len(rows)))
 
 

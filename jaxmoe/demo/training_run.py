@@ -123,7 +123,7 @@ def _record(
 
 
 def pass_rate(
-    config: ModelConfig, params: Params, problems: Sequence[Problem], tries: int = 1
+    config: ModelConfig, params: Params, problems: Sequence[Problem], tries: int
 ) -> float:
     """The share of problems whose greedy answer is right, with top-k routing.
 

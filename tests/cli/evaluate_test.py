@@ -18,7 +18,7 @@ from jaxmoe import ExpertSample, TokenSampler, demo
 from jaxmoe.analysis.router_stats import empty, to_host, to_json, update
 from jaxmoe.checkpoints.source import open_source
 from jaxmoe.cli import compare, evaluate, sample, sweep
-from jaxmoe.demo.game_runs import MAX_NEW_TOKENS
+from jaxmoe.demo.game_runs import MAX_NEW_TOKENS, room_of
 from jaxmoe.evals import evaluate as evaluation
 from jaxmoe.evals.draw import as_fields
 from jaxmoe.evals.metrics import bootstrap, pass_at
@@ -150,6 +150,21 @@ def test_options_reach_the_draw(monkeypatch, tmp_path):
     assert (others["shard"].index, others["shard"].count) == (1, 3)
     assert others["keep"] == evaluation.Keep(tokens=True, routes=True)
     assert others["graders"] == 2
+
+
+@pytest.mark.parametrize("checkpoint", ["demo", "demo-tries"])
+def test_answers_have_the_room_that_the_model_needs(tmp_path, monkeypatch, checkpoint):
+    """Answers of several tries would be cut off after the first, and count as wrong."""
+    heard = []
+
+    def hear(model, task, questions, draw, path, **options):
+        heard.append(draw)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "evaluate", hear)
+    with pytest.raises(SystemExit):
+        evaluate.main([checkpoint, "--problems", "1", "--out", str(tmp_path / "a")])
+    assert [draw.max_new_tokens for draw in heard] == [room_of(checkpoint)]
 
 
 @pytest.mark.thorough

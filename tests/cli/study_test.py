@@ -339,6 +339,7 @@ def test_heads_are_compared_together(asked, tmp_path):
         (["--noisy", "demo"], ["fixed"], "no row of ['noisy']"),
         (["--of", "demo-tries", "--coarse", "demo"], ["fixed"], "found --coarse"),
         (["--of", "demo-tries"], ["coarse, top-k"], "found ['coarse, top-k']"),
+        (["--pilot"], ["fixed"], "--pilot is of top-k alone"),
     ],
 )
 def test_rows_that_cannot_be_drawn(asked, given, only, said, tmp_path, capsys):
